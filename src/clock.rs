@@ -1,0 +1,47 @@
+//! Time as an argument: everything that expires asks a [`Clock`], so that tests move time instead of sleeping.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+/// Whole seconds since the Unix epoch, the resolution of every claim and lifetime here (RFC 7519 §2, NumericDate).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct UnixTime(pub u64);
+
+impl UnixTime {
+    /// This moment later by `span`; saturates.
+    pub fn after(self, span: Duration) -> Self {
+        Self(self.0.saturating_add(span.as_secs()))
+    }
+
+    /// This moment earlier by `span`; saturates at the epoch.
+    pub fn before(self, span: Duration) -> Self {
+        Self(self.0.saturating_sub(span.as_secs()))
+    }
+
+    /// Time from `earlier` to this moment; zero when `earlier` lies in the future.
+    pub fn since(self, earlier: UnixTime) -> Duration {
+        Duration::from_secs(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// Where the present moment comes from.
+pub trait Clock: std::fmt::Debug + Send + Sync + 'static {
+    /// The present moment.
+    fn now(&self) -> UnixTime;
+}
+
+/// A clock that can be handed around.
+pub type SharedClock = Arc<dyn Clock>;
+
+/// The machine's clock.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> UnixTime {
+        // A machine set before 1970 fails closed: everything looks issued in the future and is refused.
+        UnixTime(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs()))
+    }
+}

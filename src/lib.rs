@@ -1,0 +1,15 @@
+//! Vestibule: an authenticating reverse proxy.
+//!
+//! It stands in front of an application, signs people in with OpenID Connect, keeps the session in a sealed cookie and
+//! forwards each request with identity and role headers that the application can trust.
+//!
+//! The module map, lowest layer first; a module imports only from layers below its own:
+//!
+//! | layer | module | what it is for |
+//! |---|---|---|
+//! | 1 | [`clock`], [`secret`] | time as an argument; strings that are never shown |
+//! | 1 | [`telemetry`] | log subscriber, access log, metrics |
+
+pub mod clock;
+pub mod secret;
+pub mod telemetry;
