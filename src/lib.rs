@@ -9,7 +9,9 @@
 //! |---|---|---|
 //! | 1 | [`clock`], [`secret`] | time as an argument; strings that are never shown |
 //! | 1 | [`telemetry`] | log subscriber, access log, metrics |
+//! | 2 | [`message`] | HTTP as we trust it: one canonical reading of each request |
 
 pub mod clock;
+pub mod message;
 pub mod secret;
 pub mod telemetry;

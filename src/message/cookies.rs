@@ -1,0 +1,290 @@
+//! Our own cookies, cut out of `Cookie` before anything else reads it.
+//! Names are matched byte for byte (space and tab trimmed, nothing else), because a sibling domain can toss look-alikes.
+
+use std::ops::Range;
+
+use http::header::{COOKIE, Entry, HeaderMap, HeaderValue};
+
+/// The cookies of ours that one request carried, as byte slices of the original header values.
+#[derive(Debug, Default)]
+pub struct OwnCookies {
+    /// The `Cookie` lines as they came; none when no cookie is ours.
+    lines: Vec<HeaderValue>,
+    found: Vec<Found>,
+}
+
+/// Where one of our cookies stands.
+#[derive(Debug)]
+struct Found {
+    line: usize,
+    name: Range<usize>,
+    value: Range<usize>,
+}
+
+/// One of our names came twice: neither is believed (cookie tossing).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a cookie of ours came twice")]
+pub struct DuplicateCookie;
+
+impl OwnCookies {
+    /// Cuts every cookie named `base` or `base.…` out of the `Cookie` headers, and keeps it here. What is left stays in
+    /// `headers` byte for byte, joined as it was; a `Cookie` header left empty goes. An empty `base` cuts nothing.
+    pub fn cut_from(headers: &mut HeaderMap, base: &str) -> Self {
+        let is_ours = |pair: &Pair| pair.is_ours(base.as_bytes());
+        if base.is_empty()
+            || !headers.get_all(COOKIE).iter().any(|line| pairs(line.as_bytes()).any(|pair| is_ours(&pair)))
+        {
+            return Self::default();
+        }
+        let Entry::Occupied(entry) = headers.entry(COOKIE) else { return Self::default() };
+        let (_, lines) = entry.remove_entry_mult();
+        let lines: Vec<HeaderValue> = lines.collect();
+
+        let mut own = Self::default();
+        for (index, line) in lines.iter().enumerate() {
+            match own.take_from(index, line.as_bytes(), base.as_bytes()) {
+                Left::Everything => headers.append(COOKIE, line.clone()),
+                Left::Some(rest) => headers.append(COOKIE, rest),
+                Left::Nothing => continue,
+            };
+        }
+        own.lines = lines;
+        own
+    }
+
+    /// Notes our cookies in one line.
+    fn take_from(&mut self, line: usize, bytes: &[u8], base: &[u8]) -> Left {
+        let before = self.found.len();
+        let mut kept: Vec<&[u8]> = Vec::new();
+        let mut first_kept = None;
+        for (position, pair) in pairs(bytes).enumerate() {
+            if pair.is_ours(base) {
+                self.found.push(Found { line, name: pair.name, value: pair.value });
+            } else {
+                first_kept.get_or_insert(position);
+                kept.push(&bytes[pair.whole]);
+            }
+        }
+        if self.found.len() == before {
+            return Left::Everything;
+        }
+        let mut rest = kept.join(&b';');
+        if first_kept != Some(0) {
+            // The space after the `;` that went with the cut.
+            let blank = rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+            rest.drain(..blank);
+        }
+        if rest.iter().all(|byte| matches!(byte, b' ' | b'\t' | b';')) {
+            return Left::Nothing;
+        }
+        // A part of a valid value is valid; were it not, the cookies would be dropped rather than ours passed on.
+        HeaderValue::from_maybe_shared(bytes::Bytes::from(rest)).map_or(Left::Nothing, Left::Some)
+    }
+
+    /// The value of the cookie called `name`.
+    ///
+    /// # Errors
+    /// [`DuplicateCookie`] when it came twice, even with the same value.
+    pub fn get(&self, name: &str) -> Result<Option<&[u8]>, DuplicateCookie> {
+        let mut values = self.iter().filter(|(own, _)| *own == name.as_bytes()).map(|(_, value)| value);
+        match (values.next(), values.next()) {
+            (_, Some(_)) => Err(DuplicateCookie),
+            (value, None) => Ok(value),
+        }
+    }
+
+    /// All of them as (name, value), in the order they came.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.found.iter().filter_map(|found| {
+            let line = self.lines.get(found.line)?.as_bytes();
+            Some((line.get(found.name.clone())?, line.get(found.value.clone())?))
+        })
+    }
+
+    /// Whether the request carried none of ours.
+    pub fn is_empty(&self) -> bool {
+        self.found.is_empty()
+    }
+}
+
+/// What remains of a line for the upstream.
+enum Left {
+    Everything,
+    Some(HeaderValue),
+    Nothing,
+}
+
+/// One piece between two `;`.
+struct Pair<'l> {
+    name_bytes: &'l [u8],
+    whole: Range<usize>,
+    /// Empty at the end of `whole` when there is no `=`.
+    name: Range<usize>,
+    value: Range<usize>,
+}
+
+impl Pair<'_> {
+    fn is_ours(&self, base: &[u8]) -> bool {
+        self.name_bytes.strip_prefix(base).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"."))
+    }
+}
+
+/// Splits at every `;`: quotes mean nothing in a `Cookie` header (RFC 6265 §5.4). A piece without `=` has no name.
+fn pairs(line: &[u8]) -> impl Iterator<Item = Pair<'_>> {
+    let mut start = 0;
+    line.split(|byte| *byte == b';').map(move |piece| {
+        let whole = start..start + piece.len();
+        start = whole.end + 1;
+        let equals = piece.iter().position(|byte| *byte == b'=');
+        let (name, value) = match equals {
+            Some(at) => (whole.start..whole.start + at, whole.start + at + 1..whole.end),
+            None => (whole.end..whole.end, whole.end..whole.end),
+        };
+        let (name, value) = (trimmed(line, name), trimmed(line, value));
+        Pair { name_bytes: &line[name.clone()], whole, name, value }
+    })
+}
+
+/// `range` without spaces and tabs at its ends.
+fn trimmed(line: &[u8], mut range: Range<usize>) -> Range<usize> {
+    let is_blank = |at: usize| matches!(line.get(at), Some(b' ' | b'\t'));
+    while range.start < range.end && is_blank(range.start) {
+        range.start += 1;
+    }
+    while range.start < range.end && is_blank(range.end - 1) {
+        range.end -= 1;
+    }
+    range
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const BASE: &str = "__Host-vestibule";
+
+    fn cut(lines: &[&[u8]]) -> (OwnCookies, Vec<Vec<u8>>) {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(COOKIE, HeaderValue::from_bytes(line).unwrap());
+        }
+        let own = OwnCookies::cut_from(&mut headers, BASE);
+        let left = headers.get_all(COOKIE).iter().map(|line| line.as_bytes().to_vec()).collect();
+        (own, left)
+    }
+
+    #[test]
+    fn ours_are_cut_and_the_rest_stays_byte_for_byte() {
+        let table: &[(&str, &[&str], &str)] = &[
+            ("a=1; b=2", &[], "a=1; b=2"),
+            ("a=1; __Host-vestibule=x; b=2", &["x"], "a=1; b=2"),
+            ("__Host-vestibule=x; a=1", &["x"], "a=1"),
+            ("__Host-vestibule=x;a=1;  b=2", &["x"], "a=1;  b=2"),
+            ("a=1;__Host-vestibule.1=x", &["x"], "a=1"),
+            ("\t__Host-vestibule \t= x ;a=\"1\" ", &["x"], "a=\"1\" "),
+            ("a=1;; ;b;=c; __Host-vestibule.idle=y;", &["y"], "a=1;; ;b;=c;"),
+            ("__Host-vestibule=", &[""], ""),
+            ("; __Host-vestibule=x ;", &["x"], ""),
+            ("__Host-vestibule=a=b==", &["a=b=="], ""),
+            ("a=\"; __Host-vestibule=x; b=\"", &["x"], "a=\"; b=\""),
+        ];
+        for (line, values, left) in table {
+            let (own, rest) = cut(&[line.as_bytes()]);
+            let found: Vec<&[u8]> = own.iter().map(|(_, value)| value).collect();
+            let wanted: Vec<&[u8]> = values.iter().map(|value| value.as_bytes()).collect();
+            assert_eq!(found, wanted, "{line}");
+            let left: Vec<Vec<u8>> =
+                Some(left.as_bytes().to_vec()).filter(|left| !left.is_empty()).into_iter().collect();
+            assert_eq!(rest, left, "{line}");
+        }
+    }
+
+    #[test]
+    fn look_alikes_are_not_ours() {
+        for line in [
+            "__host-vestibule=x",
+            "__Host-vestibule-other=x",
+            "__Host-vestibulex=x",
+            "x__Host-vestibule=x",
+            "\"__Host-vestibule\"=x",
+            "__Host-vestibule",
+            "__Host%2dvestibule=x",
+            // Unicode spaces that a lenient parser trims: a sibling domain may set these names.
+            "\u{a0}__Host-vestibule=x",
+            "\u{3000}__Host-vestibule\u{2003}=x",
+        ] {
+            let (own, left) = cut(&[line.as_bytes()]);
+            assert!(own.is_empty(), "{line}");
+            assert_eq!(left, [line.as_bytes()], "{line}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_comes_twice_is_not_believed() {
+        let (own, left) = cut(&[b"__Host-vestibule=x; a=1", b"b=2", b"__Host-vestibule=x; __Host-vestibule.1=y"]);
+        assert_eq!(own.get(BASE), Err(DuplicateCookie));
+        assert_eq!(own.get("__Host-vestibule.1"), Ok(Some(&b"y"[..])));
+        assert_eq!(own.get("__Host-vestibule.2"), Ok(None));
+        assert_eq!(left, [b"a=1".to_vec(), b"b=2".to_vec()]);
+    }
+
+    #[test]
+    fn an_empty_base_cuts_nothing() {
+        let mut headers = HeaderMap::new();
+        headers.append(COOKIE, HeaderValue::from_static("=x; .a=b"));
+        assert!(OwnCookies::cut_from(&mut headers, "").is_empty());
+        assert_eq!(headers[COOKIE], "=x; .a=b");
+    }
+
+    #[test]
+    fn thousands_of_pairs_are_only_pairs() {
+        let line = "__Host-vestibule.7=x;".repeat(3_000);
+        let (own, left) = cut(&[line.as_bytes()]);
+        assert_eq!((own.iter().count(), left.len()), (3_000, 0));
+    }
+
+    /// Bytes a header value may hold.
+    fn value_bytes() -> impl Strategy<Value = Vec<u8>> {
+        let piece = prop_oneof![
+            Just(b"__Host-vestibule".to_vec()),
+            Just(b"__Host-vestibule.1=v".to_vec()),
+            Just(b"; ".to_vec()),
+            Just(b";".to_vec()),
+            Just(b"=".to_vec()),
+            Just(b" ".to_vec()),
+            proptest::collection::vec(prop_oneof![0x20u8..0x7f, 0x80u8..=0xff, Just(b'\t')], 0..6),
+        ];
+        proptest::collection::vec(piece, 0..24).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_cut_and_what_is_left_make_up_what_came(lines in proptest::collection::vec(value_bytes(), 0..4)) {
+            let lines: Vec<&[u8]> = lines.iter().map(Vec::as_slice).collect();
+            let (own, left) = cut(&lines);
+            let blank = |piece: &[u8]| piece.iter().all(|byte| matches!(byte, b' ' | b'\t'));
+            let trim = |piece: &[u8]| piece[trimmed(piece, 0..piece.len())].to_vec();
+            let pieces = |line: &[u8]| line.split(|byte| *byte == b';').filter(|p| !blank(p)).map(trim).collect::<Vec<_>>();
+            let all: Vec<Vec<u8>> = lines.iter().flat_map(|line| pieces(line)).collect();
+            let rest: Vec<Vec<u8>> = left.iter().flat_map(|line| pieces(line)).collect();
+            prop_assert_eq!(all.len(), rest.len() + own.iter().count());
+            let mut remaining = rest.iter().peekable();
+            let mut ours = own.iter();
+            for piece in &all {
+                if remaining.peek() == Some(&piece) && !pairs(piece).any(|pair| pair.is_ours(BASE.as_bytes())) {
+                    remaining.next();
+                    continue;
+                }
+                let (name, value) = ours.next().expect("a piece is neither left nor cut");
+                let at = piece.iter().position(|byte| *byte == b'=').unwrap();
+                prop_assert_eq!(trim(&piece[..at]), name);
+                prop_assert_eq!(trim(&piece[at + 1..]), value);
+            }
+            for line in &left {
+                prop_assert!(!pairs(line).any(|pair| pair.is_ours(BASE.as_bytes())));
+            }
+        }
+    }
+}

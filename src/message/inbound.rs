@@ -1,0 +1,527 @@
+//! The one door for requests: [`Inbound::sanitize`].
+
+mod authority;
+mod navigation;
+mod request_id;
+
+use std::net::SocketAddr;
+
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING, UPGRADE};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method, Request, StatusCode, Uri, Version};
+use hyper::body::Incoming;
+
+use self::authority::Authority;
+pub use self::request_id::RequestId;
+use super::headers::{IdentityNames, list_members, strip_forwarding};
+use super::{Client, OwnCookies, PathError, RequestPath, Scheme};
+
+/// The connection a request came on.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    /// The socket's peer.
+    pub peer: SocketAddr,
+    /// The scheme spoken on the socket itself.
+    pub scheme: Scheme,
+}
+
+/// What [`Inbound::sanitize`] has to know.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// Peers whose `X-Forwarded-*`, `X-Real-IP` and `Forwarded` are believed.
+    pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// Header names that only we may set.
+    pub identity_names: IdentityNames,
+    /// The base name of our cookies, with its prefix (`__Host-vestibule`).
+    pub cookie_base: String,
+}
+
+/// A request with one reading and no header that could be mistaken for ours.
+#[derive(Debug)]
+pub struct Inbound {
+    request: Request<Incoming>,
+    id: RequestId,
+    head: Head,
+}
+
+/// What was read from a request's head.
+#[derive(Debug)]
+struct Head {
+    authority: Authority,
+    path: RequestPath,
+    client: Client,
+    cookies: OwnCookies,
+}
+
+/// Why a request is refused before it is routed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// RFC 9112 §3.2.
+    #[error("the Host header is missing")]
+    HostMissing,
+    /// RFC 9112 §3.2.
+    #[error("more than one Host header")]
+    HostRepeated,
+    /// Not a host name or address with an optional port.
+    #[error("the Host header is not a valid host")]
+    HostInvalid,
+    /// The absolute-form target and the Host header name different hosts.
+    #[error("the request target and the Host header contradict each other")]
+    HostContradicted,
+    /// The path can be read two ways or is broken.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// The target is none of origin-form or absolute-form with http or https.
+    #[error("the request target has no path of ours")]
+    TargetInvalid,
+    /// A transfer coding other than exactly `chunked` (RFC 9112 §6.1): 501.
+    #[error("the transfer coding is not understood")]
+    TransferCoding,
+    /// `Upgrade` with a body.
+    #[error("an upgrade request carries a body")]
+    UpgradeWithBody,
+    /// TRACE and CONNECT: 405.
+    #[error("the method is refused")]
+    MethodRefused,
+}
+
+impl Malformed {
+    /// The constant reason code for the log.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::HostMissing => "host_missing",
+            Self::HostRepeated => "host_repeated",
+            Self::HostInvalid => "host_invalid",
+            Self::HostContradicted => "host_contradicted",
+            Self::Path(error) => error.code(),
+            Self::TargetInvalid => "target_invalid",
+            Self::TransferCoding => "transfer_coding",
+            Self::UpgradeWithBody => "upgrade_with_body",
+            Self::MethodRefused => "method_refused",
+        }
+    }
+
+    /// The status it is answered with: 400, 405 or 501.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::MethodRefused => StatusCode::METHOD_NOT_ALLOWED,
+            Self::TransferCoding => StatusCode::NOT_IMPLEMENTED,
+            Self::HostMissing
+            | Self::HostRepeated
+            | Self::HostInvalid
+            | Self::HostContradicted
+            | Self::Path(_)
+            | Self::TargetInvalid
+            | Self::UpgradeWithBody => StatusCode::BAD_REQUEST,
+        }
+    }
+}
+
+impl Inbound {
+    /// Reads `request` once and for all.
+    ///
+    /// # Errors
+    /// [`Malformed`] for whatever can be read two ways, with the id the answer will carry.
+    pub fn sanitize(
+        mut request: Request<Incoming>,
+        connection: &Connection,
+        settings: &Settings,
+    ) -> Result<Self, (Malformed, RequestId)> {
+        let id = RequestId::generate();
+        match read(&mut request, connection, settings) {
+            Ok(head) => Ok(Self { request, id, head }),
+            Err(malformed) => Err((malformed, id)),
+        }
+    }
+
+    /// The request's id.
+    pub fn id(&self) -> &RequestId {
+        &self.id
+    }
+
+    /// The method.
+    pub fn method(&self) -> &Method {
+        self.request.method()
+    }
+
+    /// The host: lower case, no trailing dot, no port; IPv6 in brackets.
+    pub fn host(&self) -> &str {
+        self.head.authority.host()
+    }
+
+    /// The authority as the client wrote it (with port), for `Host` and `X-Forwarded-Host` towards the upstream.
+    pub fn authority(&self) -> &str {
+        self.head.authority.as_str()
+    }
+
+    /// The path: raw bytes and every reading an upstream may take.
+    pub fn path(&self) -> &RequestPath {
+        &self.head.path
+    }
+
+    /// The raw query, without `?`.
+    pub fn query(&self) -> Option<&str> {
+        self.request.uri().query()
+    }
+
+    /// The client as far as it can be believed.
+    pub fn client(&self) -> &Client {
+        &self.head.client
+    }
+
+    /// The headers, less identity names and our cookies. A trusted peer's forwarding headers are gone too: see [`Client`].
+    pub fn headers(&self) -> &HeaderMap {
+        self.request.headers()
+    }
+
+    /// Our own cookies.
+    pub fn cookies(&self) -> &OwnCookies {
+        &self.head.cookies
+    }
+
+    /// Whether this is a person's top-level navigation, and so may start a sign-in: `Sec-Fetch-Mode: navigate` with
+    /// `Sec-Fetch-Dest: document` and no `Sec-Purpose: prefetch`; without those headers, a GET that prefers `text/html`.
+    pub fn is_navigation(&self) -> bool {
+        navigation::is_navigation(self.request.method(), self.request.headers())
+    }
+
+    /// The path and query as sent, for the way back after a sign-in.
+    pub fn path_and_query(&self) -> &str {
+        self.request.uri().path_and_query().map_or("/", |target| target.as_str())
+    }
+
+    /// The upgrade the request asks for (`websocket`, lower case), when `Connection` names `upgrade` and exactly one
+    /// protocol is asked for.
+    pub fn upgrade(&self) -> Option<String> {
+        requested_upgrade(self.request.version(), self.request.headers())
+    }
+
+    /// Gives up the request itself; for the upstream module and for endpoints that read a body. Its target is in
+    /// origin-form, its headers are as [`Inbound::headers`] shows them (hop-by-hop ones included).
+    pub fn into_request(self) -> Request<Incoming> {
+        self.request
+    }
+}
+
+/// Judges a request's head and takes out of it what is not for the upstream. Generic, as only hyper makes [`Incoming`].
+fn read<B>(request: &mut Request<B>, connection: &Connection, settings: &Settings) -> Result<Head, Malformed> {
+    check_method(request.method())?;
+    let authority = read_host(request.uri(), request.headers())?;
+    if request.uri().scheme().is_some() {
+        let host = HeaderValue::from_str(authority.as_str()).map_err(|_| Malformed::HostInvalid)?;
+        request.headers_mut().insert(HOST, host);
+    }
+    let path = read_target(request)?;
+    check_framing(request.headers())?;
+
+    let headers = request.headers_mut();
+    let client = Client::derive(headers, connection.peer.ip(), connection.scheme, &settings.trusted_proxies);
+    strip_forwarding(headers);
+    settings.identity_names.strip(headers);
+    let cookies = OwnCookies::cut_from(headers, &settings.cookie_base);
+    Ok(Head { authority, path, client, cookies })
+}
+
+/// TRACE echoes cookies, CONNECT opens tunnels; some upstreams know methods in any case.
+fn check_method(method: &Method) -> Result<(), Malformed> {
+    let is_refused = ["TRACE", "CONNECT"].iter().any(|refused| method.as_str().eq_ignore_ascii_case(refused));
+    if is_refused { Err(Malformed::MethodRefused) } else { Ok(()) }
+}
+
+/// RFC 9112 §3.2: exactly one `Host`; the authority of an absolute-form target wins where both agree.
+fn read_host(target: &Uri, headers: &HeaderMap) -> Result<Authority, Malformed> {
+    let mut lines = headers.get_all(HOST).into_iter();
+    let host = match (lines.next(), lines.next()) {
+        (None, _) => return Err(Malformed::HostMissing),
+        (Some(_), Some(_)) => return Err(Malformed::HostRepeated),
+        (Some(line), None) => line,
+    };
+    let host = host.to_str().ok().and_then(Authority::parse).ok_or(Malformed::HostInvalid)?;
+    let Some(authority) = target.authority() else { return Ok(host) };
+    let default_port = match target.scheme_str() {
+        Some("http") => 80,
+        Some("https") => 443,
+        _ => return Err(Malformed::TargetInvalid),
+    };
+    let named = Authority::parse(authority.as_str()).ok_or(Malformed::HostInvalid)?;
+    if named.agrees(&host, default_port) { Ok(named) } else { Err(Malformed::HostContradicted) }
+}
+
+/// Brings the target into origin-form and reads its path.
+fn read_target<B>(request: &mut Request<B>) -> Result<RequestPath, Malformed> {
+    let target = request.uri().path_and_query().ok_or(Malformed::TargetInvalid)?;
+    let is_absolute = request.uri().scheme().is_some();
+    if !target.as_str().starts_with('/') {
+        // `http://host?query` has the path `/` (RFC 9110 §4.2.3); `*` and anything else has none.
+        let rooted = if is_absolute {
+            PathAndQuery::try_from(format!("/{}", target.as_str()))
+        } else {
+            return Err(Malformed::TargetInvalid);
+        };
+        let rooted = rooted.map_err(|_| Malformed::TargetInvalid)?;
+        *request.uri_mut() = Uri::from(rooted);
+    } else if is_absolute {
+        *request.uri_mut() = Uri::from(target.clone());
+    }
+    let target = request.uri().path_and_query().ok_or(Malformed::TargetInvalid)?;
+    Ok(RequestPath::of(target)?)
+}
+
+/// One way to find the end of the body, and none to leave bytes behind for another protocol.
+fn check_framing(headers: &HeaderMap) -> Result<(), Malformed> {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).into_iter();
+    let is_chunked = match (codings.next(), codings.next()) {
+        (None, _) => false,
+        (Some(coding), None) if coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") => true,
+        _ => return Err(Malformed::TransferCoding),
+    };
+    if !headers.contains_key(UPGRADE) {
+        return Ok(());
+    }
+    let has_length =
+        headers.get_all(CONTENT_LENGTH).iter().any(|length| length.as_bytes().iter().any(|byte| *byte != b'0'));
+    if is_chunked || has_length { Err(Malformed::UpgradeWithBody) } else { Ok(()) }
+}
+
+fn requested_upgrade(version: Version, headers: &HeaderMap) -> Option<String> {
+    // RFC 9110 §7.8: from an HTTP/1.0 client it is ignored.
+    if version != Version::HTTP_11 || !headers.contains_key(UPGRADE) {
+        return None;
+    }
+    if !list_members(headers, &CONNECTION).any(|option| option.eq_ignore_ascii_case(b"upgrade")) {
+        return None;
+    }
+    let mut protocols = list_members(headers, &UPGRADE);
+    let (protocol, None) = (protocols.next()?, protocols.next()) else { return None };
+    std::str::from_utf8(protocol).ok().map(str::to_ascii_lowercase)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> Settings {
+        Settings {
+            trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()],
+            identity_names: IdentityNames::default(),
+            cookie_base: "__Host-vestibule".to_owned(),
+        }
+    }
+
+    fn request(method: &str, target: &str, headers: &[(&str, &str)]) -> Request<()> {
+        let mut request = Request::builder().method(method).uri(target);
+        for (name, value) in headers {
+            request = request.header(*name, value.as_bytes());
+        }
+        request.body(()).unwrap()
+    }
+
+    fn read_from(peer: &str, request: &mut Request<()>) -> Result<Head, Malformed> {
+        let connection = Connection { peer: peer.parse().unwrap(), scheme: Scheme::Http };
+        read(request, &connection, &settings())
+    }
+
+    fn reading(method: &str, target: &str, headers: &[(&str, &str)]) -> Result<(Request<()>, Head), Malformed> {
+        let mut request = request(method, target, headers);
+        read_from("203.0.113.9:1", &mut request).map(|head| (request, head))
+    }
+
+    fn refusal(method: &str, target: &str, headers: &[(&str, &str)]) -> Option<Malformed> {
+        reading(method, target, headers).err()
+    }
+
+    #[test]
+    fn the_host_has_one_reading_or_none() {
+        for (target, hosts, wanted) in [
+            ("/", &["App.Example.com.:8080"][..], Ok("app.example.com")),
+            ("/", &[], Err(Malformed::HostMissing)),
+            ("http://a/", &[], Err(Malformed::HostMissing)),
+            ("/", &["a", "a"], Err(Malformed::HostRepeated)),
+            ("/", &["a, a"], Err(Malformed::HostInvalid)),
+            ("/", &["user@a"], Err(Malformed::HostInvalid)),
+            ("/", &["a/b"], Err(Malformed::HostInvalid)),
+            ("/", &["\u{e4}"], Err(Malformed::HostInvalid)),
+            ("/", &[""], Err(Malformed::HostInvalid)),
+            ("http://A:80/x", &["a"], Ok("a")),
+            ("https://a/x", &["a:443"], Ok("a")),
+            ("http://a/x", &["b"], Err(Malformed::HostContradicted)),
+            ("http://a:8080/x", &["a"], Err(Malformed::HostContradicted)),
+            ("http://user@a/x", &["a"], Err(Malformed::HostInvalid)),
+            ("ftp://a/x", &["a"], Err(Malformed::TargetInvalid)),
+            ("a:80", &["a:80"], Err(Malformed::TargetInvalid)),
+            ("*", &["a"], Err(Malformed::TargetInvalid)),
+        ] {
+            let hosts: Vec<(&str, &str)> = hosts.iter().map(|host| ("host", *host)).collect();
+            let host = reading("GET", target, &hosts).map(|(_, head)| head.authority.host().to_owned());
+            assert_eq!(host, wanted.map(str::to_owned), "{target} {hosts:?}");
+        }
+    }
+
+    #[test]
+    fn an_absolute_form_target_becomes_origin_form() {
+        for (target, origin_form) in
+            [("http://A/x%2Fy?z=1", "/x%2Fy?z=1"), ("http://A", "/"), ("http://A?x=1", "/?x=1")]
+        {
+            let (request, head) = reading("GET", target, &[("host", "a:80")]).unwrap();
+            assert_eq!(request.uri().to_string(), origin_form);
+            assert_eq!(request.uri().path(), head.path.raw());
+            assert_eq!((request.headers()[HOST].as_bytes(), head.authority.as_str()), (&b"A"[..], "A"));
+        }
+    }
+
+    #[test]
+    fn methods_that_reflect_or_tunnel_are_refused() {
+        for (method, target) in [("TRACE", "/"), ("trace", "/"), ("CONNECT", "a:80"), ("Connect", "/")] {
+            assert_eq!(refusal(method, target, &[("host", "a")]), Some(Malformed::MethodRefused), "{method}");
+        }
+        assert_eq!(refusal("PROPFIND", "/", &[("host", "a")]), None);
+    }
+
+    #[test]
+    fn paths_that_can_be_read_two_ways_are_refused() {
+        assert_eq!(refusal("GET", "/a/%2e%2e/b", &[("host", "a")]), Some(Malformed::Path(PathError::DotSegment)));
+        assert_eq!(refusal("GET", "http://a/../b", &[("host", "a")]), Some(Malformed::Path(PathError::DotSegment)));
+        assert_eq!(refusal("GET", "/a?x=/../%00", &[("host", "a")]), None);
+    }
+
+    #[test]
+    fn only_chunked_is_a_transfer_coding() {
+        let with = |codings: &[&str]| {
+            let mut headers = vec![("host", "a")];
+            headers.extend(codings.iter().map(|coding| ("transfer-encoding", *coding)));
+            refusal("POST", "/", &headers)
+        };
+        assert_eq!(with(&["chunked"]), None);
+        assert_eq!(with(&["Chunked"]), None);
+        for codings in [
+            &["gzip, chunked"][..],
+            &["chunked, chunked"],
+            &["chunked", "chunked"],
+            &["identity"],
+            &[""],
+            &["xchunked"],
+        ] {
+            assert_eq!(with(codings), Some(Malformed::TransferCoding), "{codings:?}");
+        }
+    }
+
+    #[test]
+    fn an_upgrade_has_no_body() {
+        let with = |name, value| refusal("GET", "/", &[("host", "a"), ("upgrade", "websocket"), (name, value)]);
+        assert_eq!(with("content-length", "0"), None);
+        assert_eq!(with("content-length", "1"), Some(Malformed::UpgradeWithBody));
+        assert_eq!(with("transfer-encoding", "chunked"), Some(Malformed::UpgradeWithBody));
+    }
+
+    #[test]
+    fn an_upgrade_names_one_protocol() {
+        let asked =
+            |headers: &[(&str, &str)]| requested_upgrade(Version::HTTP_11, request("GET", "/", headers).headers());
+        let websocket = [("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket")];
+        assert_eq!(asked(&websocket).as_deref(), Some("websocket"));
+        assert_eq!(asked(&[("connection", "upgrade"), ("upgrade", "websocket, h2c")]), None);
+        assert_eq!(asked(&[("connection", "upgrade"), ("upgrade", "a"), ("upgrade", "b")]), None);
+        assert_eq!(asked(&[("connection", "upgraded"), ("upgrade", "websocket")]), None);
+        assert_eq!(asked(&[("upgrade", "websocket")]), None);
+        assert_eq!(asked(&[("connection", "upgrade")]), None);
+        assert_eq!(requested_upgrade(Version::HTTP_10, request("GET", "/", &websocket).headers()), None);
+    }
+
+    #[test]
+    fn nothing_that_could_be_ours_is_left() {
+        let headers = [
+            ("host", "a"),
+            ("X_Forwarded_User", "root"),
+            ("remote-user", "root"),
+            ("x-forwarded-for", "198.51.100.7"),
+            ("X_Forwarded_Proto", "https"),
+            ("x-forwarded-host", "evil.example"),
+            ("x-real-ip", "198.51.100.7"),
+            ("forwarded", "for=198.51.100.7"),
+            ("cookie", "a=1; __Host-vestibule=sealed"),
+            ("x-api-key", "kept"),
+            ("connection", "x-forwarded-user, close"),
+        ];
+        for (peer, address) in [("203.0.113.9:1", "203.0.113.9"), ("10.0.0.1:1", "198.51.100.7")] {
+            let mut request = request("GET", "/", &headers);
+            let head = read_from(peer, &mut request).unwrap();
+            assert_eq!(head.client.address.to_string(), address);
+            assert_eq!(head.client.scheme, Scheme::Http);
+            assert_eq!(head.cookies.get("__Host-vestibule"), Ok(Some(&b"sealed"[..])));
+            let mut left: Vec<&str> = request.headers().keys().map(|name| name.as_str()).collect();
+            left.sort_unstable();
+            assert_eq!(left, ["connection", "cookie", "host", "x-api-key"]);
+            assert_eq!(request.headers()["cookie"], "a=1");
+        }
+    }
+
+    #[test]
+    fn opaque_header_bytes_do_no_harm() {
+        let mut request =
+            request("GET", "/", &[("host", "a"), ("x-forwarded-for", "\u{fffd}"), ("cookie", "\u{e9};=;")]);
+        request.headers_mut().append("accept", HeaderValue::from_bytes(&[0xff, b',', 0xfe]).unwrap());
+        read_from("10.0.0.1:1", &mut request).unwrap();
+        assert!(!navigation::is_navigation(request.method(), request.headers()));
+        assert_eq!(request.headers()["accept"].as_bytes(), [0xff, b',', 0xfe]);
+    }
+
+    /// What `sanitize` makes of these bytes behind hyper: `None` when hyper itself refuses them.
+    fn over_the_wire(bytes: &[u8]) -> Option<Result<String, Malformed>> {
+        use std::sync::Mutex;
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+        static SEEN: Mutex<Option<Result<String, Malformed>>> = Mutex::new(None);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let (mut client, server) = tokio::io::duplex(64 * 1024);
+            let service = hyper::service::service_fn(|request| async {
+                let connection = Connection { peer: "203.0.113.9:1".parse().unwrap(), scheme: Scheme::Http };
+                let inbound = Inbound::sanitize(request, &connection, &settings());
+                let told = inbound.map(|inbound| {
+                    assert_eq!(inbound.id().as_str().len(), 22);
+                    assert!(!inbound.is_navigation() && inbound.upgrade().is_none() && inbound.cookies().is_empty());
+                    let headers: Vec<&str> = inbound.headers().keys().map(|name| name.as_str()).collect();
+                    format!("{} {} {} {headers:?}", inbound.method(), inbound.authority(), inbound.path_and_query())
+                });
+                *SEEN.lock().unwrap() = Some(told.map_err(|(malformed, _)| malformed));
+                Ok::<_, std::convert::Infallible>(http::Response::new(crate::message::Body::Empty))
+            });
+            client.write_all(bytes).await.unwrap();
+            client.shutdown().await.unwrap();
+            let serving = hyper::server::conn::http1::Builder::new()
+                .half_close(true)
+                .serve_connection(hyper_util::rt::TokioIo::new(server), service);
+            let _ = serving.await;
+            let _ = client.read_to_end(&mut Vec::new()).await;
+        });
+        SEEN.lock().unwrap().take()
+    }
+
+    #[test]
+    fn raw_requests_have_one_reading_or_none() {
+        let table: &[(&str, Option<Result<&str, Malformed>>)] = &[
+            ("GET /a?b#c HTTP/1.1\r\nHost: a\r\n\r\n", Some(Ok("GET a /a?b [\"host\"]"))),
+            ("GET /a HTTP/1.1\nHost: a\n\n", Some(Ok("GET a /a [\"host\"]"))),
+            (
+                "POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+                Some(Ok("POST a /a [\"host\", \"transfer-encoding\"]")),
+            ),
+            ("GET http://A/x HTTP/1.1\r\nHost: a\r\nRemote_User: x\r\n\r\n", Some(Ok("GET A /x [\"host\"]"))),
+            ("GET /a HTTP/1.1\r\n\r\n", Some(Err(Malformed::HostMissing))),
+            ("GET /a HTTP/1.0\r\n\r\n", Some(Err(Malformed::HostMissing))),
+            ("GET /a HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", Some(Err(Malformed::HostRepeated))),
+            ("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", Some(Err(Malformed::TargetInvalid))),
+            ("GET /a\\b HTTP/1.1\r\nHost: a\r\n\r\n", Some(Err(Malformed::Path(PathError::Backslash)))),
+            ("GET http:http://internal/admin HTTP/1.1\r\nHost: a\r\n\r\n", None),
+            ("GET /a HTTP/1.1\r\nHost: a\r\nX: \0\r\n\r\n", None),
+            (
+                "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+                Some(Err(Malformed::TransferCoding)),
+            ),
+        ];
+        for (bytes, wanted) in table {
+            let wanted = wanted.clone().map(|told| told.map(str::to_owned));
+            assert_eq!(over_the_wire(bytes.as_bytes()), wanted, "{bytes:?}");
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Host and port as a request names them.
+
+use std::net::Ipv6Addr;
+use std::ops::Range;
+
+/// A host with an optional port, as written and as compared.
+#[derive(Debug, Clone)]
+pub(super) struct Authority {
+    text: String,
+    host: Host,
+    port: Option<u16>,
+}
+
+/// The compared form: a part of the text where nothing had to change.
+#[derive(Debug, Clone)]
+enum Host {
+    Within(Range<usize>),
+    Normalised(String),
+}
+
+impl Authority {
+    /// Reads `host`, `host:port`, `[v6]` or `[v6]:port` (RFC 9110 §7.2). Host names are letters, digits, `-`, `_` and single
+    /// dots; no user information, no percent-encoding, no empty port.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let (host, port) = match text.strip_prefix('[') {
+            Some(rest) => {
+                let (address, after) = rest.split_once(']')?;
+                let address: Ipv6Addr = address.parse().ok()?;
+                (Host::Normalised(format!("[{address}]")), after)
+            }
+            None => {
+                let end = text.find(':').unwrap_or(text.len());
+                (named(&text[..end])?, &text[end..])
+            }
+        };
+        let port = match port.strip_prefix(':') {
+            Some(digits) => Some(port_number(digits)?),
+            None if port.is_empty() => None,
+            None => return None,
+        };
+        Some(Self { text: text.to_owned(), host, port })
+    }
+
+    /// As written.
+    pub(super) fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Lower case, no trailing dot, no port; IPv6 shortened and in brackets.
+    pub(super) fn host(&self) -> &str {
+        match &self.host {
+            Host::Within(range) => &self.text[range.clone()],
+            Host::Normalised(host) => host,
+        }
+    }
+
+    /// Whether both name the same place, a port left out being `default_port`.
+    pub(super) fn agrees(&self, other: &Self, default_port: u16) -> bool {
+        self.host() == other.host() && self.port.unwrap_or(default_port) == other.port.unwrap_or(default_port)
+    }
+}
+
+/// A name or an IPv4 address at the beginning of the text.
+fn named(host: &str) -> Option<Host> {
+    // RFC 1035 §2.3.4.
+    const MAX_HOST: usize = 255;
+    let trimmed = host.strip_suffix('.').unwrap_or(host);
+    let is_name = |label: &str| {
+        !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+    };
+    if trimmed.len() > MAX_HOST || !trimmed.split('.').all(is_name) {
+        return None;
+    }
+    if trimmed.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return Some(Host::Normalised(trimmed.to_ascii_lowercase()));
+    }
+    Some(Host::Within(0..trimmed.len()))
+}
+
+fn port_number(digits: &str) -> Option<u16> {
+    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_are_compared_lower_case_without_dot_and_port() {
+        for (text, host) in [
+            ("app.example.com", "app.example.com"),
+            ("APP.Example.com.:8080", "app.example.com"),
+            ("localhost:65535", "localhost"),
+            ("my_service", "my_service"),
+            ("127.0.0.1:80", "127.0.0.1"),
+            ("[::1]", "[::1]"),
+            ("[2001:DB8:0:0::1]:443", "[2001:db8::1]"),
+        ] {
+            let authority = Authority::parse(text).unwrap();
+            assert_eq!((authority.host(), authority.as_str()), (host, text));
+        }
+    }
+
+    #[test]
+    fn what_is_no_host_is_refused() {
+        for text in [
+            "",
+            ".",
+            ":80",
+            "a..b",
+            ".a",
+            "a..",
+            "a b",
+            "user@a",
+            "a:b@c",
+            "a%2eb",
+            "a/b",
+            "a\\b",
+            "a?b",
+            "a#b",
+            "a,b",
+            "a:",
+            "a:-1",
+            "a:+1",
+            "a:65536",
+            "a:8o",
+            "a:80:80",
+            "::1",
+            "[::1",
+            "::1]",
+            "[::1]x",
+            "[fe80::1%25eth0]",
+            "[a]",
+            "[]",
+            "[1.2.3.4]",
+            "ä.example",
+            "a\u{0}",
+            "a\tb",
+            "[::1]:",
+            "a;b",
+            "*.a",
+        ] {
+            assert!(Authority::parse(text).is_none(), "{text}");
+        }
+        assert!(Authority::parse(&"a.".repeat(200)).is_none());
+    }
+
+    #[test]
+    fn a_port_left_out_is_the_default() {
+        let parse = |text| Authority::parse(text).unwrap();
+        assert!(parse("a").agrees(&parse("A.:80"), 80));
+        assert!(parse("a:443").agrees(&parse("a"), 443));
+        assert!(!parse("a:8080").agrees(&parse("a"), 80));
+        assert!(!parse("a").agrees(&parse("b"), 80));
+    }
+}

@@ -1,0 +1,146 @@
+//! Whether a person is navigating: only then may a request start a sign-in.
+
+use http::Method;
+use http::header::{ACCEPT, HeaderMap, HeaderName, HeaderValue};
+
+use crate::message::headers::list_members;
+
+const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
+const SEC_PURPOSE: HeaderName = HeaderName::from_static("sec-purpose");
+const X_REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
+
+/// A GET that the browser calls a top-level navigation; where it says nothing (Fetch Metadata), one that prefers HTML.
+pub(super) fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
+    if method != Method::GET || headers.contains_key(X_REQUESTED_WITH) || is_prefetch(headers) {
+        return false;
+    }
+    if headers.contains_key(SEC_FETCH_MODE) || headers.contains_key(SEC_FETCH_DEST) {
+        return is_only(headers, &SEC_FETCH_MODE, b"navigate") && is_only(headers, &SEC_FETCH_DEST, b"document");
+    }
+    prefers_html(headers)
+}
+
+/// `Sec-Purpose: prefetch` or `prefetch;prerender`.
+fn is_prefetch(headers: &HeaderMap) -> bool {
+    list_members(headers, &SEC_PURPOSE)
+        .any(|purpose| purpose.get(..8).is_some_and(|start| start.eq_ignore_ascii_case(b"prefetch")))
+}
+
+fn is_only(headers: &HeaderMap, name: &HeaderName, wanted: &[u8]) -> bool {
+    let mut lines = headers.get_all(name).into_iter().map(HeaderValue::as_bytes);
+    lines.next() == Some(wanted) && lines.next().is_none()
+}
+
+/// Whether `text/html` is named and nothing is liked better (RFC 9110 §12.5.1); among equals, what is named first counts,
+/// and a named type counts before a wildcard.
+fn prefers_html(headers: &HeaderMap) -> bool {
+    let (mut html, mut other, mut wildcard) = (0, 0, 0);
+    for range in list_members(headers, &ACCEPT) {
+        let mut pieces = range.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+        let media_type = pieces.next().unwrap_or_default();
+        let Some(quality) = quality(pieces) else { continue };
+        if [&b"text/html"[..], b"application/xhtml+xml"].iter().any(|one| media_type.eq_ignore_ascii_case(one)) {
+            // Named after something liked as much: that other type is what the client is about.
+            if quality > other {
+                html = html.max(quality);
+            }
+        } else if media_type.ends_with(b"/*") {
+            wildcard = wildcard.max(quality);
+        } else {
+            other = other.max(quality);
+        }
+    }
+    html > 0 && html >= other && html >= wildcard
+}
+
+/// The weight in thousandths; `None` when it is malformed.
+fn quality<'p>(mut parameters: impl Iterator<Item = &'p [u8]>) -> Option<u16> {
+    let Some(weight) = parameters.find_map(|one| one.strip_prefix(b"q=").or_else(|| one.strip_prefix(b"Q="))) else {
+        return Some(1000);
+    };
+    let (whole, fraction) = match weight {
+        [whole] | [whole, b'.'] => (whole, &[][..]),
+        [whole, b'.', fraction @ ..] if fraction.len() <= 3 => (whole, fraction),
+        _ => return None,
+    };
+    let digit = |byte: &u8| byte.is_ascii_digit().then(|| u16::from(byte - b'0'));
+    let mut thousandths = digit(whole)? * 1000;
+    for (byte, place) in fraction.iter().zip([100, 10, 1]) {
+        thousandths += digit(byte)? * place;
+    }
+    (thousandths <= 1000).then_some(thousandths)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn navigates(headers: &[(&'static str, &'static str)]) -> bool {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, HeaderValue::from_static(value));
+        }
+        assert!(!is_navigation(&Method::POST, &map) && !is_navigation(&Method::HEAD, &map));
+        is_navigation(&Method::GET, &map)
+    }
+
+    #[test]
+    fn fetch_metadata_decides_where_it_is_sent() {
+        let table: &[(&[(&str, &str)], bool)] = &[
+            (&[("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")], true),
+            (&[("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "iframe")], false),
+            (&[("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "empty")], false),
+            (&[("sec-fetch-mode", "cors"), ("sec-fetch-dest", "empty"), ("accept", "text/html")], false),
+            (&[("sec-fetch-mode", "navigate"), ("accept", "text/html")], false),
+            (&[("sec-fetch-dest", "document"), ("accept", "text/html")], false),
+            (&[("sec-fetch-mode", "navigate"), ("sec-fetch-mode", "cors"), ("sec-fetch-dest", "document")], false),
+            (
+                &[
+                    ("sec-fetch-mode", "navigate"),
+                    ("sec-fetch-dest", "document"),
+                    ("sec-purpose", "prefetch;prerender"),
+                ],
+                false,
+            ),
+            (&[("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document"), ("x-requested-with", "x")], false),
+            (&[("sec-fetch-mode", "websocket"), ("sec-fetch-dest", "websocket")], false),
+        ];
+        for (headers, wanted) in table {
+            assert_eq!(navigates(headers), *wanted, "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn elsewhere_html_must_be_preferred() {
+        for (accept, wanted) in [
+            ("text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8", true),
+            ("text/html", true),
+            ("TEXT/HTML;level=1;q=0.5", true),
+            ("text/html, */*", true),
+            ("text/html, application/json", true),
+            ("*/*", false),
+            ("text/*", false),
+            ("", false),
+            ("application/json", false),
+            ("application/json, text/plain, */*", false),
+            ("application/json, text/html", false),
+            ("application/json, text/html;q=0.9", false),
+            ("text/html;q=0.9, application/json", false),
+            ("text/html;q=0.9, */*", false),
+            ("application/json;q=0.9, */*;q=0.1", false),
+            ("application/vnd.api+json", false),
+            ("text/event-stream", false),
+            ("text/html;q=0", false),
+            ("text/html;q=2", false),
+            ("text/html;q=x", false),
+            ("text/html;q=0.1234", false),
+            ("text/htmlx", false),
+        ] {
+            assert_eq!(navigates(&[("accept", accept)]), wanted, "{accept}");
+        }
+        assert!(!navigates(&[]));
+        assert!(!navigates(&[("accept", "text/html"), ("x-requested-with", "XMLHttpRequest")]));
+        assert!(!navigates(&[("accept", "text/html"), ("sec-purpose", "prefetch")]));
+    }
+}

@@ -1,0 +1,19 @@
+//! HTTP as we trust it. Everything that reads a request from outside lives here: [`Inbound::sanitize`] is the only door,
+//! and what comes through it has one reading, no header that could be mistaken for ours, and a known client.
+
+pub mod body;
+pub mod cookies;
+pub mod forwarded;
+pub mod headers;
+pub mod inbound;
+pub mod initiator;
+pub mod path;
+pub mod return_to;
+
+pub use body::Body;
+pub use cookies::{DuplicateCookie, OwnCookies};
+pub use forwarded::{Client, Scheme};
+pub use inbound::{Connection, Inbound, Malformed, RequestId, Settings};
+pub use initiator::Initiator;
+pub use path::{PathError, RequestPath};
+pub use return_to::{Origin, ReturnTo};
