@@ -10,8 +10,12 @@
 //! | 1 | [`clock`], [`secret`] | time as an argument; strings that are never shown |
 //! | 1 | [`telemetry`] | log subscriber, access log, metrics |
 //! | 2 | [`message`] | HTTP as we trust it: one canonical reading of each request |
+//! | 2 | [`provider_http`] | the bounded HTTP client towards providers |
+//! | 3 | [`authn`] | every way to become an [`authn::Identity`]; the folder a security review reads |
 
+pub mod authn;
 pub mod clock;
 pub mod message;
+pub mod provider_http;
 pub mod secret;
 pub mod telemetry;

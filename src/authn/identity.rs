@@ -1,0 +1,125 @@
+//! Who somebody is, and how we know.
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue};
+
+use crate::clock::UnixTime;
+use crate::secret::SecretString;
+
+/// How an identity became known. `grep 'Evidence::'` lists every way in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Evidence {
+    /// A sealed session that began with a verified ID token.
+    Session {
+        /// The session's id.
+        id: super::session::SessionId,
+    },
+}
+
+/// A list of names (roles, groups) as it lies in the opened session: no allocation per request and name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Names(Bytes);
+
+impl Names {
+    /// From text in which every name ends with NUL.
+    pub(in crate::authn) fn from_terminated(bytes: Bytes) -> Self {
+        Self(bytes)
+    }
+
+    /// Every name followed by NUL; a name that holds NUL itself is left out, because it could pass for two.
+    pub fn terminated<S: AsRef<str>>(names: &[S]) -> String {
+        let mut text = String::new();
+        for name in names.iter().map(AsRef::as_ref).filter(|name| !name.contains('\0')) {
+            text.push_str(name);
+            text.push('\0');
+        }
+        text
+    }
+
+    /// The names in their order.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.split_inclusive(|byte| *byte == 0).filter_map(|name| std::str::from_utf8(name.strip_suffix(&[0])?).ok())
+    }
+
+    /// Whether `name` is among them.
+    pub fn contains(&self, name: &str) -> bool {
+        self.iter().any(|one| one == name)
+    }
+}
+
+/// A verified end user, ready for policy and for the upstream.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    pub(in crate::authn) name: Bytes,
+    pub(in crate::authn) roles: Names,
+    pub(in crate::authn) groups: Names,
+    /// One entry per configured identity header; `None` where the claim is absent.
+    pub(in crate::authn) headers: Vec<(HeaderName, Option<HeaderValue>)>,
+    pub(in crate::authn) authenticated_at: UnixTime,
+    pub(in crate::authn) expires_at: UnixTime,
+    pub(in crate::authn) access_token: Option<SecretString>,
+    pub(in crate::authn) evidence: Evidence,
+}
+
+impl Identity {
+    /// The value of `name_claim`.
+    pub fn name(&self) -> &str {
+        std::str::from_utf8(&self.name).unwrap_or_default()
+    }
+
+    /// The same as shared bytes, for the log.
+    pub fn name_bytes(&self) -> Bytes {
+        self.name.clone()
+    }
+
+    /// The roles after mapping.
+    pub fn roles(&self) -> &Names {
+        &self.roles
+    }
+
+    /// The `groups` claim, unmapped.
+    pub fn groups(&self) -> &Names {
+        &self.groups
+    }
+
+    /// The identity headers for the upstream, encoded; a name with `None` must be absent there.
+    pub fn headers(&self) -> &[(HeaderName, Option<HeaderValue>)] {
+        &self.headers
+    }
+
+    /// When the person last signed in at the provider through us.
+    pub fn authenticated_at(&self) -> UnixTime {
+        self.authenticated_at
+    }
+
+    /// When the session ends, whatever happens.
+    pub fn expires_at(&self) -> UnixTime {
+        self.expires_at
+    }
+
+    /// The provider's access token, present only while it has not expired and `upstream.access_token` asks for it.
+    pub fn access_token(&self) -> Option<&SecretString> {
+        self.access_token.as_ref()
+    }
+
+    /// How we know.
+    pub fn evidence(&self) -> &Evidence {
+        &self.evidence
+    }
+
+    /// For tests of what comes after verification: a session's identity without headers, good for an hour.
+    #[cfg(test)]
+    pub(crate) fn for_test(name: &str, roles: &[&str], groups: &[&str], authenticated_at: UnixTime) -> Self {
+        let names = |items: &[&str]| Names(Names::terminated(items).into());
+        Self {
+            name: name.to_owned().into(),
+            roles: names(roles),
+            groups: names(groups),
+            headers: Vec::new(),
+            authenticated_at,
+            expires_at: authenticated_at.after(std::time::Duration::from_secs(3600)),
+            access_token: None,
+            evidence: Evidence::Session { id: super::session::SessionId([7; 16]) },
+        }
+    }
+}

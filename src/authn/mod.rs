@@ -1,0 +1,8 @@
+//! Every way to become an [`Identity`]. Only code in this folder can construct one.
+
+pub mod identity;
+pub mod oidc;
+pub mod roles;
+pub mod session;
+
+pub use identity::{Evidence, Identity};

@@ -1,0 +1,415 @@
+//! Provider metadata (OpenID Connect Discovery 1.0 §4).
+
+use bytes::Bytes;
+use http::{Request, header};
+use serde_json::{Map, Value};
+use url::Url;
+
+use super::jose::Algorithm;
+use super::jwks::JwksError;
+use super::provider::Settings;
+use crate::provider_http::{ProviderHttp, ProviderHttpError, is_protected, may_be_called};
+
+/// What we use of a provider's metadata; every URL https or loopback (or `allow_insecure_http`).
+#[derive(Debug, Clone)]
+pub struct Metadata {
+    /// Equal to the configured issuer, character for character.
+    pub issuer: String,
+    /// Where the user agent is sent to.
+    pub authorization_endpoint: Url,
+    /// Where codes are redeemed.
+    pub token_endpoint: Url,
+    /// Where keys are.
+    pub jwks_uri: Url,
+    /// OpenID Connect Core §5.3.
+    pub userinfo_endpoint: Option<Url>,
+    /// RP-Initiated Logout.
+    pub end_session_endpoint: Option<Url>,
+    /// RFC 9207 §3: a missing `iss` in the callback is then an error.
+    pub iss_parameter_supported: bool,
+    /// What the provider says it signs ID tokens with, as far as we know the names.
+    pub id_token_signing_algs: Vec<Algorithm>,
+    /// `token_endpoint_auth_methods_supported`; empty means `client_secret_basic`.
+    pub token_auth_methods: Vec<String>,
+}
+
+/// Why metadata is not to be had.
+#[derive(Debug, thiserror::Error)]
+pub enum DiscoveryError {
+    /// The call failed.
+    #[error("the discovery document could not be fetched")]
+    Http(#[source] ProviderHttpError),
+    /// A status other than 200.
+    #[error("the provider answered discovery with status {0}")]
+    Status(u16),
+    /// Not JSON (often an HTML error page).
+    #[error("the discovery document is not JSON")]
+    NotJson,
+    /// Its issuer is not the configured one.
+    #[error("the discovery document names the issuer {found:?}, not {expected:?}")]
+    IssuerMismatch {
+        /// As configured.
+        expected: String,
+        /// As the document says.
+        found: String,
+    },
+    /// A field is missing or unusable.
+    #[error("the discovery document's {field} is missing or unusable")]
+    Field {
+        /// Its name.
+        field: &'static str,
+    },
+    /// An endpoint that is neither https nor loopback.
+    #[error("the discovery document's {field} is not https")]
+    Insecure {
+        /// Its name.
+        field: &'static str,
+    },
+    /// The key set could not be had.
+    #[error("the key set could not be fetched")]
+    Keys(#[source] JwksError),
+}
+
+impl DiscoveryError {
+    /// What the operator can do about it.
+    pub fn fix(&self) -> &'static str {
+        match self {
+            Self::Http(error) | Self::Keys(JwksError::Http(error)) => fix_call(error),
+            Self::Status(404) => {
+                "nothing answers at the issuer's /.well-known/openid-configuration; write the issuer as the provider \
+                 shows it, realm or tenant included"
+            }
+            Self::Status(_) | Self::Keys(JwksError::Status(_)) => {
+                "look into the provider's own log; it is tried again by itself"
+            }
+            Self::NotJson => {
+                "open the issuer plus /.well-known/openid-configuration in a browser; a login page or an error page of \
+                 another server may be answering there"
+            }
+            Self::IssuerMismatch { .. } => {
+                "write the issuer exactly as the document names it, to the last slash; if the provider builds it from \
+                 the address it is asked at, set its public address there, or set provider.backchannel_url here"
+            }
+            Self::Field { .. } => "the provider must offer OpenID Connect Discovery 1.0; compare the document with it",
+            Self::Insecure { .. } => {
+                "make the provider announce https addresses (behind a proxy, tell it its public address), or set \
+                 allow_insecure_http = true for a test network"
+            }
+            Self::Keys(JwksError::NotAKeySet) => "open the jwks_uri of the discovery document in a browser",
+            Self::Keys(JwksError::Empty) => {
+                "give the provider a signing key of a family we know: RSA of 2048 bits and more, P-256, P-384, P-521, \
+                 Ed25519"
+            }
+        }
+    }
+}
+
+fn fix_call(error: &ProviderHttpError) -> &'static str {
+    match error {
+        ProviderHttpError::Unreachable(_) => {
+            "look at the issuer's host name, the network and the proxy variables; for a certificate of a private CA set \
+             OIDC_CA_FILE"
+        }
+        ProviderHttpError::Timeout => "the provider is slow or a firewall drops the connection; look at both",
+        ProviderHttpError::TooLarge => "something other than a discovery document or key set answers there",
+        ProviderHttpError::Redirect => {
+            "redirects are not followed; write the address that it redirects to, with the right scheme and slash"
+        }
+        ProviderHttpError::Insecure => {
+            "use https in the issuer and in provider.backchannel_url, or set allow_insecure_http = true for a test network"
+        }
+    }
+}
+
+/// Asks the provider for its metadata.
+pub(super) async fn fetch(http: &ProviderHttp, settings: &Settings) -> Result<Metadata, DiscoveryError> {
+    let request = Request::get(document_url(settings)?.as_str())
+        .header(header::ACCEPT, "application/json")
+        .body(Bytes::new())
+        .map_err(|_| DiscoveryError::Field { field: "issuer" })?;
+    let answer = http.send(request).await.map_err(DiscoveryError::Http)?;
+    if answer.status() != http::StatusCode::OK {
+        return Err(DiscoveryError::Status(answer.status().as_u16()));
+    }
+    Metadata::parse(answer.body(), settings)
+}
+
+/// Discovery §4.1: a terminating slash of the issuer is removed before the well-known path is appended.
+fn document_url(settings: &Settings) -> Result<Url, DiscoveryError> {
+    let issuer = settings.issuer.strip_suffix('/').unwrap_or(&settings.issuer);
+    let url = Url::parse(&format!("{issuer}/.well-known/openid-configuration"))
+        .ok()
+        // Discovery §3: an issuer has no query or fragment; either would have swallowed the path.
+        .filter(|url| url.query().is_none() && url.fragment().is_none())
+        .ok_or(DiscoveryError::Field { field: "issuer" })?;
+    Ok(through_backchannel(url, settings))
+}
+
+impl Metadata {
+    /// Reads a discovery document (§4.2) and compares its issuer (§4.3).
+    pub(super) fn parse(bytes: &[u8], settings: &Settings) -> Result<Self, DiscoveryError> {
+        let Ok(Value::Object(document)) = serde_json::from_slice(bytes) else { return Err(DiscoveryError::NotJson) };
+        let fields = Fields { document: &document, settings };
+        let issuer = fields.string("issuer")?.ok_or(DiscoveryError::Field { field: "issuer" })?;
+        if issuer != settings.issuer {
+            return Err(DiscoveryError::IssuerMismatch {
+                expected: settings.issuer.clone(),
+                found: issuer.chars().take(512).collect(),
+            });
+        }
+        Ok(Self {
+            issuer: issuer.to_owned(),
+            authorization_endpoint: fields.required("authorization_endpoint", Reached::ByUserAgent)?,
+            token_endpoint: fields.required("token_endpoint", Reached::ByUs)?,
+            jwks_uri: fields.required("jwks_uri", Reached::ByUs)?,
+            userinfo_endpoint: fields.url("userinfo_endpoint", Reached::ByUs)?,
+            end_session_endpoint: fields.url("end_session_endpoint", Reached::ByUserAgent)?,
+            iss_parameter_supported: fields.flag("authorization_response_iss_parameter_supported")?,
+            id_token_signing_algs: fields
+                .names("id_token_signing_alg_values_supported")?
+                .filter_map(Algorithm::from_name)
+                .collect(),
+            token_auth_methods: fields.names("token_endpoint_auth_methods_supported")?.map(str::to_owned).collect(),
+        })
+    }
+
+    /// The endpoints that can be read on the way; not empty only with `allow_insecure_http`.
+    pub(super) fn unprotected(&self) -> Vec<&str> {
+        [&self.authorization_endpoint, &self.token_endpoint, &self.jwks_uri]
+            .into_iter()
+            .chain(&self.userinfo_endpoint)
+            .chain(&self.end_session_endpoint)
+            .filter(|url| !is_protected(url.scheme(), url.host_str().unwrap_or_default()))
+            .map(Url::as_str)
+            .collect()
+    }
+}
+
+/// Who calls an endpoint: only what we call ourselves goes through the back channel.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reached {
+    ByUs,
+    ByUserAgent,
+}
+
+/// The members of a discovery document, read strictly: absent is fine where the caller says so, unusable never is.
+struct Fields<'a> {
+    document: &'a Map<String, Value>,
+    settings: &'a Settings,
+}
+
+impl<'a> Fields<'a> {
+    fn required(&self, field: &'static str, reached: Reached) -> Result<Url, DiscoveryError> {
+        self.url(field, reached)?.ok_or(DiscoveryError::Field { field })
+    }
+
+    fn url(&self, field: &'static str, reached: Reached) -> Result<Option<Url>, DiscoveryError> {
+        let Some(text) = self.string(field)? else { return Ok(None) };
+        let mut url = Url::parse(text).map_err(|_| DiscoveryError::Field { field })?;
+        // RFC 6749 §3.1 and §3.2: no fragment.
+        if url.fragment().is_some() || !url.username().is_empty() || url.password().is_some() || !url.has_host() {
+            return Err(DiscoveryError::Field { field });
+        }
+        if reached == Reached::ByUs {
+            url = through_backchannel(url, self.settings);
+        }
+        let host = url.host_str().unwrap_or_default();
+        if !may_be_called(url.scheme(), host, self.settings.allow_insecure_http) {
+            return Err(DiscoveryError::Insecure { field });
+        }
+        Ok(Some(url))
+    }
+
+    /// An empty string says as little as an absent one.
+    fn string(&self, field: &'static str) -> Result<Option<&'a str>, DiscoveryError> {
+        match self.document.get(field) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.as_str()).filter(|text| !text.is_empty())),
+            Some(_) => Err(DiscoveryError::Field { field }),
+        }
+    }
+
+    /// Some providers write booleans as strings.
+    fn flag(&self, field: &'static str) -> Result<bool, DiscoveryError> {
+        match self.document.get(field) {
+            None | Some(Value::Null) => Ok(false),
+            Some(Value::Bool(flag)) => Ok(*flag),
+            Some(Value::String(text)) if text == "true" => Ok(true),
+            Some(Value::String(text)) if text == "false" => Ok(false),
+            Some(_) => Err(DiscoveryError::Field { field }),
+        }
+    }
+
+    fn names(&self, field: &'static str) -> Result<impl Iterator<Item = &'a str>, DiscoveryError> {
+        let names = match self.document.get(field) {
+            None | Some(Value::Null) => [].as_slice(),
+            Some(Value::Array(names)) => names,
+            Some(_) => return Err(DiscoveryError::Field { field }),
+        };
+        Ok(names.iter().filter_map(Value::as_str).take(MAX_NAMES))
+    }
+}
+
+/// The same URL at the origin of `backchannel_url`, if it lies at the issuer's origin.
+fn through_backchannel(url: Url, settings: &Settings) -> Url {
+    let Some(backchannel) = &settings.backchannel_url else { return url };
+    let at_issuer = Url::parse(&settings.issuer).is_ok_and(|issuer| issuer.origin() == url.origin());
+    if !at_issuer {
+        return url;
+    }
+    let mut moved = backchannel.clone();
+    moved.set_path(url.path());
+    moved.set_query(url.query());
+    moved.set_fragment(None);
+    moved
+}
+
+/// The most entries of a list that are read.
+const MAX_NAMES: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::authn::oidc::provider::test_settings;
+
+    fn document() -> Value {
+        json!({
+            "issuer": "https://id.example/realm",
+            "authorization_endpoint": "https://id.example/realm/authorize?p=1",
+            "token_endpoint": "https://id.example/realm/token",
+            "jwks_uri": "https://keys.example/jwks",
+            "userinfo_endpoint": "https://id.example/realm/userinfo",
+            "end_session_endpoint": "https://id.example/realm/logout",
+            "authorization_response_iss_parameter_supported": true,
+            "id_token_signing_alg_values_supported": ["none", "ES512", "HS256", "XY1", 7],
+            "token_endpoint_auth_methods_supported": ["client_secret_post"],
+        })
+    }
+
+    fn parse(document: &Value, settings: &Settings) -> Result<Metadata, DiscoveryError> {
+        Metadata::parse(document.to_string().as_bytes(), settings)
+    }
+
+    fn with(field: &str, value: Value) -> Value {
+        let mut document = document();
+        document[field] = value;
+        document
+    }
+
+    #[test]
+    fn a_full_document_is_read() {
+        let metadata = parse(&document(), &test_settings("https://id.example/realm")).unwrap();
+        assert_eq!(metadata.authorization_endpoint.as_str(), "https://id.example/realm/authorize?p=1");
+        assert_eq!(metadata.id_token_signing_algs, [Algorithm::ES512, Algorithm::HS256]);
+        assert_eq!(metadata.token_auth_methods, ["client_secret_post"]);
+        assert!(metadata.iss_parameter_supported);
+        assert!(metadata.unprotected().is_empty());
+    }
+
+    #[test]
+    fn optional_fields_may_be_absent_null_or_empty() {
+        let optional = ["userinfo_endpoint", "end_session_endpoint"];
+        let settings = test_settings("https://id.example/realm");
+        for value in [Value::Null, json!("")] {
+            let mut document = document();
+            for field in optional {
+                document[field] = value.clone();
+            }
+            document.as_object_mut().unwrap().remove("id_token_signing_alg_values_supported");
+            document.as_object_mut().unwrap().remove("authorization_response_iss_parameter_supported");
+            let metadata = parse(&document, &settings).unwrap();
+            assert!(metadata.userinfo_endpoint.is_none() && metadata.end_session_endpoint.is_none());
+            assert!(metadata.id_token_signing_algs.is_empty() && !metadata.iss_parameter_supported);
+        }
+    }
+
+    #[test]
+    fn the_issuer_must_be_the_configured_one_to_the_character() {
+        for issuer in ["https://id.example/realm/", "https://ID.example/realm", "https://id.example:443/realm"] {
+            let error = parse(&with("issuer", json!(issuer)), &test_settings("https://id.example/realm")).unwrap_err();
+            assert!(error.to_string().contains(issuer) && error.fix().contains("exactly"), "{error}");
+        }
+        for issuer in [Value::Null, json!(""), json!(7)] {
+            let error = parse(&with("issuer", issuer), &test_settings("https://id.example/realm")).unwrap_err();
+            assert!(matches!(error, DiscoveryError::Field { field: "issuer" }));
+        }
+    }
+
+    #[test]
+    fn unusable_fields_are_named() {
+        let settings = test_settings("https://id.example/realm");
+        let cases = [
+            ("authorization_endpoint", Value::Null),
+            ("token_endpoint", json!("/token")),
+            ("token_endpoint", json!(["https://id.example"])),
+            ("jwks_uri", json!("")),
+            ("authorization_endpoint", json!("https://id.example/a#fragment")),
+            ("token_endpoint", json!("https://user:pass@id.example/")),
+            ("userinfo_endpoint", json!(1)),
+            ("end_session_endpoint", json!("nowhere")),
+            ("authorization_response_iss_parameter_supported", json!("maybe")),
+            ("id_token_signing_alg_values_supported", json!("RS256")),
+            ("token_endpoint_auth_methods_supported", json!({})),
+        ];
+        for (name, value) in cases {
+            let error = parse(&with(name, value.clone()), &settings).unwrap_err();
+            assert!(matches!(error, DiscoveryError::Field { field } if field == name), "{name} = {value}: {error}");
+        }
+        for text in ["<html>", "", "[]", "null"] {
+            assert!(matches!(Metadata::parse(text.as_bytes(), &settings), Err(DiscoveryError::NotJson)));
+        }
+    }
+
+    #[test]
+    fn endpoints_are_https_or_on_this_machine() {
+        let mut settings = test_settings("https://id.example/realm");
+        let urls =
+            ["authorization_endpoint", "token_endpoint", "jwks_uri", "userinfo_endpoint", "end_session_endpoint"];
+        for name in urls {
+            for url in ["http://id.example/x", "javascript://id.example/x", "file://id.example/x"] {
+                let error = parse(&with(name, json!(url)), &settings).unwrap_err();
+                assert!(matches!(error, DiscoveryError::Insecure { field } if field == name), "{name} {url}");
+            }
+            for url in ["http://127.0.0.1:8080/x", "http://[::1]/x", "http://localhost/x"] {
+                assert!(parse(&with(name, json!(url)), &settings).is_ok(), "{name} {url}");
+            }
+        }
+        settings.allow_insecure_http = true;
+        for name in urls {
+            let metadata = parse(&with(name, json!("http://id.example/x")), &settings).unwrap();
+            assert_eq!(metadata.unprotected(), ["http://id.example/x"]);
+            assert!(parse(&with(name, json!("ws://id.example/x")), &settings).is_err());
+        }
+    }
+
+    #[test]
+    fn the_document_lies_below_the_issuer() {
+        let cases = [
+            ("https://id.example", "https://id.example/.well-known/openid-configuration"),
+            ("https://id.example/", "https://id.example/.well-known/openid-configuration"),
+            ("https://id.example/a/b/", "https://id.example/a/b/.well-known/openid-configuration"),
+        ];
+        for (issuer, expected) in cases {
+            assert_eq!(document_url(&test_settings(issuer)).unwrap().as_str(), expected);
+        }
+        for issuer in ["https://id.example/?a=b", "https://id.example/#a", "id.example", ""] {
+            assert!(document_url(&test_settings(issuer)).is_err(), "{issuer}");
+        }
+    }
+
+    #[test]
+    fn the_back_channel_is_for_what_we_call_at_the_issuers_origin() {
+        let mut settings = test_settings("https://id.example/realm");
+        settings.backchannel_url = Some(Url::parse("http://localhost:8080").unwrap());
+        let base = "http://localhost:8080/realm";
+        assert_eq!(document_url(&settings).unwrap().as_str(), format!("{base}/.well-known/openid-configuration"));
+        let metadata = parse(&with("token_endpoint", json!("https://id.example/realm/token?a=b")), &settings).unwrap();
+        assert_eq!(metadata.token_endpoint.as_str(), format!("{base}/token?a=b"));
+        assert_eq!(metadata.userinfo_endpoint.unwrap().as_str(), format!("{base}/userinfo"));
+        assert_eq!(metadata.jwks_uri.as_str(), "https://keys.example/jwks");
+        assert_eq!(metadata.authorization_endpoint.as_str(), "https://id.example/realm/authorize?p=1");
+        assert_eq!(metadata.end_session_endpoint.unwrap().as_str(), "https://id.example/realm/logout");
+    }
+}

@@ -1,0 +1,231 @@
+//! What is known of a provider at the moment (metadata and keys), and how it is kept fresh.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use tokio::sync::Mutex;
+
+use super::discovery::{self, DiscoveryError, Metadata};
+use super::jwks::{self, KeySet};
+use super::provider::Settings;
+use crate::clock::{SharedClock, UnixTime};
+use crate::provider_http::ProviderHttp;
+
+/// Metadata and keys of one moment.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) metadata: Arc<Metadata>,
+    pub(super) keys: Arc<KeySet>,
+    fetched_at: UnixTime,
+}
+
+/// How it went since the last success.
+#[derive(Debug, Default)]
+pub(super) struct Trouble {
+    failures: u32,
+    /// What was logged last: the advice, and whether sign-ins still worked.
+    told: Option<(&'static str, bool)>,
+}
+
+/// The changing part of a provider.
+pub(super) struct Knowledge {
+    pub(super) settings: Settings,
+    pub(super) http: ProviderHttp,
+    pub(super) clock: SharedClock,
+    known: ArcSwapOption<Known>,
+    last_error: ArcSwapOption<DiscoveryError>,
+    /// When keys were last fetched because of a token; held while they are.
+    last_refetch: Mutex<Option<UnixTime>>,
+}
+
+impl Knowledge {
+    pub(super) fn new(settings: Settings, http: ProviderHttp, clock: SharedClock) -> Self {
+        Self {
+            settings,
+            http,
+            clock,
+            known: ArcSwapOption::empty(),
+            last_error: ArcSwapOption::empty(),
+            last_refetch: Mutex::new(None),
+        }
+    }
+
+    /// The last that was known, however old.
+    pub(super) fn known(&self) -> Option<Arc<Known>> {
+        self.known.load_full()
+    }
+
+    /// The last that was known, unless its keys are too old.
+    pub(super) fn usable(&self) -> Option<Arc<Known>> {
+        self.known().filter(|known| self.is_usable(known))
+    }
+
+    /// Whether its keys are young enough.
+    pub(super) fn is_usable(&self, known: &Known) -> bool {
+        self.clock.now().since(known.fetched_at) <= self.settings.stale_keys
+    }
+
+    pub(super) fn last_error(&self) -> Option<Arc<DiscoveryError>> {
+        self.last_error.load_full()
+    }
+
+    /// Fetches the keys again, unless somebody else just has, and says what is known then; `None` when nothing newer is.
+    ///
+    /// However many ask, there is one call at a time and one per `key_refetch_interval`; those who wait share its result.
+    pub(super) async fn newer_keys_than(self: &Arc<Self>, seen: &Arc<Known>) -> Option<Arc<Known>> {
+        let this = Arc::clone(self);
+        let before = Arc::clone(seen);
+        // On a task of its own: when the client that caused the fetch goes away, the others still get its result.
+        let fetching = self.http.control().spawn(async move { this.refetch_keys(&before).await });
+        if fetching.await.is_err() {
+            return None;
+        }
+        self.known().filter(|known| !Arc::ptr_eq(known, seen))
+    }
+
+    async fn refetch_keys(&self, seen: &Arc<Known>) {
+        let mut last_refetch = self.last_refetch.lock().await;
+        let is_newer = |known: &Option<Arc<Known>>| known.as_ref().is_some_and(|known| !Arc::ptr_eq(known, seen));
+        if self.settings.is_symmetric() || is_newer(&self.known()) {
+            return;
+        }
+        let now = self.clock.now();
+        // A clock that was set back must not put the next fetch off.
+        let too_soon = |last: UnixTime| last <= now && now.since(last) < self.settings.key_refetch_interval;
+        if last_refetch.is_some_and(too_soon) {
+            return;
+        }
+        *last_refetch = Some(now);
+        match jwks::fetch(&self.http, &seen.metadata.jwks_uri).await {
+            Ok(keys) => self.put_keys(Arc::new(keys)),
+            Err(error) => {
+                tracing::warn!(error = chain(&error), "keys could not be fetched for a token with an unknown one");
+            }
+        }
+    }
+
+    /// A background refresh may have put newer metadata here meanwhile, which stays.
+    fn put_keys(&self, keys: Arc<KeySet>) {
+        let fetched_at = self.clock.now();
+        self.known.rcu(|known| {
+            let metadata = Arc::clone(&known.as_ref()?.metadata);
+            Some(Arc::new(Known { metadata, keys: Arc::clone(&keys), fetched_at }))
+        });
+    }
+
+    /// Never ends; drop it to stop.
+    pub(super) async fn keep_fresh(&self) {
+        let mut trouble = Trouble::default();
+        loop {
+            let pause = self.keep_fresh_once(&mut trouble).await;
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// One try, and how long to wait for the next.
+    pub(super) async fn keep_fresh_once(&self, trouble: &mut Trouble) -> Duration {
+        match self.refresh().await {
+            Ok(fresh) => {
+                *trouble = Trouble::default();
+                self.note_success(fresh);
+                jittered(self.settings.refresh_interval)
+            }
+            Err(error) => {
+                trouble.failures = trouble.failures.saturating_add(1);
+                self.note_failure(error, &mut trouble.told);
+                self.pause_after(trouble.failures)
+            }
+        }
+    }
+
+    async fn refresh(&self) -> Result<Known, DiscoveryError> {
+        let metadata = discovery::fetch(&self.http, &self.settings).await?;
+        let keys = if self.settings.is_symmetric() {
+            KeySet::default()
+        } else {
+            jwks::fetch(&self.http, &metadata.jwks_uri).await.map_err(DiscoveryError::Keys)?
+        };
+        Ok(Known { metadata: Arc::new(metadata), keys: Arc::new(keys), fetched_at: self.clock.now() })
+    }
+
+    fn note_success(&self, fresh: Known) {
+        let is_first = self.known().is_none();
+        let was_failing = self.last_error.swap(None).is_some();
+        let issuer = &self.settings.issuer;
+        if is_first {
+            let unprotected = fresh.metadata.unprotected();
+            if !unprotected.is_empty() {
+                tracing::warn!(%issuer, endpoints = ?unprotected, "tokens travel unencrypted (allow_insecure_http)");
+            }
+        }
+        self.known.store(Some(Arc::new(fresh)));
+        match (is_first, was_failing) {
+            (true, _) => tracing::info!(%issuer, "the provider is available"),
+            (false, true) => tracing::info!(%issuer, "the provider is available again"),
+            (false, false) => tracing::debug!(%issuer, "metadata and keys of the provider are fresh"),
+        }
+    }
+
+    /// The same trouble again is no news; another one is, and so is that nobody can sign in any more.
+    fn note_failure(&self, error: DiscoveryError, told: &mut Option<(&'static str, bool)>) {
+        let (fix, usable) = (error.fix(), self.usable().is_some());
+        let error = Arc::new(error);
+        self.last_error.store(Some(Arc::clone(&error)));
+        if told.replace((fix, usable)) == Some((fix, usable)) {
+            return;
+        }
+        let issuer = &self.settings.issuer;
+        let error = chain(&*error);
+        if usable {
+            tracing::warn!(%issuer, error, fix, "the provider is not available; what was known before is used on");
+        } else {
+            tracing::warn!(%issuer, error, fix, "the provider is not available; nobody can sign in");
+        }
+    }
+
+    /// Quick at first, since people wait; with something known, patient.
+    fn pause_after(&self, failures: u32) -> Duration {
+        if self.usable().is_some() {
+            return self.settings.refresh_interval.min(Duration::from_secs(60));
+        }
+        Duration::from_secs(u64::from(failures).clamp(1, 5))
+    }
+}
+
+impl std::fmt::Debug for Knowledge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Knowledge")
+            .field("settings", &self.settings)
+            .field("known", &self.known)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The error and its causes, for the log. None of ours carries a body of the provider.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        let next_text = next.to_string();
+        // Some libraries repeat their cause in their own text.
+        if !text.ends_with(&next_text) {
+            text.push_str(": ");
+            text.push_str(&next_text);
+        }
+        cause = next.source();
+    }
+    text
+}
+
+/// ±10 %, so that replicas do not ask in step.
+fn jittered(interval: Duration) -> Duration {
+    let mut random = [0_u8; 2];
+    // Without randomness the interval is exact, which does no harm.
+    let share = match aws_lc_rs::rand::fill(&mut random) {
+        Ok(()) => f64::from(u16::from_le_bytes(random)) / f64::from(u16::MAX),
+        Err(_) => 0.5,
+    };
+    interval.mul_f64(0.9 + 0.2 * share)
+}

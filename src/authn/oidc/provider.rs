@@ -1,0 +1,287 @@
+//! One configured provider: its metadata and keys as they are known now, and the calls made to it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+use tokio::sync::Semaphore;
+use url::Url;
+
+use super::discovery::{DiscoveryError, Metadata};
+use super::id_token::{self, Expected, IdTokenError, Rules, VerifiedClaims};
+use super::jose::{Algorithm, Trust};
+use super::known::{Knowledge, Known};
+use super::query::with_parameters;
+use super::token_endpoint::{self, TokenError, Tokens};
+use super::userinfo::{self, UserinfoError};
+use crate::clock::SharedClock;
+use crate::provider_http::{ProviderHttp, ProviderHttpError};
+use crate::secret::SecretString;
+
+/// The `[provider]` section, checked.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The issuer, character for character as the provider writes it.
+    pub issuer: String,
+    /// Where we reach the provider, when that differs from its public address: replaces the issuer's origin in discovery
+    /// and in the token, JWKS and userinfo endpoints; never in what the user agent sees.
+    pub backchannel_url: Option<Url>,
+    /// Our client id.
+    pub client_id: String,
+    /// Our client secret; `None` for a public client.
+    pub client_secret: Option<SecretString>,
+    /// Where the provider sends the user agent back to.
+    pub redirect_uri: Url,
+    /// Always with `openid`.
+    pub scopes: Vec<String>,
+    /// Extra parameters of the authorization request.
+    pub authorization_params: Vec<(String, String)>,
+    /// Audiences of the ID token that are trusted beside our client id.
+    pub trusted_audiences: Vec<String>,
+    /// The signing algorithms accepted for ID tokens: empty means every asymmetric one that the metadata offers. HS256 only
+    /// where it is named here, alone, and a secret exists.
+    pub signing_algs: Vec<Algorithm>,
+    /// Fetch userinfo where the metadata offers it.
+    pub userinfo: bool,
+    /// Whether userinfo feeds name or roles, so that its failure fails the sign-in.
+    pub userinfo_required: bool,
+    /// http beyond loopback.
+    pub allow_insecure_http: bool,
+    /// Sent at sign-out when set; must be registered at the provider.
+    pub post_logout_redirect_uri: Option<Url>,
+    /// How often discovery and keys are refreshed. Default 15 min.
+    pub refresh_interval: Duration,
+    /// The least time between two key fetches caused by unknown key ids. Default 30 s.
+    pub key_refetch_interval: Duration,
+    /// How long keys stay usable when they can't be refreshed. Default 24 h.
+    pub stale_keys: Duration,
+    /// Token calls at the same time; more wait. Default 64.
+    pub max_token_calls: usize,
+    /// How long a token call may wait for its turn. Default 5 s.
+    pub token_queue_timeout: Duration,
+}
+
+/// A provider that can be asked. Cheap reads, shared by all workers.
+#[derive(Debug)]
+pub struct Provider {
+    knowledge: Arc<Knowledge>,
+    /// Turns for calls of the token endpoint.
+    token_calls: Arc<Semaphore>,
+}
+
+impl Provider {
+    /// Knows nothing yet; call [`Provider::run`] on the control runtime.
+    pub fn new(settings: Settings, http: ProviderHttp, clock: SharedClock) -> Arc<Self> {
+        warn_about_weak_secret(&settings);
+        let token_calls = settings.max_token_calls.clamp(1, Semaphore::MAX_PERMITS);
+        Arc::new(Self {
+            token_calls: Arc::new(Semaphore::new(token_calls)),
+            knowledge: Arc::new(Knowledge::new(settings, http, clock)),
+        })
+    }
+
+    /// Discovers, then keeps metadata and keys fresh for as long as the future is polled: at once, retried every second at
+    /// first (up to 5 s between tries) until it worked, then every `refresh_interval` (jittered). Each change of state is
+    /// logged once.
+    pub async fn run(self: Arc<Self>) {
+        self.knowledge.keep_fresh().await;
+    }
+
+    /// The settings.
+    pub fn settings(&self) -> &Settings {
+        &self.knowledge.settings
+    }
+
+    /// The metadata, when discovery has worked and keys are known. Makes no call.
+    pub fn metadata(&self) -> Option<Arc<Metadata>> {
+        self.knowledge.usable().map(|known| Arc::clone(&known.metadata))
+    }
+
+    /// Whether sign-ins can work now: metadata and usable keys are known. Makes no call.
+    pub fn is_ready(&self) -> bool {
+        self.knowledge.usable().is_some()
+    }
+
+    /// Why there is no metadata, for readiness and for the sign-in page. Makes no call.
+    ///
+    /// Also there while a refresh fails and what was known before is still used; `None` once a refresh worked.
+    pub fn last_error(&self) -> Option<Arc<DiscoveryError>> {
+        self.knowledge.last_error()
+    }
+
+    /// The authorization request (RFC 6749 §4.1.1, RFC 7636 §4.3, OpenID Connect Core §3.1.2.1). Makes no call.
+    ///
+    /// `None` while the metadata is unknown.
+    pub fn authorization_url(&self, state: &str, nonce: &str, pkce_challenge: &str) -> Option<Url> {
+        let known = self.knowledge.usable()?;
+        let settings = self.settings();
+        let scope = settings.scopes.join(" ");
+        let ours = [
+            ("response_type", "code"),
+            ("client_id", &settings.client_id),
+            ("redirect_uri", settings.redirect_uri.as_str()),
+            ("scope", &scope),
+            ("state", state),
+            ("nonce", nonce),
+            ("code_challenge", pkce_challenge),
+            ("code_challenge_method", "S256"),
+        ];
+        let extra = settings
+            .authorization_params
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .filter(|(name, _)| !ours.iter().any(|(reserved, _)| reserved == name));
+        Some(with_parameters(&known.metadata.authorization_endpoint, ours.into_iter().chain(extra)))
+    }
+
+    /// Redeems an authorization code (RFC 6749 §4.1.3, RFC 7636 §4.5).
+    ///
+    /// # Errors
+    /// [`TokenError`].
+    pub async fn redeem_code(&self, code: &str, pkce_verifier: &str) -> Result<Tokens, TokenError> {
+        let known = self.knowledge.usable().ok_or(TokenError::ProviderUnknown)?;
+        let request = token_endpoint::code_request(self.settings(), &known.metadata, code, pkce_verifier)?;
+        let turn = Arc::clone(&self.token_calls).acquire_owned();
+        let Ok(Ok(turn)) = tokio::time::timeout(self.settings().token_queue_timeout, turn).await else {
+            return Err(TokenError::Busy);
+        };
+        let http = self.knowledge.http.clone();
+        // The turn is over when the call is, not when the client has gone away.
+        let call = http.control().clone().spawn(async move {
+            let answer = http.send(request).await;
+            drop(turn);
+            answer
+        });
+        let answer = call.await.unwrap_or_else(|lost| Err(ProviderHttpError::Unreachable(Box::new(lost))));
+        token_endpoint::read_answer(&answer.map_err(TokenError::Http)?)
+    }
+
+    /// Verifies an ID token from the token endpoint to the letter of OpenID Connect Core §3.1.3.7. An unknown key id
+    /// refetches the keys once, within `key_refetch_interval`, single-flight.
+    ///
+    /// # Errors
+    /// [`IdTokenError`].
+    pub async fn verify_id_token(
+        &self,
+        id_token: &str,
+        expected: Expected<'_>,
+    ) -> Result<VerifiedClaims, IdTokenError> {
+        let known = self.knowledge.known().ok_or(IdTokenError::UnknownKey)?;
+        let first = self.verify_with(&known, id_token, expected);
+        // A provider that starts anew may sign with another key of the same name, so a wrong signature asks again too.
+        if !matches!(first, Err(IdTokenError::UnknownKey | IdTokenError::Signature)) {
+            return first;
+        }
+        match self.knowledge.newer_keys_than(&known).await {
+            Some(newer) => self.verify_with(&newer, id_token, expected),
+            None => first,
+        }
+    }
+
+    /// The userinfo claims (OpenID Connect Core §5.3), JSON or signed, their `sub` compared with `subject`. `Ok(None)` where
+    /// the setting is off or the metadata offers none.
+    ///
+    /// # Errors
+    /// [`UserinfoError`].
+    pub async fn userinfo(
+        &self,
+        access_token: &SecretString,
+        subject: &str,
+    ) -> Result<Option<Map<String, Value>>, UserinfoError> {
+        if !self.settings().userinfo {
+            return Ok(None);
+        }
+        let Some(known) = self.knowledge.usable() else {
+            return Err(UserinfoError::Http(ProviderHttpError::Unreachable("the provider is not known yet".into())));
+        };
+        let Some(endpoint) = &known.metadata.userinfo_endpoint else { return Ok(None) };
+        let request = userinfo::request(endpoint, access_token)?;
+        let answer = self.knowledge.http.send(request).await.map_err(UserinfoError::Http)?;
+        let settings = self.settings();
+        // Userinfo has an algorithm of its own at the provider, so `id_token_signing_alg_values_supported` says nothing.
+        let algorithms = if settings.signing_algs.is_empty() {
+            Algorithm::ASYMMETRIC.to_vec()
+        } else {
+            settings.allowed_algorithms(&[])
+        };
+        let trust = Trust { keys: &known.keys, secret: settings.client_secret.as_ref(), algorithms: &algorithms };
+        userinfo::read_answer(&answer, trust, settings.rules(), subject, self.knowledge.clock.now()).map(Some)
+    }
+
+    /// The RP-initiated logout request (OpenID Connect RP-Initiated Logout §2), or `None` where the provider offers none. An
+    /// `id_token_hint` that would make the URL longer than 4 KB gives way to `client_id` alone.
+    pub fn end_session_url(&self, id_token_hint: Option<&str>, state: Option<&str>) -> Option<Url> {
+        let known = self.knowledge.known()?;
+        let endpoint = known.metadata.end_session_endpoint.as_ref()?;
+        let settings = self.settings();
+        let back = settings.post_logout_redirect_uri.as_ref().map(|url| ("post_logout_redirect_uri", url.as_str()));
+        // The provider hands `state` back with the redirect, so without one it has nowhere to go.
+        let state = state.filter(|_| back.is_some()).map(|state| ("state", state));
+        let url = |hint: Option<&str>| {
+            let hint = hint.map(|hint| ("id_token_hint", hint));
+            let client = ("client_id", settings.client_id.as_str());
+            with_parameters(endpoint, hint.into_iter().chain([client]).chain(back).chain(state))
+        };
+        let with_hint = url(id_token_hint);
+        Some(if with_hint.as_str().len() <= MAX_LOGOUT_URL { with_hint } else { url(None) })
+    }
+
+    fn verify_with(
+        &self,
+        known: &Known,
+        id_token: &str,
+        expected: Expected<'_>,
+    ) -> Result<VerifiedClaims, IdTokenError> {
+        let now = self.knowledge.clock.now();
+        if !self.knowledge.is_usable(known) {
+            return Err(IdTokenError::UnknownKey);
+        }
+        let settings = self.settings();
+        let algorithms = settings.allowed_algorithms(&known.metadata.id_token_signing_algs);
+        let trust = Trust { keys: &known.keys, secret: settings.client_secret.as_ref(), algorithms: &algorithms };
+        id_token::verify(id_token, trust, settings.rules(), expected, now)
+    }
+}
+
+impl Settings {
+    /// What ID tokens may be signed with, given what the metadata offers. HS256 is never taken from there: the secret is
+    /// enough to sign with it.
+    pub(super) fn allowed_algorithms(&self, offered: &[Algorithm]) -> Vec<Algorithm> {
+        if self.is_symmetric() {
+            return vec![Algorithm::HS256];
+        }
+        let wanted = if self.signing_algs.is_empty() { offered } else { &self.signing_algs };
+        let mut allowed: Vec<_> = wanted.iter().copied().filter(|algorithm| *algorithm != Algorithm::HS256).collect();
+        if allowed.is_empty() && self.signing_algs.is_empty() {
+            // Discovery §3: every provider must offer it.
+            allowed.push(Algorithm::RS256);
+        }
+        allowed
+    }
+
+    /// Whether the client is registered for HS256, so that the provider's key set plays no part.
+    pub(super) fn is_symmetric(&self) -> bool {
+        self.signing_algs == [Algorithm::HS256] && self.client_secret.is_some()
+    }
+
+    fn rules(&self) -> Rules<'_> {
+        Rules { issuer: &self.issuer, client_id: &self.client_id, trusted_audiences: &self.trusted_audiences }
+    }
+}
+
+/// RFC 7518 §3.2: an HS256 key must be at least as long as the hash.
+fn warn_about_weak_secret(settings: &Settings) {
+    let length = settings.client_secret.as_ref().map_or(0, |secret| secret.expose_secret().len());
+    if settings.is_symmetric() && length < 32 {
+        tracing::warn!("the client secret is shorter than the 32 bytes that HS256 asks for; use a longer one or RS256");
+    }
+}
+
+/// The longest logout URL, in bytes.
+const MAX_LOGOUT_URL: usize = 4096;
+
+#[cfg(test)]
+pub(super) use tests::settings as test_settings;
+
+#[cfg(test)]
+mod tests;

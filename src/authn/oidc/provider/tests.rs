@@ -1,0 +1,550 @@
+//! A provider against a small server on loopback that can be told to misbehave.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use http::Request;
+use serde_json::json;
+
+use super::*;
+use crate::authn::oidc::known::Trouble;
+use crate::authn::oidc::test_keys::{TestKey, hs256, key_set};
+use crate::clock::{Clock, UnixTime};
+use crate::provider_http::test_server::{Answer, TestServer, answer, json};
+
+pub(in super::super) fn settings(issuer: &str) -> Settings {
+    Settings {
+        issuer: issuer.to_owned(),
+        backchannel_url: None,
+        client_id: "app".to_owned(),
+        client_secret: Some(SecretString::new("the client's secret, which is long enough".to_owned())),
+        redirect_uri: Url::parse("https://app.example/auth/callback").unwrap(),
+        scopes: vec!["openid".to_owned(), "email".to_owned()],
+        authorization_params: Vec::new(),
+        trusted_audiences: Vec::new(),
+        signing_algs: Vec::new(),
+        userinfo: true,
+        userinfo_required: false,
+        allow_insecure_http: false,
+        post_logout_redirect_uri: None,
+        refresh_interval: Duration::from_secs(900),
+        key_refetch_interval: Duration::from_secs(30),
+        stale_keys: Duration::from_secs(86_400),
+        max_token_calls: 64,
+        token_queue_timeout: Duration::from_secs(5),
+    }
+}
+
+const NOW: u64 = 1_700_000_000;
+
+#[derive(Debug)]
+struct TestClock(AtomicU64);
+
+impl Clock for TestClock {
+    fn now(&self) -> UnixTime {
+        UnixTime(self.0.load(Ordering::SeqCst))
+    }
+}
+
+type Respond = Box<dyn Fn(&Request<Bytes>) -> Answer + Send>;
+
+/// What the server answers and what it was asked.
+#[derive(Default)]
+struct Script {
+    keys: Vec<Value>,
+    discovery: Option<fn() -> Answer>,
+    jwks: Option<fn() -> Answer>,
+    userinfo: Option<Respond>,
+    asked: Vec<String>,
+}
+
+struct Stage {
+    provider: Arc<Provider>,
+    script: Arc<Mutex<Script>>,
+    clock: Arc<TestClock>,
+    server: TestServer,
+}
+
+impl Stage {
+    /// The provider is not asked anything yet.
+    async fn new(keys: Vec<Value>, change: impl FnOnce(&mut Settings)) -> Self {
+        let script = Arc::new(Mutex::new(Script { keys, ..Script::default() }));
+        let told = Arc::clone(&script);
+        let server = TestServer::start(move |request| serve(&mut told.lock().unwrap(), &request)).await;
+        let mut settings = settings(&server.url(""));
+        change(&mut settings);
+        let http_settings = crate::provider_http::Settings {
+            timeout: Duration::from_secs(5),
+            ..crate::provider_http::Settings::default()
+        };
+        let http = ProviderHttp::new(http_settings, tokio::runtime::Handle::current()).unwrap();
+        let clock = Arc::new(TestClock(AtomicU64::new(NOW)));
+        let provider = Provider::new(settings, http, Arc::clone(&clock) as SharedClock);
+        Self { provider, script, clock, server }
+    }
+
+    /// Runs until the provider is available.
+    async fn available(keys: Vec<Value>, change: impl FnOnce(&mut Settings)) -> Self {
+        let stage = Self::new(keys, change).await;
+        stage.run_until(|stage| stage.provider.is_ready()).await;
+        stage
+    }
+
+    async fn run_until(&self, done: impl Fn(&Self) -> bool) {
+        let run = tokio::spawn(Arc::clone(&self.provider).run());
+        for _ in 0..1000 {
+            if done(self) {
+                run.abort();
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("it did not come about");
+    }
+
+    fn asked(&self, path: &str) -> usize {
+        self.script.lock().unwrap().asked.iter().filter(|asked| *asked == path).count()
+    }
+
+    fn claims(&self) -> Value {
+        let now = self.clock.now().0;
+        json!({
+            "iss": self.server.url(""), "aud": "app", "sub": "ada", "nonce": "nonce", "iat": now, "exp": now + 300
+        })
+    }
+
+    fn token(&self, key: &TestKey, kid: &str) -> String {
+        key.sign(Algorithm::RS256, &json!({"alg": "RS256", "kid": kid}), &self.claims())
+    }
+
+    async fn verify(&self, token: &str) -> Result<VerifiedClaims, IdTokenError> {
+        self.provider.verify_id_token(token, Expected { nonce: "nonce", access_token: None }).await
+    }
+}
+
+fn serve(script: &mut Script, request: &Request<Bytes>) -> Answer {
+    let path = request.uri().path().to_owned();
+    let base = format!("http://{}", request.headers()["host"].to_str().unwrap());
+    script.asked.push(path.clone());
+    match path.as_str() {
+        "/.well-known/openid-configuration" => script.discovery.map_or_else(
+            || {
+                json(
+                    200,
+                    &json!({
+                        "issuer": base,
+                        "authorization_endpoint": format!("{base}/authorize?tenant=1"),
+                        "token_endpoint": format!("{base}/token"),
+                        "jwks_uri": format!("{base}/jwks"),
+                        "userinfo_endpoint": format!("{base}/userinfo"),
+                        "end_session_endpoint": format!("{base}/logout?tenant=1"),
+                    }),
+                )
+            },
+            |discovery| discovery(),
+        ),
+        "/jwks" => script.jwks.map_or_else(|| json(200, &key_set(&script.keys)), |jwks| jwks()),
+        "/userinfo" => script.userinfo.as_ref().unwrap()(request),
+        "/token" => json(200, &json!({"id_token": "i", "access_token": "a", "token_type": "Bearer"})),
+        _ => answer(404, "text/plain", ""),
+    }
+}
+
+fn html() -> Answer {
+    answer(200, "text/html", "<html>Please sign in</html>")
+}
+
+fn down() -> Answer {
+    answer(503, "text/plain", "")
+}
+
+fn huge() -> Answer {
+    answer(200, "application/json", vec![b' '; 5 << 20])
+}
+
+fn elsewhere() -> Answer {
+    answer(302, "text/plain", "")
+}
+
+fn stranger() -> Answer {
+    json(200, &json!({"issuer": "https://stranger.example"}))
+}
+
+fn no_keys() -> Answer {
+    json(200, &key_set(&[json!({"kty": "oct", "k": "c2VjcmV0"})]))
+}
+
+#[tokio::test]
+async fn a_sign_in_works_from_discovery_to_claims() {
+    let key = TestKey::new(Algorithm::RS256);
+    let stage = Stage::new(vec![key.jwk("k1")], |_| ()).await;
+    assert!(!stage.provider.is_ready() && stage.provider.metadata().is_none());
+    assert!(stage.provider.authorization_url("s", "n", "p").is_none());
+    assert!(stage.provider.end_session_url(None, None).is_none());
+    assert!(matches!(stage.provider.redeem_code("c", "v").await, Err(TokenError::ProviderUnknown)));
+    assert_eq!(stage.verify(&stage.token(&key, "k1")).await.unwrap_err(), IdTokenError::UnknownKey);
+    let unknown = stage.provider.userinfo(&SecretString::new("a".into()), "ada").await;
+    assert!(matches!(unknown, Err(UserinfoError::Http(_))));
+
+    stage.run_until(|stage| stage.provider.is_ready()).await;
+    assert!(stage.provider.last_error().is_none());
+    assert_eq!(stage.provider.metadata().unwrap().issuer, stage.server.url(""));
+    let tokens = stage.provider.redeem_code("c", "v").await.unwrap();
+    assert_eq!(tokens.id_token.expose_secret(), "i");
+    assert_eq!(stage.verify(&stage.token(&key, "k1")).await.unwrap().subject(), "ada");
+    assert_eq!(stage.asked("/jwks"), 1);
+}
+
+#[tokio::test]
+async fn each_misbehaviour_of_discovery_is_told_apart_and_recovered_from() {
+    type Case = (fn(&mut Script), fn(&DiscoveryError) -> bool);
+    let cases: [Case; 7] = [
+        (|s| s.discovery = Some(html), |e| matches!(e, DiscoveryError::NotJson)),
+        (|s| s.discovery = Some(down), |e| matches!(e, DiscoveryError::Status(503))),
+        (|s| s.discovery = Some(huge), |e| matches!(e, DiscoveryError::Http(ProviderHttpError::TooLarge))),
+        (|s| s.discovery = Some(elsewhere), |e| matches!(e, DiscoveryError::Http(ProviderHttpError::Redirect))),
+        (|s| s.discovery = Some(stranger), |e| matches!(e, DiscoveryError::IssuerMismatch { .. })),
+        (|s| s.jwks = Some(html), |e| matches!(e, DiscoveryError::Keys(super::super::jwks::JwksError::NotAKeySet))),
+        (|s| s.jwks = Some(no_keys), |e| matches!(e, DiscoveryError::Keys(super::super::jwks::JwksError::Empty))),
+    ];
+    let key = TestKey::new(Algorithm::EdDSA);
+    for (index, (misbehave, expected)) in cases.into_iter().enumerate() {
+        let stage = Stage::new(vec![key.jwk("k1")], |_| ()).await;
+        misbehave(&mut stage.script.lock().unwrap());
+        stage.run_until(|stage| stage.provider.last_error().is_some()).await;
+        let error = stage.provider.last_error().unwrap();
+        assert!(expected(&error), "{index}: {error:?}");
+        assert!(!error.fix().is_empty() && !stage.provider.is_ready());
+        {
+            let mut script = stage.script.lock().unwrap();
+            (script.discovery, script.jwks) = (None, None);
+        }
+        stage.run_until(|stage| stage.provider.is_ready()).await;
+        assert!(stage.provider.last_error().is_none());
+    }
+}
+
+/// The same token from 50 people at once: who it is about, for each.
+async fn spread(stage: &Arc<Stage>, token: &str) -> Vec<Result<String, IdTokenError>> {
+    let calls: Vec<_> = (0..50)
+        .map(|_| {
+            let (stage, token) = (Arc::clone(stage), token.to_owned());
+            tokio::spawn(async move { stage.verify(&token).await.map(|claims| claims.subject().to_owned()) })
+        })
+        .collect();
+    let mut outcomes = Vec::new();
+    for call in calls {
+        outcomes.push(call.await.unwrap());
+    }
+    outcomes
+}
+
+#[tokio::test]
+async fn those_who_wait_for_a_fetch_share_its_result() {
+    let (old, new) = (TestKey::new(Algorithm::RS256), TestKey::new(Algorithm::RS256));
+    let no_interval = |settings: &mut Settings| settings.key_refetch_interval = Duration::ZERO;
+    let stage = Arc::new(Stage::available(vec![old.jwk("old")], no_interval).await);
+    let before = stage.asked("/jwks");
+    stage.script.lock().unwrap().keys.push(new.jwk("new"));
+    let outcomes = spread(&stage, &stage.token(&new, "new")).await;
+    assert!(outcomes.iter().all(|outcome| outcome.as_deref() == Ok("ada")));
+    assert_eq!(stage.asked("/jwks") - before, 1);
+}
+
+#[tokio::test]
+async fn many_tokens_with_unknown_keys_cause_one_fetch() {
+    let (old, new) = (TestKey::new(Algorithm::RS256), TestKey::new(Algorithm::RS256));
+    let stage = Arc::new(Stage::available(vec![old.jwk("old")], |_| ()).await);
+    let before = stage.asked("/jwks");
+    let rotated = stage.token(&new, "new");
+
+    // Nobody has the key: one fetch, all refused; and no further one within the interval.
+    assert!(spread(&stage, &rotated).await.iter().all(|outcome| *outcome == Err(IdTokenError::UnknownKey)));
+    assert_eq!(stage.asked("/jwks") - before, 1);
+    stage.script.lock().unwrap().keys.push(new.jwk("new"));
+    assert!(spread(&stage, &rotated).await.iter().all(Result::is_err));
+    assert_eq!(stage.asked("/jwks") - before, 1);
+
+    // Once the interval is over one fetch serves all who wait.
+    stage.clock.0.fetch_add(30, Ordering::SeqCst);
+    assert!(spread(&stage, &rotated).await.iter().all(|outcome| outcome.as_deref() == Ok("ada")));
+    assert_eq!(stage.asked("/jwks") - before, 2);
+    assert!(stage.verify(&stage.token(&old, "old")).await.is_ok());
+    assert_eq!(stage.asked("/jwks") - before, 2);
+}
+
+#[tokio::test]
+async fn a_key_replaced_under_its_old_name_is_fetched() {
+    let (old, new) = (TestKey::new(Algorithm::RS256), TestKey::new(Algorithm::RS256));
+    let stage = Stage::available(vec![old.jwk("k1")], |_| ()).await;
+    stage.script.lock().unwrap().keys = vec![new.jwk("k1")];
+    assert!(stage.verify(&stage.token(&new, "k1")).await.is_ok());
+    assert_eq!(stage.verify(&stage.token(&old, "k1")).await.unwrap_err(), IdTokenError::Signature);
+}
+
+#[tokio::test]
+async fn a_failing_refetch_keeps_the_keys() {
+    let (old, new) = (TestKey::new(Algorithm::RS256), TestKey::new(Algorithm::RS256));
+    let stage = Stage::available(vec![old.jwk("old")], |_| ()).await;
+    for broken in [down as fn() -> Answer, no_keys, html] {
+        stage.script.lock().unwrap().jwks = Some(broken);
+        stage.clock.0.fetch_add(30, Ordering::SeqCst);
+        assert_eq!(stage.verify(&stage.token(&new, "new")).await.unwrap_err(), IdTokenError::UnknownKey);
+        assert!(stage.verify(&stage.token(&old, "old")).await.is_ok());
+    }
+}
+
+#[tokio::test]
+async fn a_clock_set_back_does_not_put_a_refetch_off() {
+    let (old, new) = (TestKey::new(Algorithm::RS256), TestKey::new(Algorithm::RS256));
+    let stage = Stage::available(vec![old.jwk("old")], |_| ()).await;
+    assert!(stage.verify(&stage.token(&new, "new")).await.is_err());
+    stage.script.lock().unwrap().keys.push(new.jwk("new"));
+    stage.clock.0.fetch_sub(3600, Ordering::SeqCst);
+    assert!(stage.verify(&stage.token(&new, "new")).await.is_ok());
+}
+
+#[tokio::test]
+async fn stale_keys_are_used_for_a_bounded_time() {
+    let key = TestKey::new(Algorithm::RS256);
+    let stage = Stage::available(vec![key.jwk("k1")], |settings| settings.refresh_interval = Duration::ZERO).await;
+    {
+        let mut script = stage.script.lock().unwrap();
+        script.discovery = Some(down);
+        script.jwks = Some(down);
+    }
+    stage.run_until(|stage| stage.provider.last_error().is_some()).await;
+    // A refresh failed: still in use.
+    assert!(stage.provider.is_ready());
+    stage.clock.0.fetch_add(86_400, Ordering::SeqCst);
+    assert!(stage.verify(&stage.token(&key, "k1")).await.is_ok());
+    stage.clock.0.fetch_add(1, Ordering::SeqCst);
+    assert!(!stage.provider.is_ready() && stage.provider.metadata().is_none());
+    assert_eq!(stage.verify(&stage.token(&key, "k1")).await.unwrap_err(), IdTokenError::UnknownKey);
+    // The next token that comes after the provider is back finds fresh keys.
+    stage.script.lock().unwrap().jwks = None;
+    stage.clock.0.fetch_add(30, Ordering::SeqCst);
+    assert!(stage.verify(&stage.token(&key, "k1")).await.is_ok());
+    assert!(stage.provider.is_ready());
+}
+
+#[tokio::test]
+async fn algorithms_follow_settings_and_metadata() {
+    use Algorithm::*;
+    let mut settings = settings("https://id.example");
+    assert_eq!(settings.allowed_algorithms(&[]), [RS256]);
+    assert_eq!(settings.allowed_algorithms(&[HS256]), [RS256]);
+    assert_eq!(settings.allowed_algorithms(&[HS256, ES512, PS256]), [ES512, PS256]);
+    settings.signing_algs = vec![ES256];
+    assert_eq!(settings.allowed_algorithms(&[RS256]), [ES256]);
+    settings.signing_algs = vec![HS256, ES256];
+    assert_eq!(settings.allowed_algorithms(&[RS256]), [ES256]);
+    settings.signing_algs = vec![HS256];
+    assert_eq!(settings.allowed_algorithms(&[RS256]), [HS256]);
+    settings.client_secret = None;
+    assert_eq!(settings.allowed_algorithms(&[RS256]), []);
+}
+
+#[tokio::test]
+async fn a_client_registered_for_hs256_needs_no_keys() {
+    let stage = Stage::available(Vec::new(), |settings| settings.signing_algs = vec![Algorithm::HS256]).await;
+    let header = json!({"alg": "HS256"});
+    let good = hs256(b"the client's secret, which is long enough", &header, &stage.claims());
+    assert!(stage.verify(&good).await.is_ok());
+    let forged = hs256(b"guess", &header, &stage.claims());
+    assert_eq!(stage.verify(&forged).await.unwrap_err(), IdTokenError::Signature);
+    assert_eq!(stage.asked("/jwks"), 0);
+}
+
+#[tokio::test]
+async fn token_calls_queue_for_a_bounded_time() {
+    let stage = Stage::available(vec![TestKey::new(Algorithm::EdDSA).jwk("k")], |settings| {
+        settings.max_token_calls = 1;
+        settings.token_queue_timeout = Duration::from_millis(50);
+    })
+    .await;
+    let turn = Arc::clone(&stage.provider.token_calls).acquire_owned().await.unwrap();
+    assert!(matches!(stage.provider.redeem_code("c", "v").await, Err(TokenError::Busy)));
+    assert_eq!(stage.asked("/token"), 0);
+    drop(turn);
+    for _ in 0..3 {
+        assert!(stage.provider.redeem_code("c", "v").await.is_ok());
+    }
+}
+
+#[tokio::test]
+async fn the_authorization_request_has_each_parameter_once() {
+    let stage = Stage::available(vec![TestKey::new(Algorithm::EdDSA).jwk("k")], |settings| {
+        settings.authorization_params =
+            [("prompt", "login"), ("state", "evil"), ("code_challenge_method", "plain"), ("nonce", "evil")]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .to_vec();
+    })
+    .await;
+    let url = stage.provider.authorization_url("st&te", "nonce", "challenge").unwrap();
+    assert_eq!(
+        url.query().unwrap(),
+        "tenant=1&response_type=code&client_id=app&redirect_uri=https%3A%2F%2Fapp.example%2Fauth%2Fcallback\
+         &scope=openid+email&state=st%26te&nonce=nonce&code_challenge=challenge&code_challenge_method=S256&prompt=login"
+    );
+    assert_eq!(url.path(), "/authorize");
+}
+
+#[tokio::test]
+async fn the_logout_request_fits_into_a_url() {
+    let key = TestKey::new(Algorithm::EdDSA).jwk("k");
+    let plain = Stage::available(vec![key.clone()], |_| ()).await;
+    let query = |url: Option<Url>| url.unwrap().query().unwrap().to_owned();
+    // Without an address to return to, `state` would go nowhere.
+    assert_eq!(query(plain.provider.end_session_url(Some("h"), Some("s"))), "tenant=1&id_token_hint=h&client_id=app");
+    let back = Stage::available(vec![key], |settings| {
+        settings.post_logout_redirect_uri = Some(Url::parse("https://app.example/bye").unwrap());
+    })
+    .await;
+    let rest = "client_id=app&post_logout_redirect_uri=https%3A%2F%2Fapp.example%2Fbye&state=s";
+    let provider = &back.provider;
+    assert_eq!(query(provider.end_session_url(Some("h"), Some("s"))), format!("tenant=1&id_token_hint=h&{rest}"));
+    assert_eq!(query(provider.end_session_url(None, Some("s"))), format!("tenant=1&{rest}"));
+    let big = "x".repeat(4096);
+    assert_eq!(query(provider.end_session_url(Some(&big), Some("s"))), format!("tenant=1&{rest}"));
+}
+
+#[tokio::test]
+async fn userinfo_is_believed_only_about_the_same_subject() {
+    let key = TestKey::new(Algorithm::RS256);
+    let stranger = TestKey::new(Algorithm::RS256);
+    let stage = Stage::available(vec![key.jwk("k1")], |_| ()).await;
+    let issuer = stage.server.url("");
+    let signed = |key: &TestKey, claims: Value| {
+        let token = key.sign(Algorithm::RS256, &json!({"alg": "RS256", "kid": "k1"}), &claims);
+        ("application/jwt", token)
+    };
+    let unsigned = |claims: Value| ("application/json; charset=utf-8", claims.to_string());
+    let ask = async |(media_type, body): (&'static str, String)| {
+        stage.script.lock().unwrap().userinfo = Some(Box::new(move |request| {
+            assert_eq!(request.headers()["authorization"], "Bearer access");
+            answer(200, media_type, body.clone())
+        }));
+        stage.provider.userinfo(&SecretString::new("access".into()), "ada").await
+    };
+
+    let good = [
+        unsigned(json!({"sub": "ada", "email": "ada@example.org"})),
+        signed(&key, json!({"sub": "ada", "email": "ada@example.org"})),
+        signed(&key, json!({"iss": issuer, "aud": ["app"], "sub": "ada", "email": "ada@example.org"})),
+    ];
+    for case in good {
+        assert_eq!(ask(case).await.unwrap().unwrap()["email"], "ada@example.org");
+    }
+    let others = [
+        unsigned(json!({"sub": "bob"})),
+        unsigned(json!({"sub": "ada "})),
+        unsigned(json!({"sub": ["ada"]})),
+        unsigned(json!({"email": "ada@example.org"})),
+        signed(&key, json!({"sub": "bob"})),
+    ];
+    for case in others {
+        let text = case.1.clone();
+        assert!(matches!(ask(case).await, Err(UserinfoError::SubjectMismatch)), "{text}");
+    }
+    let malformed = [
+        unsigned(json!([{"sub": "ada"}])),
+        unsigned(json!("ada")),
+        ("application/json", r#"{"sub":"bob","sub":"ada"}"#.to_owned()),
+        ("text/html", r#"{"sub":"ada"}"#.to_owned()),
+        ("application/jwt", r#"{"sub":"ada"}"#.to_owned()),
+        ("application/json", signed(&key, json!({"sub": "ada"})).1),
+        signed(&stranger, json!({"sub": "ada"})),
+        signed(&key, json!({"sub": "ada", "iss": "https://stranger.example"})),
+        signed(&key, json!({"sub": "ada", "aud": "other"})),
+        signed(&key, json!({"sub": "ada", "exp": NOW - 30})),
+        signed(&key, json!({"sub": "ada", "exp": 1e300})),
+    ];
+    for case in malformed {
+        let text = case.1.clone();
+        assert!(matches!(ask(case).await, Err(UserinfoError::Malformed)), "{text}");
+    }
+    stage.script.lock().unwrap().userinfo = Some(Box::new(|_| answer(401, "text/plain", "")));
+    let refused = stage.provider.userinfo(&SecretString::new("access".into()), "ada").await;
+    assert!(matches!(refused, Err(UserinfoError::Status(401))));
+    let bad_header = stage.provider.userinfo(&SecretString::new("a\nb".into()), "ada").await;
+    assert!(matches!(bad_header, Err(UserinfoError::Malformed)));
+}
+
+#[tokio::test]
+async fn userinfo_switched_off_asks_nobody() {
+    let key = TestKey::new(Algorithm::EdDSA).jwk("k");
+    let stage = Stage::available(vec![key], |settings| settings.userinfo = false).await;
+    assert!(stage.provider.userinfo(&SecretString::new("a".into()), "ada").await.unwrap().is_none());
+    assert_eq!(stage.asked("/userinfo"), 0);
+}
+
+#[tokio::test]
+async fn each_change_of_state_is_logged_once() {
+    let log = Log::default();
+    // With a single subscriber in the process, tracing would judge a log line by the thread that comes to it first,
+    // which may be another test's without any; with two it asks both.
+    let _second = tracing::Dispatch::new(tracing_subscriber::fmt().with_writer(std::io::sink).finish());
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let key = TestKey::new(Algorithm::EdDSA).jwk("k");
+    let stage = Stage::new(vec![key], |settings| settings.refresh_interval = Duration::ZERO).await;
+    let (knowledge, script) = (&stage.provider.knowledge, &stage.script);
+    let trouble = tokio::sync::Mutex::new(Trouble::default());
+    let turn = async |discovery: Option<fn() -> Answer>, times| {
+        script.lock().unwrap().discovery = discovery;
+        for _ in 0..times {
+            knowledge.keep_fresh_once(&mut *trouble.lock().await).await;
+        }
+    };
+    turn(Some(down), 3).await;
+    turn(Some(stranger), 3).await;
+    turn(None, 3).await;
+    turn(Some(html), 3).await;
+    turn(None, 3).await;
+    let text = log.text();
+    let count = |needle: &str| text.matches(needle).count();
+    assert_eq!(count("nobody can sign in"), 2, "{text}");
+    assert_eq!(count("status 503"), 1, "{text}");
+    assert_eq!(count("https://stranger.example"), 1, "{text}");
+    assert_eq!(count("what was known before is used on"), 1, "{text}");
+    assert_eq!(count("the provider is available again"), 1, "{text}");
+    assert_eq!(count("the provider is available issuer="), 1, "{text}");
+}
+
+/// What was logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_provider_can_be_shared_and_its_futures_sent() {
+    fn send<T: Send>(_: &T) {}
+    fn shared<T: Send + Sync>() {}
+    shared::<Provider>();
+    #[allow(dead_code, reason = "compiling is the test")]
+    fn futures(provider: &Arc<Provider>, expected: Expected<'_>, token: &SecretString) {
+        send(&Arc::clone(provider).run());
+        send(&provider.redeem_code("", ""));
+        send(&provider.verify_id_token("", expected));
+        send(&provider.userinfo(token, ""));
+    }
+}

@@ -1,0 +1,682 @@
+//! Turns a verified set of claims into a name, roles and identity headers. Pure: no IO, no clock.
+
+mod encoding;
+mod fingerprint;
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashSet};
+
+use http::HeaderName;
+use serde_json::{Map, Value};
+
+pub use encoding::{decode, decode_list, encode_item, encode_list, encode_value};
+pub use fingerprint::FINGERPRINT_BYTES;
+
+/// The longest identity header, in bytes. Upstreams commonly take 8 KiB for a whole request head.
+pub const MAX_HEADER_BYTES: usize = 8 * 1024;
+
+/// A claim: a plain name (which may itself be a URL) or a path into nested claims.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClaimPath(pub Vec<String>);
+
+/// What an identity header is filled from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HeaderSource {
+    /// The value of `name_claim`.
+    Name,
+    /// The roles after mapping, as a list.
+    Roles,
+    /// The `groups` claim, as a list.
+    Groups,
+    /// The `email` claim, only with `email_verified: true` (or `trust_unverified_email`).
+    Email,
+    /// Any claim.
+    Claim(ClaimPath),
+}
+
+/// How lists are written into one header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ListFormat {
+    /// Items percent-encoded and joined by `,`.
+    #[default]
+    Comma,
+    /// A JSON array (ASCII, other characters as `\u` escapes).
+    Json,
+}
+
+/// The `[identity]` section, checked.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Default `sub`.
+    pub name_claim: ClaimPath,
+    /// Default `groups`, `roles`, `realm_access.roles`.
+    pub roles_claims: Vec<ClaimPath>,
+    /// Claim value → roles. `None`: the values are the roles. `Some`: values it does not name give no role.
+    pub role_mapping: Option<BTreeMap<String, Vec<String>>>,
+    /// Name → roles, beside the mapped ones.
+    pub individual_roles: BTreeMap<String, Vec<String>>,
+    /// For everyone signed in.
+    pub default_roles: Vec<String>,
+    /// Header name → source, in the order they are written.
+    pub headers: Vec<(HeaderName, HeaderSource)>,
+    /// How lists are written.
+    pub list_format: ListFormat,
+    /// Believe `email` without `email_verified: true`.
+    pub trust_unverified_email: bool,
+    /// The claims that `/auth/userinfo` shows.
+    pub userinfo_claims: Vec<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let claim = |name: &str| ClaimPath(vec![name.to_owned()]);
+        Self {
+            name_claim: claim("sub"),
+            roles_claims: vec![
+                claim("groups"),
+                claim("roles"),
+                ClaimPath(vec!["realm_access".to_owned(), "roles".to_owned()]),
+            ],
+            role_mapping: None,
+            individual_roles: BTreeMap::new(),
+            default_roles: Vec::new(),
+            headers: vec![
+                (HeaderName::from_static("x-forwarded-user"), HeaderSource::Name),
+                (HeaderName::from_static("x-forwarded-email"), HeaderSource::Email),
+                (
+                    HeaderName::from_static("x-forwarded-preferred-username"),
+                    HeaderSource::Claim(claim("preferred_username")),
+                ),
+                (HeaderName::from_static("x-forwarded-groups"), HeaderSource::Groups),
+                (HeaderName::from_static("x-forwarded-roles"), HeaderSource::Roles),
+            ],
+            list_format: ListFormat::Comma,
+            trust_unverified_email: false,
+            userinfo_claims: [
+                "sub",
+                "name",
+                "given_name",
+                "family_name",
+                "preferred_username",
+                "email",
+                "email_verified",
+                "picture",
+                "locale",
+                "groups",
+            ]
+            .map(str::to_owned)
+            .to_vec(),
+        }
+    }
+}
+
+/// What the claims say about a person, ready for an identity and its headers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mapped {
+    /// The value of `name_claim`, as it stands in the claim; never empty.
+    pub name: String,
+    /// The `groups` claim, as it stands there.
+    pub groups: Vec<String>,
+    /// Without repeats, in the order of first appearance: by `roles_claims`, then `individual_roles`, then `default_roles`.
+    pub roles: Vec<String>,
+    /// Encoded values in the order of [`Settings::headers`]; `None`: the header must be absent.
+    pub headers: Vec<Option<String>>,
+}
+
+/// Why claims give no identity.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MapError {
+    /// `name_claim` is absent, empty, or neither a string nor a number.
+    #[error("the claim that name_claim names is missing, empty, or neither a string nor a number")]
+    NameMissing,
+    /// `name_claim` is the e-mail address, and the provider does not say that it is verified.
+    #[error("the user's name is the claim email, and the provider does not say that it is verified")]
+    NameUnverifiedEmail,
+    /// A header would be longer than [`MAX_HEADER_BYTES`].
+    #[error(
+        "the claim {claim} is too big: the header {header} would have {bytes} bytes, and {MAX_HEADER_BYTES} is the limit"
+    )]
+    TooLarge {
+        /// The header.
+        header: HeaderName,
+        /// What it is filled from.
+        claim: String,
+        /// How long it would be.
+        bytes: usize,
+    },
+}
+
+impl MapError {
+    /// The constant reason code for the log.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NameMissing => "name_claim_missing",
+            Self::NameUnverifiedEmail => "name_email_unverified",
+            Self::TooLarge { .. } => "identity_header_too_large",
+        }
+    }
+}
+
+/// The mapping that [`Settings`] describe. The same claims always give the same result.
+#[derive(Debug, Clone)]
+pub struct Mapper {
+    settings: Settings,
+    fingerprint: [u8; FINGERPRINT_BYTES],
+}
+
+impl Mapper {
+    /// Takes `settings` over.
+    pub fn new(settings: Settings) -> Self {
+        let fingerprint = fingerprint::of(&settings);
+        Self { settings, fingerprint }
+    }
+
+    /// What it maps by.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The same for two mappers exactly when they map every set of claims alike; the same on every replica. A session that
+    /// carries another one was mapped by another configuration and is mapped anew.
+    pub fn fingerprint(&self) -> [u8; FINGERPRINT_BYTES] {
+        self.fingerprint
+    }
+
+    /// Maps verified claims.
+    ///
+    /// # Errors
+    /// [`MapError`].
+    pub fn map(&self, claims: &Map<String, Value>) -> Result<Mapped, MapError> {
+        let name = self.name(claims)?;
+        let roles = self.roles(claims, &name);
+        let groups: Vec<String> = claims.get("groups").map(list_values).unwrap_or_default();
+        let mut mapped = Mapped { name, groups, roles, headers: Vec::with_capacity(self.settings.headers.len()) };
+        for (header, source) in &self.settings.headers {
+            let value = self.header_value(source, claims, &mapped);
+            if let Some(bytes) = value.as_ref().map(String::len).filter(|&bytes| bytes > MAX_HEADER_BYTES) {
+                return Err(MapError::TooLarge { header: header.clone(), claim: self.source_name(source), bytes });
+            }
+            mapped.headers.push(value);
+        }
+        Ok(mapped)
+    }
+
+    /// What `/auth/userinfo` shows: the allowed claims as they are, in the order of the settings, and the mapped `roles`.
+    /// Claims that belong to the protocol, tokens above all, stay out even when the settings name them.
+    pub fn userinfo_view(&self, claims: &Map<String, Value>, mapped: &Mapped) -> Map<String, Value> {
+        let mut view: Map<String, Value> = self
+            .settings
+            .userinfo_claims
+            .iter()
+            .filter(|name| !NEVER_SHOWN.contains(&name.as_str()))
+            .filter_map(|name| claims.get(name).map(|value| (name.clone(), value.clone())))
+            .collect();
+        view.insert("roles".to_owned(), mapped.roles.clone().into());
+        view
+    }
+
+    fn name(&self, claims: &Map<String, Value>) -> Result<String, MapError> {
+        let path = &self.settings.name_claim;
+        if path.is_email() && !self.email_counts(claims) && claims.contains_key(EMAIL) {
+            return Err(MapError::NameUnverifiedEmail);
+        }
+        match path.find(claims).and_then(scalar) {
+            Some(name) if !name.is_empty() => Ok(name),
+            _ => Err(MapError::NameMissing),
+        }
+    }
+
+    fn roles(&self, claims: &Map<String, Value>, name: &str) -> Vec<String> {
+        let values =
+            self.settings.roles_claims.iter().filter_map(|path| self.claim(path, claims)).flat_map(list_values);
+        let mut roles = Distinct::default();
+        match &self.settings.role_mapping {
+            None => values.for_each(|value| roles.push(Cow::Owned(value))),
+            Some(mapping) => {
+                let named = values.filter_map(|value| mapping.get(&value)).flatten();
+                named.for_each(|role| roles.push(Cow::Borrowed(role)));
+            }
+        }
+        let individual = self.settings.individual_roles.get(name).into_iter().flatten();
+        individual.chain(&self.settings.default_roles).for_each(|role| roles.push(Cow::Borrowed(role)));
+        roles.into_vec()
+    }
+
+    fn header_value(&self, source: &HeaderSource, claims: &Map<String, Value>, mapped: &Mapped) -> Option<String> {
+        match source {
+            HeaderSource::Name => Some(encode_value(&mapped.name)),
+            HeaderSource::Roles => self.list(&mapped.roles),
+            HeaderSource::Groups => self.list(&mapped.groups),
+            HeaderSource::Email => {
+                let email = claims.get(EMAIL).filter(|_| self.email_counts(claims))?.as_str()?;
+                (!email.is_empty()).then(|| encode_value(email))
+            }
+            HeaderSource::Claim(path) => self.claim_value(self.claim(path, claims)?),
+        }
+    }
+
+    /// A claim of any type: text as it is, a list as a list, anything else as JSON text; `null` counts as absent.
+    fn claim_value(&self, value: &Value) -> Option<String> {
+        match value {
+            Value::Null => None,
+            Value::String(text) => Some(encode_value(text)),
+            Value::Array(items) if items.is_empty() => None,
+            Value::Array(_) if self.settings.list_format == ListFormat::Json => Some(encoding::ascii_json(value)),
+            Value::Array(items) => self.list(&items.iter().map(text_of).collect::<Vec<_>>()),
+            Value::Bool(_) | Value::Number(_) | Value::Object(_) => Some(encode_value(&encoding::ascii_json(value))),
+        }
+    }
+
+    fn list(&self, items: &[String]) -> Option<String> {
+        match self.settings.list_format {
+            ListFormat::Comma => encode_list(items.iter().map(String::as_str)),
+            ListFormat::Json => (!items.is_empty()).then(|| encoding::ascii_json(&items.into())),
+        }
+    }
+
+    /// The claim, unless it is an e-mail address that does not count.
+    fn claim<'a>(&self, path: &ClaimPath, claims: &'a Map<String, Value>) -> Option<&'a Value> {
+        if path.is_email() && !self.email_counts(claims) { None } else { path.find(claims) }
+    }
+
+    // Core §5.7: only iss and sub identify; anybody may claim an address that nobody verified. Some providers write the
+    // boolean as a string.
+    fn email_counts(&self, claims: &Map<String, Value>) -> bool {
+        let verified = match claims.get("email_verified") {
+            Some(Value::Bool(verified)) => *verified,
+            Some(Value::String(text)) => text == "true",
+            _ => false,
+        };
+        verified || self.settings.trust_unverified_email
+    }
+
+    /// What an operator would look for.
+    fn source_name(&self, source: &HeaderSource) -> String {
+        match source {
+            HeaderSource::Name => self.settings.name_claim.to_string(),
+            HeaderSource::Roles => {
+                let claims: Vec<_> = self.settings.roles_claims.iter().map(ClaimPath::to_string).collect();
+                format!("for roles ({})", claims.join(", "))
+            }
+            HeaderSource::Groups => "groups".to_owned(),
+            HeaderSource::Email => EMAIL.to_owned(),
+            HeaderSource::Claim(path) => path.to_string(),
+        }
+    }
+}
+
+const EMAIL: &str = "email";
+
+/// Never in [`Mapper::userinfo_view`].
+const NEVER_SHOWN: [&str; 7] = ["access_token", "refresh_token", "id_token", "nonce", "at_hash", "c_hash", "s_hash"];
+
+impl ClaimPath {
+    fn is_email(&self) -> bool {
+        self.0 == [EMAIL]
+    }
+
+    /// Follows the path through nested objects. A name is never taken apart, whatever dots or slashes it has.
+    fn find<'a>(&self, claims: &'a Map<String, Value>) -> Option<&'a Value> {
+        let (last, parents) = self.0.split_last()?;
+        parents.iter().try_fold(claims, |object, name| object.get(name)?.as_object())?.get(last)
+    }
+}
+
+impl std::fmt::Display for ClaimPath {
+    /// A plain name as it is, a path as it is written in the configuration.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0.as_slice() {
+            [name] => f.write_str(name),
+            path => write!(f, "{path:?}"),
+        }
+    }
+}
+
+/// The values of a claim that is a list: a string is one value, spaces and commas included; an array gives its strings and
+/// numbers; anything else has none.
+fn list_values(claim: &Value) -> Vec<String> {
+    match claim {
+        Value::String(value) => vec![value.clone()],
+        Value::Array(items) => items.iter().filter_map(scalar).collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn scalar(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+fn text_of(value: &Value) -> String {
+    value.as_str().map_or_else(|| encoding::ascii_json(value), str::to_owned)
+}
+
+/// A list without repeats, in the order of first appearance.
+#[derive(Default)]
+struct Distinct<'a> {
+    seen: HashSet<Cow<'a, str>>,
+    list: Vec<Cow<'a, str>>,
+}
+
+impl<'a> Distinct<'a> {
+    fn push(&mut self, item: Cow<'a, str>) {
+        if self.seen.insert(item.clone()) {
+            self.list.push(item);
+        }
+    }
+
+    fn into_vec(self) -> Vec<String> {
+        self.list.into_iter().map(Cow::into_owned).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn claims(value: Value) -> Map<String, Value> {
+        value.as_object().unwrap().clone()
+    }
+
+    fn path(names: &[&str]) -> ClaimPath {
+        ClaimPath(names.iter().map(|&name| name.to_owned()).collect())
+    }
+
+    fn strings(items: &[&str]) -> Vec<String> {
+        items.iter().map(|&item| item.to_owned()).collect()
+    }
+
+    fn table(entries: &[(&str, &[&str])]) -> BTreeMap<String, Vec<String>> {
+        entries.iter().map(|(key, roles)| ((*key).to_owned(), strings(roles))).collect()
+    }
+
+    fn map(settings: Settings, value: Value) -> Result<Mapped, MapError> {
+        Mapper::new(settings).map(&claims(value))
+    }
+
+    fn roles(settings: Settings, value: Value) -> Vec<String> {
+        map(settings, value).unwrap().roles
+    }
+
+    /// The one header of settings with only this source.
+    fn header(source: HeaderSource, list_format: ListFormat, value: Value) -> Option<String> {
+        let headers = vec![(HeaderName::from_static("x-one"), source)];
+        map(Settings { headers, list_format, ..Settings::default() }, value).unwrap().headers.remove(0)
+    }
+
+    fn keycloak() -> Value {
+        json!({
+            "iss": "https://id.example.com/realms/demo", "sub": "f:1:ada", "aud": "app", "exp": 2, "iat": 1, "nonce": "n",
+            "at_hash": "h", "preferred_username": "ada", "name": "Ada Lovelace", "email": "ada@example.com",
+            "email_verified": true, "groups": ["/admins", "/staff/night shift"],
+            "realm_access": {"roles": ["offline_access", "auditor"]},
+            "resource_access": {"app": {"roles": ["editor"]}, "account": {"roles": ["view-profile"]}},
+        })
+    }
+
+    fn entra() -> Value {
+        json!({
+            "iss": "https://login.example.com/t/v2.0", "sub": "AAAA", "oid": "0000-1", "tid": "t", "name": "Ada Lovelace",
+            "preferred_username": "ada@example.com", "email": "ada@example.com", "roles": ["Task.Write", "Task.Read"],
+            "groups": ["6f1c-1", "6f1c-2"],
+        })
+    }
+
+    fn auth0() -> Value {
+        json!({
+            "iss": "https://tenant.example.com/", "sub": "auth0|5f7c", "nickname": "ada", "email": "ada@example.com",
+            "email_verified": false, "https://example.com/roles": ["admin", "editor"],
+            "https://example.com/app.metadata": {"plan.name": "gold"},
+        })
+    }
+
+    #[test]
+    fn a_keycloak_like_user_has_groups_and_realm_roles_by_default() {
+        let mapped = map(Settings::default(), keycloak()).unwrap();
+        assert_eq!(mapped.name, "f:1:ada");
+        assert_eq!(mapped.groups, ["/admins", "/staff/night shift"]);
+        assert_eq!(mapped.roles, ["/admins", "/staff/night shift", "offline_access", "auditor"]);
+        let expected = [
+            Some("f:1:ada"),
+            Some("ada@example.com"),
+            Some("ada"),
+            Some("/admins,/staff/night shift"),
+            Some("/admins,/staff/night shift,offline_access,auditor"),
+        ];
+        assert_eq!(mapped.headers.iter().map(Option::as_deref).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn an_entra_like_user_has_application_roles_and_an_email_only_when_it_is_trusted() {
+        let mapped = map(Settings::default(), entra()).unwrap();
+        assert_eq!(mapped.roles, ["6f1c-1", "6f1c-2", "Task.Write", "Task.Read"]);
+        assert_eq!(mapped.headers[1], None);
+        let trusting = Settings { trust_unverified_email: true, ..Settings::default() };
+        assert_eq!(map(trusting, entra()).unwrap().headers[1].as_deref(), Some("ada@example.com"));
+    }
+
+    #[test]
+    fn an_auth0_like_user_has_roles_from_a_claim_named_by_a_url() {
+        let roles_claims = vec![path(&["https://example.com/roles"])];
+        assert_eq!(roles(Settings { roles_claims, ..Settings::default() }, auth0()), ["admin", "editor"]);
+        let plan = HeaderSource::Claim(path(&["https://example.com/app.metadata", "plan.name"]));
+        assert_eq!(header(plan, ListFormat::Comma, auth0()).as_deref(), Some("gold"));
+    }
+
+    #[test]
+    fn a_plain_name_is_never_taken_apart() {
+        let dotted = Settings { roles_claims: vec![path(&["realm_access.roles"])], ..Settings::default() };
+        assert_eq!(roles(dotted.clone(), keycloak()), [""; 0]);
+        assert_eq!(roles(dotted, json!({"sub": "a", "realm_access.roles": ["x"]})), ["x"]);
+    }
+
+    #[test]
+    fn nested_paths_reach_as_deep_as_they_are_written_and_no_further() {
+        for (names, expected) in [
+            (&["resource_access", "app", "roles"][..], &["editor"][..]),
+            (&["resource_access", "other", "roles"], &[]),
+            (&["resource_access", "app"], &[]),
+            (&["resource_access"], &[]),
+            (&["groups", "0"], &[]),
+            (&["sub", "roles"], &[]),
+            (&[], &[]),
+        ] {
+            let settings = Settings { roles_claims: vec![path(names)], ..Settings::default() };
+            assert_eq!(roles(settings, keycloak()), expected, "{names:?}");
+        }
+    }
+
+    #[test]
+    fn a_roles_claim_is_read_by_its_json_type() {
+        for (claim, expected) in [
+            (json!("admin"), &["admin"][..]),
+            (json!("admin editor,auditor"), &["admin editor,auditor"]),
+            (json!(["a", 7, "b"]), &["a", "7", "b"]),
+            (json!(["a", null, true, ["b"], {"c": "d"}]), &["a"]),
+            (json!([]), &[]),
+            (json!({"admin": true}), &[]),
+            (json!(true), &[]),
+            (json!(7), &[]),
+            (json!(null), &[]),
+        ] {
+            assert_eq!(roles(Settings::default(), json!({"sub": "s", "roles": claim})), expected, "{claim}");
+        }
+    }
+
+    #[test]
+    fn the_union_of_roles_keeps_the_order_of_first_appearance() {
+        let settings = Settings {
+            individual_roles: table(&[("ada", &["auditor", "a"])]),
+            default_roles: strings(&["user", "b"]),
+            ..Settings::default()
+        };
+        let claims = json!({"sub": "ada", "roles": ["b", "c"], "groups": ["a", "b", "a"]});
+        assert_eq!(roles(settings, claims), ["a", "b", "c", "auditor", "user"]);
+    }
+
+    #[test]
+    fn with_a_mapping_only_named_values_give_roles() {
+        let mapping = table(&[("/admins", &["admin", "operator"]), ("auditor", &["reader"]), ("/ADMINS", &["no"])]);
+        let settings = Settings { role_mapping: Some(mapping), ..Settings::default() };
+        assert_eq!(roles(settings.clone(), keycloak()), ["admin", "operator", "reader"]);
+        assert_eq!(roles(settings.clone(), json!({"sub": "s", "roles": ["admin", "/admins "]})), [""; 0]);
+        let nothing = Settings { role_mapping: Some(BTreeMap::new()), ..settings };
+        assert_eq!(roles(nothing, keycloak()), [""; 0]);
+    }
+
+    #[test]
+    fn individual_roles_go_by_the_exact_name_and_default_roles_to_everyone() {
+        let settings = Settings {
+            name_claim: path(&["preferred_username"]),
+            role_mapping: Some(BTreeMap::new()),
+            individual_roles: table(&[("ada", &["auditor"]), ("Ada", &["no"]), ("f:1:ada", &["no"])]),
+            default_roles: strings(&["user"]),
+            ..Settings::default()
+        };
+        assert_eq!(roles(settings.clone(), keycloak()), ["auditor", "user"]);
+        assert_eq!(roles(settings, entra()), ["user"]);
+    }
+
+    #[test]
+    fn a_name_is_a_string_or_a_number_and_never_empty() {
+        for (claim, expected) in [
+            (json!("ada"), Ok("ada")),
+            (json!(42), Ok("42")),
+            (json!(" "), Ok(" ")),
+            (json!(""), Err(MapError::NameMissing)),
+            (json!(null), Err(MapError::NameMissing)),
+            (json!(true), Err(MapError::NameMissing)),
+            (json!(["ada"]), Err(MapError::NameMissing)),
+            (json!({"name": "ada"}), Err(MapError::NameMissing)),
+        ] {
+            let name = map(Settings::default(), json!({"sub": claim})).map(|mapped| mapped.name);
+            assert_eq!(name, expected.map(str::to_owned), "{claim}");
+        }
+        assert_eq!(map(Settings::default(), json!({})), Err(MapError::NameMissing));
+    }
+
+    #[test]
+    fn an_email_counts_only_when_it_is_verified() {
+        let settings = Settings {
+            name_claim: path(&["email"]),
+            roles_claims: vec![path(&["email"])],
+            individual_roles: table(&[("ada@example.com", &["admin"])]),
+            headers: vec![
+                (HeaderName::from_static("x-email"), HeaderSource::Email),
+                (HeaderName::from_static("x-claim"), HeaderSource::Claim(path(&["email"]))),
+            ],
+            ..Settings::default()
+        };
+        for verified in [json!(true), json!("true")] {
+            let ada = json!({"sub": "s", "email": "ada@example.com", "email_verified": verified});
+            let mapped = map(settings.clone(), ada).unwrap();
+            assert_eq!(mapped.name, "ada@example.com");
+            assert_eq!(mapped.roles, ["ada@example.com", "admin"]);
+            assert_eq!(mapped.headers, [Some("ada@example.com".to_owned()), Some("ada@example.com".to_owned())]);
+        }
+        for verified in [json!(false), json!("false"), json!("True"), json!(1), json!(["true"]), json!(null)] {
+            let ada = claims(json!({"sub": "s", "email": "ada@example.com", "email_verified": verified}));
+            let by_email = Mapper::new(settings.clone());
+            assert_eq!(by_email.map(&ada), Err(MapError::NameUnverifiedEmail), "{verified}");
+            let by_sub = Mapper::new(Settings { name_claim: path(&["sub"]), ..settings.clone() });
+            let mapped = by_sub.map(&ada).unwrap();
+            assert_eq!((mapped.roles.len(), mapped.headers), (0, vec![None, None]), "{verified}");
+            let trusting = Mapper::new(Settings { trust_unverified_email: true, ..settings.clone() });
+            assert_eq!(trusting.map(&ada).unwrap().roles, ["ada@example.com", "admin"]);
+        }
+        assert_eq!(map(settings, json!({"sub": "s", "email_verified": true})), Err(MapError::NameMissing));
+    }
+
+    #[test]
+    fn any_claim_becomes_a_header_by_its_json_type() {
+        let none = None::<&str>;
+        for (claim, comma, json) in [
+            (json!("R&D, Köln"), Some("R&D, K%C3%B6ln"), Some("R&D, K%C3%B6ln")),
+            (json!(12.5), Some("12.5"), Some("12.5")),
+            (json!(false), Some("false"), Some("false")),
+            (json!(null), none, none),
+            (json!([]), none, none),
+            (json!(["a,b", "ü", 1, true]), Some("a%2Cb,%C3%BC,1,true"), Some(r#"["a,b","\u00fc",1,true]"#)),
+            (
+                json!({"b": "ü 5%", "a": [1]}),
+                Some(r#"{"b":"\u00fc 5%25","a":[1]}"#),
+                Some(r#"{"b":"\u00fc 5%25","a":[1]}"#),
+            ),
+            (
+                json!("a\r\nX-Forwarded-Roles: admin"),
+                Some("a%0D%0AX-Forwarded-Roles: admin"),
+                Some("a%0D%0AX-Forwarded-Roles: admin"),
+            ),
+            (json!(""), Some(""), Some("")),
+        ] {
+            let source = HeaderSource::Claim(path(&["x"]));
+            let set = json!({"sub": "s", "x": claim});
+            assert_eq!(header(source.clone(), ListFormat::Comma, set.clone()).as_deref(), comma, "{claim}");
+            assert_eq!(header(source, ListFormat::Json, set).as_deref(), json, "{claim}");
+        }
+    }
+
+    #[test]
+    fn a_claim_that_is_not_there_has_no_header() {
+        let mapped = map(Settings::default(), json!({"sub": "s"})).unwrap();
+        assert_eq!(mapped.headers, [Some("s".to_owned()), None, None, None, None]);
+    }
+
+    #[test]
+    fn a_claim_that_is_too_big_is_named() {
+        let groups: Vec<String> = (0..1000).map(|index| format!("/department/{index}")).collect();
+        let error = map(Settings::default(), json!({"sub": "s", "groups": groups})).unwrap_err();
+        assert_eq!(error.code(), "identity_header_too_large");
+        let text = error.to_string();
+        assert!(text.contains("the claim groups is too big") && text.contains("x-forwarded-groups"), "{text}");
+
+        let fits = "x".repeat(MAX_HEADER_BYTES);
+        assert!(map(Settings::default(), json!({"sub": fits})).is_ok());
+        let error = map(Settings::default(), json!({"sub": fits + "x"})).unwrap_err();
+        let header = HeaderName::from_static("x-forwarded-user");
+        assert_eq!(error, MapError::TooLarge { header, claim: "sub".to_owned(), bytes: MAX_HEADER_BYTES + 1 });
+    }
+
+    #[test]
+    fn userinfo_shows_what_is_allowed_and_never_what_belongs_to_the_protocol() {
+        let userinfo_claims = strings(&["nonce", "at_hash", "access_token", "name", "groups", "roles", "absent"]);
+        let mapper =
+            Mapper::new(Settings { default_roles: strings(&["user"]), userinfo_claims, ..Settings::default() });
+        let mut claims = claims(keycloak());
+        claims.insert("access_token".to_owned(), json!("secret"));
+        claims.insert("roles".to_owned(), json!(["from the claim"]));
+        let mapped = mapper.map(&claims).unwrap();
+        let view = Value::Object(mapper.userinfo_view(&claims, &mapped));
+        let expected = json!({"name": "Ada Lovelace", "groups": claims["groups"], "roles": mapped.roles});
+        assert_eq!(view, expected);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_claims_say_each_header_is_clean_and_decodes_to_them(
+            name in any::<String>().prop_filter("not empty", |name| !name.is_empty()),
+            groups in prop::collection::vec("[ -~é\r\n%,]{0,6}", 0..5),
+            json in any::<bool>(),
+        ) {
+            let list_format = if json { ListFormat::Json } else { ListFormat::Comma };
+            let settings = Settings { list_format, ..Settings::default() };
+            let mapped = map(settings, json!({"sub": name, "groups": groups})).unwrap();
+            for value in mapped.headers.iter().flatten() {
+                prop_assert!(value.bytes().all(|byte| (b' '..=b'~').contains(&byte)) && value.trim() == value);
+            }
+            prop_assert_eq!(mapped.headers[0].as_deref().and_then(decode), Some(name));
+            let header = mapped.headers[3].as_deref();
+            let read = match list_format {
+                ListFormat::Comma => decode_list(header),
+                ListFormat::Json => header.map_or(Some(vec![]), |text| serde_json::from_str(text).ok()),
+            };
+            prop_assert_eq!(read, Some(groups));
+        }
+    }
+}

@@ -1,0 +1,380 @@
+//! The session: our record of a sign-in, sealed into cookies.
+//!
+//! Two cookies: the session itself, written once at sign-in, and a small one with the time of the last request, renewed at
+//! most every tenth of the idle time, so that no answer of the upstream carries kilobytes of ours.
+
+pub mod cookie;
+pub mod ended;
+pub mod record;
+pub mod seal;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::rand;
+use http::header::SET_COOKIE;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use self::cookie::{CookieJar, JoinError};
+use self::ended::EndedSessions;
+use self::record::{Contents, PackError, Record, StoredTokens};
+use self::seal::{KeyRing, OpenError, Purpose, Sealer};
+use super::identity::{Evidence, Identity};
+use super::oidc::id_token::VerifiedClaims;
+use super::roles::{MapError, Mapper};
+use crate::clock::{SharedClock, UnixTime};
+use crate::message::{Inbound, Origin, OwnCookies};
+use crate::secret::SecretString;
+
+/// A session that claims to begin later than this is refused.
+const FUTURE_LEEWAY: Duration = Duration::from_secs(60);
+
+/// Random, 16 bytes; new at each sign-in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct SessionId(pub(in crate::authn) [u8; 16]);
+
+/// The `[session]` and `[cookie]` sections, checked.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The first seals, all open. Never empty; each at least 32 bytes and not weak.
+    pub secrets: Vec<SecretString>,
+    /// Absolute lifetime. Default 24 h.
+    pub lifetime: Duration,
+    /// Idle timeout. Default 1 h.
+    pub idle: Duration,
+    /// Cookies without `Max-Age`, which end with the browser.
+    pub browser_session: bool,
+    /// `cookie.name`, default `vestibule`; the prefix `__Host-` is put before it where the redirect URI is https.
+    pub cookie_name: String,
+}
+
+impl Settings {
+    /// The name all our cookies begin with: `__Host-vestibule` for an https redirect URI, else `vestibule`.
+    pub fn cookie_base(&self, secure: bool) -> String {
+        if secure { format!("__Host-{}", self.cookie_name) } else { self.cookie_name.clone() }
+    }
+}
+
+/// The time of the last request, bound to its session.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct LastSeen {
+    session: SessionId,
+    at: UnixTime,
+}
+
+/// Why a request carries no live session. Each is a constant reason code in the log, and a challenge to the stranger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoSession {
+    /// No session cookie.
+    #[error("there is no session cookie")]
+    Absent,
+    /// The cookie cannot be put together.
+    #[error(transparent)]
+    Cookie(#[from] JoinError),
+    /// The cookie does not open.
+    #[error(transparent)]
+    Seal(#[from] OpenError),
+    /// Made for another issuer or client.
+    #[error("the session belongs to another issuer or client")]
+    OtherParty,
+    /// Past its lifetime.
+    #[error("the session has expired")]
+    Expired,
+    /// Not used for longer than the idle time, or its idle cookie is missing or another session's.
+    #[error("the session was idle for too long")]
+    Idle,
+    /// Begins in the future.
+    #[error("the session begins in the future")]
+    Future,
+    /// Signed out.
+    #[error("the session has ended")]
+    Ended,
+    /// The changed `[identity]` settings give no identity for its claims.
+    #[error("the session's claims give no identity any more")]
+    Unmappable,
+}
+
+impl NoSession {
+    /// The constant reason code for the log.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Absent => "no_session",
+            Self::Cookie(JoinError::Duplicate(_)) => "session_cookie_twice",
+            Self::Cookie(JoinError::Incomplete) => "session_cookie_incomplete",
+            Self::Seal(OpenError::Malformed) => "session_malformed",
+            Self::Seal(OpenError::UnknownKey) => "session_key_unknown",
+            Self::Seal(OpenError::Forged) => "session_forged",
+            Self::Seal(OpenError::Record) => "session_version",
+            Self::OtherParty => "session_other_party",
+            Self::Expired => "session_expired",
+            Self::Idle => "session_idle",
+            Self::Future => "session_future",
+            Self::Ended => "session_ended",
+            Self::Unmappable => "session_unmappable",
+        }
+    }
+}
+
+/// Why a verified sign-in gives no session.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// The claims give no identity.
+    #[error(transparent)]
+    Map(#[from] MapError),
+    /// Too large for the cookies.
+    #[error(transparent)]
+    TooLarge(#[from] PackError),
+}
+
+/// What a finished sign-in brought.
+#[derive(Debug)]
+pub struct SignedIn<'a> {
+    /// From the verified ID token.
+    pub claims: &'a VerifiedClaims,
+    /// From the userinfo endpoint.
+    pub userinfo: Option<&'a Map<String, Value>>,
+    /// The tokens.
+    pub tokens: StoredTokens<'a>,
+}
+
+/// Opens, makes and ends sessions.
+#[derive(Debug)]
+pub struct Sessions {
+    settings: Settings,
+    jar: CookieJar,
+    sealer: Sealer<()>,
+    idle_sealer: Sealer<LastSeen>,
+    party: [u8; 16],
+    mapper: Mapper,
+    header_names: Vec<HeaderName>,
+    ended: Arc<EndedSessions>,
+    clock: SharedClock,
+    keeps_access_token: bool,
+}
+
+/// What sessions are bound to beside the secrets.
+#[derive(Debug)]
+pub struct Binding<'a> {
+    /// The keys.
+    pub ring: &'a KeyRing,
+    /// Our public origin.
+    pub origin: &'a Origin,
+    /// Whether cookies are `Secure` (an https redirect URI).
+    pub secure: bool,
+    /// The provider's issuer.
+    pub issuer: &'a str,
+    /// Our client id there.
+    pub client_id: &'a str,
+    /// Whether an upstream is given the access token.
+    pub passes_access_token: bool,
+}
+
+impl Sessions {
+    /// Puts the parts together.
+    pub fn new(settings: Settings, mapper: Mapper, binding: &Binding<'_>, clock: SharedClock) -> Self {
+        let jar = CookieJar::new(settings.cookie_base(binding.secure), binding.secure);
+        let header_names = mapper.settings().headers.iter().map(|(name, _)| cheap_to_clone(name)).collect();
+        Self {
+            sealer: binding.ring.sealer(Purpose::Session, jar.session_name(), binding.origin),
+            idle_sealer: binding.ring.sealer(Purpose::Idle, jar.idle_name(), binding.origin),
+            party: record::party(binding.issuer, binding.client_id),
+            ended: Arc::new(EndedSessions::default()),
+            keeps_access_token: binding.passes_access_token,
+            settings,
+            jar,
+            mapper,
+            header_names,
+            clock,
+        }
+    }
+
+    /// The names and attributes of our cookies.
+    pub fn jar(&self) -> &CookieJar {
+        &self.jar
+    }
+
+    /// The mapper, for what the front end may see.
+    pub fn mapper(&self) -> &Mapper {
+        &self.mapper
+    }
+
+    /// Who this request's session stands for, and what has to be renewed on its answer.
+    ///
+    /// # Errors
+    /// [`NoSession`].
+    pub fn authenticate(&self, inbound: &Inbound) -> Result<(Identity, Renewal), NoSession> {
+        let now = self.clock.now();
+        let (record, contents) = self.open(inbound.cookies(), now)?;
+        let seen = self.last_seen(inbound.cookies(), &record, now)?;
+        let contents = self.current(&record, contents)?;
+        let access_token = self.keeps_access_token.then(|| record.live_access_token(&contents, now)).flatten();
+        let identity = Identity {
+            name: contents.name(),
+            roles: contents.roles(),
+            groups: contents.groups(),
+            headers: self.header_names.iter().cloned().zip(contents.headers()).collect(),
+            authenticated_at: record.issued_at,
+            expires_at: record.expires_at,
+            access_token,
+            evidence: Evidence::Session { id: record.id },
+        };
+        Ok((identity, self.renewal(record.id, record.expires_at, seen, now)))
+    }
+
+    /// The live session's record, for sign-out and for what the front end may see.
+    ///
+    /// # Errors
+    /// [`NoSession`].
+    pub fn read(&self, cookies: &OwnCookies) -> Result<(Record, Contents), NoSession> {
+        let now = self.clock.now();
+        let (record, contents) = self.open(cookies, now)?;
+        self.last_seen(cookies, &record, now)?;
+        let contents = self.current(&record, contents)?;
+        Ok((record, contents))
+    }
+
+    /// The session's record whether it is idle or not, for a sign-out that should still reach the provider.
+    pub fn read_for_sign_out(&self, cookies: &OwnCookies) -> Option<(Record, Contents)> {
+        self.open(cookies, self.clock.now()).ok()
+    }
+
+    /// Makes a session of a finished sign-in: a new id, and the `Set-Cookie` values that overwrite every old part.
+    ///
+    /// # Errors
+    /// [`CreateError`].
+    pub fn create(&self, signed_in: &SignedIn<'_>, present: &OwnCookies) -> Result<Vec<HeaderValue>, CreateError> {
+        let now = self.clock.now();
+        let claims = record::merged(signed_in.claims.claims(), signed_in.userinfo);
+        let mapped = self.mapper.map(&claims)?;
+        let mut id = [0; 16];
+        rand::fill(&mut id).expect("the system has no randomness");
+        let record = Record {
+            id: SessionId(id),
+            issued_at: now,
+            expires_at: now.after(self.settings.lifetime),
+            party: self.party,
+            mapping: self.mapper.fingerprint(),
+            access_expires_at: signed_in.tokens.access_expires_at(now),
+        };
+        let packed = record::pack(&record, &mapped, signed_in.userinfo, &signed_in.tokens)?;
+        let value = self.sealer.seal_bytes(&packed);
+        let mut cookies = self
+            .jar
+            .store(&value, self.max_age(), present)
+            .ok_or_else(|| PackError::largest_of(&claims, value.len()))?;
+        cookies.push(self.idle_cookie(record.id, now));
+        Ok(cookies)
+    }
+
+    /// Ends a session here: its id is remembered until its cookie would expire.
+    pub fn end(&self, record: &Record) {
+        self.ended.add(record.id, record.expires_at, self.clock.now());
+    }
+
+    /// Whether a session was ended here.
+    pub fn has_ended(&self, id: SessionId) -> bool {
+        self.ended.contains(id)
+    }
+
+    fn open(&self, cookies: &OwnCookies, now: UnixTime) -> Result<(Record, Contents), NoSession> {
+        let value = self.jar.join(cookies)?.ok_or(NoSession::Absent)?;
+        let (bytes, _) = self.sealer.open_bytes(&value)?;
+        let (record, contents) = record::unpack(bytes).ok_or(OpenError::Record)?;
+        if record.party != self.party {
+            return Err(NoSession::OtherParty);
+        }
+        if record.issued_at > now.after(FUTURE_LEEWAY) {
+            return Err(NoSession::Future);
+        }
+        // The lifetime is also measured by today's setting, so that shortening it takes hold at once.
+        if now >= record.expires_at || now.since(record.issued_at) >= self.settings.lifetime {
+            return Err(NoSession::Expired);
+        }
+        if self.ended.contains(record.id) {
+            return Err(NoSession::Ended);
+        }
+        Ok((record, contents))
+    }
+
+    fn last_seen(&self, cookies: &OwnCookies, record: &Record, now: UnixTime) -> Result<UnixTime, NoSession> {
+        let text = cookies.get(self.jar.idle_name()).map_err(JoinError::from)?.ok_or(NoSession::Idle)?;
+        let (seen, _) = self.idle_sealer.open(text)?;
+        let in_time = seen.at <= now.after(FUTURE_LEEWAY) && now.since(seen.at) < self.settings.idle;
+        if seen.session != record.id || !in_time {
+            return Err(NoSession::Idle);
+        }
+        Ok(seen.at)
+    }
+
+    /// The contents as today's `[identity]` settings map them.
+    fn current(&self, record: &Record, contents: Contents) -> Result<Contents, NoSession> {
+        if record.mapping == self.mapper.fingerprint() {
+            return Ok(contents);
+        }
+        let claims = contents.claims().ok_or(NoSession::Unmappable)?;
+        let mapped = self.mapper.map(&claims).map_err(|_| NoSession::Unmappable)?;
+        Ok(contents.remapped(&mapped))
+    }
+
+    fn renewal(&self, id: SessionId, expires_at: UnixTime, seen: UnixTime, now: UnixTime) -> Renewal {
+        let due = now.since(seen) >= self.settings.idle / 10 && now < expires_at;
+        Renewal(due.then(|| Box::new(Due { cookie: self.idle_cookie(id, now), id, ended: Arc::clone(&self.ended) })))
+    }
+
+    fn idle_cookie(&self, session: SessionId, now: UnixTime) -> HeaderValue {
+        self.jar.set(self.jar.idle_name(), &self.idle_sealer.seal(&LastSeen { session, at: now }), self.max_age())
+    }
+
+    fn max_age(&self) -> Option<Duration> {
+        (!self.settings.browser_session).then_some(self.settings.lifetime)
+    }
+}
+
+/// What has to be renewed on the answer, whatever the upstream said.
+#[must_use = "a renewal that is not attached to the answer is lost"]
+#[derive(Debug, Default)]
+pub struct Renewal(Option<Box<Due>>);
+
+#[derive(Debug)]
+struct Due {
+    cookie: HeaderValue,
+    id: SessionId,
+    ended: Arc<EndedSessions>,
+}
+
+impl Renewal {
+    /// Nothing to renew.
+    pub fn none() -> Self {
+        Self(None)
+    }
+
+    /// Puts the renewed cookie on the answer, unless the session has ended in the meantime: a late answer never revives it.
+    pub fn attach<B>(self, mut response: Response<B>) -> Response<B> {
+        if let Some(due) = self.0
+            && !due.ended.contains(due.id)
+        {
+            set_cookies(response.headers_mut(), [due.cookie]);
+        }
+        response
+    }
+}
+
+/// Puts cookies of ours on an answer, and keeps every cache away from it.
+pub fn set_cookies(headers: &mut HeaderMap, cookies: impl IntoIterator<Item = HeaderValue>) {
+    let mut any = false;
+    for cookie in cookies {
+        headers.append(SET_COOKIE, cookie);
+        any = true;
+    }
+    if any {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
+    }
+}
+
+/// A custom header name holds shared bytes, and each clone would count them up and down for all cores; one from a static
+/// text holds none. Header names come from the configuration, so the leak is bounded by it.
+fn cheap_to_clone(name: &HeaderName) -> HeaderName {
+    HeaderName::from_static(Box::leak(name.as_str().to_owned().into_boxed_str()))
+}

@@ -1,0 +1,533 @@
+//! What a sealed session holds, and how little room it takes.
+//!
+//! Three layers behind the fixed [`Record`]: what every request needs (name, roles, encoded header values; LZ4, which opens
+//! in a quarter of a microsecond), what only sign-out and a changed `[identity]` section need (the tokens' JSON; Brotli,
+//! never touched on the request path), and what must not be compressed beside text that others choose (signatures, refresh
+//! and opaque tokens). JWTs lie decoded; one that would not re-encode byte for byte is kept verbatim.
+
+use std::io::Read;
+use std::time::Duration;
+
+use aws_lc_rs::digest::{self, SHA256};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use http::HeaderValue;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::SessionId;
+use crate::authn::identity::Names;
+use crate::authn::roles::Mapped;
+use crate::clock::UnixTime;
+use crate::secret::SecretString;
+
+/// The most that either compressed layer may inflate to, in bytes.
+const MAX_INFLATED: usize = 256 * 1024;
+
+/// Claims that userinfo never overrides: they say who, by whom, for whom and when.
+const ID_TOKEN_ONLY: [&str; 12] =
+    ["iss", "aud", "sub", "exp", "iat", "nbf", "acr", "amr", "auth_time", "azp", "nonce", "sid"];
+
+/// The fixed part.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Record {
+    /// New at each sign-in.
+    pub id: SessionId,
+    /// When the person signed in.
+    pub issued_at: UnixTime,
+    /// The end of the absolute lifetime.
+    pub expires_at: UnixTime,
+    /// A digest of issuer and client id.
+    pub party: [u8; 16],
+    /// The fingerprint of the `[identity]` settings that mapped the contents.
+    pub mapping: [u8; 8],
+    /// When the access token expires, where the provider said so.
+    pub access_expires_at: Option<UnixTime>,
+}
+
+impl Record {
+    /// The access token, unless it has expired.
+    pub fn live_access_token(&self, contents: &Contents, now: UnixTime) -> Option<SecretString> {
+        if self.access_expires_at.is_some_and(|expiry| now >= expiry) {
+            return None;
+        }
+        contents.tokens().and_then(|tokens| tokens.access)
+    }
+}
+
+/// The tokens of a sign-in, as they came.
+#[derive(Debug, Clone, Copy)]
+pub struct StoredTokens<'a> {
+    /// The ID token, for `id_token_hint`.
+    pub id: &'a str,
+    /// The access token.
+    pub access: &'a str,
+    /// The refresh token.
+    pub refresh: Option<&'a str>,
+    /// The access token's life.
+    pub access_expires_in: Option<Duration>,
+}
+
+impl StoredTokens<'_> {
+    /// The moment the access token expires.
+    pub fn access_expires_at(&self, now: UnixTime) -> Option<UnixTime> {
+        self.access_expires_in.map(|span| now.after(span))
+    }
+}
+
+/// The tokens of a session, put together again.
+#[derive(Debug)]
+pub struct Tokens {
+    /// The ID token.
+    pub id: Option<SecretString>,
+    /// The access token.
+    pub access: Option<SecretString>,
+    /// The refresh token.
+    pub refresh: Option<SecretString>,
+}
+
+/// The session does not fit into its cookies.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the session needs {total} bytes; its largest claim is {claim:?} with {bytes} bytes")]
+pub struct PackError {
+    /// The claim to make smaller at the provider.
+    pub claim: String,
+    /// Its size as JSON.
+    pub bytes: usize,
+    /// The size of the sealed session.
+    pub total: usize,
+}
+
+impl PackError {
+    /// Names the largest claim.
+    pub fn largest_of(claims: &Map<String, Value>, total: usize) -> Self {
+        let sizes = claims.iter().map(|(name, value)| (value.to_string().len(), name));
+        let (bytes, claim) = sizes.max().map_or((0, String::new()), |(bytes, name)| (bytes, name.clone()));
+        Self { claim, bytes, total }
+    }
+}
+
+/// What is opened on every request.
+#[derive(Serialize, Deserialize)]
+struct Hot<'a> {
+    name: &'a str,
+    roles: &'a str,
+    groups: &'a str,
+    #[serde(borrow)]
+    headers: Vec<Option<&'a str>>,
+}
+
+/// What is opened rarely: the JSON of tokens and userinfo.
+#[derive(Default, Serialize, Deserialize)]
+struct Cold<'a> {
+    #[serde(borrow)]
+    id: Option<(&'a [u8], &'a [u8])>,
+    #[serde(borrow)]
+    access: Option<(&'a [u8], &'a [u8])>,
+    userinfo: Option<&'a str>,
+}
+
+/// What is never compressed.
+#[derive(Default, Serialize, Deserialize)]
+struct Plain<'a> {
+    #[serde(borrow)]
+    id: Piece<'a>,
+    #[serde(borrow)]
+    access: Piece<'a>,
+    #[serde(borrow)]
+    refresh: Piece<'a>,
+}
+
+#[derive(Default, Clone, Copy, Serialize, Deserialize)]
+enum Piece<'a> {
+    #[default]
+    Absent,
+    /// The token as it came.
+    Verbatim(&'a str),
+    /// A JWT whose header and payload lie in the cold layer.
+    Signature(&'a [u8]),
+    /// A JWT in its three parts.
+    Jwt(&'a [u8], &'a [u8], &'a [u8]),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Layers<'a> {
+    hot_size: u32,
+    hot: &'a [u8],
+    cold: &'a [u8],
+    #[serde(borrow)]
+    plain: Plain<'a>,
+}
+
+/// A digest of issuer and client id, so that two applications that share a secret never share sessions.
+pub fn party(issuer: &str, client_id: &str) -> [u8; 16] {
+    let mut context = digest::Context::new(&SHA256);
+    context.update(&(issuer.len() as u64).to_be_bytes());
+    context.update(issuer.as_bytes());
+    context.update(client_id.as_bytes());
+    let mut party = [0; 16];
+    party.copy_from_slice(&context.finish().as_ref()[..16]);
+    party
+}
+
+/// The ID token's claims with those of userinfo.
+pub fn merged(claims: &Map<String, Value>, userinfo: Option<&Map<String, Value>>) -> Map<String, Value> {
+    let mut merged = claims.clone();
+    let Some(userinfo) = userinfo else { return merged };
+    // `email_verified` speaks of the address it came with.
+    if userinfo.contains_key("email") && userinfo.get("email") != claims.get("email") {
+        merged.remove("email_verified");
+    }
+    for (name, value) in userinfo {
+        if !ID_TOKEN_ONLY.contains(&name.as_str()) {
+            merged.insert(name.clone(), value.clone());
+        }
+    }
+    merged
+}
+
+/// The record with its contents, ready to be sealed.
+///
+/// # Errors
+/// [`PackError`] when a layer is larger than what would be opened again.
+pub fn pack(
+    record: &Record,
+    mapped: &Mapped,
+    userinfo: Option<&Map<String, Value>>,
+    tokens: &StoredTokens<'_>,
+) -> Result<Vec<u8>, PackError> {
+    let hot = pack_hot(mapped);
+    let (id, access, refresh) = (Split::of(tokens.id), Split::of(tokens.access), tokens.refresh.map(Split::of));
+    let userinfo = userinfo.map(|claims| Value::Object(claims.clone()).to_string());
+    let cold = Cold { id: id.text(), access: access.text(), userinfo: userinfo.as_deref() };
+    let cold = to_bytes(&cold);
+    if hot.len() > MAX_INFLATED || cold.len() > MAX_INFLATED {
+        return Err(PackError { claim: "(all)".to_owned(), bytes: cold.len(), total: hot.len() + cold.len() });
+    }
+    let layers = Layers {
+        hot_size: u32::try_from(hot.len()).unwrap_or(u32::MAX),
+        hot: &lz4_flex::block::compress(&hot),
+        cold: &deflate(&cold),
+        plain: Plain {
+            id: id.rest(),
+            access: access.rest(),
+            refresh: refresh.as_ref().map_or(Piece::Absent, Split::whole),
+        },
+    };
+    let mut bytes = to_bytes(record);
+    bytes.extend_from_slice(&to_bytes(&layers));
+    Ok(bytes)
+}
+
+fn pack_hot(mapped: &Mapped) -> Vec<u8> {
+    to_bytes(&Hot {
+        name: &mapped.name,
+        roles: &Names::terminated(&mapped.roles),
+        groups: &Names::terminated(&mapped.groups),
+        headers: mapped.headers.iter().map(Option::as_deref).collect(),
+    })
+}
+
+/// The contents of an opened session.
+#[derive(Debug, Clone)]
+pub struct Contents {
+    name: Bytes,
+    roles: Names,
+    groups: Names,
+    headers: Vec<Option<HeaderValue>>,
+    layers: Bytes,
+}
+
+/// Reads what [`pack`] wrote; `None` for any other shape.
+pub fn unpack(bytes: Vec<u8>) -> Option<(Record, Contents)> {
+    let bytes = Bytes::from(bytes);
+    let (record, rest) = postcard::take_from_bytes::<Record>(&bytes).ok()?;
+    let layers = bytes.slice_ref(rest);
+    let parsed = read_layers(&layers)?;
+    let size = usize::try_from(parsed.hot_size).ok().filter(|size| *size <= MAX_INFLATED)?;
+    let hot = Bytes::from(lz4_flex::block::decompress(parsed.hot, size).ok()?);
+    let contents = Contents::read(&hot, layers.clone())?;
+    Some((record, contents))
+}
+
+impl Contents {
+    fn read(hot: &Bytes, layers: Bytes) -> Option<Self> {
+        let (parsed, rest) = postcard::take_from_bytes::<Hot<'_>>(hot).ok()?;
+        let text = |text: &str| if text.is_empty() { Bytes::new() } else { hot.slice_ref(text.as_bytes()) };
+        let header = |value: Option<&str>| match value {
+            Some(value) => HeaderValue::from_maybe_shared(text(value)).ok().map(Some),
+            None => Some(None),
+        };
+        rest.is_empty().then_some(())?;
+        Some(Self {
+            name: text(parsed.name),
+            roles: Names::from_terminated(text(parsed.roles)),
+            groups: Names::from_terminated(text(parsed.groups)),
+            headers: parsed.headers.into_iter().map(header).collect::<Option<_>>()?,
+            layers,
+        })
+    }
+
+    /// The value of `name_claim`.
+    pub fn name(&self) -> Bytes {
+        self.name.clone()
+    }
+
+    /// The roles after mapping.
+    pub fn roles(&self) -> Names {
+        self.roles.clone()
+    }
+
+    /// The groups.
+    pub fn groups(&self) -> Names {
+        self.groups.clone()
+    }
+
+    /// The encoded values of the identity headers, in the order of the configuration.
+    pub fn headers(self) -> impl Iterator<Item = Option<HeaderValue>> {
+        self.headers.into_iter()
+    }
+
+    /// All claims: those of the ID token and of userinfo.
+    pub fn claims(&self) -> Option<Map<String, Value>> {
+        let cold = self.cold()?;
+        let cold = read::<Cold<'_>>(&cold)?;
+        let claims = serde_json::from_slice(cold.id?.1).ok()?;
+        let userinfo = match cold.userinfo {
+            Some(userinfo) => Some(serde_json::from_str(userinfo).ok()?),
+            None => None,
+        };
+        Some(merged(&claims, userinfo.as_ref()))
+    }
+
+    /// The tokens, encoded as they came.
+    pub fn tokens(&self) -> Option<Tokens> {
+        let cold = self.cold()?;
+        let cold = read::<Cold<'_>>(&cold)?;
+        let plain = read_layers(&self.layers)?.plain;
+        Some(Tokens {
+            id: encode(plain.id, cold.id),
+            access: encode(plain.access, cold.access),
+            refresh: encode(plain.refresh, None),
+        })
+    }
+
+    /// The same session under other settings.
+    pub(super) fn remapped(self, mapped: &Mapped) -> Self {
+        let hot = Bytes::from(pack_hot(mapped));
+        let layers = self.layers.clone();
+        Self::read(&hot, layers).unwrap_or(self)
+    }
+
+    fn cold(&self) -> Option<Vec<u8>> {
+        inflate(read_layers(&self.layers)?.cold)
+    }
+}
+
+/// A token taken apart as far as it can be put together again byte for byte.
+enum Split<'a> {
+    Verbatim(&'a str),
+    Jwt(Vec<u8>, Vec<u8>, Vec<u8>),
+}
+
+impl<'a> Split<'a> {
+    fn of(token: &'a str) -> Self {
+        let part = |text: &str| URL_SAFE_NO_PAD.decode(text).ok();
+        let parts = token.split('.').map(part).collect::<Option<Vec<_>>>();
+        let Some(Ok([header, payload, signature])) = parts.map(<[Vec<u8>; 3]>::try_from) else {
+            return Self::Verbatim(token);
+        };
+        if joined(&header, &payload, &signature) != token {
+            return Self::Verbatim(token);
+        }
+        Self::Jwt(header, payload, signature)
+    }
+
+    fn text(&self) -> Option<(&[u8], &[u8])> {
+        match self {
+            Self::Verbatim(_) => None,
+            Self::Jwt(header, payload, _) => Some((header, payload)),
+        }
+    }
+
+    fn rest(&self) -> Piece<'_> {
+        match self {
+            Self::Verbatim(token) => Piece::Verbatim(token),
+            Self::Jwt(_, _, signature) => Piece::Signature(signature),
+        }
+    }
+
+    fn whole(&self) -> Piece<'_> {
+        match self {
+            Self::Verbatim(token) => Piece::Verbatim(token),
+            Self::Jwt(header, payload, signature) => Piece::Jwt(header, payload, signature),
+        }
+    }
+}
+
+fn encode(piece: Piece<'_>, text: Option<(&[u8], &[u8])>) -> Option<SecretString> {
+    match (piece, text) {
+        (Piece::Absent, _) | (Piece::Signature(_), None) => None,
+        (Piece::Verbatim(token), _) => Some(SecretString::new(token.to_owned())),
+        (Piece::Signature(signature), Some((header, payload))) | (Piece::Jwt(header, payload, signature), _) => {
+            Some(SecretString::new(joined(header, payload, signature)))
+        }
+    }
+}
+
+fn joined(header: &[u8], payload: &[u8], signature: &[u8]) -> String {
+    let mut token = String::new();
+    for (index, part) in [header, payload, signature].into_iter().enumerate() {
+        if index > 0 {
+            token.push('.');
+        }
+        URL_SAFE_NO_PAD.encode_string(part, &mut token);
+    }
+    token
+}
+
+fn to_bytes<T: Serialize>(value: &T) -> Vec<u8> {
+    // Infallible for plain structs: no map of unknown length, no custom serializer.
+    postcard::to_stdvec(value).expect("a plain record")
+}
+
+fn read<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Option<T> {
+    match postcard::take_from_bytes(bytes) {
+        Ok((value, [])) => Some(value),
+        _ => None,
+    }
+}
+
+fn read_layers(bytes: &[u8]) -> Option<Layers<'_>> {
+    read(bytes)
+}
+
+fn deflate(bytes: &[u8]) -> Vec<u8> {
+    let params = brotli::enc::BrotliEncoderParams { quality: 9, lgwin: 16, ..Default::default() };
+    let mut out = Vec::new();
+    // Infallible: both ends are memory.
+    brotli::BrotliCompress(&mut &bytes[..], &mut out, &params).expect("compression in memory");
+    out
+}
+
+fn inflate(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
+    let limit = MAX_INFLATED as u64 + 1;
+    brotli::Decompressor::new(bytes, 4096).take(limit).read_to_end(&mut out).ok()?;
+    (out.len() <= MAX_INFLATED).then_some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn record() -> Record {
+        Record {
+            id: SessionId([1; 16]),
+            issued_at: UnixTime(1_000),
+            expires_at: UnixTime(2_000),
+            party: [2; 16],
+            mapping: [3; 8],
+            access_expires_at: Some(UnixTime(1_300)),
+        }
+    }
+
+    fn mapped() -> Mapped {
+        Mapped {
+            name: "ada".to_owned(),
+            groups: vec!["/admins".to_owned()],
+            roles: vec!["admin".to_owned(), "bad\0role".to_owned(), "auditor".to_owned()],
+            headers: vec![Some("ada".to_owned()), None, Some(String::new())],
+        }
+    }
+
+    fn jwt(claims: &Value) -> String {
+        joined(br#"{"alg":"RS256"}"#, claims.to_string().as_bytes(), &[9; 256])
+    }
+
+    fn object(value: Value) -> Map<String, Value> {
+        value.as_object().unwrap().clone()
+    }
+
+    #[test]
+    fn a_session_gives_back_what_it_was_made_of() {
+        let id = jwt(&json!({"sub": "1", "email": "a@b"}));
+        let access = jwt(&json!({"scope": "openid"}));
+        let tokens = StoredTokens { id: &id, access: &access, refresh: Some("opaque"), access_expires_in: None };
+        let userinfo = object(json!({"sub": "other", "name": "Ada"}));
+        let packed = pack(&record(), &mapped(), Some(&userinfo), &tokens).unwrap();
+        let (record, contents) = unpack(packed).unwrap();
+        assert_eq!(contents.name(), "ada");
+        assert_eq!(contents.roles().iter().collect::<Vec<_>>(), ["admin", "auditor"]);
+        assert!(contents.groups().contains("/admins") && !contents.groups().contains("admins"));
+        assert_eq!(contents.claims().unwrap(), object(json!({"sub": "1", "email": "a@b", "name": "Ada"})));
+        let back = contents.tokens().unwrap();
+        assert_eq!(back.id.unwrap().expose_secret(), id);
+        assert_eq!(back.refresh.unwrap().expose_secret(), "opaque");
+        assert_eq!(record.live_access_token(&contents, UnixTime(1_299)).unwrap().expose_secret(), access);
+        assert!(record.live_access_token(&contents, UnixTime(1_300)).is_none());
+        let headers = contents.headers().collect::<Vec<_>>();
+        assert_eq!(headers, [Some("ada".parse().unwrap()), None, Some("".parse().unwrap())]);
+    }
+
+    #[test]
+    fn userinfo_overrides_neither_who_nor_when_and_takes_its_own_verification_along() {
+        let claims = object(json!({"sub": "1", "exp": 5, "acr": "1", "email": "a@b", "email_verified": true}));
+        let userinfo = object(json!({"sub": "2", "exp": 9, "acr": "9", "auth_time": 1, "email": "other@b"}));
+        let merged = merged(&claims, Some(&userinfo));
+        assert_eq!(merged, object(json!({"sub": "1", "exp": 5, "acr": "1", "email": "other@b"})).clone());
+    }
+
+    #[test]
+    fn issuer_and_client_are_told_apart() {
+        assert_ne!(party("https://a", "b"), party("https://ab", ""));
+        assert_ne!(party("https://a", "b"), party("https://a", "c"));
+    }
+
+    #[test]
+    fn the_largest_claim_is_named() {
+        let claims = object(json!({"sub": "1", "groups": ["a".repeat(50)], "name": "Ada"}));
+        let error = PackError::largest_of(&claims, 20_000);
+        assert_eq!((error.claim.as_str(), error.bytes), ("groups", 54));
+    }
+
+    #[test]
+    fn inflation_is_bounded() {
+        assert!(inflate(&deflate(&vec![0; MAX_INFLATED])).is_some());
+        assert!(inflate(&deflate(&vec![0; MAX_INFLATED + 1])).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn any_token_comes_back_byte_for_byte(id in token(), access in token(), refresh in proptest::option::of(token())) {
+            let tokens =
+                StoredTokens { id: &id, access: &access, refresh: refresh.as_deref(), access_expires_in: None };
+            let (_, contents) = unpack(pack(&record(), &mapped(), None, &tokens).unwrap()).unwrap();
+            let back = contents.tokens().unwrap();
+            let text = |token: Option<SecretString>| token.map(|token| token.expose_secret().to_owned());
+            prop_assert_eq!(text(back.id), Some(id));
+            prop_assert_eq!(text(back.access), Some(access));
+            prop_assert_eq!(text(back.refresh), refresh);
+        }
+
+        #[test]
+        fn garbage_is_no_session(bytes: Vec<u8>) {
+            // Whatever reads as one must at least not panic further on.
+            if let Some((_, contents)) = unpack(bytes) {
+                let _ = (contents.claims(), contents.tokens());
+            }
+        }
+    }
+
+    fn token() -> impl Strategy<Value = String> {
+        prop_oneof![
+            "[ -~]{0,80}",
+            "[A-Za-z0-9_-]{0,20}\\.[A-Za-z0-9_-]{0,20}\\.[A-Za-z0-9_-]{0,20}",
+            "[A-Za-z0-9_=-]{0,9}(\\.[A-Za-z0-9_=-]{0,9}){0,5}",
+        ]
+    }
+}

@@ -1,0 +1,350 @@
+//! Sealing: AES-256-GCM-SIV (RFC 8452) under a key ring, so that a repeated random nonce costs no more than the knowledge
+//! that two texts were equal. The first secret seals, all open.
+//!
+//! A sealed text is `version (1) ‖ key id (4) ‖ nonce (12) ‖ ciphertext ‖ tag (16)` in base64url without padding. The key
+//! id stands in clear, so that opening is one attempt and never a trial of all keys. The associated data is
+//! length-delimited: format version, key id, purpose, cookie name, public origin; one text can therefore never stand for
+//! another, nor for another application's.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Prk, Salt};
+use aws_lc_rs::{hmac, rand};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::message::Origin;
+use crate::secret::SecretString;
+
+const FORMAT: u8 = 1;
+const KEY_ID_LEN: usize = 4;
+const TAG_LEN: usize = 16;
+const HEAD_LEN: usize = 1 + KEY_ID_LEN + NONCE_LEN;
+/// Records are padded to a multiple of this, so that their length tells little about what is in them.
+const BLOCK: usize = 64;
+const MASTER_SALT: &[u8] = b"vestibule key ring 1";
+
+/// A prefix of a hash of the key, in clear in each sealed text.
+pub type KeyId = [u8; KEY_ID_LEN];
+
+/// What a sealed text is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// The session.
+    Session,
+    /// The time of the last request.
+    Idle,
+    /// The `state` of an authorization request.
+    Login,
+    /// The `state` of a sign-out.
+    Logout,
+}
+
+impl Purpose {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Session => "session",
+            Self::Idle => "idle",
+            Self::Login => "login state",
+            Self::Logout => "logout state",
+        }
+    }
+}
+
+/// The keys derived from `session.secrets`. Never empty.
+pub struct KeyRing {
+    masters: Vec<Master>,
+}
+
+struct Master {
+    id: KeyId,
+    prk: Prk,
+    /// For values derived rather than sealed: nonce and PKCE verifier.
+    derive: hmac::Key,
+}
+
+/// Why a text does not open. To a stranger all of these are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// Not base64url, too short, or another format version.
+    #[error("the sealed text is malformed")]
+    Malformed,
+    /// Sealed under a key that is not in the ring (any more).
+    #[error("the sealed text's key is not in the ring")]
+    UnknownKey,
+    /// Altered, or sealed for something else.
+    #[error("the sealed text does not authenticate")]
+    Forged,
+    /// Authentic, but of a shape this version does not read.
+    #[error("the sealed record is of another version")]
+    Record,
+}
+
+impl fmt::Debug for KeyRing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyRing [secret]")
+    }
+}
+
+impl KeyRing {
+    /// Derives the keys (HKDF-SHA256, RFC 5869). The secrets' strength is the configuration's concern.
+    pub fn new(secrets: &[SecretString]) -> Self {
+        let masters = secrets
+            .iter()
+            .map(|secret| {
+                let prk = Salt::new(HKDF_SHA256, MASTER_SALT).extract(secret.expose_secret().as_bytes());
+                let mut id = KeyId::default();
+                expand(&prk, b"key id", &mut id);
+                let mut derive = [0; 32];
+                expand(&prk, b"derived values", &mut derive);
+                Master { id, prk, derive: hmac::Key::new(hmac::HMAC_SHA256, &derive) }
+            })
+            .collect();
+        Self { masters }
+    }
+
+    /// A sealer for one purpose, cookie name and public origin.
+    pub fn sealer<T>(&self, purpose: Purpose, name: &str, origin: &Origin) -> Sealer<T> {
+        let keys = self
+            .masters
+            .iter()
+            .map(|master| {
+                let mut key = [0; 32];
+                expand(&master.prk, purpose.label().as_bytes(), &mut key);
+                SealKey {
+                    id: master.id,
+                    // Infallible: the key length is AES-256's own.
+                    key: LessSafeKey::new(UnboundKey::new(&AES_256_GCM_SIV, &key).expect("a 32-byte key")),
+                    associated: delimited(&[
+                        &[FORMAT],
+                        &master.id,
+                        purpose.label().as_bytes(),
+                        name.as_bytes(),
+                        origin.as_str().as_bytes(),
+                    ]),
+                }
+            })
+            .collect();
+        Sealer { keys, record: PhantomData }
+    }
+
+    /// The id of the key that seals.
+    pub fn current(&self) -> KeyId {
+        self.masters.first().map_or_else(KeyId::default, |master| master.id)
+    }
+
+    /// A value that anyone with the ring can derive again: HMAC-SHA256 over the length-delimited `parts`, base64url (43
+    /// characters). `None` when `key` is not in the ring.
+    pub fn derive(&self, key: KeyId, parts: &[&[u8]]) -> Option<String> {
+        let master = self.masters.iter().find(|master| master.id == key)?;
+        Some(URL_SAFE_NO_PAD.encode(hmac::sign(&master.derive, &delimited(parts))))
+    }
+}
+
+/// Seals and opens records of type `T` for one purpose.
+pub struct Sealer<T> {
+    keys: Vec<SealKey>,
+    record: PhantomData<fn(T) -> T>,
+}
+
+impl<T> fmt::Debug for Sealer<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sealer [secret]")
+    }
+}
+
+struct SealKey {
+    id: KeyId,
+    key: LessSafeKey,
+    associated: Vec<u8>,
+}
+
+impl<T> Sealer<T> {
+    /// Seals bytes under the first key.
+    pub fn seal_bytes(&self, record: &[u8]) -> String {
+        let key = &self.keys[0];
+        let mut nonce = [0; NONCE_LEN];
+        // The generator of aws-lc fails only when the system has no randomness at all: there is nothing safe to go on with.
+        rand::fill(&mut nonce).expect("the system has no randomness");
+        let padded = (record.len() + 1).next_multiple_of(BLOCK);
+        let mut text = Vec::with_capacity(HEAD_LEN + padded + TAG_LEN);
+        text.push(FORMAT);
+        text.extend_from_slice(&key.id);
+        text.extend_from_slice(&nonce);
+        text.extend_from_slice(record);
+        // ISO/IEC 7816-4 padding: one marker byte, then zeros.
+        text.push(0x80);
+        text.resize(HEAD_LEN + padded, 0);
+        let tag = key
+            .key
+            .seal_in_place_separate_tag(
+                Nonce::assume_unique_for_key(nonce),
+                Aad::from(&key.associated),
+                &mut text[HEAD_LEN..],
+            )
+            // Fails only past the length limit of RFC 8452 §6 (2^36 bytes).
+            .expect("a record within the cipher's limit");
+        text.extend_from_slice(tag.as_ref());
+        URL_SAFE_NO_PAD.encode(text)
+    }
+
+    /// Opens a sealed text: the record's bytes and the id of the key that sealed it.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open_bytes(&self, text: &[u8]) -> Result<(Vec<u8>, KeyId), OpenError> {
+        let mut bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| OpenError::Malformed)?;
+        if bytes.len() < HEAD_LEN + TAG_LEN + BLOCK || bytes[0] != FORMAT {
+            return Err(OpenError::Malformed);
+        }
+        let mut id = KeyId::default();
+        id.copy_from_slice(&bytes[1..1 + KEY_ID_LEN]);
+        let mut nonce = [0; NONCE_LEN];
+        nonce.copy_from_slice(&bytes[1 + KEY_ID_LEN..HEAD_LEN]);
+        let key = self.keys.iter().find(|key| key.id == id).ok_or(OpenError::UnknownKey)?;
+        let length = key
+            .key
+            .open_within(Nonce::assume_unique_for_key(nonce), Aad::from(&key.associated), &mut bytes, HEAD_LEN..)
+            .map_err(|_| OpenError::Forged)?
+            .len();
+        bytes.truncate(length);
+        let end = bytes.iter().rposition(|byte| *byte != 0).filter(|end| bytes[*end] == 0x80);
+        bytes.truncate(end.ok_or(OpenError::Record)?);
+        Ok((bytes, id))
+    }
+}
+
+impl<T: Serialize + DeserializeOwned> Sealer<T> {
+    /// Seals a record.
+    pub fn seal(&self, record: &T) -> String {
+        // Infallible for the plain structs that are sealed here: no map of unknown length, no custom serializer.
+        self.seal_bytes(&postcard::to_stdvec(record).expect("a plain record"))
+    }
+
+    /// Opens a record.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(&self, text: &[u8]) -> Result<(T, KeyId), OpenError> {
+        let (bytes, key) = self.open_bytes(text)?;
+        match postcard::take_from_bytes(&bytes) {
+            Ok((record, [])) => Ok((record, key)),
+            _ => Err(OpenError::Record),
+        }
+    }
+}
+
+/// `length ‖ bytes` for each part, so that no two lists of parts give the same bytes.
+fn delimited(parts: &[&[u8]]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for part in parts {
+        bytes.extend_from_slice(&(part.len() as u64).to_be_bytes());
+        bytes.extend_from_slice(part);
+    }
+    bytes
+}
+
+struct Length(usize);
+
+impl KeyType for Length {
+    fn len(&self) -> usize {
+        self.0
+    }
+}
+
+fn expand(prk: &Prk, label: &[u8], out: &mut [u8]) {
+    // Infallible: HKDF-SHA256 gives up to 8,160 bytes (RFC 5869 §2.3), and at most 32 are asked for here.
+    prk.expand(&[label], Length(out.len())).and_then(|okm| okm.fill(out)).expect("a short HKDF output");
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn origin(text: &str) -> Origin {
+        Origin::of(&url::Url::parse(text).unwrap()).unwrap()
+    }
+
+    fn ring(secrets: &[&str]) -> KeyRing {
+        KeyRing::new(&secrets.iter().map(|secret| SecretString::new((*secret).to_owned())).collect::<Vec<_>>())
+    }
+
+    fn sealer(ring: &KeyRing) -> Sealer<String> {
+        ring.sealer(Purpose::Session, "__Host-vestibule", &origin("https://app.example.com"))
+    }
+
+    #[test]
+    fn what_was_sealed_for_one_thing_opens_as_nothing_else() {
+        let ring = ring(&["one"]);
+        let text = sealer(&ring).seal_bytes(b"record");
+        let home = origin("https://app.example.com");
+        let others: [Sealer<String>; 3] = [
+            ring.sealer(Purpose::Idle, "__Host-vestibule", &home),
+            ring.sealer(Purpose::Session, "__Host-vestibule2", &home),
+            ring.sealer(Purpose::Session, "__Host-vestibule", &origin("https://other.example.com")),
+        ];
+        for other in others {
+            assert_eq!(other.open_bytes(text.as_bytes()), Err(OpenError::Forged));
+        }
+    }
+
+    #[test]
+    fn the_first_key_seals_and_every_key_of_the_ring_opens() {
+        let old = sealer(&ring(&["old"])).seal_bytes(b"record");
+        let both = sealer(&ring(&["new", "old"]));
+        assert_eq!(both.open_bytes(old.as_bytes()).unwrap().0, b"record");
+        let fresh = both.seal_bytes(b"record");
+        assert_eq!(sealer(&ring(&["old"])).open_bytes(fresh.as_bytes()), Err(OpenError::UnknownKey));
+        assert!(sealer(&ring(&["new"])).open_bytes(fresh.as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn records_are_padded_to_whole_blocks() {
+        let sealer = sealer(&ring(&["one"]));
+        let lengths = |range: std::ops::Range<usize>| {
+            range.map(|length| sealer.seal_bytes(&vec![7; length]).len()).collect::<std::collections::BTreeSet<_>>()
+        };
+        assert_eq!(lengths(0..64).len(), 1);
+        assert_eq!(lengths(0..65).len(), 2);
+    }
+
+    #[test]
+    fn derived_values_need_the_same_key_and_the_same_parts() {
+        let ring = ring(&["one", "two"]);
+        let value = ring.derive(ring.current(), &[b"nonce", b"ab", b"c"]).unwrap();
+        assert_eq!(value.len(), 43);
+        assert_eq!(ring.derive(ring.current(), &[b"nonce", b"ab", b"c"]).unwrap(), value);
+        assert_ne!(ring.derive(ring.current(), &[b"nonce", b"a", b"bc"]).unwrap(), value);
+        assert_eq!(ring.derive([0; 4], &[b"nonce"]), None);
+    }
+
+    proptest! {
+        #[test]
+        fn opening_gives_back_what_was_sealed(record: Vec<u8>) {
+            let sealer = sealer(&ring(&["one"]));
+            let text = sealer.seal_bytes(&record);
+            prop_assert_eq!(sealer.open_bytes(text.as_bytes()).unwrap().0, record);
+        }
+
+        #[test]
+        fn any_flipped_bit_is_refused(record: Vec<u8>, at: prop::sample::Index, bit in 0..8u8) {
+            let sealer = sealer(&ring(&["one"]));
+            let text = sealer.seal_bytes(&record);
+            let mut bytes = URL_SAFE_NO_PAD.decode(&text).unwrap();
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+            prop_assert!(sealer.open_bytes(URL_SAFE_NO_PAD.encode(&bytes).as_bytes()).is_err());
+        }
+
+        #[test]
+        fn garbage_never_opens_and_never_panics(text: Vec<u8>) {
+            prop_assert!(sealer(&ring(&["one"])).open_bytes(&text).is_err());
+        }
+    }
+}

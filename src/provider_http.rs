@@ -1,0 +1,290 @@
+//! The bounded HTTP client towards providers: own TLS roots, a deadline, a size cap, no redirects, `HTTPS_PROXY`/`NO_PROXY`.
+//!
+//! Every call runs on the control runtime, so that a slow provider never holds a worker, and a client that goes away does
+//! not cut a token call in two.
+
+use std::error::Error;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderValue, Request, Response, Uri, header};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::proxy::Tunnel;
+use hyper_util::client::proxy::matcher::{Intercept, Matcher};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use tokio::net::TcpStream;
+use tower_service::Service;
+
+#[cfg(test)]
+pub(crate) mod test_server;
+
+/// How providers are reached.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Extra roots in PEM (`OIDC_CA_FILE`), beside the system's.
+    pub ca_file: Option<PathBuf>,
+    /// The deadline of one call, connection included. Default 15 s: some providers take ten for a token.
+    pub timeout: Duration,
+    /// The largest answer, in bytes. Default 1 MiB.
+    pub max_response: usize,
+    /// http beyond loopback (`allow_insecure_http`).
+    pub allow_insecure_http: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { ca_file: None, timeout: Duration::from_secs(15), max_response: 1 << 20, allow_insecure_http: false }
+    }
+}
+
+/// The client. Cheap to clone; clones share their connections.
+#[derive(Debug, Clone)]
+pub struct ProviderHttp {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    client: Client<HttpsConnector<Outward>, Full<Bytes>>,
+    settings: Settings,
+    control: tokio::runtime::Handle,
+}
+
+/// Why a call gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ProviderHttpError {
+    /// No connection, or it broke.
+    #[error("the provider could not be reached")]
+    Unreachable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Nothing, or too little, within the deadline.
+    #[error("the provider did not answer in time")]
+    Timeout,
+    /// More bytes than allowed.
+    #[error("the provider's answer is larger than allowed")]
+    TooLarge,
+    /// A 3xx; never followed.
+    #[error("the provider answered with a redirect")]
+    Redirect,
+    /// http beyond loopback.
+    #[error("the provider's address is not https")]
+    Insecure,
+}
+
+/// Why the client could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// The file of extra roots cannot be read or holds no certificate.
+    #[error("the CA file {path} cannot be used: {reason}")]
+    CaFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl ProviderHttp {
+    /// Builds the client; calls will run on `control`. System roots are best-effort (an empty store is logged).
+    ///
+    /// # Errors
+    /// [`SetupError`] when `ca_file` cannot be used.
+    pub fn new(settings: Settings, control: tokio::runtime::Handle) -> Result<Self, SetupError> {
+        Self::with_proxy(settings, control, Matcher::from_env())
+    }
+
+    /// One call: whole answer or error. The status is the caller's to judge, except 3xx, which is an error.
+    ///
+    /// The call goes on when the returned future is dropped, up to its deadline.
+    ///
+    /// # Errors
+    /// [`ProviderHttpError`].
+    pub async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, ProviderHttpError> {
+        let inner = Arc::clone(&self.inner);
+        let call = self.inner.control.spawn(async move {
+            tokio::time::timeout(inner.settings.timeout, inner.call(request))
+                .await
+                .unwrap_or(Err(ProviderHttpError::Timeout))
+        });
+        // Only a control runtime that is shutting down loses its tasks.
+        call.await.unwrap_or_else(|lost| Err(ProviderHttpError::Unreachable(Box::new(lost))))
+    }
+
+    /// The control runtime, for work around calls that must outlive a client that goes away.
+    pub fn control(&self) -> &tokio::runtime::Handle {
+        &self.inner.control
+    }
+
+    fn with_proxy(settings: Settings, control: tokio::runtime::Handle, proxy: Matcher) -> Result<Self, SetupError> {
+        let tls = Arc::new(tls_config(settings.ca_file.as_deref())?);
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        // Shared out between the addresses of a name, so that one dead address does not use up the whole deadline.
+        tcp.set_connect_timeout(Some(settings.timeout));
+        let to_proxy = HttpsConnector::from((tcp.clone(), Arc::clone(&tls)));
+        let outward = Outward { tcp, to_proxy, proxy: Arc::new(proxy) };
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            // Below the 5 s after which common servers close: a token call that crosses their close cannot be sent again.
+            .pool_idle_timeout(Duration::from_secs(4))
+            .pool_max_idle_per_host(16)
+            .build(HttpsConnector::from((outward, tls)));
+        Ok(Self { inner: Arc::new(Inner { client, settings, control }) })
+    }
+}
+
+impl Inner {
+    async fn call(&self, mut request: Request<Bytes>) -> Result<Response<Bytes>, ProviderHttpError> {
+        let uri = request.uri();
+        let (scheme, host) = (uri.scheme_str().unwrap_or_default(), uri.host().unwrap_or_default());
+        if !may_be_called(scheme, host, self.settings.allow_insecure_http) {
+            return Err(ProviderHttpError::Insecure);
+        }
+        request.headers_mut().insert(header::USER_AGENT, USER_AGENT);
+        // The legacy client sends a request again only if no byte of it was written to a pooled connection that had
+        // closed, which is right for the token endpoint too.
+        let response = self
+            .client
+            .request(request.map(Full::new))
+            .await
+            .map_err(|error| ProviderHttpError::Unreachable(Box::new(error)))?;
+        if response.status().is_redirection() {
+            return Err(ProviderHttpError::Redirect);
+        }
+        let (head, body) = response.into_parts();
+        Ok(Response::from_parts(head, self.collect(body).await?))
+    }
+
+    async fn collect(&self, mut body: Incoming) -> Result<Bytes, ProviderHttpError> {
+        use http_body::Body as _;
+
+        let limit = self.settings.max_response;
+        if body.size_hint().lower() > limit as u64 {
+            return Err(ProviderHttpError::TooLarge);
+        }
+        let mut whole = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| ProviderHttpError::Unreachable(Box::new(error)))?;
+            let Ok(data) = frame.into_data() else { continue };
+            if whole.len() + data.len() > limit {
+                return Err(ProviderHttpError::TooLarge);
+            }
+            whole.extend_from_slice(&data);
+        }
+        Ok(whole.freeze())
+    }
+}
+
+/// Whether an address is good enough for secrets; `allow_insecure_http` lets http pass.
+pub(crate) fn may_be_called(scheme: &str, host: &str, allow_insecure_http: bool) -> bool {
+    is_protected(scheme, host) || (allow_insecure_http && scheme == "http")
+}
+
+/// Whether nobody on the way can read along: https, or http that does not leave this machine.
+pub(crate) fn is_protected(scheme: &str, host: &str) -> bool {
+    match scheme {
+        "https" => true,
+        "http" => is_loopback(host),
+        _ => false,
+    }
+}
+
+/// 127.0.0.0/8, `::1` and `localhost` (RFC 6761 §6.3).
+fn is_loopback(host: &str) -> bool {
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    match bare.parse::<IpAddr>() {
+        Ok(address) => address.to_canonical().is_loopback(),
+        Err(_) => bare.eq_ignore_ascii_case("localhost"),
+    }
+}
+
+fn tls_config(ca_file: Option<&Path>) -> Result<rustls::ClientConfig, SetupError> {
+    let mut roots = rustls::RootCertStore::empty();
+    let native = rustls_native_certs::load_native_certs();
+    roots.add_parsable_certificates(native.certs);
+    if let Some(path) = ca_file {
+        add_ca_file(&mut roots, path)
+            .map_err(|reason| SetupError::CaFile { path: path.to_owned(), reason: reason.to_string() })?;
+    }
+    if roots.is_empty() {
+        tracing::warn!("no TLS roots were found on this system; install ca-certificates or set OIDC_CA_FILE");
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        // Fails only for a provider without suites for TLS 1.2 and 1.3; this one's set is fixed when we are built.
+        .expect("aws-lc-rs has suites for the default protocol versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(config)
+}
+
+fn add_ca_file(roots: &mut rustls::RootCertStore, path: &Path) -> Result<(), Box<dyn Error>> {
+    let mut found = 0;
+    for certificate in CertificateDer::pem_file_iter(path)? {
+        roots.add(certificate?)?;
+        found += 1;
+    }
+    if found == 0 {
+        return Err("it holds no PEM certificate".into());
+    }
+    Ok(())
+}
+
+const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("vestibule/", env!("CARGO_PKG_VERSION")));
+
+type BoxError = Box<dyn Error + Send + Sync>;
+
+/// The way out of this machine: straight, or for https through the proxy that the environment names.
+#[derive(Debug, Clone)]
+struct Outward {
+    tcp: HttpConnector,
+    to_proxy: HttpsConnector<HttpConnector>,
+    proxy: Arc<Matcher>,
+}
+
+impl Outward {
+    fn proxy_for(&self, target: &Uri) -> Option<Intercept> {
+        if target.scheme_str() != Some("https") || is_loopback(target.host()?) {
+            return None;
+        }
+        self.proxy.intercept(target)
+    }
+}
+
+impl Service<Uri> for Outward {
+    type Response = MaybeHttpsStream<TokioIo<TcpStream>>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.tcp.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, target: Uri) -> Self::Future {
+        let Some(proxy) = self.proxy_for(&target) else {
+            let connecting = self.tcp.call(target);
+            return Box::pin(async move { Ok(MaybeHttpsStream::Http(connecting.await?)) });
+        };
+        let mut tunnel = Tunnel::new(proxy.uri().clone(), self.to_proxy.clone());
+        if let Some(auth) = proxy.basic_auth() {
+            tunnel = tunnel.with_auth(auth.clone());
+        }
+        let connecting = tunnel.call(target);
+        Box::pin(async move { Ok(connecting.await?) })
+    }
+}
+
+#[cfg(test)]
+mod tests;
