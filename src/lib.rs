@@ -12,10 +12,14 @@
 //! | 2 | [`message`] | HTTP as we trust it: one canonical reading of each request |
 //! | 2 | [`provider_http`] | the bounded HTTP client towards providers |
 //! | 3 | [`authn`] | every way to become an [`authn::Identity`]; the folder a security review reads |
+//! | 4 | [`route`] | host + path + method → endpoint, public or guarded route |
+//! | 5 | [`policy`] | guarded route × identity → permit or denial (pure) |
 
 pub mod authn;
 pub mod clock;
 pub mod message;
+pub mod policy;
 pub mod provider_http;
+pub mod route;
 pub mod secret;
 pub mod telemetry;

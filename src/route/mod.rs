@@ -1,0 +1,422 @@
+//! Host + path + method → what happens with a request. The most specific route wins (host, then path, then method); a rule
+//! that demands more also wins on the case-folded, slash- and `;`-tolerant reading, while `public` matches bytes exactly.
+
+mod demand;
+mod pattern;
+#[cfg(test)]
+mod tests;
+
+use std::cmp::Reverse;
+use std::time::Duration;
+
+use http::Method;
+
+use self::pattern::{Pattern, eq_folded, folded_segments};
+use crate::message::{Inbound, Origin, RequestPath};
+
+/// Who may pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Access {
+    /// Everyone, without a look at the session.
+    Public,
+    /// Everyone; identity headers when signed in.
+    Optional,
+    /// Signed in.
+    #[default]
+    Required,
+}
+
+/// What a signed-in person must have. Several keys must all hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Require {
+    /// Any of these roles; empty: no demand.
+    pub roles: Vec<String>,
+    /// All of these roles.
+    pub all_roles: Vec<String>,
+    /// Any of these groups.
+    pub groups: Vec<String>,
+    /// All of these groups.
+    pub all_groups: Vec<String>,
+}
+
+impl Require {
+    /// Whether nothing is demanded.
+    pub fn is_empty(&self) -> bool {
+        self.roles.is_empty() && self.all_roles.is_empty() && self.groups.is_empty() && self.all_groups.is_empty()
+    }
+}
+
+/// What a CORS preflight on this route meets: it carries no cookie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Preflight {
+    /// 403 without CORS headers.
+    #[default]
+    Refuse,
+    /// Forwarded anonymously.
+    Forward,
+}
+
+/// One entry of `[[routes]]`, checked. `Default` is the route that everything else falls to: required, no demands.
+#[derive(Debug, Clone, Default)]
+pub struct Route {
+    /// For logs: `name`, or the host and pattern as written.
+    pub name: String,
+    /// Lower case; `None`: any host.
+    pub host: Option<String>,
+    /// The pattern: `/x` exact, `/x/*` everything below and `/x`, `{id}` one segment. `None`: everything.
+    pub path: Option<String>,
+    /// Empty: any. GET covers HEAD.
+    pub methods: Vec<Method>,
+    /// Who may pass.
+    pub access: Access,
+    /// What they must have.
+    pub require: Require,
+    /// Index into the upstreams.
+    pub upstream: usize,
+    /// Names (lower case) of the headers that change the request after judgement and are let through here.
+    pub pass_headers: Vec<String>,
+    /// Pass on the client's own `Authorization` on a guarded route.
+    pub pass_authorization: bool,
+    /// Foreign origins allowed to make unsafe requests and WebSocket upgrades with a session.
+    pub allowed_origins: Vec<Origin>,
+    /// Upgrades let through beside `websocket` (lower case; `h2c` never).
+    pub upgrades: Vec<String>,
+    /// What a preflight meets.
+    pub preflight: Preflight,
+    /// An identity older than this must sign in anew.
+    pub max_identity_age: Option<Duration>,
+}
+
+/// Our own endpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Endpoint {
+    /// Starts a sign-in.
+    Login,
+    /// The provider's answer; the path of the redirect URI.
+    Callback,
+    /// Signs out.
+    Logout,
+    /// Where a sign-out ends.
+    SignedOut,
+    /// Claims for the front end.
+    Userinfo,
+}
+
+/// The routes as configured.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// Hosts that are served; empty: any.
+    pub hosts: Vec<String>,
+    /// The routes.
+    pub routes: Vec<Route>,
+    /// The prefix of our endpoints, such as `/auth`; what lies below it and is no endpoint is 404.
+    pub prefix: String,
+    /// The endpoints that are switched on, with their whole paths.
+    pub endpoints: Vec<(Endpoint, String)>,
+}
+
+/// What a request is for.
+#[derive(Debug, Clone, Copy)]
+pub enum Target<'r> {
+    /// One of ours.
+    Endpoint(Endpoint),
+    /// Under our prefix, but nothing there: 404, never forwarded.
+    NoEndpoint,
+    /// Forwarded without a look at the session.
+    Public(PublicRoute<'r>),
+    /// Forwarded after admission.
+    Guarded(GuardedRoute<'r>),
+}
+
+/// A route with `access = "public"`, as resolved.
+#[derive(Debug, Clone, Copy)]
+pub struct PublicRoute<'r>(&'r Route);
+
+impl<'r> PublicRoute<'r> {
+    /// The route.
+    pub fn route(self) -> &'r Route {
+        self.0
+    }
+}
+
+/// Any other route, as resolved.
+#[derive(Debug, Clone, Copy)]
+pub struct GuardedRoute<'r>(&'r Route);
+
+impl<'r> GuardedRoute<'r> {
+    /// For tests of what comes after routing.
+    #[cfg(test)]
+    pub(crate) fn for_test(route: &'r Route) -> Self {
+        Self(route)
+    }
+
+    /// The route.
+    pub fn route(self) -> &'r Route {
+        self.0
+    }
+}
+
+/// Why a request has no route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RouteError {
+    /// Readings of the path meet different routes: 400.
+    #[error("the path can be read in ways that meet different routes")]
+    AmbiguousPath,
+    /// Hosts are listed and this is none of them: 421.
+    #[error("this host is not served here")]
+    UnlistedHost,
+}
+
+/// A mistake among the routes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RouteProblem {
+    /// Not a pattern.
+    #[error("{0}")]
+    Pattern(String),
+    /// Two routes with the same host, pattern and a method in common.
+    #[error("the same host, path and method as routes[{other}]")]
+    Duplicate {
+        /// The earlier one.
+        other: usize,
+    },
+}
+
+/// The compiled routes.
+#[derive(Debug)]
+pub struct Routes {
+    /// The most specific first.
+    compiled: Vec<Compiled>,
+    /// What everything else falls to.
+    fallback: Route,
+    /// Hosts that are served, lower case; empty: any.
+    hosts: Vec<String>,
+    prefix: String,
+    endpoints: Vec<(Endpoint, String)>,
+}
+
+#[derive(Debug)]
+struct Compiled {
+    route: Route,
+    pattern: Pattern,
+    /// Host, path, methods: the greater, the more specific.
+    rank: (bool, Vec<u8>, bool),
+    /// Index in the settings.
+    index: usize,
+}
+
+impl Routes {
+    /// Compiles; problems come with the index of their route, all at once.
+    ///
+    /// # Errors
+    /// Every [`RouteProblem`].
+    pub fn new(settings: Settings) -> Result<Self, Vec<(usize, RouteProblem)>> {
+        let mut problems = Vec::new();
+        let mut compiled: Vec<Compiled> = Vec::with_capacity(settings.routes.len());
+        for (index, route) in settings.routes.into_iter().enumerate() {
+            match Compiled::new(route, index) {
+                Ok(next) => {
+                    if let Some(earlier) = compiled.iter().find(|earlier| earlier.is_same_as(&next)) {
+                        problems.push((index, RouteProblem::Duplicate { other: earlier.index }));
+                    }
+                    compiled.push(next);
+                }
+                Err(problem) => problems.push((index, RouteProblem::Pattern(problem))),
+            }
+        }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let mut hosts: Vec<String> = settings.hosts.iter().map(|host| normalised_host(host)).collect();
+        if !hosts.is_empty() {
+            hosts.extend(compiled.iter().filter_map(|one| one.route.host.clone()));
+        }
+        // Of two that differ in case only, the stricter one first: it counts where neither matches as written.
+        compiled.sort_by_cached_key(|one| {
+            Reverse((one.rank.clone(), one.route.level(), one.route.demands_more_than_sign_in()))
+        });
+        Ok(Self {
+            compiled,
+            fallback: Route { name: "default".to_owned(), ..Route::default() },
+            hosts,
+            prefix: settings.prefix.trim_end_matches('/').to_owned(),
+            endpoints: settings.endpoints,
+        })
+    }
+
+    /// Warnings for `vestibule check`: a route of one host opens a path that a host-less route guards.
+    pub fn warnings(&self) -> Vec<(usize, String)> {
+        let with_host = self.compiled.iter().filter(|one| one.route.host.is_some());
+        let mut warnings: Vec<(usize, String)> = with_host.flat_map(|one| self.opened_by(one)).collect();
+        warnings.sort();
+        warnings
+    }
+
+    fn opened_by<'r>(&'r self, one: &'r Compiled) -> impl Iterator<Item = (usize, String)> + 'r {
+        let without_host = self.compiled.iter().filter(|other| other.route.host.is_none());
+        // What guards everything is there to be opened; only what demands more than a sign-in is meant everywhere.
+        let is_meant = |other: &&Compiled| !other.pattern.is_everything() || other.route.demands_more_than_sign_in();
+        let is_opened = |other: &&Compiled| {
+            one.pattern.overlaps(&other.pattern)
+                && methods_meet(&one.route.methods, &other.route.methods)
+                && !one.route.demands_all_of(&other.route)
+        };
+        without_host.filter(is_meant).filter(is_opened).map(|other| {
+            let host = one.route.host.as_deref().unwrap_or_default();
+            let (path, guarded) = (one.written_path(), other.written_path());
+            (
+                one.index,
+                format!("on host {host}, `{path}` lets in whom `{guarded}` (routes[{}]) would refuse", other.index),
+            )
+        })
+    }
+
+    /// The one target of a request.
+    ///
+    /// # Errors
+    /// [`RouteError`].
+    pub fn resolve(&self, inbound: &Inbound) -> Result<Target<'_>, RouteError> {
+        self.resolve_parts(inbound.host(), inbound.method(), inbound.path())
+    }
+
+    /// As [`Routes::resolve`]; `host` is lower case, without port.
+    pub(crate) fn resolve_parts(
+        &self,
+        host: &str,
+        method: &Method,
+        path: &RequestPath,
+    ) -> Result<Target<'_>, RouteError> {
+        if !self.hosts.is_empty() && !self.hosts.iter().any(|listed| listed == host) {
+            return Err(RouteError::UnlistedHost);
+        }
+        if let Some((endpoint, _)) = self.endpoints.iter().find(|(_, own)| own == path.raw()) {
+            return Ok(Target::Endpoint(*endpoint));
+        }
+        let request = Asked { host, method, raw: path.raw() };
+        let mut met = path.readings().map(|reading| self.meet(&request, reading));
+        let first = met.next().unwrap_or(Met::Route(&self.fallback));
+        if met.any(|other| !other.is(&first)) {
+            return Err(RouteError::AmbiguousPath);
+        }
+        Ok(match first {
+            Met::Ours => Target::NoEndpoint,
+            Met::Route(route) if route.is_open() => Target::Public(PublicRoute(route)),
+            Met::Route(route) => Target::Guarded(GuardedRoute(route)),
+        })
+    }
+
+    /// What one reading of a request meets: the most specific route that matches as written, unless a more specific one
+    /// that matches leniently demands more.
+    fn meet(&self, request: &Asked<'_>, reading: &str) -> Met<'_> {
+        if self.is_ours(reading) {
+            return Met::Ours;
+        }
+        let exact = self.compiled.iter().position(|one| one.matches(request, reading));
+        let (rank, route) = match exact {
+            Some(at) => (Some(&self.compiled[at].rank), &self.compiled[at].route),
+            None => (None, &self.fallback),
+        };
+        let lenient = self.compiled[..exact.unwrap_or(self.compiled.len())]
+            .iter()
+            // Of two that differ in case only, the one that matches as written counts.
+            .take_while(|one| Some(&one.rank) > rank)
+            .find(|one| one.matches_leniently(request, reading) && one.route.wins_leniently_over(route));
+        Met::Route(lenient.map_or(route, |one| &one.route))
+    }
+
+    /// Whether a lenient reading lies under our prefix or at one of our endpoints. Never the upstream's, whatever it is.
+    fn is_ours(&self, reading: &str) -> bool {
+        let is_at = |own: &str, and_below: bool| {
+            let mut path = folded_segments(reading);
+            folded_segments(own).all(|segment| path.next().is_some_and(|text| eq_folded(segment, text)))
+                && (and_below || path.next().is_none())
+        };
+        (!self.prefix.is_empty() && is_at(&self.prefix, true))
+            || self.endpoints.iter().any(|(_, own)| is_at(own, false))
+    }
+}
+
+/// What the patterns are held against.
+#[derive(Debug, Clone, Copy)]
+struct Asked<'a> {
+    host: &'a str,
+    method: &'a Method,
+    raw: &'a str,
+}
+
+/// What a reading meets.
+#[derive(Debug, Clone, Copy)]
+enum Met<'r> {
+    /// Our prefix, and nothing to be found there.
+    Ours,
+    Route(&'r Route),
+}
+
+impl Met<'_> {
+    fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Ours, Self::Ours) => true,
+            (Self::Route(one), Self::Route(another)) => std::ptr::eq(*one, *another),
+            _ => false,
+        }
+    }
+}
+
+impl Compiled {
+    fn new(mut route: Route, index: usize) -> Result<Self, String> {
+        let pattern = route.path.as_deref().map_or(Ok(Pattern::everything()), Pattern::parse)?;
+        route.host = route.host.as_deref().map(normalised_host);
+        let rank = (route.host.is_some(), pattern.rank(), !route.methods.is_empty());
+        Ok(Self { route, pattern, rank, index })
+    }
+
+    /// As written; an open route matches byte for byte, so that no other spelling of its path is open.
+    fn matches(&self, request: &Asked<'_>, reading: &str) -> bool {
+        self.is_host(request.host)
+            && (self.route.methods.is_empty() || covers(&self.route.methods, request.method))
+            && self.pattern.matches_reading(reading)
+            && (!self.route.is_open() || self.pattern.matches_raw(request.raw))
+    }
+
+    /// As a lenient upstream reads it, methods in any case. Never an open route: that matches as written or not at all.
+    fn matches_leniently(&self, request: &Asked<'_>, reading: &str) -> bool {
+        let is_method = |listed: &Method| listed.as_str().eq_ignore_ascii_case(request.method.as_str());
+        let methods = &self.route.methods;
+        !self.route.is_open()
+            && self.is_host(request.host)
+            && (methods.is_empty() || covers(methods, request.method) || methods.iter().any(is_method))
+            && self.pattern.matches_folded(reading)
+    }
+
+    fn is_host(&self, host: &str) -> bool {
+        self.route.host.as_deref().is_none_or(|own| own == host)
+    }
+
+    /// Whether no request could tell which of the two it is for.
+    fn is_same_as(&self, other: &Self) -> bool {
+        self.route.host == other.route.host
+            && self.pattern == other.pattern
+            && self.route.methods.is_empty() == other.route.methods.is_empty()
+            && methods_meet(&self.route.methods, &other.route.methods)
+    }
+
+    fn written_path(&self) -> &str {
+        self.route.path.as_deref().unwrap_or("/*")
+    }
+}
+
+/// GET covers HEAD.
+fn covers(methods: &[Method], method: &Method) -> bool {
+    methods.contains(method) || (method == Method::HEAD && methods.contains(&Method::GET))
+}
+
+/// Whether some method fits both lists; an empty one is any.
+fn methods_meet(one: &[Method], another: &[Method]) -> bool {
+    one.is_empty()
+        || another.is_empty()
+        || one.iter().any(|method| covers(another, method))
+        || another.iter().any(|method| covers(one, method))
+}
+
+fn normalised_host(host: &str) -> String {
+    host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
+}
