@@ -14,7 +14,11 @@
 //! | 3 | [`authn`] | every way to become an [`authn::Identity`]; the folder a security review reads |
 //! | 4 | [`route`] | host + path + method → endpoint, public or guarded route |
 //! | 5 | [`policy`] | guarded route × identity → permit or denial (pure) |
+//! | 6 | [`admission`] | who asks, and may they |
+//! | 6 | [`upstream`] | forwarding: pool, hop-by-hop rules, identity headers, WebSocket |
+//! | 6 | [`server`] | accept loops, one runtime per core, drain |
 
+pub mod admission;
 pub mod authn;
 pub mod clock;
 pub mod message;
@@ -22,4 +26,6 @@ pub mod policy;
 pub mod provider_http;
 pub mod route;
 pub mod secret;
+pub mod server;
 pub mod telemetry;
+pub mod upstream;

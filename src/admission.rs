@@ -1,0 +1,93 @@
+//! Who asks, and may they: authenticate, then authorize. The answer is a value, so that a gateway's auth request can be
+//! answered from the very same one.
+
+use std::sync::Arc;
+
+use http::{Method, header};
+
+use crate::authn::Evidence;
+use crate::authn::session::{NoSession, Renewal, Sessions};
+use crate::clock::SharedClock;
+use crate::message::{Inbound, Initiator, Origin};
+use crate::policy::{self, Denial, Permit, SignInReason, Verdict};
+use crate::route::{GuardedRoute, Route};
+
+/// What becomes of a request on a guarded route.
+#[derive(Debug)]
+pub enum Decision<'r> {
+    /// Nobody is signed in (any more): ask.
+    Challenge(Challenge),
+    /// Not allowed.
+    Deny(Denial, Renewal),
+    /// Forward it.
+    Admit(Permit<'r>, Renewal),
+}
+
+/// A request to sign in, with its cause for the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Challenge {
+    /// The constant reason code.
+    pub reason: &'static str,
+}
+
+/// Decides; one for all workers.
+#[derive(Debug)]
+pub struct Admission {
+    sessions: Arc<Sessions>,
+    own_origin: Origin,
+    clock: SharedClock,
+}
+
+impl Admission {
+    /// Puts the parts together.
+    pub fn new(sessions: Arc<Sessions>, own_origin: Origin, clock: SharedClock) -> Self {
+        Self { sessions, own_origin, clock }
+    }
+
+    /// Decides about one request. A bad cookie is anonymous where the route is optional and a challenge where it is not.
+    pub fn decide<'r>(&self, inbound: &Inbound, route: GuardedRoute<'r>) -> Decision<'r> {
+        if is_preflight(inbound) {
+            return match policy::preflight(route) {
+                Ok(permit) => Decision::Admit(permit, Renewal::none()),
+                Err(denial) => Decision::Deny(denial, Renewal::none()),
+            };
+        }
+        let (identity, renewal, absence) = match self.sessions.authenticate(inbound) {
+            Ok((identity, renewal)) => (Some(identity), renewal, NoSession::Absent),
+            Err(absence) => (None, Renewal::none(), absence),
+        };
+        // SameSite=Lax does not stop sibling domains.
+        if identity.is_some() && is_cross_site(inbound, route.route(), &self.own_origin) {
+            return Decision::Deny(Denial::ForeignOrigin, Renewal::none());
+        }
+        match policy::authorize(route, identity, self.clock.now()) {
+            Verdict::Permit(permit) => Decision::Admit(permit, renewal),
+            Verdict::Deny(denial) => Decision::Deny(denial, renewal),
+            Verdict::SignIn(SignInReason::NoSession) => Decision::Challenge(Challenge { reason: absence.code() }),
+            Verdict::SignIn(SignInReason::IdentityTooOld) => {
+                Decision::Challenge(Challenge { reason: "identity_too_old" })
+            }
+        }
+    }
+
+    /// Whether what an identity rests on has ended since it was admitted.
+    pub fn has_ended(&self, evidence: &Evidence) -> bool {
+        match evidence {
+            Evidence::Session { id } => self.sessions.has_ended(*id),
+        }
+    }
+}
+
+/// A CORS preflight (Fetch standard): `OPTIONS` with `Origin` and `Access-Control-Request-Method`. It carries no cookie.
+fn is_preflight(inbound: &Inbound) -> bool {
+    inbound.method() == Method::OPTIONS
+        && inbound.headers().contains_key(header::ORIGIN)
+        && inbound.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
+}
+
+/// An unsafe method or an upgrade that a foreign page asks for.
+fn is_cross_site(inbound: &Inbound, route: &Route, own: &Origin) -> bool {
+    let safe = matches!(*inbound.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    (!safe || inbound.upgrade().is_some())
+        && Initiator::of(inbound.headers(), own, &route.allowed_origins) == Initiator::Foreign
+}

@@ -1,0 +1,149 @@
+//! The two clocks of a connection: one for idling, one for a head that has begun. hyper's own one timer starts when the last
+//! answer ends, and would count idling as a slow head.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How long a client may leave our bytes unread.
+const UNREAD: Duration = Duration::from_secs(300);
+
+/// What a connection is doing; written by its IO and its service, read by its clock, all on one task, so nothing is ordered.
+#[derive(Debug, Default)]
+pub(super) struct Activity(AtomicU32);
+
+/// A request is with the handler, or its answer is not all with hyper.
+const BUSY: u32 = 1;
+/// Bytes came since the last request.
+const HEARD: u32 = 2;
+/// The kernel would not take bytes.
+const UNWRITTEN: u32 = 4;
+/// The last request had a body.
+const BODY: u32 = 8;
+/// What is above counts every step forward, so that two looks tell a whole request, or a slow reader, from silence.
+const STEP: u32 = 16;
+
+impl Activity {
+    /// Bytes came.
+    pub(super) fn heard(&self) {
+        self.store(self.get() | HEARD);
+    }
+
+    /// The kernel took bytes, or would not.
+    pub(super) fn written(&self, taken: bool) {
+        match (taken, self.get()) {
+            (true, now) if now & UNWRITTEN != 0 => self.store((now & !UNWRITTEN).wrapping_add(STEP)),
+            (true, _) => {}
+            (false, now) => self.store(now | UNWRITTEN),
+        }
+    }
+
+    /// A request's head is complete.
+    pub(super) fn begin(&self, has_body: bool) {
+        let body = if has_body { BODY } else { 0 };
+        self.store((self.get() & !(HEARD | BODY) | BUSY | body).wrapping_add(STEP));
+    }
+
+    /// hyper has the whole answer.
+    pub(super) fn end(&self) {
+        self.store(self.get() & !(BUSY | HEARD));
+    }
+
+    /// Whether the last request had a body, which may not have been read.
+    pub(super) fn had_body(&self) -> bool {
+        self.get() & BODY != 0
+    }
+
+    fn get(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn store(&self, state: u32) {
+        self.0.store(state, Ordering::Relaxed);
+    }
+}
+
+/// Why a clock ran out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Expired {
+    /// No request came.
+    Idle,
+    /// A head did not end.
+    Head,
+    /// The client does not read.
+    Unread,
+}
+
+/// The limits of a connection and since when the present one runs.
+#[derive(Debug)]
+pub(super) struct Clock {
+    idle: Duration,
+    head: Duration,
+    seen: u32,
+    since: Instant,
+}
+
+impl Clock {
+    pub(super) fn new(idle: Duration, head: Duration) -> Self {
+        Self { idle, head, seen: 0, since: Instant::now() }
+    }
+
+    /// Takes note of what the connection does now; gives until when it may, `None`: as long as the handler takes.
+    pub(super) fn look(&mut self, activity: &Activity) -> Option<(Instant, Expired)> {
+        let now = activity.get() & !BODY;
+        if now != self.seen {
+            self.seen = now;
+            self.since = Instant::now();
+        }
+        let (limit, expired) = match (now & UNWRITTEN != 0, now & BUSY != 0, now & HEARD != 0) {
+            (true, _, _) => (UNREAD, Expired::Unread),
+            (false, true, _) => return None,
+            (false, false, true) => (self.head, Expired::Head),
+            (false, false, false) => (self.idle, Expired::Idle),
+        };
+        Some((self.since + limit, expired))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn idling_heads_and_answers_have_their_own_limits() {
+        let activity = Activity::default();
+        let mut clock = Clock::new(Duration::from_secs(75), Duration::from_secs(15));
+        let kind = |clock: &mut Clock| clock.look(&activity).map(|(_, expired)| expired);
+        assert_eq!(kind(&mut clock), Some(Expired::Idle));
+        activity.heard();
+        assert_eq!(kind(&mut clock), Some(Expired::Head));
+        let (first, _) = clock.look(&activity).unwrap();
+        activity.heard();
+        assert_eq!(clock.look(&activity).unwrap().0, first, "a head that drips has one deadline");
+        activity.begin(true);
+        assert_eq!(kind(&mut clock), None);
+        activity.heard();
+        activity.written(false);
+        assert_eq!(kind(&mut clock), Some(Expired::Unread));
+        activity.written(true);
+        activity.end();
+        assert_eq!(kind(&mut clock), Some(Expired::Idle));
+        assert!(activity.had_body());
+        let idle_since = clock.since;
+        std::thread::sleep(Duration::from_millis(2));
+        activity.heard();
+        activity.begin(false);
+        activity.end();
+        assert_eq!(kind(&mut clock), Some(Expired::Idle));
+        assert!(clock.since > idle_since, "a request between two looks ends the silence");
+        activity.written(false);
+        assert_eq!(kind(&mut clock), Some(Expired::Unread));
+        let unread_since = clock.since;
+        std::thread::sleep(Duration::from_millis(2));
+        activity.written(true);
+        activity.written(false);
+        assert_eq!(kind(&mut clock), Some(Expired::Unread));
+        assert!(clock.since > unread_since, "a slow reader is not one that does not read");
+    }
+}

@@ -1,0 +1,135 @@
+//! The answer's head as the client gets it.
+
+use std::time::Duration;
+
+use http::header::{CONNECTION, CONTENT_LENGTH, SET_COOKIE, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, response};
+
+use super::UpstreamError;
+use crate::message::headers;
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+
+/// Takes what belongs to the upstream's connection out of `head`, and cookies of our names (`cookie_base` and below).
+///
+/// # Errors
+/// [`UpstreamError::Invalid`] for a transfer coding that is not exactly `chunked`: without its header the client would take
+/// the coded bytes for the content.
+pub(super) fn clean(head: &mut response::Parts, method: &Method) -> Result<(), UpstreamError> {
+    if let Some(coding) = head.headers.get(TRANSFER_ENCODING) {
+        let chunked = coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+        if !chunked || head.headers.get_all(TRANSFER_ENCODING).iter().count() != 1 {
+            return Err(UpstreamError::Invalid);
+        }
+        // RFC 9112 §6.3: chunked overrides a length, and only one of them may go on.
+        head.headers.remove(CONTENT_LENGTH);
+    }
+    if method != Method::HEAD && head.status != StatusCode::NOT_MODIFIED {
+        // Written anew from the body that is really there.
+        head.headers.remove(CONTENT_LENGTH);
+    }
+    headers::strip_hop_by_hop(&mut head.headers);
+    // What the upstream speaks says nothing about what we speak to the client.
+    head.version = Version::HTTP_11;
+    Ok(())
+}
+
+/// After a checked 101: the upgrade is the client's connection's now.
+pub(super) fn announce_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, protocol);
+}
+
+/// `Keep-Alive: timeout=` in whole seconds (RFC 2068 §19.7.1.1, still sent by many servers).
+pub(super) fn announced_idle(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get(KEEP_ALIVE)?.to_str().ok()?;
+    let seconds = value.split(',').find_map(|parameter| {
+        let (name, seconds) = parameter.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("timeout").then(|| seconds.trim().parse::<u32>().ok())?
+    })?;
+    Some(Duration::from_secs(seconds.into()))
+}
+
+/// Drops every `Set-Cookie` named `base` or `base.…`; tells how many.
+pub(super) fn drop_own_cookies(headers: &mut HeaderMap, base: &str) -> usize {
+    let own = |value: &HeaderValue| is_own(cookie_name(value.as_bytes()), base);
+    let dropped = headers.get_all(SET_COOKIE).iter().filter(|value| own(value)).count();
+    if dropped > 0 {
+        let kept: Vec<_> = headers.get_all(SET_COOKIE).iter().filter(|value| !own(value)).cloned().collect();
+        headers.remove(SET_COOKIE);
+        for value in kept {
+            headers.append(SET_COOKIE, value);
+        }
+    }
+    dropped
+}
+
+/// The name as a browser would send it back: a cookie without a name comes back as its bare value (RFC 6265bis §5.6), which
+/// may itself look like `name=value`.
+fn cookie_name(set_cookie: &[u8]) -> &[u8] {
+    let pair = set_cookie.split(|byte| *byte == b';').next().unwrap_or_default();
+    let start = pair.iter().position(|byte| !matches!(byte, b' ' | b'\t' | b'=')).unwrap_or(pair.len());
+    let name = pair[start..].split(|byte| *byte == b'=').next().unwrap_or_default();
+    let end = name.iter().rposition(|byte| !matches!(byte, b' ' | b'\t')).map_or(0, |last| last + 1);
+    &name[..end]
+}
+
+fn is_own(name: &[u8], base: &str) -> bool {
+    !base.is_empty() && name.strip_prefix(base.as_bytes()).is_some_and(|rest| rest.is_empty() || rest[0] == b'.')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cookies_of_our_names_never_come_from_an_upstream() {
+        let mut headers = HeaderMap::new();
+        for value in [
+            "app=1; Path=/",
+            "__Host-vestibule=x",
+            " \t__Host-vestibule.1 =x",
+            "=__Host-vestibule=tossed",
+            "__Host-vestibule",
+            "__Host-vestibules=theirs",
+            "other=__Host-vestibule",
+        ] {
+            headers.append(SET_COOKIE, HeaderValue::from_static(value));
+        }
+        assert_eq!(drop_own_cookies(&mut headers, "__Host-vestibule"), 4);
+        let kept: Vec<_> = headers.get_all(SET_COOKIE).iter().collect();
+        assert_eq!(kept, ["app=1; Path=/", "__Host-vestibules=theirs", "other=__Host-vestibule"]);
+        assert_eq!(drop_own_cookies(&mut headers, "__Host-vestibule"), 0);
+    }
+
+    #[test]
+    fn an_answer_has_one_framing() {
+        let parts = |fields: &[(&str, &str)]| {
+            let mut response = http::Response::builder().version(Version::HTTP_10);
+            for (name, value) in fields {
+                response = response.header(*name, *value);
+            }
+            response.body(()).unwrap().into_parts().0
+        };
+        let mut both = parts(&[("transfer-encoding", "chunked"), ("content-length", "3"), ("etag", "x")]);
+        clean(&mut both, &Method::GET).unwrap();
+        assert_eq!((both.headers.len(), both.version), (1, Version::HTTP_11));
+        for coding in ["gzip, chunked", "gzip", "chunked, chunked"] {
+            assert!(clean(&mut parts(&[("transfer-encoding", coding)]), &Method::GET).is_err(), "{coding}");
+        }
+        let mut head = parts(&[("content-length", "3")]);
+        clean(&mut head, &Method::HEAD).unwrap();
+        assert_eq!(head.headers[CONTENT_LENGTH], "3");
+    }
+
+    #[test]
+    fn the_announced_idle_time_is_read() {
+        for (value, seconds) in
+            [("timeout=5", Some(5)), ("max=100, Timeout = 7", Some(7)), ("timeout=x", None), ("", None)]
+        {
+            let mut headers = HeaderMap::new();
+            headers.insert(KEEP_ALIVE, HeaderValue::from_static(value));
+            assert_eq!(announced_idle(&headers), seconds.map(Duration::from_secs), "{value}");
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! Bodies on their way through: streamed frame by frame with backpressure, each gap bounded, trailers filtered.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, header};
+use http_body::{Frame, SizeHint};
+use tokio::time::Instant;
+
+use super::deadline::Deadline;
+use super::pool::Lease;
+use crate::message::body::BodyError;
+use crate::message::{Body, Settings, headers};
+
+/// No byte came for the idle time.
+#[derive(Debug, thiserror::Error)]
+#[error("the body stood still for too long")]
+pub(super) struct Stalled;
+
+/// How far a request's body has got; written by the body, read by whoever waits for the answer.
+#[derive(Debug)]
+pub(super) struct Progress {
+    start: Instant,
+    moved: AtomicU64,
+    waits_for_client: AtomicBool,
+    over: AtomicBool,
+}
+
+impl Progress {
+    fn touch(&self) {
+        let elapsed = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.moved.store(elapsed, Ordering::Relaxed);
+    }
+
+    /// Until when the answer may take: `response` from the end of the body, `idle` from its last frame; `None` while the
+    /// client is waited for, which the body itself bounds.
+    pub(super) fn deadline(&self, response: Duration, idle: Duration) -> Option<Instant> {
+        let moved = self.start + Duration::from_millis(self.moved.load(Ordering::Relaxed));
+        if self.over.load(Ordering::Relaxed) {
+            return Some(moved + response);
+        }
+        (!self.waits_for_client.load(Ordering::Relaxed)).then(|| moved + idle)
+    }
+}
+
+/// A request's body towards the upstream.
+#[derive(Debug)]
+pub(super) struct RequestBody {
+    inner: Body,
+    watch: Option<Box<Watch>>,
+}
+
+#[derive(Debug)]
+struct Watch {
+    progress: Arc<Progress>,
+    deadline: Deadline,
+    idle: Duration,
+    trust: Arc<Settings>,
+}
+
+impl RequestBody {
+    pub(super) fn empty() -> Self {
+        Self { inner: Body::Empty, watch: None }
+    }
+
+    /// A body that ends with [`Stalled`] after `idle` without a frame, and whose trailers pass `trust`.
+    pub(super) fn watched(inner: Body, idle: Duration, trust: &Arc<Settings>) -> (Self, Arc<Progress>) {
+        let progress = Arc::new(Progress {
+            start: Instant::now(),
+            moved: AtomicU64::new(0),
+            waits_for_client: AtomicBool::new(false),
+            over: AtomicBool::new(false),
+        });
+        let watch =
+            Watch { progress: Arc::clone(&progress), deadline: Deadline::default(), idle, trust: Arc::clone(trust) };
+        (Self { inner, watch: Some(Box::new(watch)) }, progress)
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        // hyper drops a body when its last byte is handed over, or when nobody wants the rest.
+        self.progress.touch();
+        self.progress.over.store(true, Ordering::Relaxed);
+    }
+}
+
+impl http_body::Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let Some(watch) = &mut this.watch else { return Pin::new(&mut this.inner).poll_frame(cx) };
+        let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) else {
+            watch.progress.waits_for_client.store(true, Ordering::Relaxed);
+            if !watch.deadline.is_set() {
+                watch.deadline.set(Instant::now() + watch.idle);
+            }
+            ready!(watch.deadline.poll(cx));
+            return Poll::Ready(Some(Err(Stalled.into())));
+        };
+        watch.progress.waits_for_client.store(false, Ordering::Relaxed);
+        watch.progress.touch();
+        watch.deadline.clear();
+        Poll::Ready(frame.map(|frame| {
+            frame.map(|frame| filter_trailers(frame, |trailers| watch.trust.identity_names.strip_trailers(trailers)))
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// An answer's body towards the client. It holds the connection: read to the end, the connection goes back to the pool;
+/// dropped before that, it is closed, so that the upstream learns of it.
+#[derive(Debug)]
+pub(super) struct ResponseBody {
+    inner: Body,
+    lease: Option<Lease>,
+    idle: Duration,
+}
+
+impl ResponseBody {
+    pub(super) fn new(inner: Body, mut lease: Lease, idle: Duration) -> Self {
+        lease.deadline().clear();
+        Self { inner, lease: Some(lease), idle }
+    }
+}
+
+impl http_body::Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let Some(lease) = &mut this.lease else { return Poll::Ready(None) };
+        let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) else {
+            if !lease.deadline().is_set() {
+                lease.deadline().set(Instant::now() + this.idle);
+            }
+            ready!(lease.deadline().poll(cx));
+            this.lease = None;
+            return Poll::Ready(Some(Err(Stalled.into())));
+        };
+        lease.deadline().clear();
+        match frame {
+            Some(Ok(frame)) => {
+                // hyper does not ask again after the last byte of a known length.
+                if frame.is_trailers() || this.inner.is_end_stream() {
+                    this.lease.take().into_iter().for_each(Lease::give_back);
+                }
+                Poll::Ready(Some(Ok(filter_trailers(frame, strip_response_trailers))))
+            }
+            Some(Err(error)) => {
+                this.lease = None;
+                Poll::Ready(Some(Err(error)))
+            }
+            None => {
+                this.lease.take().into_iter().for_each(Lease::give_back);
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+fn filter_trailers(frame: Frame<Bytes>, filter: impl FnOnce(&mut HeaderMap)) -> Frame<Bytes> {
+    match frame.into_trailers() {
+        Ok(mut trailers) => {
+            filter(&mut trailers);
+            Frame::trailers(trailers)
+        }
+        Err(frame) => frame,
+    }
+}
+
+/// RFC 9110 §6.5.1: no framing, no routing, no authentication; and no cookie, which could be one of ours.
+fn strip_response_trailers(trailers: &mut HeaderMap) {
+    headers::strip_hop_by_hop(trailers);
+    for name in [
+        header::CONTENT_LENGTH,
+        header::CONTENT_ENCODING,
+        header::CONTENT_TYPE,
+        header::CONTENT_RANGE,
+        header::TRAILER,
+        header::HOST,
+        header::SET_COOKIE,
+        header::LOCATION,
+        header::CACHE_CONTROL,
+        header::WWW_AUTHENTICATE,
+    ] {
+        trailers.remove(name);
+    }
+}

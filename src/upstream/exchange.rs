@@ -1,0 +1,132 @@
+//! One request and its answer's head over one connection, and the rule for sending again.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use http::{Method, Request, Response};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use super::body::{Progress, RequestBody};
+use super::pool::{Lease, Pool};
+use super::{UpstreamError, UpstreamSettings};
+
+/// One connection from the pool and two fresh ones: an upstream that breaks them all is down.
+const TRIES: usize = 3;
+
+/// Why there is no answer's head.
+enum Failure {
+    /// hyper had not begun to write.
+    Unsent(Box<Request<RequestBody>>, hyper::Error),
+    /// It broke, and bytes of the request may have arrived.
+    Broken(hyper::Error),
+    TimedOut,
+}
+
+/// Sends `request`, on a connection from the pool if there is a good one. It is sent again only where it was never written,
+/// or where it changes nothing to receive it twice (an idempotent method without a body, RFC 9110 §9.2.2) and a connection
+/// that had been idle broke before any byte of an answer (RFC 9112 §9.3.1).
+pub(super) async fn exchange(
+    pool: &Arc<Pool>,
+    settings: &UpstreamSettings,
+    mut request: Request<RequestBody>,
+    progress: Option<&Progress>,
+) -> Result<(Response<Incoming>, Lease), UpstreamError> {
+    let replayable = progress.is_none() && is_idempotent(request.method());
+    let mut fresh = !replayable && pool.is_unreliable();
+    let mut tries = 1;
+    loop {
+        let pooled = if fresh { None } else { pool.check_out() };
+        let mut lease = match pooled {
+            Some(lease) => lease,
+            None => pool.connect().await?,
+        };
+        fresh = true;
+        let copy = (replayable && lease.is_reused()).then(|| copy(&request));
+        match send(&mut lease, request, settings, progress).await {
+            Ok(response) => return Ok((response, lease)),
+            Err(Failure::TimedOut) => return Err(UpstreamError::ResponseTimeout),
+            Err(Failure::Unsent(unsent, _)) if tries < TRIES => request = *unsent,
+            Err(Failure::Unsent(_, error)) => return Err(classify(error)),
+            Err(Failure::Broken(error)) => {
+                let silent = lease.is_reused() && !lease.heard() && !error.is_user();
+                if silent {
+                    pool.note_sudden_end();
+                }
+                match copy {
+                    Some(copy) if silent => request = copy,
+                    _ => return Err(classify(error)),
+                }
+            }
+        }
+        tries += 1;
+    }
+}
+
+async fn send(
+    lease: &mut Lease,
+    request: Request<RequestBody>,
+    settings: &UpstreamSettings,
+    progress: Option<&Progress>,
+) -> Result<Response<Incoming>, Failure> {
+    let (response, idle) = (settings.response_timeout, settings.idle_timeout);
+    let first = if progress.is_some() { response.min(idle) } else { response };
+    lease.deadline().set(Instant::now() + first);
+    let mut answer = pin!(lease.sender().try_send_request(request));
+    let outcome = poll_fn(|cx| {
+        loop {
+            if let Poll::Ready(outcome) = answer.as_mut().poll(cx) {
+                return Poll::Ready(Some(outcome));
+            }
+            if lease.deadline().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            match later(progress, response, idle) {
+                Some(at) => lease.deadline().set(at),
+                None => return Poll::Ready(None),
+            }
+        }
+    })
+    .await;
+    match outcome {
+        Some(Ok(response)) => Ok(response),
+        Some(Err(mut failed)) => Err(match failed.take_message() {
+            Some(unsent) => Failure::Unsent(Box::new(unsent), failed.into_error()),
+            None => Failure::Broken(failed.into_error()),
+        }),
+        None => Err(Failure::TimedOut),
+    }
+}
+
+/// The deadline after one that passed: later only while a body moves, or while the client is waited for.
+fn later(progress: Option<&Progress>, response: Duration, idle: Duration) -> Option<Instant> {
+    let now = Instant::now();
+    let next = progress?.deadline(response, idle).unwrap_or(now + response.min(idle));
+    (next > now).then_some(next)
+}
+
+fn is_idempotent(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE)
+}
+
+/// The same request, without a body. Whoever copies has made sure that there is none.
+fn copy(request: &Request<RequestBody>) -> Request<RequestBody> {
+    let mut copy = Request::new(RequestBody::empty());
+    copy.method_mut().clone_from(request.method());
+    copy.uri_mut().clone_from(request.uri());
+    copy.headers_mut().clone_from(request.headers());
+    copy
+}
+
+fn classify(error: hyper::Error) -> UpstreamError {
+    if error.is_user() {
+        UpstreamError::RequestBody
+    } else if error.is_parse() {
+        UpstreamError::Invalid
+    } else {
+        UpstreamError::Closed(error)
+    }
+}

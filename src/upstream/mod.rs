@@ -1,0 +1,248 @@
+//! Forwarding: one pool of HTTP/1.1 connections per worker and upstream, bodies streamed both ways, hop-by-hop rules.
+
+mod answer;
+mod body;
+mod deadline;
+mod exchange;
+mod frames;
+pub mod outbound;
+mod pool;
+mod socket;
+mod tunnel;
+mod upgrade;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use hyper::body::Body as _;
+use hyper::body::Incoming;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use outbound::Outbound;
+
+use crate::message::{self, Body};
+use body::{RequestBody, ResponseBody};
+use pool::{Lease, Pool};
+use upgrade::Upgrade;
+
+/// One upstream, checked.
+#[derive(Debug, Clone)]
+pub struct UpstreamSettings {
+    /// For logs.
+    pub name: String,
+    /// `http` only in this release; host and port, no path.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// What the upstream sees as `Host`; `None`: the client's.
+    pub host_header: Option<String>,
+    /// Put the provider's access token into `Authorization: Bearer`.
+    pub access_token: bool,
+    /// To connect. Default 5 s: 504.
+    pub connect_timeout: Duration,
+    /// From the end of the request to the answer's head. Default 60 s: 504.
+    pub response_timeout: Duration,
+    /// The most time without a byte on a body, either way. Default 5 min.
+    pub idle_timeout: Duration,
+    /// How long an unused connection is kept. Default 55 s.
+    pub pool_idle: Duration,
+    /// The most unused connections kept, per worker. Default 128.
+    pub pool_size: usize,
+}
+
+impl Default for UpstreamSettings {
+    fn default() -> Self {
+        Self {
+            name: "default".to_owned(),
+            host: "127.0.0.1".to_owned(),
+            port: 3000,
+            host_header: None,
+            access_token: false,
+            connect_timeout: Duration::from_secs(5),
+            response_timeout: Duration::from_secs(60),
+            idle_timeout: Duration::from_secs(300),
+            pool_idle: Duration::from_secs(55),
+            pool_size: 128,
+        }
+    }
+}
+
+/// Why an upstream gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum UpstreamError {
+    /// No connection: 502.
+    #[error("the upstream could not be connected to")]
+    Connect(#[source] std::io::Error),
+    /// No connection in time: 504.
+    #[error("the upstream did not accept the connection in time")]
+    ConnectTimeout,
+    /// The connection broke before the answer's head: 502.
+    #[error("the upstream closed the connection before it answered")]
+    Closed(#[source] hyper::Error),
+    /// No answer in time: 504.
+    #[error("the upstream did not answer in time")]
+    ResponseTimeout,
+    /// An answer that is not HTTP, or a 101 that does not fit the request: 502.
+    #[error("the upstream's answer is not understood")]
+    Invalid,
+    /// The client's body failed: 400.
+    #[error("the request body broke off")]
+    RequestBody,
+}
+
+impl UpstreamError {
+    /// The constant reason code for the log.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Connect(_) => "upstream_connect",
+            Self::ConnectTimeout => "upstream_connect_timeout",
+            Self::Closed(_) => "upstream_closed",
+            Self::ResponseTimeout => "upstream_timeout",
+            Self::Invalid => "upstream_invalid",
+            Self::RequestBody => "request_body",
+        }
+    }
+
+    /// 502, 504 or 400.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Connect(_) | Self::Closed(_) | Self::Invalid => StatusCode::BAD_GATEWAY,
+            Self::ConnectTimeout | Self::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::RequestBody => StatusCode::BAD_REQUEST,
+        }
+    }
+}
+
+/// All upstreams as one worker sees them. Made once per worker, on its runtime.
+#[derive(Debug)]
+pub struct Upstreams {
+    upstreams: Vec<Upstream>,
+    trust: Arc<message::Settings>,
+    tunnels: TaskTracker,
+    closing: CancellationToken,
+}
+
+#[derive(Debug)]
+struct Upstream {
+    settings: UpstreamSettings,
+    host: Option<HeaderValue>,
+    pool: Arc<Pool>,
+}
+
+impl Upstreams {
+    /// For one worker. `trust` knows which names only we may set, in trailers and cookies. Tunnels (WebSockets) run in
+    /// `tunnels`; when `closing` is cancelled each one gets its goodbye (close 1001, "going away") and ends.
+    pub fn new(
+        settings: &[UpstreamSettings],
+        trust: Arc<message::Settings>,
+        tunnels: TaskTracker,
+        closing: CancellationToken,
+    ) -> Self {
+        let upstreams = settings
+            .iter()
+            .map(|settings| Upstream {
+                // Configuration has checked that it is a host; one that isn't would leave the client's.
+                host: settings.host_header.as_deref().and_then(|host| HeaderValue::from_str(host).ok()),
+                pool: Pool::new(settings),
+                settings: settings.clone(),
+            })
+            .collect();
+        // A token of this worker's own, so that its tunnels take no lock that another worker takes.
+        Self { upstreams, trust, tunnels, closing: closing.child_token() }
+    }
+
+    /// Sends one request and gives the answer's head with a streamed body. `Set-Cookie` of our names is dropped and logged.
+    ///
+    /// # Errors
+    /// [`UpstreamError`].
+    pub async fn forward(&self, outbound: Outbound<'_>) -> Result<Response<Body>, UpstreamError> {
+        let upstream = self.upstream(outbound.route.upstream)?;
+        let (request, upgrade) = outbound.into_request(&upstream.settings, upstream.host.as_ref());
+        self.send(upstream, request, upgrade).await
+    }
+
+    fn upstream(&self, index: usize) -> Result<&Upstream, UpstreamError> {
+        // Configuration resolves names to indices, so a miss is a mistake of ours; it still must not end the worker.
+        self.upstreams.get(index).ok_or_else(|| UpstreamError::Connect(std::io::ErrorKind::NotFound.into()))
+    }
+
+    /// Forwards a request whose head is already as the upstream shall see it, but for framing.
+    async fn send(
+        &self,
+        upstream: &Upstream,
+        request: Request<Body>,
+        upgrade: Option<Upgrade>,
+    ) -> Result<Response<Body>, UpstreamError> {
+        let (mut head, body) = request.into_parts();
+        head.version = Version::HTTP_11;
+        head.headers.remove(header::CONTENT_LENGTH);
+        head.headers.remove(header::TRANSFER_ENCODING);
+        let method = head.method.clone();
+        let (body, progress) = if body.is_end_stream() {
+            // RFC 9110 §8.6: a method that is meant to have content says that it has none.
+            if matches!(method, Method::POST | Method::PUT | Method::PATCH) {
+                head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+            }
+            (RequestBody::empty(), None)
+        } else {
+            if body.size_hint().exact().is_none() {
+                // hyper would otherwise send a GET without its body.
+                head.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+            }
+            let (body, progress) = RequestBody::watched(body, upstream.settings.idle_timeout, &self.trust);
+            (body, Some(progress))
+        };
+        let request = Request::from_parts(head, body);
+        let answered = exchange::exchange(&upstream.pool, &upstream.settings, request, progress.as_deref()).await?;
+        self.answer(upstream, &method, answered, upgrade)
+    }
+
+    fn answer(
+        &self,
+        upstream: &Upstream,
+        method: &Method,
+        (mut response, mut lease): (Response<Incoming>, Lease),
+        upgrade: Option<Upgrade>,
+    ) -> Result<Response<Body>, UpstreamError> {
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let upgrade = upgrade.ok_or(UpstreamError::Invalid)?;
+            upgrade.check(response.headers())?;
+            let ours = hyper::upgrade::on(&mut response);
+            let (mut head, _) = response.into_parts();
+            answer::clean(&mut head, method)?;
+            self.drop_own_cookies(upstream, &mut head.headers);
+            answer::announce_upgrade(&mut head.headers, upgrade.protocol());
+            self.tunnels.spawn(tunnel::run(upgrade.into_client(), ours, self.closing.clone()));
+            return Ok(Response::from_parts(head, Body::Empty));
+        }
+        if let Some(announced) = answer::announced_idle(response.headers()) {
+            lease.limit_idle(announced);
+        }
+        let (mut head, body) = response.into_parts();
+        answer::clean(&mut head, method)?;
+        self.drop_own_cookies(upstream, &mut head.headers);
+        let body = if body.is_end_stream() {
+            lease.give_back();
+            Body::Empty
+        } else {
+            Body::stream(ResponseBody::new(Body::Incoming(body), lease, upstream.settings.idle_timeout))
+        };
+        Ok(Response::from_parts(head, body))
+    }
+
+    fn drop_own_cookies(&self, upstream: &Upstream, headers: &mut http::HeaderMap) {
+        let dropped = answer::drop_own_cookies(headers, &self.trust.cookie_base);
+        if dropped > 0 {
+            tracing::warn!(
+                upstream = %upstream.settings.name,
+                dropped,
+                "the upstream tried to set a cookie of ours"
+            );
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! The request as the upstream gets it: the only place where identity headers are written.
+
+use http::header::{AUTHORIZATION, CONNECTION, EXPECT, HOST, UPGRADE};
+use http::uri::Uri;
+use http::{HeaderMap, HeaderName, HeaderValue, Request};
+
+use super::UpstreamSettings;
+use super::upgrade::{self, Upgrade};
+use crate::authn::Identity;
+use crate::message::{Body, Inbound, forwarded, headers};
+use crate::policy::Permit;
+use crate::route::{PublicRoute, Route};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// A request with its route and, behind admission, its identity. Both constructors consume what they are made from.
+#[derive(Debug)]
+pub struct Outbound<'r> {
+    pub(super) inbound: Inbound,
+    pub(super) route: &'r Route,
+    pub(super) permit: Option<Permit<'r>>,
+}
+
+impl<'r> Outbound<'r> {
+    /// For a public route: no identity header, whatever the client sent.
+    pub fn anonymous(inbound: Inbound, route: PublicRoute<'r>) -> Self {
+        Self { inbound, route: route.route(), permit: None }
+    }
+
+    /// For a guarded route, after policy.
+    pub fn on_behalf_of(inbound: Inbound, permit: Permit<'r>) -> Self {
+        Self { inbound, route: permit.route(), permit: Some(permit) }
+    }
+
+    /// The request to send, and the upgrade that it asks for. `host` is what the upstream sees as `Host` instead of the
+    /// client's.
+    pub(super) fn into_request(
+        self,
+        settings: &UpstreamSettings,
+        host: Option<&HeaderValue>,
+    ) -> (Request<Body>, Option<Upgrade>) {
+        let Self { inbound, route, permit } = self;
+        let protocol = inbound
+            .upgrade()
+            .filter(|protocol| upgrade::is_allowed(protocol, route))
+            .and_then(|protocol| HeaderValue::try_from(protocol).ok());
+        let client = inbound.client().clone();
+        let authority = inbound.authority().to_owned();
+        let id = HeaderValue::from_str(inbound.id().as_str()).ok();
+        let mut request = inbound.into_request();
+        let upgrade = protocol.clone().map(|protocol| {
+            let client = hyper::upgrade::on(&mut request);
+            Upgrade::new(protocol, request.headers(), client)
+        });
+        // Whatever hyper attached for its own use belongs to the client's connection.
+        request.extensions_mut().clear();
+        into_origin_form(request.uri_mut());
+
+        let headers = request.headers_mut();
+        drop_foreign(headers, route);
+        put_host(headers, host, &authority);
+        put(headers, &REQUEST_ID, id);
+        forwarded::write(headers, &client, &authority);
+        if let Some(permit) = &permit {
+            let ours = settings.access_token.then(|| permit.identity().and_then(bearer));
+            put_authorization(headers, route.pass_authorization, ours);
+        }
+        // Last of all, so that nothing written above can stand in an identity header.
+        if let Some(identity) = permit.as_ref().and_then(Permit::identity) {
+            put_identity(headers, identity.headers());
+        }
+        if let Some(protocol) = protocol {
+            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            headers.insert(UPGRADE, protocol);
+        }
+        (request.map(Body::Incoming), upgrade)
+    }
+}
+
+/// `http://host/path?query` becomes `/path?query`, byte for byte (RFC 9112 §3.2.1).
+fn into_origin_form(uri: &mut Uri) {
+    if uri.scheme().is_some() || uri.authority().is_some() {
+        let target = std::mem::take(uri).into_parts().path_and_query;
+        *uri = target.map(Uri::from).unwrap_or_default();
+    }
+}
+
+/// Takes out what is for us alone, before anything is written: no `Connection` of the client can take away what follows.
+fn drop_foreign(headers: &mut HeaderMap, route: &Route) {
+    headers::strip_hop_by_hop(headers);
+    headers::strip_override(headers, &route.pass_headers);
+    // RFC 9110 §10.1.1: our own server has answered it, or will when the body is asked for.
+    headers.remove(EXPECT);
+}
+
+fn put_host(headers: &mut HeaderMap, host: Option<&HeaderValue>, authority: &str) {
+    if let Some(host) = host {
+        headers.insert(HOST, host.clone());
+        return;
+    }
+    let mut present = headers.get_all(HOST).iter();
+    if present.next().is_some_and(|value| value.as_bytes() == authority.as_bytes()) && present.next().is_none() {
+        return;
+    }
+    put(headers, &HOST, HeaderValue::from_str(authority).ok());
+}
+
+/// On guarded routes: `ours` is the access token, where the upstream counts on it; the client's own never stands in for it.
+fn put_authorization(headers: &mut HeaderMap, pass: bool, ours: Option<Option<HeaderValue>>) {
+    match ours {
+        Some(token) => put(headers, &AUTHORIZATION, token),
+        None if pass => {}
+        None => put(headers, &AUTHORIZATION, None),
+    }
+}
+
+fn bearer(identity: &Identity) -> Option<HeaderValue> {
+    let mut value = HeaderValue::try_from(format!("Bearer {}", identity.access_token()?.expose_secret())).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// Each configured identity header exactly as we know it: once with our value, or not at all.
+fn put_identity(headers: &mut HeaderMap, identity: &[(HeaderName, Option<HeaderValue>)]) {
+    for (name, value) in identity {
+        put(headers, name, value.clone());
+    }
+}
+
+/// Insert or remove, never just insert.
+fn put(headers: &mut HeaderMap, name: &HeaderName, value: Option<HeaderValue>) {
+    match value {
+        Some(value) => headers.insert(name, value),
+        None => headers.remove(name),
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_target_is_forwarded_byte_for_byte_in_origin_form() {
+        for (given, forwarded) in [
+            ("/a%2Fb//c;x?q=%41&r", "/a%2Fb//c;x?q=%41&r"),
+            ("http://app.example/a%2Fb?q", "/a%2Fb?q"),
+            ("http://app.example", "/"),
+            ("/?", "/?"),
+        ] {
+            let mut uri: Uri = given.parse().unwrap();
+            into_origin_form(&mut uri);
+            assert_eq!(uri.to_string(), forwarded, "{given}");
+        }
+    }
+
+    #[test]
+    fn the_host_is_the_clients_unless_configured() {
+        let mut headers = HeaderMap::new();
+        headers.append(HOST, HeaderValue::from_static("other"));
+        headers.append(HOST, HeaderValue::from_static("app:8080"));
+        put_host(&mut headers, None, "app:8080");
+        assert_eq!(headers.get_all(HOST).iter().collect::<Vec<_>>(), ["app:8080"]);
+        put_host(&mut headers, Some(&HeaderValue::from_static("internal")), "app:8080");
+        assert_eq!(headers.get_all(HOST).iter().collect::<Vec<_>>(), ["internal"]);
+    }
+
+    proptest! {
+        #[test]
+        fn an_identity_header_is_there_once_with_our_value_or_not_at_all(
+            sent in prop::collection::vec(("x-(user|roles|other)", "[a-z]{0,6}"), 0..8),
+            user in prop::option::of("[a-z]{0,6}"),
+        ) {
+            let mut headers = HeaderMap::new();
+            for (name, value) in &sent {
+                headers.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
+            }
+            let ours = [
+                (HeaderName::from_static("x-user"), user.as_ref().map(|user| user.parse().unwrap())),
+                (HeaderName::from_static("x-roles"), Some(HeaderValue::from_static("admin"))),
+            ];
+            put_identity(&mut headers, &ours);
+            for (name, value) in &ours {
+                let seen: Vec<_> = headers.get_all(name).iter().collect();
+                prop_assert_eq!(seen, value.iter().collect::<Vec<_>>());
+            }
+        }
+    }
+
+    #[test]
+    fn the_clients_authorization_ends_here_unless_the_route_passes_it_and_never_beside_ours() {
+        let after = |pass: bool, ours: Option<Option<&'static str>>| {
+            let mut headers = HeaderMap::new();
+            headers.append(AUTHORIZATION, HeaderValue::from_static("Basic Zm9v"));
+            headers.append(AUTHORIZATION, HeaderValue::from_static("Bearer theirs"));
+            put_authorization(&mut headers, pass, ours.map(|token| token.map(HeaderValue::from_static)));
+            headers.get_all(AUTHORIZATION).iter().map(|value| value.to_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(after(false, None), [""; 0]);
+        assert_eq!(after(true, None), ["Basic Zm9v", "Bearer theirs"]);
+        assert_eq!(after(true, Some(Some("Bearer ours"))), ["Bearer ours"]);
+        assert_eq!(after(true, Some(None)), [""; 0], "an expired token leaves nothing");
+    }
+}
