@@ -17,13 +17,19 @@
 //! | 6 | [`admission`] | who asks, and may they |
 //! | 6 | [`upstream`] | forwarding: pool, hop-by-hop rules, identity headers, WebSocket |
 //! | 6 | [`server`] | accept loops, one runtime per core, drain |
+//! | 7 | [`reply`] | rejections, challenges and denials as HTTP; pages |
+//! | 8 | [`endpoints`] | our own pages: login, callback, logout, userinfo, health |
+//! | 9 | [`gateway`] | the request path; read this first |
 
 pub mod admission;
 pub mod authn;
 pub mod clock;
+pub mod endpoints;
+pub mod gateway;
 pub mod message;
 pub mod policy;
 pub mod provider_http;
+pub mod reply;
 pub mod route;
 pub mod secret;
 pub mod server;

@@ -1,0 +1,77 @@
+//! Where sign-ins start: the login endpoint (`?rd=` the place to return to), and challenges on guarded routes.
+
+use http::{Method, Response, StatusCode};
+
+use super::Endpoints;
+use super::query::{self, Repeated};
+use crate::admission::Challenge;
+use crate::authn::oidc::login::{MAX_ATTEMPTS, StrayCause};
+use crate::authn::session::set_cookies;
+use crate::message::{Body, Inbound, OwnCookies, ReturnTo};
+use crate::reply::pages::Page;
+use crate::reply::{ClientFault, Exchange, Notice, ProviderFault, Rejection, Replies, redirect};
+
+impl Endpoints {
+    pub(super) fn login(&self, inbound: &Inbound) -> Result<Response<Body>, Rejection> {
+        let asked = query::single(inbound.query(), "rd").map_err(|Repeated| ClientFault::Parameters("rd_repeated"))?;
+        let return_to = match asked {
+            Some(rd) => ReturnTo::parse(&rd, &self.rules).map_err(ClientFault::ReturnTo)?,
+            None => ReturnTo::root(),
+        };
+        self.start(inbound.cookies(), return_to.as_str(), 0)
+    }
+
+    /// Asks whoever is not signed in to sign in: a person by a redirect to the provider, everyone else by 401 with the
+    /// sign-in address, no cookie and no redirect.
+    ///
+    /// # Errors
+    /// [`ProviderFault::Unavailable`] while a sign-in can't start.
+    pub fn challenge(
+        &self,
+        challenge: Challenge,
+        inbound: &Inbound,
+        replies: &Replies,
+        exchange: &mut Exchange<'_>,
+    ) -> Result<Response<Body>, Rejection> {
+        exchange.refused(challenge.reason);
+        if !inbound.is_navigation() {
+            return Ok(replies.notify(&self.unauthorized(challenge.reason, inbound), exchange));
+        }
+        let return_to = self.asked_for(inbound);
+        if inbound.host() != self.host() {
+            // On an alias host the cookies of a sign-in would never be seen: go to the redirect URI's host first.
+            return Ok(redirect(StatusCode::FOUND, &format!("{}{}", self.rules.own, return_to.as_str())));
+        }
+        let finished = self.logins.finished_in_a_row(inbound.cookies());
+        if finished >= MAX_ATTEMPTS {
+            return Err(ClientFault::Chain(StrayCause::SessionLost).into());
+        }
+        self.start(inbound.cookies(), return_to.as_str(), finished)
+    }
+
+    /// Sends the browser to the provider.
+    pub(super) fn start(
+        &self,
+        cookies: &OwnCookies,
+        return_to: &str,
+        attempts: u8,
+    ) -> Result<Response<Body>, Rejection> {
+        let started = self.logins.start(&self.provider, cookies, return_to, attempts);
+        let started = started.ok_or_else(|| ProviderFault::Unavailable(self.provider.last_error()))?;
+        let mut response = redirect(StatusCode::FOUND, &started.location);
+        set_cookies(response.headers_mut(), [started.cookie]);
+        Ok(response)
+    }
+
+    pub(super) fn unauthorized(&self, reason: &'static str, inbound: &Inbound) -> Notice<'static> {
+        let message = if *inbound.method() == Method::GET {
+            "You are not signed in."
+        } else {
+            "You are not signed in (any more), so what you sent was not passed on."
+        };
+        let sign_in_url = self.sign_in_url();
+        let notice = Notice::new(StatusCode::UNAUTHORIZED, reason, Page::Error, "Please sign in", message);
+        let action = sign_in_url.clone().map(|url| (url, "Sign in"));
+        Notice { sign_in_url, action, ..notice }
+    }
+}

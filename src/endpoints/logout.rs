@@ -1,0 +1,91 @@
+//! Signing out, here and at the provider (OpenID Connect RP-Initiated Logout 1.0), protected against cross-site requests.
+
+use http::{Method, Response, StatusCode};
+use tracing::info;
+
+use super::Endpoints;
+use super::query::{self, Repeated};
+use crate::authn::session::set_cookies;
+use crate::message::{Body, Inbound, Initiator, Origin, ReturnTo};
+use crate::reply::pages::Page;
+use crate::reply::{ClientFault, Exchange, Notice, Rejection, Replies, redirect};
+
+impl Endpoints {
+    pub(super) fn logout(
+        &self,
+        inbound: &Inbound,
+        replies: &Replies,
+        exchange: &Exchange<'_>,
+    ) -> Result<Response<Body>, Rejection> {
+        let return_to = self.return_after_logout(inbound)?;
+        let is_ours = Initiator::of(inbound.headers(), &self.rules.own, &[]) == Initiator::Own;
+        match (is_ours, inbound.method()) {
+            (true, _) => Ok(self.sign_out(inbound, return_to)),
+            (false, &Method::POST) => Err(ClientFault::CrossSite.into()),
+            (false, _) => Ok(self.ask(inbound, replies, exchange)),
+        }
+    }
+
+    /// Where a sign-out ends; with the `state` of one that had a place to return to, goes there.
+    pub(super) fn signed_out(
+        &self,
+        inbound: &Inbound,
+        replies: &Replies,
+        exchange: &Exchange<'_>,
+    ) -> Result<Response<Body>, Rejection> {
+        let state = query::single(inbound.query(), "state").ok().flatten();
+        if let Some((return_to, _)) = state.and_then(|state| self.logout_state.open(state.as_bytes()).ok())
+            && let Ok(return_to) = ReturnTo::parse(&return_to, &self.rules)
+        {
+            return Ok(redirect(StatusCode::SEE_OTHER, return_to.as_str()));
+        }
+        Ok(self.signed_out_page(replies, exchange))
+    }
+
+    fn sign_out(&self, inbound: &Inbound, return_to: Option<ReturnTo>) -> Response<Body> {
+        let session = self.sessions.read_for_sign_out(inbound.cookies());
+        if let Some((record, _)) = &session {
+            self.sessions.end(record);
+            info!("signed out");
+        }
+        let hint = session.and_then(|(_, contents)| contents.tokens()).and_then(|tokens| tokens.id);
+        let state = return_to.as_ref().map(|return_to| self.logout_state.seal(&return_to.as_str().to_owned()));
+        let hint = hint.as_ref().map(|hint| hint.expose_secret());
+        let location = match self.provider.end_session_url(hint, state.as_deref()) {
+            Some(url) => url.into(),
+            None => match (return_to, &self.settings.signed_out_path) {
+                (Some(return_to), _) => return_to.as_str().to_owned(),
+                (None, Some(path)) => path.clone(),
+                (None, None) => "/".to_owned(),
+            },
+        };
+        let mut response = redirect(StatusCode::SEE_OTHER, &location);
+        set_cookies(response.headers_mut(), self.sessions.jar().delete_session(inbound.cookies()));
+        response
+    }
+
+    fn return_after_logout(&self, inbound: &Inbound) -> Result<Option<ReturnTo>, ClientFault> {
+        let asked = query::single(inbound.query(), "rd").map_err(|Repeated| ClientFault::Parameters("rd_repeated"))?;
+        asked.map(|rd| ReturnTo::parse(&rd, &self.rules)).transpose().map_err(ClientFault::ReturnTo)
+    }
+
+    /// A link on another site must not sign anybody out: a page whose button POSTs.
+    fn ask(&self, inbound: &Inbound, replies: &Replies, exchange: &Exchange<'_>) -> Response<Body> {
+        let message = "Do you want to sign out of this site?";
+        let notice = Notice::new(StatusCode::OK, "confirm_sign_out", Page::ConfirmSignOut, "Sign out?", message);
+        let notice = Notice { post: true, ..notice.action(inbound.path_and_query(), "Sign out") };
+        // Chromium applies form-action to the redirect that answers the form, so the provider has to be let through.
+        let provider = self.provider.end_session_url(None, None).and_then(|url| Origin::of(&url));
+        replies.page(&notice, exchange.id(), &provider.map(|origin| origin.to_string()).into_iter().collect::<Vec<_>>())
+    }
+
+    fn signed_out_page(&self, replies: &Replies, exchange: &Exchange<'_>) -> Response<Body> {
+        let message = "You have been signed out.";
+        let notice = Notice::new(StatusCode::OK, "signed_out", Page::SignedOut, "Signed out", message);
+        let notice = match self.sign_in_url() {
+            Some(url) => notice.action(url, "Sign in again"),
+            None => notice.action("/", "Go to the front page"),
+        };
+        replies.page(&notice, exchange.id(), &[])
+    }
+}

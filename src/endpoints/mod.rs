@@ -1,0 +1,102 @@
+//! Our own endpoints: sign-in, callback, sign-out, claims for the front end; and [`health`] on its own listener.
+
+pub mod callback;
+pub mod health;
+pub mod login;
+pub mod logout;
+pub mod query;
+pub mod userinfo;
+
+use std::sync::Arc;
+
+use http::{Method, Response};
+
+use crate::authn::oidc::Provider;
+use crate::authn::oidc::login::Logins;
+use crate::authn::session::Sessions;
+use crate::authn::session::seal::Sealer;
+use crate::message::return_to::ReturnRules;
+use crate::message::{Body, Inbound, Origin, ReturnTo};
+use crate::reply::{ClientFault, Exchange, Rejection, Replies};
+use crate::route::Endpoint;
+
+/// What the endpoints need to know beside the provider.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where `/auth/login` lies, for `sign_in_url`; `None` when it is switched off.
+    pub login_path: Option<String>,
+    /// Where a sign-out ends; `None` when it is switched off.
+    pub signed_out_path: Option<String>,
+    /// Further origins people may be sent back to.
+    pub return_origins: Vec<Origin>,
+}
+
+/// All of them; one for all workers.
+#[derive(Debug)]
+#[allow(missing_docs, reason = "each field is its type")]
+pub struct Endpoints {
+    pub settings: Settings,
+    pub provider: Arc<Provider>,
+    pub sessions: Arc<Sessions>,
+    pub logins: Logins,
+    pub logout_state: Sealer<String>,
+    pub rules: ReturnRules,
+}
+
+impl Endpoints {
+    /// Serves one request to one of ours.
+    ///
+    /// # Errors
+    /// Whatever keeps it from its answer.
+    pub async fn serve(
+        &self,
+        endpoint: Endpoint,
+        inbound: Inbound,
+        replies: &Replies,
+        exchange: &mut Exchange<'_>,
+    ) -> Result<Response<Body>, Rejection> {
+        exchange.endpoint(name(endpoint));
+        let allow = match endpoint {
+            Endpoint::Logout => "GET, POST",
+            Endpoint::Login | Endpoint::Callback | Endpoint::SignedOut | Endpoint::Userinfo => "GET",
+        };
+        if !allow.split(", ").any(|method| inbound.method().as_str() == method) {
+            return Err(ClientFault::Method { allow }.into());
+        }
+        match endpoint {
+            Endpoint::Login => self.login(&inbound),
+            Endpoint::Callback => self.callback(&inbound, replies).await,
+            Endpoint::Logout => self.logout(&inbound, replies, exchange),
+            Endpoint::SignedOut => self.signed_out(&inbound, replies, exchange),
+            Endpoint::Userinfo => self.userinfo(&inbound, replies, exchange),
+        }
+    }
+
+    /// Where the person wanted to go, from the request itself: only a GET can be repeated after a sign-in.
+    pub(in crate::endpoints) fn asked_for(&self, inbound: &Inbound) -> ReturnTo {
+        match *inbound.method() {
+            Method::GET => ReturnTo::parse(inbound.path_and_query(), &self.rules).unwrap_or_else(|_| ReturnTo::root()),
+            _ => ReturnTo::root(),
+        }
+    }
+
+    /// The host of the redirect URI: sign-ins and cookies live there and nowhere else.
+    pub(in crate::endpoints) fn host(&self) -> &str {
+        self.provider.settings().redirect_uri.host_str().unwrap_or_default()
+    }
+
+    /// Where a program can send the person to sign in.
+    pub(in crate::endpoints) fn sign_in_url(&self) -> Option<String> {
+        self.settings.login_path.as_ref().map(|path| format!("{}{path}", self.rules.own))
+    }
+}
+
+fn name(endpoint: Endpoint) -> &'static str {
+    match endpoint {
+        Endpoint::Login => "login",
+        Endpoint::Callback => "callback",
+        Endpoint::Logout => "logout",
+        Endpoint::SignedOut => "signed_out",
+        Endpoint::Userinfo => "userinfo",
+    }
+}

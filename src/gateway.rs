@@ -1,0 +1,93 @@
+//! The request path, top down: sanitize → route → decide → forward → reply. Read this first.
+
+use std::sync::Arc;
+
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+
+use crate::admission::{Admission, Decision};
+use crate::endpoints::Endpoints;
+use crate::message::{self, Body, Connection, Inbound};
+use crate::reply::{ClientFault, Exchange, Rejection, Replies};
+use crate::route::{Routes, Target};
+use crate::server::Handler;
+use crate::upstream::{Outbound, UpstreamError, Upstreams};
+
+/// One worker's gateway.
+#[derive(Debug, Clone)]
+pub struct Gateway(Arc<Parts>);
+
+/// What a gateway is made of; `upstreams` and the counters in `replies` are the worker's own, all else is shared and only read.
+#[derive(Debug)]
+#[allow(missing_docs, reason = "each field is its type")]
+pub struct Parts {
+    pub trust: Arc<message::Settings>,
+    pub routes: Arc<Routes>,
+    pub admission: Arc<Admission>,
+    pub endpoints: Arc<Endpoints>,
+    pub replies: Replies,
+    pub upstreams: Upstreams,
+}
+
+impl Gateway {
+    /// Puts the parts together.
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+}
+
+impl Handler for Gateway {
+    async fn handle(&self, raw: Request<Incoming>, connection: &Connection) -> Response<Body> {
+        let Parts { trust, replies, .. } = &*self.0;
+        let mut exchange = replies.begin(&raw, connection);
+        let outcome = match Inbound::sanitize(raw, connection, trust) {
+            Ok(inbound) => self.dispatch(inbound, &mut exchange).await,
+            Err((malformed, id)) => {
+                exchange.identify(&id);
+                Err(malformed.into())
+            }
+        };
+        replies.finish(outcome, exchange)
+    }
+}
+
+impl Gateway {
+    async fn dispatch<'g>(
+        &'g self,
+        inbound: Inbound,
+        exchange: &mut Exchange<'g>,
+    ) -> Result<Response<Body>, Rejection> {
+        let Parts { routes, admission, endpoints, replies, upstreams, .. } = &*self.0;
+        exchange.read(&inbound);
+        match routes.resolve(&inbound)? {
+            Target::NoEndpoint => Err(Rejection::NoEndpoint),
+            Target::Endpoint(endpoint) => endpoints.serve(endpoint, inbound, replies, exchange).await,
+            Target::Public(route) => {
+                exchange.routed(route.route());
+                Ok(upstreams.forward(Outbound::anonymous(inbound, route)).await?)
+            }
+            Target::Guarded(route) => {
+                exchange.routed(route.route());
+                match admission.decide(&inbound, route) {
+                    Decision::Challenge(challenge) => endpoints.challenge(challenge, &inbound, replies, exchange),
+                    Decision::Deny(denial, renewal) => Ok(renewal.attach(replies.denial(denial, exchange))),
+                    Decision::Admit(permit, renewal) => {
+                        exchange.admitted(&permit);
+                        let session = permit.identity().map(|identity| identity.evidence().clone());
+                        let outcome = upstreams.forward(Outbound::on_behalf_of(inbound, permit)).await;
+                        // A tunnel outlives every later check, so its session is looked at once more before it opens.
+                        if is_tunnel(&outcome) && session.is_some_and(|session| admission.has_ended(&session)) {
+                            return Err(ClientFault::SessionEnded.into());
+                        }
+                        // A renewed session survives even a 502.
+                        Ok(renewal.attach(replies.guarded(outcome, route, exchange)))
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn is_tunnel(outcome: &Result<Response<Body>, UpstreamError>) -> bool {
+    outcome.as_ref().is_ok_and(|response| response.status() == StatusCode::SWITCHING_PROTOCOLS)
+}

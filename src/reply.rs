@@ -1,0 +1,315 @@
+//! Rejections, challenges and denials as HTTP, logged once, and what a stranger may be told: a page for a person, problem
+//! JSON (RFC 9457) for a program, a status in the trailers for gRPC.
+
+pub mod notice;
+pub mod pages;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use serde_json::json;
+
+pub use notice::{ClientFault, Notice, ProviderFault, Rejection};
+
+use self::pages::{PageContext, Pages, protect};
+use crate::message::{Body, Connection, Inbound, RequestId};
+use crate::policy::{Denial, Permit};
+use crate::route::{Access, GuardedRoute, Route};
+use crate::telemetry::access_log::{self, Access as AccessLine};
+use crate::telemetry::metrics::WorkerMetrics;
+use crate::upstream::UpstreamError;
+
+/// Who reads the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// A browser window: HTML.
+    Person,
+    /// A script or an API client: problem JSON.
+    Program,
+    /// A gRPC client: trailers-only.
+    Grpc,
+}
+
+impl Audience {
+    /// A person reads what a window shows; a frame, a prefetch or a script does not show a page of ours to anyone.
+    fn of(headers: &HeaderMap) -> Self {
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        if text("content-type").is_some_and(|value| value.starts_with("application/grpc")) {
+            return Self::Grpc;
+        }
+        let accept = text("accept").unwrap_or_default();
+        let prefers_html =
+            accept.find("text/html").is_some_and(|html| accept.find("json").is_none_or(|json| html < json));
+        let in_a_window = text("sec-fetch-dest").is_none_or(|dest| dest == "document")
+            && !headers.contains_key("sec-purpose")
+            && !headers.contains_key("x-requested-with");
+        if prefers_html && in_a_window { Self::Person } else { Self::Program }
+    }
+}
+
+/// One request and its answer, as far as reply and log have to know. Lives as long as the request.
+#[derive(Debug)]
+pub struct Exchange<'g> {
+    started: Instant,
+    audience: Audience,
+    has_body: bool,
+    logged: bool,
+    client: IpAddr,
+    method: Method,
+    id: Option<RequestId>,
+    host: String,
+    path: String,
+    route: &'g str,
+    user: Bytes,
+    reason: Option<&'static str>,
+}
+
+impl<'g> Exchange<'g> {
+    /// The id, also of a request that was refused before it was read.
+    pub fn identify(&mut self, id: &RequestId) {
+        self.id = Some(id.clone());
+    }
+
+    /// Takes over what the request turned out to be.
+    pub fn read(&mut self, inbound: &Inbound) {
+        self.id = Some(inbound.id().clone());
+        self.client = inbound.client().address;
+    }
+
+    /// The route that was found.
+    pub fn routed(&mut self, route: &'g Route) {
+        self.route = if route.name.is_empty() { "default" } else { &route.name };
+    }
+
+    /// One of our endpoints, for the log.
+    pub fn endpoint(&mut self, name: &'static str) {
+        self.route = name;
+    }
+
+    /// On whose behalf it is forwarded.
+    pub fn admitted(&mut self, permit: &Permit<'_>) {
+        if let Some(identity) = permit.identity().filter(|_| self.logged) {
+            self.user = identity.name_bytes();
+        }
+    }
+
+    /// The reason code of a refusal.
+    pub fn refused(&mut self, reason: &'static str) {
+        self.reason = Some(reason);
+    }
+
+    /// Who reads the answer.
+    pub fn audience(&self) -> Audience {
+        self.audience
+    }
+
+    /// The request's id, as it is shown.
+    pub fn id(&self) -> &str {
+        self.id.as_ref().map_or("-", RequestId::as_str)
+    }
+}
+
+/// Makes answers; one per worker, because it counts.
+#[derive(Debug, Clone)]
+pub struct Replies {
+    pages: Arc<Pages>,
+    metrics: WorkerMetrics,
+    access_log: bool,
+}
+
+impl Replies {
+    /// For one worker.
+    pub fn new(pages: Arc<Pages>, metrics: WorkerMetrics, access_log: bool) -> Self {
+        Self { pages, metrics, access_log }
+    }
+
+    /// The worker's counters.
+    pub fn metrics(&self) -> &WorkerMetrics {
+        &self.metrics
+    }
+
+    /// Begins an exchange.
+    pub fn begin<'g>(&self, raw: &Request<Incoming>, connection: &Connection) -> Exchange<'g> {
+        let headers = raw.headers();
+        let host = || headers.get(header::HOST).map(|host| String::from_utf8_lossy(host.as_bytes()).into_owned());
+        Exchange {
+            started: Instant::now(),
+            audience: Audience::of(headers),
+            has_body: !http_body::Body::is_end_stream(raw.body()),
+            logged: self.access_log,
+            client: connection.peer.ip(),
+            method: raw.method().clone(),
+            id: None,
+            host: if self.access_log { host().unwrap_or_default() } else { String::new() },
+            path: if self.access_log { raw.uri().path().to_owned() } else { String::new() },
+            route: "-",
+            user: Bytes::new(),
+            reason: None,
+        }
+    }
+
+    /// Ends an exchange: an error becomes HTTP, the request is counted and logged, once.
+    pub fn finish(&self, outcome: Result<Response<Body>, Rejection>, mut exchange: Exchange<'_>) -> Response<Body> {
+        let response = outcome.unwrap_or_else(|rejection| self.reject(&rejection, &mut exchange));
+        let duration = exchange.started.elapsed();
+        let status = response.status().as_u16();
+        self.metrics.request(status, exchange.reason, duration);
+        if exchange.logged {
+            access_log::record(AccessLine {
+                id: exchange.id(),
+                client: exchange.client,
+                method: exchange.method.as_str(),
+                host: &exchange.host,
+                path: &exchange.path,
+                status,
+                route: exchange.route,
+                reason: exchange.reason.unwrap_or("-"),
+                user: match std::str::from_utf8(&exchange.user) {
+                    Ok(user) if !user.is_empty() => user,
+                    _ => "-",
+                },
+                duration,
+            });
+        }
+        response
+    }
+
+    /// A refusal as HTTP; the operator's line is written here.
+    pub fn reject(&self, rejection: &Rejection, exchange: &mut Exchange<'_>) -> Response<Body> {
+        let notice = rejection.notice();
+        exchange.refused(notice.code);
+        notice::log(rejection, &notice, exchange.id());
+        self.notify(&notice, exchange)
+    }
+
+    /// 403, by the audience.
+    pub fn denial(&self, denial: Denial, exchange: &mut Exchange<'_>) -> Response<Body> {
+        exchange.refused(denial.code());
+        self.notify(&Notice::denial(denial), exchange)
+    }
+
+    /// The upstream's answer on a guarded route, kept out of shared caches, or its failure as HTTP.
+    pub fn guarded(
+        &self,
+        outcome: Result<Response<Body>, UpstreamError>,
+        route: GuardedRoute<'_>,
+        exchange: &mut Exchange<'_>,
+    ) -> Response<Body> {
+        let mut response = match outcome {
+            Ok(response) => response,
+            Err(error) => return self.reject(&error.into(), exchange),
+        };
+        let headers = response.headers_mut();
+        if !headers.contains_key(header::CACHE_CONTROL) {
+            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private"));
+        }
+        if route.route().access == Access::Optional {
+            headers.append(header::VARY, HeaderValue::from_static("Cookie"));
+        }
+        response
+    }
+
+    /// Says something to whoever asked.
+    pub fn notify(&self, notice: &Notice<'_>, exchange: &Exchange<'_>) -> Response<Body> {
+        let mut response = match exchange.audience {
+            Audience::Person => self.page(notice, exchange.id(), &[]),
+            Audience::Program => problem(notice, exchange.id()),
+            Audience::Grpc => grpc_status(notice),
+        };
+        let headers = response.headers_mut();
+        if let Some(seconds) = notice.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Some(allow) = notice.allow {
+            headers.insert(header::ALLOW, HeaderValue::from_static(allow));
+        }
+        // What the client still sends was never read, so nothing else can be read from this connection.
+        if exchange.has_body {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+
+    /// A page; `form_action` is what its form may be redirected to.
+    pub fn page(&self, notice: &Notice<'_>, id: &str, form_action: &[String]) -> Response<Body> {
+        let context = PageContext {
+            status: notice.status.as_u16(),
+            title: notice.title,
+            message: &notice.message,
+            advice: notice.advice,
+            request_id: id,
+            action_url: notice.action.as_ref().map(|(url, _)| url.as_str()),
+            action_label: notice.action.as_ref().map(|(_, label)| *label),
+            action_post: notice.post,
+        };
+        self.pages.render(notice.page, &context, form_action)
+    }
+}
+
+/// A redirect of ours: never cached, never followed by a body.
+pub fn redirect(status: StatusCode, location: &str) -> Response<Body> {
+    let mut response = Response::new(Body::Empty);
+    *response.status_mut() = status;
+    // Locations are serialised URLs or parsed return addresses, so this cannot fail; the front page is the safe way out.
+    let location = HeaderValue::try_from(location).unwrap_or_else(|_| HeaderValue::from_static("/"));
+    response.headers_mut().insert(header::LOCATION, location);
+    protect(response.headers_mut());
+    response
+}
+
+/// A JSON answer of ours.
+pub fn json_answer(status: StatusCode, content_type: &'static str, value: &serde_json::Value) -> Response<Body> {
+    let mut response = Response::new(Body::full(value.to_string()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    protect(response.headers_mut());
+    response
+}
+
+fn problem(notice: &Notice<'_>, id: &str) -> Response<Body> {
+    let mut value = json!({
+        "type": "about:blank",
+        "title": notice.title,
+        "status": notice.status.as_u16(),
+        "detail": notice.message,
+        "code": notice.code,
+        "request_id": id,
+    });
+    if let Some(url) = &notice.sign_in_url {
+        value["sign_in_url"] = json!(url);
+    }
+    let mut response = json_answer(notice.status, "application/problem+json", &value);
+    if notice.status == StatusCode::UNAUTHORIZED {
+        // RFC 9110 §11.6.1: a 401 has a challenge. The scheme is our own, so that no browser opens a password box.
+        let challenge = match &notice.sign_in_url {
+            Some(url) => format!("Vestibule sign_in_url=\"{url}\""),
+            None => "Vestibule".to_owned(),
+        };
+        let challenge = HeaderValue::try_from(challenge).unwrap_or_else(|_| HeaderValue::from_static("Vestibule"));
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+    }
+    response
+}
+
+/// gRPC over HTTP/2, "Trailers-Only": status in the head of a 200.
+fn grpc_status(notice: &Notice<'_>) -> Response<Body> {
+    let code = match notice.status {
+        StatusCode::UNAUTHORIZED => "16",
+        StatusCode::FORBIDDEN => "7",
+        StatusCode::NOT_FOUND => "12",
+        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => "14",
+        StatusCode::BAD_REQUEST => "13",
+        _ => "2",
+    };
+    let mut response = Response::new(Body::Empty);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert("grpc-status", HeaderValue::from_static(code));
+    headers.insert("grpc-message", HeaderValue::from_static(notice.code));
+    protect(headers);
+    response
+}

@@ -1,0 +1,376 @@
+//! Every refusal, split by blame, and the two texts it has: the public one and the operator's.
+
+use std::borrow::Cow;
+use std::error::Error;
+
+use http::StatusCode;
+use tracing::{info, warn};
+
+use super::pages::Page;
+use crate::authn::oidc::discovery::DiscoveryError;
+use crate::authn::oidc::id_token::IdTokenError;
+use crate::authn::oidc::login::StrayCause;
+use crate::authn::oidc::token_endpoint::TokenError;
+use crate::authn::oidc::userinfo::UserinfoError;
+use crate::authn::session::CreateError;
+use crate::message::Malformed;
+use crate::message::return_to::ReturnToError;
+use crate::policy::Denial;
+use crate::route::RouteError;
+use crate::upstream::UpstreamError;
+
+/// Any refusal as an error, by who erred.
+#[derive(Debug, thiserror::Error)]
+pub enum Rejection {
+    /// Nothing lies at this path under our prefix.
+    #[error("there is no endpoint at this path")]
+    NoEndpoint,
+    /// Whoever asked.
+    #[error(transparent)]
+    Client(#[from] ClientFault),
+    /// The provider.
+    #[error(transparent)]
+    Provider(#[from] ProviderFault),
+    /// The application behind us.
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
+    /// The configuration, or its fit with the provider's claims.
+    #[error(transparent)]
+    Ourselves(#[from] CreateError),
+}
+
+/// What whoever asked did.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientFault {
+    /// The request can't be read one way.
+    #[error(transparent)]
+    Malformed(Malformed),
+    /// No route.
+    #[error(transparent)]
+    Route(RouteError),
+    /// Another method than the endpoint's.
+    #[error("the endpoint does not take this method")]
+    Method {
+        /// For `Allow`.
+        allow: &'static str,
+    },
+    /// A callback parameter is missing, repeated or contradicts another.
+    #[error("the callback's parameters are unusable: {0}")]
+    Parameters(&'static str),
+    /// `rd` leads elsewhere.
+    #[error("the return address is refused")]
+    ReturnTo(#[source] ReturnToError),
+    /// Our endpoint was called by another site.
+    #[error("the request came from another site")]
+    CrossSite,
+    /// The session ended while the request was on its way.
+    #[error("the session ended in the meantime")]
+    SessionEnded,
+    /// The person, or the provider on their behalf, said no.
+    #[error("the provider says that access was denied")]
+    AccessDenied,
+    /// A chain of sign-ins came to nothing.
+    #[error("sign-ins in a row came to nothing, at last because of {}", .0.code())]
+    Chain(StrayCause),
+}
+
+/// What the provider did.
+#[derive(Debug, thiserror::Error)]
+pub enum ProviderFault {
+    /// It is not known yet.
+    #[error("the provider is not known yet")]
+    Unavailable(#[source] Option<std::sync::Arc<DiscoveryError>>),
+    /// An error answer to the authorization request (RFC 6749 §4.1.2.1).
+    #[error("the provider refused the authorization request with {error:?}: {description:?}")]
+    Authorization {
+        /// The code.
+        error: String,
+        /// For the log only.
+        description: Option<String>,
+    },
+    /// The callback's `iss` is missing or another (RFC 9207 §2.4).
+    #[error("the callback's issuer is missing or another")]
+    CallbackIssuer,
+    /// The code was not redeemed.
+    #[error("the code could not be redeemed")]
+    Token(#[source] TokenError),
+    /// The ID token is refused.
+    #[error("the ID token is refused")]
+    IdToken(#[source] IdTokenError),
+    /// Userinfo is needed and not to be had.
+    #[error("userinfo is not to be had")]
+    Userinfo(#[source] UserinfoError),
+}
+
+impl From<Malformed> for Rejection {
+    fn from(malformed: Malformed) -> Self {
+        ClientFault::Malformed(malformed).into()
+    }
+}
+
+impl From<RouteError> for Rejection {
+    fn from(error: RouteError) -> Self {
+        ClientFault::Route(error).into()
+    }
+}
+
+/// What is said to whoever asked. No internals.
+#[derive(Debug, Clone)]
+pub struct Notice<'a> {
+    /// The status.
+    pub status: StatusCode,
+    /// The constant reason code.
+    pub code: &'static str,
+    /// The page for a person.
+    pub page: Page,
+    /// A short heading.
+    pub title: &'static str,
+    /// What happened.
+    pub message: Cow<'a, str>,
+    /// What to do.
+    pub advice: &'static str,
+    /// The main button: where it leads and what it says.
+    pub action: Option<(String, &'static str)>,
+    /// Whether the button is a form that POSTs.
+    pub post: bool,
+    /// Where a program can send the person to sign in.
+    pub sign_in_url: Option<String>,
+    /// Seconds.
+    pub retry_after: Option<u32>,
+    /// For `Allow`.
+    pub allow: Option<&'static str>,
+}
+
+const AGAIN: &str = "Please try again. If it keeps failing, tell the people who run this site the request id below.";
+const TELL: &str = "Please tell the people who run this site the request id below.";
+
+impl<'a> Notice<'a> {
+    /// A notice without a button.
+    pub fn new(
+        status: StatusCode,
+        code: &'static str,
+        page: Page,
+        title: &'static str,
+        message: impl Into<Cow<'a, str>>,
+    ) -> Self {
+        Self {
+            status,
+            code,
+            page,
+            title,
+            message: message.into(),
+            advice: "",
+            action: None,
+            post: false,
+            sign_in_url: None,
+            retry_after: None,
+            allow: None,
+        }
+    }
+
+    /// With what to do.
+    pub fn advice(self, advice: &'static str) -> Self {
+        Self { advice, ..self }
+    }
+
+    /// With a button.
+    pub fn action(self, url: impl Into<String>, label: &'static str) -> Self {
+        Self { action: Some((url.into(), label)), ..self }
+    }
+
+    /// 403.
+    pub fn denial(denial: Denial) -> Self {
+        let message = match denial {
+            Denial::MissingRole | Denial::MissingGroup => "You are signed in, but your account may not open this page.",
+            Denial::ForeignOrigin => "This request came from another site, so it was not passed on.",
+            Denial::Preflight => "Requests from other sites are not let through here.",
+        };
+        Self::new(StatusCode::FORBIDDEN, denial.code(), Page::AccessDenied, "Access denied", message)
+            .advice("If you think you should have access, ask the people who run this site.")
+            .action("/", "Go to the front page")
+    }
+}
+
+impl Rejection {
+    /// What is said to whoever asked.
+    pub fn notice(&self) -> Notice<'static> {
+        match self {
+            Self::NoEndpoint => Notice::new(
+                StatusCode::NOT_FOUND,
+                "no_endpoint",
+                Page::Error,
+                "Not found",
+                "There is nothing at this address.",
+            )
+            .action("/", "Go to the front page"),
+            Self::Client(fault) => fault.notice(),
+            Self::Provider(fault) => fault.notice(),
+            Self::Upstream(error) => upstream_notice(error),
+            Self::Ourselves(error) => create_notice(error),
+        }
+    }
+}
+
+impl ClientFault {
+    fn notice(&self) -> Notice<'static> {
+        const BAD: StatusCode = StatusCode::BAD_REQUEST;
+        let bad = |code, message| Notice::new(BAD, code, Page::Error, "Bad request", message);
+        match self {
+            Self::Malformed(malformed) => Notice { status: malformed.status(), ..bad(malformed.code(), UNREADABLE) },
+            Self::Route(RouteError::AmbiguousPath) => bad("ambiguous_path", UNREADABLE),
+            Self::Route(RouteError::UnlistedHost) => {
+                let message = "This site is not served under the address you used.";
+                Notice::new(StatusCode::MISDIRECTED_REQUEST, "unlisted_host", Page::Error, "Wrong address", message)
+            }
+            Self::Method { allow } => {
+                let message = "This address does not take that kind of request.";
+                let notice = bad("method_not_allowed", message);
+                Notice { status: StatusCode::METHOD_NOT_ALLOWED, title: "Not allowed", allow: Some(allow), ..notice }
+            }
+            Self::Parameters(code) => {
+                let message = "The answer that came back from the sign-in page is not one we can use.";
+                Notice::new(BAD, code, Page::SignInFailed, "Sign-in failed", message)
+                    .advice(AGAIN)
+                    .action("/", "Try again")
+            }
+            Self::ReturnTo(_) => bad("return_to", "The page to return to is not on this site."),
+            Self::CrossSite => {
+                let message = "This request came from another site, so nothing was done.";
+                Notice::new(StatusCode::FORBIDDEN, "cross_site", Page::AccessDenied, "Access denied", message)
+            }
+            Self::SessionEnded => {
+                let message = "Your session has ended.";
+                Notice::new(StatusCode::UNAUTHORIZED, "session_ended", Page::Error, "Please sign in", message)
+            }
+            Self::AccessDenied => {
+                let message = "The sign-in was cancelled, or your account may not use this site.";
+                Notice::new(StatusCode::FORBIDDEN, "access_denied", Page::SignInFailed, "Not signed in", message)
+                    .action("/", "Try again")
+            }
+            Self::Chain(cause) => {
+                let (message, advice) = chain_text(*cause);
+                Notice::new(BAD, cause.code(), Page::SignInFailed, "Sign-in failed", message)
+                    .advice(advice)
+                    .action("/", "Try again")
+            }
+        }
+    }
+}
+
+const UNREADABLE: &str = "The request can't be read in one clear way, so it was not passed on.";
+
+/// The cause of a chain of sign-ins that came to nothing.
+fn chain_text(cause: StrayCause) -> (&'static str, &'static str) {
+    match cause {
+        StrayCause::NoCookie => (
+            "Your browser did not send back the cookie that this site had set, so the sign-in could not be finished.",
+            "Cookies may be switched off or blocked for this site. Allow them and try again.",
+        ),
+        StrayCause::OtherBrowser => (
+            "The sign-in was started in another browser or another profile of this one.",
+            "Finish the sign-in in the browser where you started it, or start anew here.",
+        ),
+        StrayCause::Stale => ("The sign-in took too long.", "Please try again and finish within ten minutes."),
+        StrayCause::Unreadable => {
+            ("The answer that came back from the sign-in page does not belong to this site.", TELL)
+        }
+        StrayCause::Repeated | StrayCause::CodeSpent => {
+            ("The sign-in had been used already, and signing in again did not help.", AGAIN)
+        }
+        StrayCause::SessionLost => (
+            "You signed in, but your browser did not send back the session that this site had set.",
+            "Cookies may be limited for this site, or its settings changed in between. Allow cookies and try again.",
+        ),
+        StrayCause::ProviderRestart => ("The sign-in page gave up several times in a row.", AGAIN),
+    }
+}
+
+impl ProviderFault {
+    fn notice(&self) -> Notice<'static> {
+        let failed = |status, code, message| {
+            Notice::new(status, code, Page::SignInFailed, "Sign-in failed", message)
+                .advice(AGAIN)
+                .action("/", "Try again")
+        };
+        let away = |code| {
+            let message = "The sign-in service can't be reached at the moment.";
+            let notice =
+                Notice::new(StatusCode::SERVICE_UNAVAILABLE, code, Page::Unavailable, "Sign-in unavailable", message);
+            Notice { retry_after: Some(5), ..notice.advice("Please try again in a moment.") }
+        };
+        match self {
+            Self::Unavailable(_) => away("provider_unavailable"),
+            Self::Authorization { .. } => {
+                failed(StatusCode::BAD_GATEWAY, "authorization_refused", "The sign-in service refused the sign-in.")
+            }
+            Self::CallbackIssuer => failed(StatusCode::BAD_REQUEST, "callback_issuer", UNBELIEVED),
+            Self::Token(TokenError::ProviderUnknown) => away("provider_unavailable"),
+            Self::Token(TokenError::Busy) => away("token_calls_busy"),
+            Self::Token(TokenError::Http(_)) => away("token_endpoint_unreachable"),
+            Self::Token(TokenError::Status(_)) => failed(StatusCode::BAD_GATEWAY, "token_endpoint_status", UNBELIEVED),
+            Self::Token(TokenError::InvalidGrant) => failed(StatusCode::BAD_REQUEST, "code_spent", UNBELIEVED),
+            Self::Token(TokenError::Refused { .. }) => failed(StatusCode::BAD_GATEWAY, "token_refused", UNBELIEVED),
+            Self::Token(TokenError::Response { .. }) => failed(StatusCode::BAD_GATEWAY, "token_response", UNBELIEVED),
+            Self::IdToken(error) => failed(StatusCode::BAD_GATEWAY, error.code(), UNBELIEVED),
+            Self::Userinfo(_) => {
+                failed(StatusCode::BAD_GATEWAY, "userinfo", "The sign-in service did not say who you are.")
+            }
+        }
+    }
+}
+
+const UNBELIEVED: &str = "The answer of the sign-in service can't be accepted, so you are not signed in.";
+
+fn upstream_notice(error: &UpstreamError) -> Notice<'static> {
+    let message = match error {
+        UpstreamError::Connect(_) | UpstreamError::Closed(_) | UpstreamError::Invalid => {
+            "The application behind this page is not answering properly."
+        }
+        UpstreamError::ConnectTimeout | UpstreamError::ResponseTimeout => {
+            "The application behind this page is taking too long to answer."
+        }
+        UpstreamError::RequestBody => "The request broke off before it was complete.",
+    };
+    Notice::new(error.status(), error.code(), Page::Unavailable, "Application unavailable", message).advice(
+        "Please try again in a moment. If it keeps failing, tell the people who run this site the request id below.",
+    )
+}
+
+fn create_notice(error: &CreateError) -> Notice<'static> {
+    let (code, message) = match error {
+        CreateError::Map(error) => {
+            (error.code(), Cow::from("Your account lacks something that this site needs to know who you are."))
+        }
+        // The name of a claim is no secret, and it is what the person's administrator has to look for.
+        CreateError::TooLarge(error) => (
+            "session_too_large",
+            Cow::from(format!(
+                "Your account has more data than fits into a session; the largest part is \u{201c}{}\u{201d}.",
+                error.claim
+            )),
+        ),
+    };
+    Notice::new(StatusCode::INTERNAL_SERVER_ERROR, code, Page::SignInFailed, "Sign-in failed", message).advice(TELL)
+}
+
+/// The operator's line: reason code, full chain of causes, request id.
+pub fn log(rejection: &Rejection, notice: &Notice<'_>, request: &str) {
+    let mut cause = rejection.to_string();
+    let mut source = rejection.source();
+    while let Some(error) = source {
+        let text = error.to_string();
+        // A transparent error repeats its source's text.
+        if !cause.ends_with(&text) {
+            cause.push_str(": ");
+            cause.push_str(&text);
+        }
+        source = error.source();
+    }
+    let reason = notice.code;
+    match rejection {
+        Rejection::NoEndpoint | Rejection::Client(_) => info!(reason, request, cause, "request refused"),
+        Rejection::Provider(_) | Rejection::Upstream(_) | Rejection::Ourselves(_) => {
+            warn!(reason, request, cause, "request failed");
+        }
+    }
+}
