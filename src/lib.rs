@@ -20,10 +20,17 @@
 //! | 7 | [`reply`] | rejections, challenges and denials as HTTP; pages |
 //! | 8 | [`endpoints`] | our own pages: login, callback, logout, userinfo, health |
 //! | 9 | [`gateway`] | the request path; read this first |
+//! | 10 | [`config`] | TOML, environment and flags → checked settings |
+//! | 10 | `demo` | development provider and sample application (feature `demo`) |
+//! | 11 | [`app`] | composition root |
 
 pub mod admission;
+pub mod app;
 pub mod authn;
 pub mod clock;
+pub mod config;
+#[cfg(feature = "demo")]
+pub mod demo;
 pub mod endpoints;
 pub mod gateway;
 pub mod message;

@@ -1,0 +1,214 @@
+//! The composition root: the only place that knows every concrete type.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::admission::Admission;
+use crate::authn::oidc::Provider;
+use crate::authn::oidc::login::Logins;
+use crate::authn::roles::Mapper;
+use crate::authn::session::seal::{KeyRing, Purpose};
+use crate::authn::session::{Binding, Sessions};
+use crate::clock::SharedClock;
+use crate::config::Settings;
+use crate::endpoints::Endpoints;
+use crate::endpoints::health::{AdminState, serve_admin};
+use crate::gateway::{Gateway, Parts};
+use crate::message::Origin;
+use crate::message::return_to::ReturnRules;
+use crate::provider_http::{ProviderHttp, SetupError};
+use crate::reply::Replies;
+use crate::reply::pages::{Pages, TemplateProblem};
+use crate::route::{Endpoint, RouteProblem, Routes};
+use crate::server::drain::Drain;
+use crate::server::{self, BindError};
+use crate::telemetry;
+use crate::telemetry::metrics::Metrics;
+use crate::upstream::Upstreams;
+
+/// Why the program does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The proxy's own listener.
+    #[error(transparent)]
+    Listen(#[from] BindError),
+    /// The admin listener.
+    #[error("cannot listen for health and metrics on {address}")]
+    AdminListen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The redirect URI has no origin.
+    #[error("the redirect URI is not an http or https URL")]
+    RedirectUri,
+    /// Routes that `config` should have refused.
+    #[error("the routes cannot be used: {0:?}")]
+    Routes(Vec<(usize, RouteProblem)>),
+    /// Templates that can't be used.
+    #[error("the page templates cannot be used: {0:?}")]
+    Pages(Vec<TemplateProblem>),
+    /// The client towards the provider.
+    #[error(transparent)]
+    ProviderHttp(#[from] SetupError),
+    /// No thread or runtime to be had.
+    #[error("the runtime cannot be started")]
+    Runtime(#[from] io::Error),
+}
+
+/// A running proxy.
+#[derive(Debug)]
+pub struct Running {
+    address: SocketAddr,
+    admin_address: Option<SocketAddr>,
+    stop: CancellationToken,
+    admin_stop: CancellationToken,
+    server: JoinHandle<()>,
+    control: Runtime,
+}
+
+impl Running {
+    /// Where requests are taken, with the real port.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where health and metrics are.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin_address
+    }
+
+    /// Begins the drain.
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Returns when the drain has ended.
+    pub fn wait(self) {
+        if self.server.join().is_err() {
+            warn!("the server thread panicked");
+        }
+        self.admin_stop.cancel();
+        self.control.shutdown_timeout(Duration::from_secs(1));
+        telemetry::flush();
+    }
+}
+
+/// Starts everything and returns at once; the provider may be away.
+///
+/// # Errors
+/// [`StartError`].
+pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartError> {
+    telemetry::install(&settings.telemetry);
+    let redirect_uri = settings.provider.redirect_uri.clone();
+    let origin = Origin::of(&redirect_uri).ok_or(StartError::RedirectUri)?;
+    let rules = return_rules(&settings, &origin);
+    let pages = Arc::new(Pages::new(&settings.pages).map_err(StartError::Pages)?);
+    let routes = Arc::new(Routes::new(settings.routes).map_err(StartError::Routes)?);
+
+    // Everything slow (provider calls, health, the drain's clock) runs beside the workers.
+    let control =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("control").enable_all().build()?;
+    let http = ProviderHttp::new(settings.provider_http, control.handle().clone())?;
+    let provider = Provider::new(settings.provider.clone(), http, Arc::clone(&clock));
+
+    let ring = KeyRing::new(&settings.session.secrets);
+    let binding = Binding {
+        ring: &ring,
+        origin: &origin,
+        secure: redirect_uri.scheme() == "https",
+        issuer: &settings.provider.issuer,
+        client_id: &settings.provider.client_id,
+        passes_access_token: settings.upstreams.iter().any(|upstream| upstream.access_token),
+    };
+    let logout_state = ring.sealer(Purpose::Logout, "logout", &origin);
+    let mapper = Mapper::new(settings.identity);
+    let sessions = Arc::new(Sessions::new(settings.session, mapper, &binding, Arc::clone(&clock)));
+    let logins = Logins::new(ring, &origin, &settings.provider, sessions.jar().clone(), Arc::clone(&clock));
+    let endpoints = Arc::new(Endpoints {
+        settings: settings.endpoints,
+        provider: Arc::clone(&provider),
+        sessions: Arc::clone(&sessions),
+        logins,
+        logout_state,
+        rules,
+    });
+    let admission = Arc::new(Admission::new(sessions, origin, clock));
+
+    let metrics = Metrics::new();
+    let drain = Drain::default();
+    let admin_stop = CancellationToken::new();
+    let bound = server::bind(settings.server.clone())?;
+    let address = bound.local_addr();
+    let admin = settings.admin_listen.map(admin_listener).transpose()?;
+    let admin_address = admin.as_ref().and_then(|listener| listener.local_addr().ok());
+    if let Some(listener) = admin {
+        let state = admin_state(&metrics, &drain, &provider);
+        let _entered = control.enter();
+        control.spawn(serve_admin(tokio::net::TcpListener::from_std(listener)?, state, admin_stop.clone()));
+    }
+
+    let trust = Arc::new(settings.message);
+    let make_gateway = {
+        let drain_metrics = Arc::clone(&metrics);
+        let upstreams = settings.upstreams;
+        let log = settings.telemetry.access_log;
+        let (tunnels, closing) = (drain.tunnels.clone(), drain.closing.clone());
+        move |_worker| {
+            Gateway::new(Parts {
+                trust: Arc::clone(&trust),
+                routes: Arc::clone(&routes),
+                admission: Arc::clone(&admission),
+                endpoints: Arc::clone(&endpoints),
+                replies: Replies::new(Arc::clone(&pages), drain_metrics.worker(), log),
+                upstreams: Upstreams::new(&upstreams, Arc::clone(&trust), tunnels.clone(), closing.clone()),
+            })
+        }
+    };
+    let stop = CancellationToken::new();
+    control.spawn(drain.clone().run(stop.clone().cancelled_owned(), settings.server.drain));
+    control.spawn(provider.run());
+    let server =
+        std::thread::Builder::new().name("server".to_owned()).spawn(move || bound.serve(make_gateway, drain))?;
+    info!(%address, admin = ?admin_address, "listening");
+    Ok(Running { address, admin_address, stop, admin_stop, server, control })
+}
+
+/// Nobody is sent back into our own endpoints: that would loop.
+fn return_rules(settings: &Settings, own: &Origin) -> ReturnRules {
+    let callbacks = settings.routes.endpoints.iter().filter(|(endpoint, _)| *endpoint == Endpoint::Callback);
+    let mut own_paths = vec![settings.routes.prefix.clone()];
+    own_paths.extend(callbacks.map(|(_, path)| path.clone()));
+    ReturnRules { own: own.clone(), allowed: settings.endpoints.return_origins.clone(), own_paths }
+}
+
+fn admin_listener(address: SocketAddr) -> Result<TcpListener, StartError> {
+    let bind = || {
+        let listener = TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    };
+    bind().map_err(|source| StartError::AdminListen { address, source })
+}
+
+fn admin_state(metrics: &Arc<Metrics>, drain: &Drain, provider: &Arc<Provider>) -> AdminState {
+    let provider = Arc::clone(provider);
+    AdminState {
+        metrics: Arc::clone(metrics),
+        draining: drain.draining.clone(),
+        provider_status: Arc::new(move || match (provider.metadata(), provider.last_error()) {
+            (Some(_), _) => Ok(()),
+            (None, Some(error)) => Err(error.to_string()),
+            (None, None) => Err("the provider has not been asked yet".to_owned()),
+        }),
+    }
+}

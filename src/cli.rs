@@ -1,0 +1,391 @@
+//! Arguments → settings → run. The only code that prints or picks an exit code: 64 usage, 78 configuration, 1 runtime.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is where the program speaks to its operator")]
+
+use std::error::Error;
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{info, warn};
+use vestibule::clock::SystemClock;
+use vestibule::config::{self, ConfigProblem, Loaded, Settings, Sources};
+use vestibule::route::Access;
+use vestibule::{app, telemetry};
+
+/// sysexits.h: the command was used wrongly.
+const USAGE: u8 = 64;
+/// sysexits.h: something is wrong with the configuration.
+const CONFIGURATION: u8 = 78;
+const RUNTIME: u8 = 1;
+
+/// An authenticating reverse proxy: signs people in with OpenID Connect and forwards each request with identity and role
+/// headers the application can trust. Without a command it runs the proxy.
+#[derive(Debug, Parser)]
+#[command(name = "vestibule", version, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    options: Options,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Default, Args)]
+struct Options {
+    /// The configuration file [default: $VESTIBULE_CONFIG, else /etc/vestibule/vestibule.toml if it exists]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where requests are taken, such as 127.0.0.1:8080
+    #[arg(long, global = true, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// Sets any key of the configuration file, such as log.format=json; repeatable
+    #[arg(long, global = true, value_name = "KEY=VALUE", value_parser = key_and_value)]
+    set: Vec<(String, String)>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Says every problem of the configuration at once
+    Check,
+    /// Prints the JSON Schema of the configuration file
+    Schema,
+    /// Prints a new secret for SESSION_SECRET
+    GenerateSecret,
+    /// Asks a running proxy whether it is ready; for images without a shell
+    Healthcheck {
+        /// What to ask [default: /readyz on the configured admin listener]
+        #[arg(long, value_name = "URL")]
+        url: Option<String>,
+    },
+    /// Runs the proxy with a development provider and a sample application
+    #[cfg(feature = "demo")]
+    Demo,
+    /// Prints the table of environment variables
+    #[command(hide = true)]
+    Environment,
+}
+
+pub(crate) fn main() -> ExitCode {
+    run(std::env::args_os())
+}
+
+fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are asked for; everything else is wrong use. Nothing is left to do where printing fails.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    match cli.command {
+        None => serve(&cli.options),
+        Some(Command::Check) => check(&cli.options),
+        Some(Command::Schema) => {
+            println!("{:#}", config::schema());
+            ExitCode::SUCCESS
+        }
+        Some(Command::GenerateSecret) => generate_secret(),
+        Some(Command::Healthcheck { url }) => healthcheck(url, &cli.options),
+        #[cfg(feature = "demo")]
+        Some(Command::Demo) => demo(&cli.options),
+        Some(Command::Environment) => {
+            print!("{}", config::environment_markdown());
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+fn key_and_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_owned(), value.to_owned())),
+        _ => Err("write KEY=VALUE, such as log.format=json".to_owned()),
+    }
+}
+
+impl Options {
+    fn load(&self) -> Result<Loaded, Vec<ConfigProblem>> {
+        let listen = self.listen.iter().map(|listen| ("listen".to_owned(), listen.clone()));
+        let flags = self.set.iter().cloned().chain(listen).collect();
+        let sources = Sources::from_process(self.config.as_deref(), flags).map_err(|problem| vec![problem])?;
+        config::load(&sources)
+    }
+}
+
+fn plural(count: usize, word: &str) -> String {
+    format!("{count} {word}{}", if count == 1 { "" } else { "s" })
+}
+
+/// The proxy, until it is told to stop.
+fn serve(options: &Options) -> ExitCode {
+    let Loaded { settings, warnings } = match options.load() {
+        Ok(loaded) => loaded,
+        Err(problems) => return refuse(&problems),
+    };
+    telemetry::install(&settings.telemetry);
+    for warning in &warnings {
+        warn!(key = %warning.key, place = %warning.place, fix = %warning.fix, "configuration: {}", warning.what);
+    }
+    match start_and_wait(settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(error.as_ref()),
+    }
+}
+
+fn start_and_wait(settings: Settings) -> Result<(), Box<dyn Error>> {
+    // Before anything listens, so that no signal is missed.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut signals = runtime.block_on(async { Signals::new() })?;
+    let running = app::start(settings, Arc::new(SystemClock))?;
+    info!(listen = %running.address(), admin = ?running.admin_address(), "ready to take requests");
+    let name = runtime.block_on(signals.next());
+    info!(signal = name, "stopping: requests in flight are finished, a second signal ends them at once");
+    running.stop();
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        let name = runtime.block_on(signals.next());
+        warn!(signal = name, "stopped at once by a second signal");
+        std::process::exit(RUNTIME.into());
+    })?;
+    running.wait();
+    info!("stopped");
+    Ok(())
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// Prints every problem and says that nothing was started.
+fn refuse(problems: &[ConfigProblem]) -> ExitCode {
+    print_problems(problems);
+    eprintln!("vestibule: {}", count(problems));
+    ExitCode::from(CONFIGURATION)
+}
+
+fn print_problems(problems: &[ConfigProblem]) {
+    for problem in problems {
+        eprintln!("{problem}");
+    }
+}
+
+fn count(problems: &[ConfigProblem]) -> String {
+    let warnings = problems.iter().filter(|problem| problem.is_warning()).count();
+    format!("{}, {}", plural(problems.len() - warnings, "error"), plural(warnings, "warning"))
+}
+
+fn check(options: &Options) -> ExitCode {
+    match options.load() {
+        Ok(Loaded { settings, warnings }) => {
+            print_problems(&warnings);
+            println!("configuration is fine ({})", count(&warnings));
+            print!("{}", summary(&settings));
+            ExitCode::SUCCESS
+        }
+        Err(problems) => refuse(&problems),
+    }
+}
+
+/// What this configuration does, in a few lines without secrets.
+fn summary(settings: &Settings) -> String {
+    let admin = settings.admin_listen.map_or("off".to_owned(), |address| address.to_string());
+    let mut lines = vec![
+        format!(
+            "listen      {} ({}), admin {admin}",
+            settings.server.listen,
+            plural(settings.server.workers.get(), "worker")
+        ),
+        format!("provider    {} as client {:?}", settings.provider.issuer, settings.provider.client_id),
+        format!("callback    {}", settings.provider.redirect_uri),
+        format!(
+            "session     lifetime {}, idle {}, {}, cookie {}",
+            humantime::format_duration(settings.session.lifetime),
+            humantime::format_duration(settings.session.idle),
+            plural(settings.session.secrets.len(), "secret"),
+            settings.message.cookie_base,
+        ),
+    ];
+    for upstream in &settings.upstreams {
+        lines.push(format!("upstream    {}: http://{}", upstream.name, authority(&upstream.host, upstream.port)));
+    }
+    for route in &settings.routes.routes {
+        let access = match route.access {
+            Access::Public => "public",
+            Access::Optional => "optional",
+            Access::Required => "required",
+        };
+        let to = settings.upstreams.get(route.upstream).map_or("", |upstream| upstream.name.as_str());
+        lines.push(format!("route       {}: {access}, to {to}", route.name));
+    }
+    lines.push("all else    required".to_owned());
+    lines.iter().map(|line| format!("  {line}\n")).collect()
+}
+
+fn authority(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+fn generate_secret() -> ExitCode {
+    match config::generate_secret() {
+        Ok(secret) => {
+            println!("{secret}");
+            ExitCode::SUCCESS
+        }
+        Err(_) => {
+            eprintln!("vestibule: the system gives no random bytes");
+            ExitCode::from(RUNTIME)
+        }
+    }
+}
+
+fn healthcheck(url: Option<String>, options: &Options) -> ExitCode {
+    let target = match url {
+        Some(url) => url,
+        None => match options.load() {
+            Ok(Loaded { settings, .. }) => match settings.admin_listen {
+                Some(address) => format!("http://{}/readyz", reachable(address)),
+                None => {
+                    eprintln!("vestibule: admin_listen is off, so there is nothing to ask; name a --url");
+                    return ExitCode::from(RUNTIME);
+                }
+            },
+            Err(problems) => return refuse(&problems),
+        },
+    };
+    let Some(uri) = target.parse::<http::Uri>().ok().filter(|uri| uri.scheme_str() == Some("http")) else {
+        eprintln!("vestibule: --url takes an http URL, such as http://127.0.0.1:9090/readyz");
+        return ExitCode::from(USAGE);
+    };
+    match ask(&uri) {
+        Ok(status) if status.is_success() => ExitCode::SUCCESS,
+        Ok(status) => {
+            eprintln!("vestibule: {uri} answered {status}");
+            ExitCode::from(RUNTIME)
+        }
+        Err(error) => fail(error.as_ref()),
+    }
+}
+
+/// An address to connect to: a listener on every address is asked on loopback.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(if address.is_ipv4() { [127, 0, 0, 1].into() } else { std::net::Ipv6Addr::LOCALHOST.into() });
+    }
+    address
+}
+
+/// The status of one GET.
+fn ask(uri: &http::Uri) -> Result<http::StatusCode, Box<dyn Error>> {
+    const DEADLINE: Duration = Duration::from_secs(5);
+    let authority = uri.authority().ok_or("the URL has no host")?.clone();
+    let host = authority.host().trim_matches(['[', ']']).to_owned();
+    let port = authority.port_u16().unwrap_or(80);
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let request = http::Request::get(path).header(http::header::HOST, authority.as_str());
+    let request = request.body(http_body_util::Empty::<bytes::Bytes>::new())?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let answer = async {
+            let stream = tokio::net::TcpStream::connect((host.as_str(), port)).await?;
+            let stream = hyper_util::rt::TokioIo::new(stream);
+            let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await?;
+            let connection = tokio::spawn(connection);
+            let answer = sender.send_request(request).await?;
+            connection.abort();
+            Ok::<_, Box<dyn Error>>(answer.status())
+        };
+        tokio::time::timeout(DEADLINE, answer).await.map_err(|_| "no answer within 5 s")?
+    })
+}
+
+#[cfg(feature = "demo")]
+fn demo(options: &Options) -> ExitCode {
+    let listen = options.listen.as_deref().unwrap_or("127.0.0.1:8080");
+    let Some(listen) = listen.parse::<SocketAddr>().ok().filter(|address| address.ip().is_loopback()) else {
+        eprintln!("vestibule: the demo listens on loopback only: --listen 127.0.0.1:8080");
+        return ExitCode::from(USAGE);
+    };
+    match vestibule::demo::run(vestibule::demo::Options { listen }) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+/// Prints an error with everything that caused it.
+fn fail(error: &dyn Error) -> ExitCode {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text += &format!(": {cause}");
+        source = cause.source();
+    }
+    eprintln!("vestibule: {text}");
+    ExitCode::from(RUNTIME)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_stand_before_or_after_the_command() {
+        for arguments in
+            [["vestibule", "--set", "log.format=json", "check"], ["vestibule", "check", "--set", "log.format=json"]]
+        {
+            let cli = Cli::try_parse_from(arguments).unwrap();
+            assert!(matches!(cli.command, Some(Command::Check)));
+            assert_eq!(cli.options.set, [("log.format".to_owned(), "json".to_owned())]);
+        }
+        assert!(Cli::try_parse_from(["vestibule", "--set", "log.format"]).is_err());
+        assert!(Cli::try_parse_from(["vestibule", "serve"]).is_err());
+    }
+
+    #[test]
+    fn a_listener_on_every_address_is_asked_on_loopback() {
+        assert_eq!(reachable(([0, 0, 0, 0], 9090).into()).to_string(), "127.0.0.1:9090");
+        assert_eq!(reachable("[::]:9090".parse().unwrap()).to_string(), "[::1]:9090");
+        assert_eq!(reachable("10.0.0.1:9090".parse().unwrap()).to_string(), "10.0.0.1:9090");
+    }
+
+    #[test]
+    fn the_healthcheck_reads_the_status() {
+        use std::io::{Read as _, Write as _};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut head = [0; 1024];
+            let read = stream.read(&mut head).unwrap();
+            stream.write_all(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n").unwrap();
+            String::from_utf8_lossy(&head[..read]).into_owned()
+        });
+        let uri = format!("http://{address}/readyz").parse().unwrap();
+        assert_eq!(ask(&uri).unwrap(), http::StatusCode::SERVICE_UNAVAILABLE);
+        assert!(server.join().unwrap().starts_with("GET /readyz HTTP/1.1\r\n"));
+        assert!(ask(&uri).is_err());
+    }
+}

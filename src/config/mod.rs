@@ -1,0 +1,87 @@
+//! Configuration: defaults < TOML < environment < flags, read into checked [`Settings`]; all problems at once.
+//!
+//! `sources` reads the layers, `walk` finds what is wrong with each, `resolve` finds what is wrong with the whole. A new
+//! option is a field in `raw`, a line in `env` if it deserves a short variable, its use in `resolve`, the example
+//! file, and a test.
+
+mod env;
+mod problem;
+mod raw;
+mod resolve;
+mod secrets;
+mod shape;
+mod sources;
+#[cfg(test)]
+mod tests;
+mod text;
+mod walk;
+
+use std::net::SocketAddr;
+
+pub use env::{CONFIG_VARIABLE, Variable, environment_markdown, environment_table};
+pub use problem::{ConfigProblem, Place, Severity};
+pub use secrets::generate_secret;
+pub use shape::schema;
+pub use sources::{DEFAULT_FILE, FileSource, Sources};
+
+use crate::{authn, endpoints, message, provider_http, reply, route, server, telemetry, upstream};
+
+/// Everything the program runs by: resolved and checked, no `Option` for required things.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The listener and its workers.
+    pub server: server::Settings,
+    /// Health, readiness and metrics; `None` switches them off.
+    pub admin_listen: Option<SocketAddr>,
+    /// The provider.
+    pub provider: authn::oidc::Settings,
+    /// How providers are reached.
+    pub provider_http: provider_http::Settings,
+    /// The session.
+    pub session: authn::session::Settings,
+    /// Name, roles and identity headers.
+    pub identity: authn::roles::Settings,
+    /// Hosts, routes and endpoint paths.
+    pub routes: route::Settings,
+    /// The upstreams, by the index that routes use; the first is the one for what no route names.
+    pub upstreams: Vec<upstream::UpstreamSettings>,
+    /// How requests are read.
+    pub message: message::Settings,
+    /// Our endpoints.
+    pub endpoints: endpoints::Settings,
+    /// Templates.
+    pub pages: reply::pages::Settings,
+    /// Logs.
+    pub telemetry: telemetry::Settings,
+}
+
+/// A configuration the program can start with.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// What to run by.
+    pub settings: Settings,
+    /// What to think about.
+    pub warnings: Vec<ConfigProblem>,
+}
+
+/// Reads and checks a configuration, its routes and its templates.
+///
+/// # Errors
+/// Every problem at once, warnings among them; at least one is an error.
+pub fn load(sources: &Sources) -> Result<Loaded, Vec<ConfigProblem>> {
+    load_with(sources, resolve::compile)
+}
+
+/// Compiles what only its own module can judge: routes and templates.
+type Compile = fn(&route::Settings, &reply::pages::Settings) -> Vec<resolve::Finding>;
+
+fn load_with(sources: &Sources, compile: Compile) -> Result<Loaded, Vec<ConfigProblem>> {
+    let mut result = resolve::settings(sources::merge(sources)?, compile);
+    let problems = match &mut result {
+        Ok(loaded) => &mut loaded.warnings,
+        Err(problems) => problems,
+    };
+    problems
+        .sort_by(|one, other| (one.severity, &one.place, &one.key).cmp(&(other.severity, &other.place, &other.key)));
+    result
+}

@@ -1,0 +1,104 @@
+//! `[endpoints]`.
+
+use url::Url;
+
+use super::Resolver;
+use crate::config::problem::shown;
+use crate::config::raw::{PathOrOff, RawEndpoints};
+use crate::endpoints;
+use crate::message::Origin;
+use crate::route::Endpoint;
+
+/// Our endpoints, as routing and as themselves.
+pub(super) struct Endpoints {
+    pub(super) prefix: String,
+    pub(super) paths: Vec<(Endpoint, String)>,
+    pub(super) settings: endpoints::Settings,
+}
+
+/// Whether a path could be read in more than one way, or is a pattern.
+pub(super) fn unusable(path: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~' | b'/');
+    !path.starts_with('/')
+        || !path.bytes().all(plain)
+        || path.contains("//")
+        || path.split('/').any(|segment| matches!(segment, "." | ".."))
+}
+
+impl Resolver {
+    /// The callback is left out where there is no redirect URI, whose path is its own.
+    pub(super) fn endpoints(
+        &mut self,
+        raw: RawEndpoints,
+        redirect_uri: Option<&Url>,
+        return_origins: Vec<Origin>,
+    ) -> Endpoints {
+        let prefix = self.prefix(raw.prefix);
+        let written = [
+            (Endpoint::Login, "login", raw.login, "login"),
+            (Endpoint::Logout, "logout", raw.logout, "logout"),
+            (Endpoint::SignedOut, "signed_out", raw.signed_out, "signed-out"),
+            (Endpoint::Userinfo, "userinfo", raw.userinfo, "userinfo"),
+        ];
+        let callback = redirect_uri.map(|uri| uri.path().to_owned());
+        let mut paths: Vec<(Endpoint, String)> = callback.into_iter().map(|path| (Endpoint::Callback, path)).collect();
+        for (endpoint, leaf, path, default) in written {
+            let key = format!("endpoints.{leaf}");
+            let path = match path {
+                Some(PathOrOff::Switch(false)) => continue,
+                Some(PathOrOff::Switch(true)) | None => format!("{prefix}/{default}"),
+                Some(PathOrOff::Path(path)) => path,
+            };
+            if path == "/" || path.ends_with('/') || unusable(&path) {
+                let what = format!("is {}, no path for an endpoint", shown(&path));
+                self.error(&key, what, format!("write a whole path such as \"{prefix}/{default}\", or false"));
+                continue;
+            }
+            if let Some((other, _)) = paths.iter().find(|(_, earlier)| *earlier == path) {
+                let (key, other) = match other {
+                    Endpoint::Callback => ("provider.redirect_uri".to_owned(), leaf),
+                    _ => (key, name(*other)),
+                };
+                self.error(
+                    &key,
+                    format!("has the path {path}, which is that of endpoints.{other} too"),
+                    "choose another path",
+                );
+                continue;
+            }
+            paths.push((endpoint, path));
+        }
+        let path_of = |endpoint| {
+            let found = paths.iter().find(|(one, _)| *one == endpoint);
+            found.map(|(_, path)| path.clone())
+        };
+        let settings = endpoints::Settings {
+            login_path: path_of(Endpoint::Login),
+            signed_out_path: path_of(Endpoint::SignedOut),
+            return_origins,
+        };
+        Endpoints { prefix, paths, settings }
+    }
+
+    fn prefix(&mut self, written: Option<String>) -> String {
+        const DEFAULT: &str = "/auth";
+        let Some(prefix) = written else { return DEFAULT.to_owned() };
+        let trimmed = prefix.strip_suffix('/').unwrap_or(&prefix);
+        if trimmed.is_empty() || trimmed.ends_with('/') || unusable(trimmed) {
+            let what = format!("is {}, no prefix for our endpoints", shown(&prefix));
+            self.error("endpoints.prefix", what, "write a path such as \"/auth\": everything below it is ours");
+            return DEFAULT.to_owned();
+        }
+        trimmed.to_owned()
+    }
+}
+
+fn name(endpoint: Endpoint) -> &'static str {
+    match endpoint {
+        Endpoint::Login => "login",
+        Endpoint::Callback => "callback",
+        Endpoint::Logout => "logout",
+        Endpoint::SignedOut => "signed_out",
+        Endpoint::Userinfo => "userinfo",
+    }
+}

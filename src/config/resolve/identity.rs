@@ -1,0 +1,115 @@
+//! `[identity]`.
+
+use std::collections::BTreeMap;
+
+use http::HeaderName;
+
+use super::Resolver;
+use crate::authn::roles::{self, ClaimPath, HeaderSource, ListFormat};
+use crate::config::problem::shown;
+use crate::config::raw::{OneOrMany, RawBuiltin, RawHeaderSource, RawIdentity, RawListFormat};
+use crate::config::walk::below;
+use crate::message::headers::{fold, is_functional};
+
+impl Resolver {
+    pub(super) fn identity(&mut self, raw: RawIdentity) -> Option<roles::Settings> {
+        let default = roles::Settings::default();
+        let name_claim = match raw.name_claim {
+            Some(written) => self.claim("identity.name_claim", written),
+            None => Some(default.name_claim),
+        };
+        let roles_claims = match raw.roles_claims {
+            Some(written) => written
+                .into_iter()
+                .enumerate()
+                .map(|(index, claim)| self.claim(&format!("identity.roles_claims[{index}]"), claim))
+                .collect(),
+            None => Some(default.roles_claims),
+        };
+        let headers = match raw.headers {
+            Some(written) => self.headers(written),
+            None => default.headers,
+        };
+        let role_mapping = raw.role_mapping.map(several);
+        if role_mapping.as_ref().is_some_and(BTreeMap::is_empty) {
+            let what = "is empty, so no claim gives any role";
+            self.warn("identity.role_mapping", what, "remove it, and the claims' values are the roles");
+        }
+        let trust_unverified_email = raw.trust_unverified_email.unwrap_or(false);
+        if trust_unverified_email {
+            let what = "believes whatever e-mail address the provider passes on, verified or not";
+            self.warn(
+                "identity.trust_unverified_email",
+                what,
+                "only for providers where people cannot choose their address",
+            );
+        }
+        Some(roles::Settings {
+            name_claim: name_claim?,
+            roles_claims: roles_claims?,
+            role_mapping,
+            individual_roles: several(raw.individual_roles),
+            default_roles: raw.default_roles.unwrap_or_default(),
+            headers,
+            list_format: match raw.list_format {
+                Some(RawListFormat::Comma) => ListFormat::Comma,
+                Some(RawListFormat::Json) => ListFormat::Json,
+                None => default.list_format,
+            },
+            trust_unverified_email,
+            userinfo_claims: raw.userinfo_claims.unwrap_or(default.userinfo_claims),
+        })
+    }
+
+    fn claim(&mut self, key: &str, written: OneOrMany) -> Option<ClaimPath> {
+        let path = written.into_vec();
+        if path.is_empty() || path.iter().any(String::is_empty) {
+            self.error(key, "names no claim", "write a name, or a path such as [\"realm_access\", \"roles\"]");
+            return None;
+        }
+        Some(ClaimPath(path))
+    }
+
+    /// Setting headers replaces the default ones; their names stay stripped from requests all the same.
+    fn headers(&mut self, written: BTreeMap<String, RawHeaderSource>) -> Vec<(HeaderName, HeaderSource)> {
+        let mut headers = Vec::new();
+        let mut folded: BTreeMap<String, String> = BTreeMap::new();
+        for (name, source) in written {
+            let key = below("identity.headers", &name);
+            let source = match source {
+                RawHeaderSource::Builtin(RawBuiltin::Name) => Some(HeaderSource::Name),
+                RawHeaderSource::Builtin(RawBuiltin::Roles) => Some(HeaderSource::Roles),
+                RawHeaderSource::Builtin(RawBuiltin::Groups) => Some(HeaderSource::Groups),
+                RawHeaderSource::Builtin(RawBuiltin::Email) => Some(HeaderSource::Email),
+                RawHeaderSource::Builtin(RawBuiltin::Subject) => {
+                    Some(HeaderSource::Claim(ClaimPath(vec!["sub".to_owned()])))
+                }
+                RawHeaderSource::Claim(claim) => {
+                    self.claim(&below(&key, "claim"), claim.claim).map(HeaderSource::Claim)
+                }
+            };
+            let Ok(header) = HeaderName::from_bytes(name.as_bytes()) else {
+                self.error(&key, format!("{} is no header name", shown(&name)), "use letters, digits and -");
+                continue;
+            };
+            if is_functional(&name) {
+                let what = "is a header that does something of its own, so no identity can stand in it";
+                self.error(&key, what, "choose another name, such as \"X-Auth-Name\"");
+                continue;
+            }
+            if let Some(earlier) = folded.insert(fold(&name), name.clone()) {
+                let what = format!(
+                    "is the same name as {earlier:?} for many applications (case and punctuation do not count)"
+                );
+                self.error(&key, what, "choose another name");
+                continue;
+            }
+            headers.extend(source.map(|source| (header, source)));
+        }
+        headers
+    }
+}
+
+fn several(written: BTreeMap<String, OneOrMany>) -> BTreeMap<String, Vec<String>> {
+    written.into_iter().map(|(key, values)| (key, values.into_vec())).collect()
+}

@@ -1,0 +1,421 @@
+//! What was written → what to run by. Each section is resolved on its own, so that every problem is found; the settings come
+//! out only when there is none.
+
+mod endpoints;
+mod identity;
+mod provider;
+mod routes;
+mod session;
+mod upstreams;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tracing_subscriber::EnvFilter;
+use url::Url;
+
+use super::env::variable_for;
+use super::problem::{ConfigProblem, Place, nearest, shown};
+use super::raw::{RawConfig, RawDrain, RawLimits, RawLog, RawLogFormat, RawPages};
+use super::sources::Merged;
+use super::text::{Network, Span};
+use super::{Compile, Loaded, Settings};
+use crate::message::{self, Origin};
+use crate::reply::pages::{self, Page, Pages};
+use crate::route::{self, Routes};
+use crate::{server, telemetry};
+
+pub(super) fn settings(merged: Merged, compile: Compile) -> Result<Loaded, Vec<ConfigProblem>> {
+    let mut resolver = Resolver { places: merged.places, broken: merged.broken, problems: merged.problems };
+    let settings = resolver.everything(merged.raw, compile);
+    let problems = resolver.problems;
+    match settings {
+        Some(settings) if problems.iter().all(ConfigProblem::is_warning) => Ok(Loaded { settings, warnings: problems }),
+        _ => Err(problems),
+    }
+}
+
+/// What a module says about its own settings.
+pub(super) struct Finding {
+    pub(super) key: String,
+    pub(super) what: String,
+    pub(super) fix: &'static str,
+    pub(super) warning: bool,
+}
+
+/// Compiles routes and templates, which only their own modules can judge.
+pub(super) fn compile(routes: &route::Settings, pages: &pages::Settings) -> Vec<Finding> {
+    let at =
+        |index: usize, what: String, warning| Finding { key: format!("routes[{index}].path"), what, fix: "", warning };
+    let mut findings: Vec<_> = match Routes::new(routes.clone()) {
+        Ok(routes) => routes.warnings().into_iter().map(|(index, what)| at(index, what, true)).collect(),
+        Err(problems) => problems.into_iter().map(|(index, problem)| at(index, problem.to_string(), false)).collect(),
+    };
+    if let Err(problems) = Pages::new(pages) {
+        findings.extend(problems.into_iter().map(|problem| Finding {
+            key: format!("pages.{}", page_key(problem.page)),
+            what: format!("cannot be used as a template: {}", problem.message),
+            fix: "templates are minijinja; `vestibule check` renders each once with sample values",
+            warning: false,
+        }));
+    }
+    findings
+}
+
+struct Resolver {
+    places: BTreeMap<String, Place>,
+    broken: BTreeSet<String>,
+    problems: Vec<ConfigProblem>,
+}
+
+impl Resolver {
+    fn everything(&mut self, raw: RawConfig, compile: Compile) -> Option<Settings> {
+        let server = self.server(&raw);
+        let admin_listen = match &raw.admin_listen {
+            Some(address) => address.0,
+            None => Some(([127, 0, 0, 1], 9090).into()),
+        };
+        if admin_listen == Some(server.listen) && server.listen.port() != 0 {
+            self.error(
+                "admin_listen",
+                "is the address of the main listener",
+                "give it a port of its own, or write \"off\"",
+            );
+        }
+        if raw.state_dir.is_some() {
+            self.warn("state_dir", "is accepted, but this release keeps nothing on disk", "");
+        }
+        let provider = self.provider(raw.provider);
+        let redirect_uri = provider.as_ref().map(|(provider, _)| provider.redirect_uri.clone());
+        let session = self.session(raw.session, raw.cookie);
+        self.distinct_secrets(session.as_ref(), provider.as_ref().map(|(provider, _)| provider));
+        let return_origins = self.origins("return_origins", raw.return_origins);
+        let hosts = self.hosts(raw.hosts, redirect_uri.as_ref());
+        let endpoints = self.endpoints(raw.endpoints, redirect_uri.as_ref(), return_origins);
+        let upstreams = self.upstreams(raw.upstream, raw.upstreams, &server);
+        let routes = self.routes(raw.routes, upstreams.as_deref(), &hosts, redirect_uri.as_ref());
+        let identity = self.identity(raw.identity);
+        let trusted_proxies = self.trusted_proxies(raw.trusted_proxies);
+        let pages = self.pages(raw.pages);
+        let telemetry = self.log(raw.log);
+        let routes = route::Settings { hosts, routes, prefix: endpoints.prefix, endpoints: endpoints.paths };
+        // Even where the rest is wrong, so that these problems come with the others.
+        self.take(compile(&routes, &pages));
+
+        let ((provider, provider_http), session) = (provider?, session?);
+        let (upstreams, identity) = (upstreams?, identity?);
+        let secure = provider.redirect_uri.scheme() == "https";
+        Some(Settings {
+            server,
+            admin_listen,
+            provider_http,
+            message: message::Settings {
+                trusted_proxies,
+                identity_names: message::headers::IdentityNames::new(identity.headers.iter().map(|(name, _)| name)),
+                cookie_base: session.cookie_base(secure),
+            },
+            routes,
+            endpoints: endpoints.settings,
+            provider,
+            session,
+            identity,
+            upstreams,
+            pages,
+            telemetry,
+        })
+    }
+
+    fn take(&mut self, findings: Vec<Finding>) {
+        for Finding { key, what, fix, warning } in findings {
+            if warning {
+                self.warn(&key, what, fix);
+            } else {
+                self.error(&key, what, fix);
+            }
+        }
+    }
+
+    fn server(&mut self, raw: &RawConfig) -> server::Settings {
+        let default = server::Settings::default();
+        let workers = raw.workers.and_then(|workers| NonZeroUsize::new(workers as usize));
+        let RawLimits { header_timeout, idle_timeout, max_header_bytes, max_headers, max_connections } = &raw.limits;
+        let max_header_bytes = max_header_bytes.as_ref().map_or(default.max_header_bytes, |size| size.0);
+        // Below 8 KiB an ordinary request with a session cookie would not fit.
+        if !(8 * 1024..=1024 * 1024).contains(&max_header_bytes) {
+            self.error("limits.max_header_bytes", "is out of range", "write a size from 8KiB to 1MiB");
+        }
+        server::Settings {
+            listen: raw.listen.as_ref().map_or(default.listen, |address| address.0),
+            workers: workers.unwrap_or(default.workers),
+            header_timeout: self.span("limits.header_timeout", header_timeout.as_ref(), default.header_timeout),
+            idle_timeout: self.span("limits.idle_timeout", idle_timeout.as_ref(), default.idle_timeout),
+            max_header_bytes,
+            max_headers: max_headers.map_or(default.max_headers, |count| count as usize),
+            max_connections: max_connections.map_or(default.max_connections, |count| count as usize),
+            drain: self.drain(&raw.drain),
+        }
+    }
+
+    fn drain(&mut self, raw: &RawDrain) -> server::drain::Settings {
+        let default = server::drain::Settings::default();
+        // Both may be nothing at all: a test or a single instance need not wait.
+        let grace = raw.grace.as_ref().map_or(default.grace, |span| span.0);
+        let timeout = raw.timeout.as_ref().map_or(default.timeout, |span| span.0);
+        if grace.saturating_add(timeout) >= Duration::from_secs(30) {
+            let key = if raw.timeout.is_some() { "drain.timeout" } else { "drain.grace" };
+            self.warn(
+                key,
+                "makes a stop take 30 s or more, grace and timeout together",
+                "Kubernetes and most supervisors kill after 30 s: raise their limit too, or stay below",
+            );
+        }
+        server::drain::Settings { grace, timeout }
+    }
+
+    fn trusted_proxies(&mut self, raw: Option<Vec<Network>>) -> Vec<ipnet::IpNet> {
+        let networks: Vec<_> = raw.unwrap_or_default().into_iter().map(|network| network.0.trunc()).collect();
+        if networks.iter().any(|network| network.prefix_len() == 0) {
+            self.warn(
+                "trusted_proxies",
+                "trusts every address: whoever connects can claim any client address, host and scheme",
+                "name the networks of your proxies",
+            );
+        }
+        networks
+    }
+
+    fn log(&mut self, raw: RawLog) -> telemetry::Settings {
+        const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+        let default = telemetry::Settings::default();
+        let level = raw.level.unwrap_or(default.level);
+        let directive = level.contains(['=', ',', '[']);
+        if !LEVELS.contains(&level.to_ascii_lowercase().as_str()) && !directive {
+            let near = nearest(&level, LEVELS).map(|near| format!("did you mean {near:?}? "));
+            let fix = format!(
+                "{}write one of {}, or a directive such as \"vestibule=debug\"",
+                near.unwrap_or_default(),
+                LEVELS.join(", ")
+            );
+            self.error("log.level", format!("is {}, no level", shown(&level)), fix);
+        } else if EnvFilter::try_new(&level).is_err() {
+            self.error(
+                "log.level",
+                format!("is {}, no filter directive", shown(&level)),
+                "for example \"info,vestibule=debug\"",
+            );
+        }
+        let format = match raw.format {
+            Some(RawLogFormat::Text) => telemetry::LogFormat::Text,
+            Some(RawLogFormat::Json) => telemetry::LogFormat::Json,
+            None => default.format,
+        };
+        telemetry::Settings { format, level, access_log: raw.access_log.unwrap_or(default.access_log) }
+    }
+
+    fn pages(&mut self, raw: RawPages) -> pages::Settings {
+        let RawPages { sign_in_failed, access_denied, signed_out, confirm_sign_out, unavailable, error } = raw;
+        let written = [
+            (Page::SignInFailed, sign_in_failed),
+            (Page::AccessDenied, access_denied),
+            (Page::SignedOut, signed_out),
+            (Page::ConfirmSignOut, confirm_sign_out),
+            (Page::Unavailable, unavailable),
+            (Page::Error, error),
+        ];
+        let mut templates = BTreeMap::new();
+        for (page, path) in written {
+            let Some(path) = path else { continue };
+            let key = format!("pages.{}", page_key(page));
+            let path = self.file(&key, &path);
+            if self.readable(&key, &path) {
+                templates.insert(page, path);
+            }
+        }
+        pages::Settings { templates }
+    }
+}
+
+fn page_key(page: Page) -> &'static str {
+    match page {
+        Page::SignInFailed => "sign_in_failed",
+        Page::AccessDenied => "access_denied",
+        Page::SignedOut => "signed_out",
+        Page::ConfirmSignOut => "confirm_sign_out",
+        Page::Unavailable => "unavailable",
+        Page::Error => "error",
+    }
+}
+
+// What every section uses.
+impl Resolver {
+    /// Where `key` was written, or the closest thing around it.
+    fn place(&self, key: &str) -> Place {
+        let mut key = key;
+        loop {
+            if let Some(place) = self.places.get(key) {
+                return place.clone();
+            }
+            match key.rfind(['.', '[']) {
+                Some(end) => key = &key[..end],
+                None => return Place::Nowhere,
+            }
+        }
+    }
+
+    fn error(&mut self, key: &str, what: impl Into<String>, fix: impl Into<String>) {
+        let place = self.place(key);
+        self.problems.push(ConfigProblem::error(key, place, what, fix));
+    }
+
+    fn warn(&mut self, key: &str, what: impl Into<String>, fix: impl Into<String>) {
+        let place = self.place(key);
+        self.problems.push(ConfigProblem::warning(key, place, what, fix));
+    }
+
+    /// Tells that `key` is missing, unless it was written and not understood.
+    fn missing(&mut self, key: &str, example: &str) {
+        if self.broken.contains(key) {
+            return;
+        }
+        let (section, leaf) = key.rsplit_once('.').unwrap_or(("", key));
+        let mut fix = if section.is_empty() || section.ends_with(']') {
+            format!("write {leaf} = {example:?}")
+        } else {
+            format!("write {leaf} = {example:?} in [{section}]")
+        };
+        if let Some(variable) = variable_for(key) {
+            fix += &format!(", or set {variable}={example}");
+        }
+        self.error(key, "is missing", fix);
+    }
+
+    /// A duration of at least a millisecond.
+    fn span(&mut self, key: &str, written: Option<&Span>, default: Duration) -> Duration {
+        let Some(Span(span)) = written else { return default };
+        if span.is_zero() {
+            self.error(
+                key,
+                "is zero",
+                format!("write a duration such as {:?}", humantime::format_duration(default).to_string()),
+            );
+        }
+        *span
+    }
+
+    /// A path as this process can open it: relative ones in a file start from that file's folder.
+    fn file(&self, key: &str, path: &Path) -> PathBuf {
+        match self.place(key) {
+            Place::File { name, .. } => Path::new(&name).parent().unwrap_or(Path::new("")).join(path),
+            _ => path.to_owned(),
+        }
+    }
+
+    fn readable(&mut self, key: &str, path: &Path) -> bool {
+        // The kind first: opening a pipe would wait for its writer.
+        let why = match std::fs::metadata(path) {
+            Ok(data) if !data.is_file() => "it is no file".to_owned(),
+            Ok(_) => match std::fs::File::open(path) {
+                Ok(_) => return true,
+                Err(error) => error.to_string(),
+            },
+            Err(error) => error.to_string(),
+        };
+        self.error(
+            key,
+            format!("names {}, which cannot be read: {why}", path.display()),
+            "name a file that this process may read",
+        );
+        false
+    }
+
+    /// The text of a small file that holds a secret, as written.
+    fn secret_file(&mut self, key: &str, path: &Path) -> Option<String> {
+        const LARGEST: u64 = 64 * 1024;
+        let path = self.file(key, path);
+        if !self.readable(key, &path) {
+            return None;
+        }
+        let mut bytes = Vec::new();
+        let read = std::fs::File::open(&path)
+            .and_then(|file| std::io::Read::read_to_end(&mut std::io::Read::take(file, LARGEST + 1), &mut bytes));
+        let what = match (read, String::from_utf8(bytes)) {
+            (Err(error), _) => format!("cannot be read: {error}"),
+            (Ok(size), _) if size as u64 > LARGEST => "is larger than any secret".to_owned(),
+            (Ok(_), Err(_)) => "is not UTF-8 text".to_owned(),
+            (Ok(_), Ok(text)) if text.trim().is_empty() => "is empty".to_owned(),
+            (Ok(_), Ok(text)) => return Some(text),
+        };
+        self.error(
+            key,
+            format!("names {}, which {what}", path.display()),
+            "name a file that holds the secret and nothing else",
+        );
+        None
+    }
+
+    /// Web origins, as they stand in an `Origin` header.
+    fn origins(&mut self, key: &str, written: Option<Vec<String>>) -> Vec<Origin> {
+        let mut origins = Vec::new();
+        for (index, text) in written.unwrap_or_default().into_iter().enumerate() {
+            let url = super::text::WebUrl::parse(&text).map(|url| url.0.0);
+            let bare = url.filter(|url| url.path() == "/" && url.query().is_none() && url.fragment().is_none());
+            match bare.as_ref().and_then(Origin::of) {
+                Some(origin) => origins.push(origin),
+                None => self.error(
+                    &format!("{key}[{index}]"),
+                    format!("is {}, no origin", shown(&text)),
+                    "write scheme, host and port alone, such as \"https://www.example.com\"",
+                ),
+            }
+        }
+        origins
+    }
+
+    /// A host as requests are compared with it: lower case, no port, no trailing dot, IPv6 in brackets.
+    fn host(&mut self, key: &str, text: &str) -> Option<String> {
+        let parsed = url::Host::parse(text.trim_end_matches('.')).ok().filter(|_| !text.contains(['*', '/', '@']));
+        let host = parsed.map(|host| host.to_string()).filter(|host| !host.is_empty());
+        if host.is_none() {
+            let fix = "write a host name or address alone, such as \"app.example.com\": no scheme, port, path or *";
+            self.error(key, format!("is {}, no host", shown(text)), fix);
+        }
+        host
+    }
+
+    fn hosts(&mut self, written: Option<Vec<String>>, redirect_uri: Option<&Url>) -> Vec<String> {
+        let listed = written.is_some();
+        let mut hosts = Vec::new();
+        for (index, text) in written.unwrap_or_default().iter().enumerate() {
+            hosts.extend(self.host(&format!("hosts[{index}]"), text));
+        }
+        let own = redirect_uri.and_then(host_of);
+        match own {
+            Some(own) if listed && !hosts.contains(&own) => {
+                let what = format!("does not list {own}, the redirect URI's host: no sign-in could ever end");
+                self.error("hosts", what, format!("add \"{own}\""));
+            }
+            _ => {}
+        }
+        hosts
+    }
+}
+
+/// The host of a URL in the form of [`Resolver::host`].
+fn host_of(url: &Url) -> Option<String> {
+    url.host().map(|host| host.to_string().trim_end_matches('.').to_owned())
+}
+
+/// Whether a URL's host is this machine: `localhost`, a name below it (RFC 6761 §6.3), or a loopback address.
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(url::Host::Domain(name)) => {
+            let name = name.trim_end_matches('.');
+            name == "localhost" || name.ends_with(".localhost")
+        }
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}

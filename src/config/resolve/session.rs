@@ -1,0 +1,190 @@
+//! `[session]` and `[cookie]`.
+
+use std::time::Duration;
+
+use super::Resolver;
+use crate::authn::{oidc, session};
+use crate::config::problem::{nearest, shown};
+use crate::config::raw::{RawCookie, RawSession};
+use crate::config::secrets::{SHORTEST, weakness};
+use crate::secret::SecretString;
+
+/// Makes a good one.
+const GENERATE: &str = "`vestibule generate-secret` prints a good one";
+
+impl Resolver {
+    pub(super) fn session(&mut self, raw: RawSession, cookie: RawCookie) -> Option<session::Settings> {
+        let lifetime = self.span("session.lifetime", raw.lifetime.as_ref(), Duration::from_secs(24 * 3600));
+        let idle_written = raw.idle.is_some();
+        // A short lifetime shortens the default idle time with it.
+        let idle = self.span("session.idle", raw.idle.as_ref(), Duration::from_secs(3600).min(lifetime));
+        for (key, span) in [("session.lifetime", lifetime), ("session.idle", idle)] {
+            if !span.is_zero() && span < Duration::from_secs(1) {
+                self.error(key, "is shorter than a second", "sessions count in whole seconds");
+            }
+        }
+        if idle_written && idle > lifetime {
+            let what = "is longer than session.lifetime, so it never counts";
+            self.error(
+                "session.idle",
+                what,
+                format!("write at most {:?}", humantime::format_duration(lifetime).to_string()),
+            );
+        }
+        // RFC 6265bis §5.5: user agents keep no cookie longer.
+        if lifetime > Duration::from_secs(400 * 24 * 3600) {
+            self.error(
+                "session.lifetime",
+                "is longer than 400 days, the longest a browser keeps a cookie",
+                "for example \"24h\"",
+            );
+        }
+        self.store(raw.store.as_deref());
+        let cookie_name = self.cookie_name(cookie.name);
+        let secrets = self.secrets(&raw)?;
+        Some(session::Settings {
+            secrets,
+            lifetime,
+            idle,
+            browser_session: raw.browser_session.unwrap_or(false),
+            cookie_name,
+        })
+    }
+
+    fn store(&mut self, written: Option<&str>) {
+        const LATER: [&str; 6] = ["redis", "rediss", "postgres", "postgresql", "sqlite", "memory"];
+        let key = "session.store";
+        let Some(store) = written.filter(|store| *store != "cookie") else { return };
+        let scheme = store.split(':').next().unwrap_or_default();
+        // Sentinel and cluster forms are `redis+sentinel://…`. The value itself may carry a password.
+        if LATER.contains(&scheme.split('+').next().unwrap_or_default()) {
+            let what = format!("is a {scheme} store, but this release keeps sessions in the cookie only");
+            self.error(key, what, "write store = \"cookie\", or remove it");
+        } else {
+            let fix = match nearest(store, ["cookie"]) {
+                Some(near) => format!("did you mean {near:?}?"),
+                None => "write store = \"cookie\"".to_owned(),
+            };
+            self.error(key, "is no session store", fix);
+        }
+    }
+
+    fn cookie_name(&mut self, written: Option<String>) -> String {
+        let key = "cookie.name";
+        let name = written.unwrap_or_else(|| "vestibule".to_owned());
+        let lower = name.to_ascii_lowercase();
+        if lower.starts_with("__host-") || lower.starts_with("__secure-") {
+            self.error(
+                key,
+                "begins with a prefix that Vestibule puts there itself",
+                "write the rest of the name alone",
+            );
+        } else if name.is_empty()
+            || name.len() > 64
+            || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+        {
+            // RFC 6265 §4.1.1 would allow more. A dot separates our cookies from one another, so `a` would own `a.b`.
+            self.error(
+                key,
+                format!("is {}, no name for our cookies", shown(&name)),
+                "use up to 64 letters, digits, - and _",
+            );
+        }
+        name
+    }
+
+    /// The key ring: one of four ways to give it.
+    fn secrets(&mut self, raw: &RawSession) -> Option<Vec<SecretString>> {
+        let ways = [
+            ("session.secrets", raw.secrets.is_some()),
+            ("session.secrets_files", raw.secrets_files.is_some()),
+            ("session.secret", raw.secret.is_some()),
+            ("session.secret_file", raw.secret_file.is_some()),
+        ];
+        let given: Vec<_> = ways.iter().filter(|(_, given)| *given).map(|(key, _)| *key).collect();
+        match given.as_slice() {
+            [] => {
+                if !ways.iter().any(|(key, _)| self.broken.contains(*key)) {
+                    let fix = format!(
+                        "set SESSION_SECRET or SESSION_SECRET_FILE, or write secret_file in [session]; {GENERATE}"
+                    );
+                    self.error("session.secret", "is missing", fix);
+                }
+                return None;
+            }
+            [_] => {}
+            [first, others @ ..] => {
+                for other in others {
+                    let what = format!("gives the secret again: {first} ({}) does already", self.place(first));
+                    self.error(
+                        other,
+                        what,
+                        "keep one of them; to rotate, list the new secret first and the old one after it",
+                    );
+                }
+                return None;
+            }
+        }
+        let mut secrets: Vec<(String, String)> = Vec::new();
+        for (index, secret) in raw.secrets.iter().flatten().enumerate() {
+            secrets.push((format!("session.secrets[{index}]"), one_line(secret.expose_secret())));
+        }
+        for (index, path) in raw.secrets_files.iter().flatten().enumerate() {
+            let key = format!("session.secrets_files[{index}]");
+            let text = self.secret_file(&key, path)?;
+            secrets.push((key, one_line(&text)));
+        }
+        if let Some(secret) = &raw.secret {
+            secrets.extend(words("session.secret", secret.expose_secret()));
+        }
+        if let Some(path) = &raw.secret_file {
+            let text = self.secret_file("session.secret_file", path)?;
+            secrets.extend(words("session.secret_file", &text));
+        }
+        if secrets.is_empty() {
+            self.error(given[0], "is empty", GENERATE);
+            return None;
+        }
+        let mut sound = true;
+        for (index, (key, secret)) in secrets.iter().enumerate() {
+            if let Some(why) = weakness(secret) {
+                sound = false;
+                self.error(key, why, advice(secrets.len(), key));
+            } else if secrets[..index].iter().any(|(_, earlier)| earlier == secret) {
+                sound = false;
+                self.error(key, "is given twice", "each secret of the ring is another one");
+            }
+        }
+        sound.then(|| secrets.into_iter().map(|(_, secret)| SecretString::new(secret)).collect())
+    }
+
+    /// The provider knows the client secret, so it must not open sessions.
+    pub(super) fn distinct_secrets(&mut self, session: Option<&session::Settings>, provider: Option<&oidc::Settings>) {
+        let Some((session, client)) = session.zip(provider.and_then(|provider| provider.client_secret.as_ref())) else {
+            return;
+        };
+        if session.secrets.iter().any(|secret| secret.expose_secret() == client.expose_secret()) {
+            self.error("session.secret", "is the client secret, which the provider knows too", GENERATE);
+        }
+    }
+}
+
+fn advice(count: usize, key: &str) -> String {
+    let separated = count > 1 && (key == "session.secret" || key == "session.secret_file");
+    if separated {
+        format!("white space separates several secrets, each of at least {SHORTEST} bytes; {GENERATE}")
+    } else {
+        GENERATE.to_owned()
+    }
+}
+
+/// As written, less one trailing newline.
+fn one_line(text: &str) -> String {
+    let line = text.strip_suffix('\n').unwrap_or(text);
+    line.strip_suffix('\r').unwrap_or(line).to_owned()
+}
+
+/// Several secrets, separated by white space.
+fn words(key: &str, text: &str) -> Vec<(String, String)> {
+    text.split_whitespace().map(|word| (key.to_owned(), word.to_owned())).collect()
+}

@@ -1,0 +1,708 @@
+//! Whole configurations: layers, derivations, and every rule across keys.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::authn::oidc::jose::Algorithm;
+use crate::authn::roles::{ClaimPath, HeaderSource};
+use crate::route::{Access, Endpoint};
+
+const SECRET: &str = "k7Rw2vXq9LmTz4NcYb8HfJd3GsPa6Ue1";
+const OTHER: &str = "Zt5Bn8Wq1Xc4Vm7Lk0Jh3Gf6Ds9Ap2Oy";
+
+/// A whole configuration in which one section can be replaced or added.
+fn minimal() -> Vec<(&'static str, String)> {
+    vec![
+        (
+            "provider",
+            "issuer = \"https://id.example.com\"\nclient_id = \"app\"\nclient_secret = \"s3cr3t\"\n\
+             redirect_uri = \"https://app.example.com/auth/callback\"\n"
+                .to_owned(),
+        ),
+        ("session", format!("secret = \"{SECRET}\"\n")),
+        ("upstream", "url = \"http://127.0.0.1:3000\"\n".to_owned()),
+    ]
+}
+
+fn with(changes: &[(&str, &str)]) -> String {
+    let mut sections: Vec<(String, String)> =
+        minimal().into_iter().map(|(name, text)| (name.to_owned(), text)).collect();
+    let mut top = String::new();
+    for (name, lines) in changes {
+        if name.is_empty() {
+            top += lines;
+        } else if let Some((_, text)) = sections.iter_mut().find(|(section, _)| section == name) {
+            // A line replaces the one of the same key.
+            for line in lines.lines() {
+                let key = line.split('=').next().unwrap_or_default().trim();
+                let others = text.lines().filter(|old| old.split('=').next().unwrap_or_default().trim() != key);
+                *text = others.map(|line| format!("{line}\n")).collect::<String>() + line + "\n";
+            }
+        } else {
+            sections.push(((*name).to_owned(), (*lines).to_owned()));
+        }
+    }
+    let header = |name: &str| if name == "routes" { "[[routes]]".to_owned() } else { format!("[{name}]") };
+    top + "\n" + &sections.iter().map(|(name, text)| format!("{}\n{text}\n", header(name))).collect::<String>()
+}
+
+/// Without compiling routes and templates: those have tests of their own.
+fn read(sources: &Sources) -> Result<Loaded, Vec<ConfigProblem>> {
+    load_with(sources, |_, _| Vec::new())
+}
+
+fn settings(changes: &[(&str, &str)]) -> Settings {
+    match read(&Sources::toml(&with(changes))) {
+        Ok(loaded) => loaded.settings,
+        Err(problems) => panic!("{}", all(&problems)),
+    }
+}
+
+fn warnings(changes: &[(&str, &str)]) -> String {
+    match read(&Sources::toml(&with(changes))) {
+        Ok(loaded) => all(&loaded.warnings),
+        Err(problems) => panic!("{}", all(&problems)),
+    }
+}
+
+fn errors(changes: &[(&str, &str)]) -> String {
+    match read(&Sources::toml(&with(changes))) {
+        Ok(_) => panic!("no error from {changes:?}"),
+        Err(problems) => all(&problems),
+    }
+}
+
+fn all(problems: &[ConfigProblem]) -> String {
+    problems.iter().map(|problem| format!("{problem}\n")).collect()
+}
+
+fn env(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
+}
+
+const ENOUGH: [(&str, &str); 6] = [
+    ("OIDC_ISSUER", "https://id.example.com"),
+    ("OIDC_CLIENT_ID", "12345"),
+    ("OIDC_CLIENT_SECRET", "67890"),
+    ("OIDC_REDIRECT_URI", "https://app.example.com/auth/callback"),
+    ("SESSION_SECRET", SECRET),
+    ("VESTIBULE_UPSTREAM", "http://app:3000"),
+];
+
+#[test]
+fn variables_alone_are_enough() {
+    let loaded = read(&Sources { env: env(&ENOUGH), ..Sources::default() }).unwrap();
+    assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+    let settings = loaded.settings;
+    assert_eq!(settings.server.listen.to_string(), "0.0.0.0:8080");
+    assert_eq!(settings.admin_listen.unwrap().to_string(), "127.0.0.1:9090");
+    assert_eq!(settings.provider.issuer, "https://id.example.com");
+    assert_eq!(settings.provider.client_id, "12345");
+    assert_eq!(settings.provider.client_secret.as_ref().unwrap().expose_secret(), "67890");
+    assert_eq!(settings.provider.scopes, ["openid", "email", "profile"]);
+    assert!(settings.provider.userinfo && settings.provider.userinfo_required);
+    assert_eq!(settings.session.lifetime, Duration::from_secs(24 * 3600));
+    assert_eq!(settings.session.idle, Duration::from_secs(3600));
+    assert_eq!(settings.message.cookie_base, "__Host-vestibule");
+    assert_eq!((settings.upstreams[0].host.as_str(), settings.upstreams[0].port), ("app", 3000));
+    assert_eq!(settings.endpoints.login_path.as_deref(), Some("/auth/login"));
+    assert_eq!(settings.routes.prefix, "/auth");
+    let callback = (Endpoint::Callback, "/auth/callback".to_owned());
+    assert!(settings.routes.endpoints.contains(&callback) && settings.routes.endpoints.len() == 5);
+    assert!(settings.message.trusted_proxies.is_empty());
+}
+
+#[test]
+fn nothing_at_all_tells_everything_that_is_missing() {
+    let text = all(&read(&Sources::default()).unwrap_err());
+    for variable in ENOUGH.map(|(name, _)| name) {
+        assert!(text.contains(variable), "{variable}: {text}");
+    }
+    assert!(text.contains("vestibule generate-secret"), "{text}");
+    assert_eq!(text.matches("error: ").count(), 6, "{text}");
+}
+
+#[test]
+fn each_layer_wins_over_the_one_below() {
+    let file = with(&[("", "listen = \"127.0.0.1:1\"\n")]);
+    let mut sources = Sources::toml(&file);
+    let listen = |sources: &Sources| read(sources).unwrap().settings.server.listen.port();
+    assert_eq!(listen(&sources), 1);
+    sources.env = env(&[("VESTIBULE_LISTEN", "127.0.0.1:2")]);
+    assert_eq!(listen(&sources), 2);
+    sources.flags = vec![("listen".to_owned(), "127.0.0.1:3".to_owned())];
+    assert_eq!(listen(&sources), 3);
+    sources.env.clear();
+    sources.file.as_mut().unwrap().text = with(&[]);
+    sources.flags.clear();
+    assert_eq!(listen(&sources), 8080);
+}
+
+#[test]
+fn a_secret_of_a_higher_layer_replaces_every_form_of_a_lower_one() {
+    let folder = Folder::new();
+    let path = folder.file("session", &format!("{OTHER}\n"));
+    let mut sources = Sources::toml(&with(&[]));
+    sources.env = env(&[("SESSION_SECRET_FILE", path.to_str().unwrap())]);
+    let secrets = read(&sources).unwrap().settings.session.secrets;
+    assert_eq!(secrets.iter().map(|secret| secret.expose_secret()).collect::<Vec<_>>(), [OTHER]);
+}
+
+#[test]
+fn both_forms_of_a_secret_in_one_layer_are_an_error() {
+    let mut variables = env(&ENOUGH);
+    variables.extend(env(&[("SESSION_SECRET_FILE", "/x"), ("OIDC_CLIENT_SECRET_FILE", "/y")]));
+    let text = all(&read(&Sources { env: variables, ..Sources::default() }).unwrap_err());
+    assert!(text.contains("variable SESSION_SECRET_FILE: error: session.secret_file gives the secret again"), "{text}");
+    assert!(
+        text.contains("variable OIDC_CLIENT_SECRET_FILE: error: provider.client_secret_file is given twice"),
+        "{text}"
+    );
+}
+
+#[test]
+fn an_empty_variable_is_an_error_and_not_also_missing() {
+    let mut variables = env(&ENOUGH);
+    variables[0].1.clear();
+    let problems = read(&Sources { env: variables, ..Sources::default() }).unwrap_err();
+    assert_eq!(problems.len(), 1, "{}", all(&problems));
+    assert!(problems[0].to_string().starts_with("variable OIDC_ISSUER: error: provider.issuer is empty"));
+}
+
+#[test]
+fn problems_of_all_layers_come_at_once() {
+    let mut sources = Sources::toml(&with(&[("", "lisen = \"x\"\n"), ("provider", "issuer = \"id.example.com\"")]));
+    sources.env = env(&[("OIDC_SCOPE", "openid"), ("VESTIBULE_WORKERS", "many")]);
+    sources.flags = vec![("log.fromat".to_owned(), "json".to_owned())];
+    let text = all(&read(&sources).unwrap_err());
+    for part in [
+        "vestibule.toml:1:1: error: lisen is not a known key\n    did you mean \"listen\"?",
+        "error: provider.issuer is \"id.example.com\", no absolute http or https URL",
+        "variable OIDC_SCOPE: error: looks like a misspelt variable\n    did you mean OIDC_SCOPES?",
+        "variable VESTIBULE_WORKERS: error: workers must be a whole number\n    for example VESTIBULE_WORKERS=2",
+        "flag for log.fromat: error: log.fromat is not a known key\n    did you mean \"format\"?",
+    ] {
+        assert!(text.contains(part), "{part}\n---\n{text}");
+    }
+}
+
+#[test]
+fn several_session_secrets_are_separated_by_white_space() {
+    let mut variables = env(&ENOUGH);
+    let both = format!("{SECRET}\n {OTHER}\n");
+    variables[4].1 = both;
+    let secrets = read(&Sources { env: variables, ..Sources::default() }).unwrap().settings.session.secrets;
+    assert_eq!(secrets.iter().map(|secret| secret.expose_secret()).collect::<Vec<_>>(), [SECRET, OTHER]);
+}
+
+#[test]
+fn secrets_are_taken_as_written_less_one_newline() {
+    let folder = Folder::new();
+    let (one, two) = (folder.file("one", &format!("{SECRET} \n\n")), folder.file("two", &format!("{OTHER}\r\n")));
+    let lines = format!("secrets_files = [{one:?}, {two:?}]");
+    let text = with(&[("session", &lines)]).replace(&format!("secret = \"{SECRET}\"\n"), "");
+    let secrets = read(&Sources::toml(&text)).unwrap().settings.session.secrets;
+    assert_eq!(
+        secrets.iter().map(|secret| secret.expose_secret().to_owned()).collect::<Vec<_>>(),
+        [format!("{SECRET} \n"), OTHER.to_owned()]
+    );
+}
+
+#[test]
+fn weak_and_repeated_secrets_stop_the_start() {
+    for (written, why) in [
+        ("secret = \"short\"", "is too short: 5 bytes, at least 32"),
+        ("secret = \"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"", "is too weak"),
+        ("secret = \"changeme-changeme-changeme-changeme!\"", "is too weak"),
+    ] {
+        let text = errors(&[("session", written)]);
+        assert!(text.contains(why) && text.contains("vestibule generate-secret"), "{text}");
+    }
+    let twice = errors(&[("session", &format!("secret = \"{SECRET} {SECRET}\""))]);
+    assert!(twice.contains("is given twice"), "{twice}");
+    let shared = errors(&[("provider", &format!("client_secret = \"{SECRET}\""))]);
+    assert!(shared.contains("is the client secret"), "{shared}");
+}
+
+#[test]
+fn relative_paths_start_from_the_folder_of_the_file() {
+    let folder = Folder::new();
+    folder.file("session", SECRET);
+    folder.file("denied.html", "<p>no</p>");
+    let text = with(&[("session", "secret_file = \"session\""), ("pages", "access_denied = \"denied.html\"")])
+        .replace(&format!("secret = \"{SECRET}\"\n"), "");
+    let mut sources = Sources::toml(&text);
+    sources.file.as_mut().unwrap().name = folder.0.join("vestibule.toml").display().to_string();
+    let settings = read(&sources).unwrap().settings;
+    assert_eq!(settings.session.secrets[0].expose_secret(), SECRET);
+    assert_eq!(settings.pages.templates.values().next(), Some(&folder.0.join("denied.html")));
+    sources.file.as_mut().unwrap().name = "/nonexistent/vestibule.toml".to_owned();
+    let text = all(&read(&sources).unwrap_err());
+    assert!(text.contains("names /nonexistent/session, which cannot be read"), "{text}");
+    assert!(text.contains("names /nonexistent/denied.html, which cannot be read"), "{text}");
+}
+
+#[test]
+fn a_client_without_a_secret_says_so() {
+    let text = with(&[]).replace("client_secret = \"s3cr3t\"\n", "");
+    let problems = all(&read(&Sources::toml(&text)).unwrap_err());
+    assert!(problems.contains("provider.client_secret is missing") && problems.contains("public_client"), "{problems}");
+    let text = with(&[]).replace("client_secret = \"s3cr3t\"\n", "public_client = true\n");
+    assert!(read(&Sources::toml(&text)).unwrap().settings.provider.client_secret.is_none());
+    assert!(errors(&[("provider", "public_client = true")]).contains("contradicts the client secret"));
+}
+
+#[test]
+fn provider_urls_are_checked() {
+    for (line, why) in [
+        ("issuer = \"https://id.example.com/?x=1\"", "has a query or a fragment"),
+        ("issuer = \"http://id.example.com\"", "works towards localhost only"),
+        (
+            "issuer = \"https://id.example.com/.well-known/openid-configuration\"",
+            "is the address of the discovery document",
+        ),
+        ("redirect_uri = \"/auth/callback\"", "not an absolute http or https URL"),
+        ("redirect_uri = \"https://app.example.com\"", "has no path of its own"),
+        ("redirect_uri = \"https://app.example.com/cb#x\"", "has a query or a fragment"),
+        ("redirect_uri = \"https://app.example.com/a%2Fb\"", "read in more than one way"),
+        ("redirect_uri = \"https://app.example.com/a//b\"", "read in more than one way"),
+        ("redirect_uri = \"https://app.example.com/auth/login\"", "which is that of endpoints.login too"),
+        ("redirect_uri = \"http://app.example.com/auth/callback\"", "works towards localhost only"),
+        ("backchannel_url = \"http://keycloak:8080\"", "works towards localhost only"),
+        ("backchannel_url = \"https://keycloak/realms\"", "is more than scheme, host and port"),
+        ("post_logout_redirect_uri = \"http://app.example.com/bye\"", "works towards localhost only"),
+        ("client_id = \" \"", "is no client id"),
+        ("scopes = [\"open\\\"id\"]", "no scope"),
+        ("signing_algs = [\"none\"]", "not one of \"RS256\""),
+        ("signing_algs = [\"HS256\", \"RS256\"]", "beside other algorithms"),
+        ("signing_algs = []", "is an empty list"),
+        ("authorization_params = { state = \"x\" }", "only Vestibule sets"),
+        ("authorization_params = { scope = \"x\" }", "has a key of its own"),
+        ("timeout = \"0s\"", "is zero"),
+        ("ca_file = \"/nonexistent.pem\"", "cannot be read"),
+        ("max_response = \"1B\"", "is out of range"),
+    ] {
+        let text = errors(&[("provider", line)]);
+        assert!(text.contains(why), "{line}: {text}");
+        assert_eq!(text.matches("error: ").count(), 1, "{line}: {text}");
+    }
+}
+
+#[test]
+fn http_works_towards_loopback_or_when_allowed() {
+    let local = "issuer = \"http://127.0.0.1:8180\"\nredirect_uri = \"http://localhost:8080/auth/callback\"";
+    let text = warnings(&[("provider", local)]);
+    assert!(text.contains("provider.redirect_uri is http, so our cookies are not Secure"), "{text}");
+    assert_eq!(text.matches("warning: ").count(), 1, "{text}");
+    assert_eq!(settings(&[("provider", local)]).message.cookie_base, "vestibule");
+    let allowed = "issuer = \"http://id.internal\"\nallow_insecure_http = true";
+    let text = warnings(&[("provider", allowed)]);
+    assert!(text.contains("provider.issuer is http beyond loopback"), "{text}");
+    assert!(settings(&[("provider", allowed)]).provider_http.allow_insecure_http);
+}
+
+#[test]
+fn the_redirect_uri_is_told_as_it_will_be_sent() {
+    let text = warnings(&[("provider", "redirect_uri = \"https://APP.example.com:443/auth/callback\"")]);
+    assert!(text.contains("is sent to the provider as \"https://app.example.com/auth/callback\""), "{text}");
+}
+
+#[test]
+fn scopes_always_hold_openid() {
+    assert_eq!(settings(&[("provider", "scopes = [\"email groups\"]")]).provider.scopes, ["openid", "email", "groups"]);
+    let algs = settings(&[("provider", "signing_algs = [\"HS256\"]")]).provider.signing_algs;
+    assert_eq!(algs, [Algorithm::HS256]);
+}
+
+#[test]
+fn session_and_cookie_rules() {
+    for (section, line, why) in [
+        ("session", "idle = \"25h\"", "is longer than session.lifetime"),
+        ("session", "idle = \"0s\"", "is zero"),
+        ("session", "lifetime = \"500ms\"", "is shorter than a second"),
+        ("session", "lifetime = \"500days\"", "is longer than 400 days"),
+        (
+            "session",
+            "store = \"redis://:hunter2@db:6379\"",
+            "is a redis store, but this release keeps sessions in the cookie only",
+        ),
+        ("session", "store = \"postgres://db\"", "is a postgres store"),
+        ("session", "store = \"sqlite:x.db\"", "is a sqlite store"),
+        ("session", "store = \"cokie\"", "did you mean \"cookie\"?"),
+        ("cookie", "name = \"__Host-app\"", "begins with a prefix"),
+        ("cookie", "name = \"a b\"", "no name for our cookies"),
+        ("cookie", "name = \"a.b\"", "no name for our cookies"),
+        ("cookie", "name = \"\"", "no name for our cookies"),
+    ] {
+        let text = errors(&[(section, line)]);
+        assert!(text.contains(why), "{line}: {text}");
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+    assert_eq!(settings(&[("session", "lifetime = \"10m\"")]).session.idle, Duration::from_secs(600));
+    assert_eq!(settings(&[("cookie", "name = \"app\"")]).message.cookie_base, "__Host-app");
+}
+
+#[test]
+fn identity_headers_are_checked() {
+    for (line, why) in [
+        ("\"X-Forwarded-For\" = \"name\"", "does something of its own"),
+        ("\"Authorization\" = \"name\"", "does something of its own"),
+        ("\"content_length\" = \"name\"", "does something of its own"),
+        ("\"If-Match\" = \"name\"", "does something of its own"),
+        ("\"X Y\" = \"name\"", "is no header name"),
+        ("\"X-Team\" = \"name\"\n\"x_team\" = \"roles\"", "is the same name as \"X-Team\""),
+        (
+            "\"X-Team\" = \"team\"",
+            "is \"team\", not one of \"name\", \"roles\", \"groups\", \"email\", \"subject\", or a table",
+        ),
+        ("\"X-Team\" = { claim = [] }", "names no claim"),
+        ("\"X-Team\" = { clam = \"x\" }", "did you mean \"claim\"?"),
+        ("\"X-Team\" = {}", "lacks the key \"claim\"\n    for example X-Team = { claim = \"department\" }"),
+    ] {
+        let text = errors(&[("identity.headers", line)]);
+        assert!(text.contains(why), "{line}: {text}");
+    }
+}
+
+#[test]
+fn identity_comes_out_as_written() {
+    let identity = settings(&[
+        ("identity", "name_claim = [\"a\", \"b\"]\nroles_claims = [\"https://x/roles\", [\"r\", \"s\"]]\nlist_format = \"json\"\n"),
+        ("identity.role_mapping", "\"/admins\" = \"admin\"\n\"/staff\" = [\"editor\", \"user\"]\n"),
+        ("identity.headers", "\"X-Sub\" = \"subject\"\n\"X-Dept\" = { claim = [\"org\", \"dept\"] }\n"),
+    ])
+    .identity;
+    let path = |names: &[&str]| ClaimPath(names.iter().map(|name| name.to_string()).collect());
+    assert_eq!(identity.name_claim, path(&["a", "b"]));
+    assert_eq!(identity.roles_claims, [path(&["https://x/roles"]), path(&["r", "s"])]);
+    let mapping = identity.role_mapping.unwrap();
+    assert_eq!(mapping["/admins"], ["admin"]);
+    assert_eq!(mapping["/staff"], ["editor", "user"]);
+    let headers: Vec<_> = identity.headers.iter().map(|(name, source)| (name.as_str(), source.clone())).collect();
+    assert_eq!(
+        headers,
+        [("x-dept", HeaderSource::Claim(path(&["org", "dept"]))), ("x-sub", HeaderSource::Claim(path(&["sub"])))]
+    );
+    assert!(warnings(&[("identity", "trust_unverified_email = true")]).contains("verified or not"));
+    assert!(warnings(&[("identity.role_mapping", "")]).contains("no claim gives any role"));
+}
+
+#[test]
+fn upstreams_are_checked() {
+    for (url, why) in [
+        ("localhost:3000", "write \"http://localhost:3000\""),
+        ("https://app:3000", "this release does not speak"),
+        ("unix:///run/app.sock", "has the scheme \"unix\""),
+        ("http://app:3000/base", "is more than host and port"),
+        ("http://app:3000?x", "is more than host and port"),
+        ("http://user:hunter2@app:3000", "carries credentials"),
+        ("http://127.0.0.1:8080", "is this proxy itself"),
+        ("http://localhost:0", "without host or port"),
+        ("http://", "no URL"),
+    ] {
+        let text = errors(&[("upstream", &format!("url = \"{url}\""))]);
+        assert!(text.contains(why), "{url}: {text}");
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+    let v6 =
+        settings(&[("upstream", "url = \"http://[::1]:3000\"\nhost = \"app.internal:80\"\naccess_token = \"bearer\"")]);
+    assert_eq!((v6.upstreams[0].host.as_str(), v6.upstreams[0].port), ("::1", 3000));
+    assert_eq!(v6.upstreams[0].host_header.as_deref(), Some("app.internal:80"));
+    assert!(v6.upstreams[0].access_token);
+    assert!(errors(&[("upstream", "host = \"a b\"")]).contains("no host"));
+    let missing = with(&[]).replace("url = \"http://127.0.0.1:3000\"\n", "");
+    assert!(all(&read(&Sources::toml(&missing)).unwrap_err()).contains("upstream.url is missing"));
+}
+
+#[test]
+fn the_default_upstream_comes_first() {
+    let api = ("upstreams.api", "url = \"http://api:1\"\n");
+    let named = settings(&[api, ("routes", "path = \"/api/*\"\nupstream = \"api\"\n")]);
+    assert_eq!(named.upstreams.iter().map(|upstream| upstream.name.as_str()).collect::<Vec<_>>(), ["default", "api"]);
+    assert_eq!(named.routes.routes[0].upstream, 1);
+    assert_eq!(named.routes.routes[0].name, "/api/*");
+    assert!(warnings(&[api]).contains("upstreams.api is used by no route"));
+    let text = errors(&[api, ("routes", "upstream = \"apo\"\n")]);
+    assert!(text.contains("routes[0].upstream is \"apo\"") && text.contains("did you mean \"api\"?"), "{text}");
+    let two = with(&[api, ("upstreams.web", "url = \"http://web:1\"\n")])
+        .replace("[upstream]\nurl = \"http://127.0.0.1:3000\"\n", "");
+    assert!(all(&read(&Sources::toml(&two)).unwrap_err()).contains("do not say which one"));
+    let caught = format!(
+        "{two}\n[[routes]]\npath = \"/*\"\nupstream = \"web\"\n[[routes]]\npath = \"/a\"\nupstream = \"api\"\n"
+    );
+    assert!(read(&Sources::toml(&caught)).unwrap().warnings.is_empty());
+    assert!(errors(&[("upstreams.default", "url = \"http://a:1\"\n")]).contains("is [upstream] once more"));
+}
+
+#[test]
+fn routes_are_checked() {
+    for (lines, why) in [
+        ("access = \"public\"\nrequire = { roles = \"a\" }", "contradicts access"),
+        ("access = \"public\"\nmax_identity_age = \"1h\"", "contradicts access"),
+        ("require = { roles = [] }", "is an empty list"),
+        ("methods = [\"get\"]", "write \"GET\""),
+        ("methods = [\"TRACE\"]", "always refused"),
+        ("methods = []", "is an empty list"),
+        ("methods = [\"G ET\"]", "no method"),
+        ("host = \"app.example.com:8080\"", "no host"),
+        ("host = \"*.example.com\"", "no host"),
+        ("upgrades = [\"H2C\"]", "never let through"),
+        ("upgrades = [\"a b\"]", "no protocol"),
+        ("pass_headers = [\"X-Original-Url\", \"X-Orginal-Url\"]", "did you mean \"x-original-url\"?"),
+        ("pass_headers = [\"X-Forwarded-User\"]", "none of the headers that are held back"),
+        ("allowed_origins = [\"https://x.example/path\"]", "no origin"),
+        ("allowed_origins = [\"null\"]", "no origin"),
+        ("max_identity_age = \"1ms\"", "is shorter than a second"),
+    ] {
+        let text = errors(&[("routes", lines)]);
+        assert!(text.contains(why), "{lines}: {text}");
+        assert!(text.contains("error: routes[0]."), "{lines}: {text}");
+        assert!(text.contains("vestibule.toml:"), "{lines}: {text}");
+    }
+    let route = &settings(&[(
+        "routes",
+        "host = \"APP.example.com.\"\npath = \"/x\"\nmethods = \"GET\"\nrequire = { roles = \"a\", all_groups = [\"g\", \"h\"] }\n\
+         allowed_origins = [\"https://Partner.example:443\"]\nupgrades = [\"TCP\"]\naccess = \"optional\"",
+    )])
+    .routes
+    .routes[0];
+    assert_eq!(route.host.as_deref(), Some("app.example.com"));
+    assert_eq!(route.access, Access::Optional);
+    assert_eq!(route.require.all_groups, ["g", "h"]);
+    assert_eq!(route.allowed_origins[0].as_str(), "https://partner.example");
+    assert_eq!(route.upgrades, ["tcp"]);
+}
+
+#[test]
+fn hosts_must_hold_the_redirect_uris_host() {
+    assert!(errors(&[("", "hosts = [\"www.example.com\"]\n")]).contains("does not list app.example.com"));
+    let listed =
+        [("", "hosts = [\"App.Example.com\"]\n"), ("routes", "host = \"www.example.com\"\naccess = \"public\"\n")];
+    assert!(errors(&listed).contains("which hosts does not list"));
+    let alias = warnings(&[("routes", "host = \"www.example.com\"\n")]);
+    assert!(alias.contains("people sign in on app.example.com"), "{alias}");
+}
+
+#[test]
+fn endpoints_can_be_moved_and_switched_off() {
+    let settings = settings(&[("endpoints", "prefix = \"/-/id/\"\nlogout = false\nuserinfo = \"/me\"\n")]);
+    assert_eq!(settings.routes.prefix, "/-/id");
+    assert_eq!(settings.endpoints.login_path.as_deref(), Some("/-/id/login"));
+    let paths: Vec<_> = settings.routes.endpoints.iter().map(|(_, path)| path.as_str()).collect();
+    assert_eq!(paths, ["/auth/callback", "/-/id/login", "/-/id/signed-out", "/me"]);
+    for (line, why) in [
+        ("prefix = \"/\"", "no prefix"),
+        ("prefix = \"auth\"", "no prefix"),
+        ("prefix = \"/a/../b\"", "no prefix"),
+        ("login = \"login\"", "no path for an endpoint"),
+        ("login = \"/\"", "no path for an endpoint"),
+        ("login = \"/x/{id}\"", "no path for an endpoint"),
+        ("login = \"/auth/logout\"", "which is that of endpoints.login too"),
+        ("login = 1", "true or false, or a text"),
+    ] {
+        let text = errors(&[("endpoints", line)]);
+        assert!(text.contains(why), "{line}: {text}");
+    }
+}
+
+#[test]
+fn the_server_is_checked() {
+    for (section, line, why) in [
+        ("", "admin_listen = \"0.0.0.0:8080\"\n", "is the address of the main listener"),
+        ("", "listen = \"localhost\"\n", "is \"localhost\", not an address and port"),
+        ("", "trusted_proxies = [\"10.0.0.0/40\"]\n", "not a network or an address"),
+        ("", "return_origins = [\"www.example.com\"]\n", "no origin"),
+        ("limits", "max_header_bytes = \"1KiB\"", "is out of range"),
+        ("limits", "max_headers = 1", "write a number from 10 to 1000"),
+        ("limits", "idle_timeout = \"0s\"", "is zero"),
+        ("log", "level = \"inf\"", "did you mean \"info\"?"),
+        ("log", "level = \"vestibule=loud\"", "no filter directive"),
+    ] {
+        let text = errors(&[(section, line)]);
+        assert!(text.contains(why), "{line}: {text}");
+    }
+    for (section, line, why) in [
+        ("drain", "timeout = \"25s\"", "30 s or more"),
+        ("", "trusted_proxies = [\"0.0.0.0/0\"]\n", "trusts every address"),
+        ("", "state_dir = \"/var/lib/vestibule\"\n", "keeps nothing on disk"),
+    ] {
+        let text = warnings(&[(section, line)]);
+        assert!(text.contains(why), "{line}: {text}");
+    }
+    let settings = settings(&[
+        ("", "admin_listen = \"off\"\nworkers = 3\ntrusted_proxies = [\"10.1.2.3\"]\n"),
+        ("limits", "max_header_bytes = \"64KiB\""),
+    ]);
+    assert_eq!(settings.admin_listen, None);
+    assert_eq!(settings.server.workers.get(), 3);
+    assert_eq!(settings.server.max_header_bytes, 65536);
+    assert_eq!(settings.message.trusted_proxies[0].to_string(), "10.1.2.3/32");
+}
+
+#[test]
+fn what_other_modules_find_gets_its_place() {
+    let sources = Sources::toml(&with(&[("routes", "path = \"x\"\n")]));
+    let problems = load_with(&sources, |_, _| {
+        vec![resolve::Finding { key: "routes[0].path".to_owned(), what: "is odd".to_owned(), fix: "", warning: false }]
+    })
+    .unwrap_err();
+    assert!(problems[0].to_string().ends_with(":8: error: routes[0].path is odd"), "{}", problems[0]);
+    let loaded = load_with(&sources, |_, _| {
+        vec![resolve::Finding { key: "routes[0]".to_owned(), what: "is odd".to_owned(), fix: "", warning: true }]
+    });
+    assert_eq!(loaded.unwrap().warnings.len(), 1);
+}
+
+/// Needs the real `Routes` and `Pages`.
+#[test]
+fn loading_compiles_routes_and_templates() {
+    let folder = Folder::new();
+    let broken = folder.file("broken.html", "<p>{{ title </p>");
+    let text = with(&[("pages", &format!("access_denied = {broken:?}"))])
+        + "[[routes]]\npath = \"/a\"\n[[routes]]\npath = \"/a\"\n[[routes]]\npath = \"no-slash\"\n";
+    let problems = all(&load(&Sources::toml(&text)).unwrap_err());
+    for part in ["error: routes[1]", "error: routes[2]", "error: pages.access_denied cannot be used as a template"] {
+        assert!(problems.contains(part), "{part}: {problems}");
+    }
+    assert!(problems.matches("vestibule.toml:").count() >= 3, "{problems}");
+    let without_issuer = text.replace("issuer = \"https://id.example.com\"\n", "");
+    let problems = all(&load(&Sources::toml(&without_issuer)).unwrap_err());
+    assert!(problems.contains("provider.issuer is missing") && problems.contains("error: routes[2]"), "{problems}");
+    assert!(load(&Sources::toml(&with(&[("routes", "path = \"/a\"\n")]))).is_ok());
+}
+
+/// Needs the real `Routes`: an example with a pattern that is none, or two equal routes, would fail here.
+#[test]
+fn every_example_has_routes_that_compile() {
+    for (name, text) in examples() {
+        let mut sources = Sources::toml(&text);
+        sources.env = env(&ENOUGH);
+        if text.contains("[upstreams.default]") {
+            sources.env.retain(|(name, _)| name != "VESTIBULE_UPSTREAM");
+        }
+        if let Err(problems) = load(&sources) {
+            panic!("{name}: {}", all(&problems));
+        }
+    }
+}
+
+fn examples() -> Vec<(String, String)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    let paths = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let paths = paths.filter(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    paths
+        .map(|path| {
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            (name, std::fs::read_to_string(&path).unwrap())
+        })
+        .collect()
+}
+
+#[test]
+fn every_example_is_sound_and_complete() {
+    let folder = Folder::new();
+    let secrets = [folder.file("one", SECRET), folder.file("two", OTHER)];
+    let mut seen = 0;
+    let mut written = String::new();
+    for (name, text) in examples() {
+        assert!(text.starts_with("# "), "{name} says what it is for");
+        written += &text;
+        // The secrets of the examples are mounted somewhere that does not exist here.
+        let mut sources = Sources::toml(&text);
+        sources.env = match name.as_str() {
+            "container.toml" => env(&ENOUGH),
+            _ => env(&[("SESSION_SECRET_FILE", secrets[0].to_str().unwrap())]),
+        };
+        if text.contains("client_secret_file") && name != "container.toml" {
+            sources.env.extend(env(&[("OIDC_CLIENT_SECRET_FILE", secrets[1].to_str().unwrap())]));
+        }
+        match read(&sources) {
+            Ok(loaded) if name == "development.toml" => assert_eq!(loaded.warnings.len(), 1),
+            Ok(loaded) => assert!(loaded.warnings.is_empty(), "{name}: {}", all(&loaded.warnings)),
+            Err(problems) => panic!("{name}: {}", all(&problems)),
+        }
+        seen += 1;
+    }
+    assert!(seen >= 8, "{seen}");
+    let shape = shape::Shape::root();
+    let mut keys = Vec::new();
+    leaves(&shape, &mut keys);
+    // Every key stands in some example, but for secrets as plain values.
+    keys.retain(|key| {
+        !written.contains(&format!("{key} = ")) && !["secret", "secrets", "client_secret"].contains(&key.as_str())
+    });
+    assert!(keys.is_empty(), "{keys:?}");
+}
+
+fn leaves(shape: &shape::Shape, keys: &mut Vec<String>) {
+    if let shape::Kind::Table { fields, rest, .. } = &shape.kind {
+        for (key, below) in fields {
+            match &below.kind {
+                shape::Kind::Table { .. } => leaves(below, keys),
+                shape::Kind::List(items) if matches!(items.kind, shape::Kind::Table { .. }) => leaves(items, keys),
+                _ => keys.push(key.clone()),
+            }
+        }
+        rest.iter().for_each(|rest| leaves(rest, keys));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Wherever a secret is written, right or wrong, no problem shows it.
+    #[test]
+    fn no_problem_shows_a_secret(secret in "[a-zA-Z0-9!#%&/=+ -]{6,40}", place in 0usize..9) {
+        prop_assume!(secret.trim().len() >= 6 && !"vestibule".contains(secret.trim()));
+        let secret = format!("{}QX", secret.trim());
+        let quoted = format!("{secret:?}");
+        let mut sources = Sources::toml(&match place {
+            0 => with(&[("session", &format!("secret = {quoted}"))]),
+            1 => with(&[("session", &format!("secrets = [{quoted}, 1]"))]),
+            2 => with(&[("session", &format!("store = {quoted}"))]),
+            3 => with(&[("session", &format!("secret = {quoted} x"))]),
+            4 => with(&[("upstream", &format!("url = \"http://u:{}@h:x\"", secret.replace(['/', '#', '%', ' ', '='], "")))]),
+            _ => with(&[]),
+        });
+        match place {
+            5 => sources.env = env(&[("SESSION_SECRET", &secret)]),
+            6 => sources.env = env(&[("SESSION_SECRE", &secret), ("VESTIBULE_SECRET", &secret)]),
+            7 => sources.env = env(&[("OIDC_CLIENT_SECRET", &secret), ("OIDC_CLIENT_SECRET_FILE", "/nonexistent")]),
+            8 => sources.flags = vec![("session.secret".to_owned(), secret.clone()), ("session.secret.x".to_owned(), secret.clone())],
+            _ => {}
+        }
+        let problems = match read(&sources) {
+            Ok(loaded) => loaded.warnings,
+            Err(problems) => problems,
+        };
+        let shown = format!("{}{problems:?}", all(&problems));
+        prop_assert!(!shown.contains(&secret), "{}", shown);
+    }
+}
+
+/// A folder of its own for one test, removed at its end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        let name = format!("vestibule-config-{}", generate_secret().unwrap());
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.0.join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
