@@ -1,0 +1,141 @@
+//! Signing out ends the session here and at the provider, and nobody else can do it for you.
+
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use vestibule_test_support::{Browser, Endpoint, Reply, Request, Stage};
+
+async fn assert_signed_in(stage: &Stage, browser: &Browser) {
+    assert_eq!(browser.get(&stage.url("/")).await.status, StatusCode::OK);
+}
+
+async fn assert_signed_out(stage: &Stage, browser: &Browser) {
+    stage.upstream.forget();
+    let reply = browser.fetch(&stage.url("/")).await;
+    assert_eq!(reply.status, StatusCode::UNAUTHORIZED, "{}", reply.text());
+    stage.upstream.assert_untouched();
+}
+
+fn query(reply: &Reply, name: &str) -> Option<String> {
+    reply.location().query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
+}
+
+#[tokio::test]
+async fn signing_out_ends_the_session_here_and_at_the_provider() {
+    let stage = Stage::with("[provider]\npost_logout_redirect_uri = \"http://localhost:{port}/auth/signed-out\"");
+    let browser = stage.signed_in_browser().await;
+    let copy = browser.stolen_copy();
+    let reply = browser.get(&stage.url("/auth/logout")).await;
+    assert_eq!(reply.status, StatusCode::SEE_OTHER);
+    assert!(reply.location().as_str().starts_with(&stage.provider.issuer()), "{}", reply.location());
+    assert_eq!(query(&reply, "id_token_hint"), stage.provider.id_tokens().pop());
+    assert_eq!(query(&reply, "client_id").as_deref(), Some(stage.provider.client_id()));
+    assert_eq!(query(&reply, "post_logout_redirect_uri"), Some(stage.url("/auth/signed-out")));
+    assert_eq!(reply.header("cache-control"), Some("private, no-store"));
+    assert_eq!(reply.header("clear-site-data"), None);
+    let end = browser.follow_reply(reply, 5).await;
+    assert_eq!((end.status, end.url.path()), (StatusCode::OK, "/auth/signed-out"));
+    assert_eq!(stage.provider.count(Endpoint::EndSession), 1);
+    assert!(browser.cookie(&stage.origin(), "vestibule").is_none());
+    assert_signed_out(&stage, &browser).await;
+    assert_signed_out(&stage, &copy).await;
+}
+
+#[tokio::test]
+async fn without_an_end_session_endpoint_the_sign_out_is_local() {
+    let stage = Stage::builder().start();
+    stage.provider.set_metadata("end_session_endpoint", serde_json::Value::Null);
+    let stage = stage.restart();
+    let browser = stage.signed_in_browser().await;
+    let reply = browser.get(&stage.url("/auth/logout")).await;
+    assert_eq!((reply.status, reply.location().path()), (StatusCode::SEE_OTHER, "/auth/signed-out"));
+    assert_signed_out(&stage, &browser).await;
+}
+
+#[tokio::test]
+async fn a_return_address_survives_the_way_through_the_provider() {
+    let stage = Stage::with("[provider]\npost_logout_redirect_uri = \"http://localhost:{port}/auth/signed-out\"");
+    let browser = stage.signed_in_browser().await;
+    let reply = browser.get(&stage.url("/auth/logout?rd=/bye%3Fx%3D1")).await;
+    let back = browser.step(&browser.step(&reply).await).await;
+    assert_eq!(back.location().as_str(), stage.url("/bye?x=1"));
+    let forged = browser.get(&stage.url("/auth/signed-out?state=AAAA")).await;
+    assert_eq!(forged.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_return_address_elsewhere_is_refused_and_nothing_ends() {
+    let stage = Stage::start();
+    let browser = stage.signed_in_browser().await;
+    for evil in ["https://evil.example/", "//evil.example", "/%5Cevil.example", "javascript:alert(1)", "/auth/login"] {
+        let reply = browser.get(&stage.url(&format!("/auth/logout?rd={evil}"))).await;
+        assert_eq!(reply.status, StatusCode::BAD_REQUEST, "{evil}");
+    }
+    assert_signed_in(&stage, &browser).await;
+}
+
+#[tokio::test]
+async fn a_link_on_another_site_only_asks() {
+    let stage = Stage::start();
+    let browser = stage.signed_in_browser().await;
+    let page = browser.click("https://evil.example/", &stage.url("/auth/logout")).await;
+    assert_eq!(page.status, StatusCode::OK);
+    assert!(page.text().contains("<form") && page.text().contains("method=\"post\""), "{}", page.text());
+    let csp = page.header("content-security-policy").unwrap();
+    assert!(csp.contains("form-action") && csp.contains(&stage.provider.issuer()), "{csp}");
+    assert_signed_in(&stage, &browser).await;
+    let bare = browser.send(Request::new(Method::GET, &stage.url("/auth/logout")).header("accept", "text/html")).await;
+    assert_eq!(bare.status, StatusCode::OK);
+    assert_signed_in(&stage, &browser).await;
+    let reply = browser.submit(&stage.url("/auth/logout"), &stage.url("/auth/logout"), &[]).await;
+    assert_eq!(reply.status, StatusCode::SEE_OTHER);
+    assert_signed_out(&stage, &browser).await;
+}
+
+#[tokio::test]
+async fn a_form_of_another_site_signs_nobody_out() {
+    let stage = Stage::start();
+    let browser = stage.signed_in_browser().await;
+    let copy = browser.stolen_copy();
+    let post = |origin: &str| Request::navigation(Method::POST, &stage.url("/auth/logout")).header("origin", origin);
+    let foreign = [
+        post("https://evil.example"),
+        post("null"),
+        post(&stage.origin()).append_header("origin", "https://evil.example"),
+        post("x").without_header("origin").header("sec-fetch-site", "cross-site"),
+        post("x").without_header("origin").without_header("sec-fetch-site"),
+    ];
+    for request in foreign {
+        let reply = browser.send(request.clone()).await;
+        assert_eq!(reply.status, StatusCode::FORBIDDEN, "{request:?}");
+    }
+    assert_signed_in(&stage, &copy).await;
+}
+
+#[tokio::test]
+async fn a_late_answer_never_revives_an_ended_session() {
+    let stage = Stage::start();
+    let browser = stage.signed_in_browser().await;
+    stage.clock.advance(Duration::from_secs(600));
+    let slow = tokio::spawn({
+        let (browser, url) = (browser.tab(), stage.url("/slow?ms=400"));
+        async move { browser.get(&url).await }
+    });
+    while stage.upstream.count() == 0 {
+        tokio::task::yield_now().await;
+    }
+    browser.get(&stage.url("/auth/logout")).await;
+    let late = slow.await.unwrap();
+    assert_eq!((late.status, late.set_cookies()), (StatusCode::OK, vec![]));
+    assert!(browser.cookie(&stage.origin(), "vestibule.idle").is_none());
+}
+
+#[tokio::test]
+async fn an_id_token_too_big_for_a_url_gives_way_to_the_client_id() {
+    let stage = Stage::start();
+    stage.provider.set_claim("about", "lorem ipsum dolor sit amet ".repeat(300).into());
+    let browser = stage.signed_in_browser().await;
+    let reply = browser.get(&stage.url("/auth/logout")).await;
+    assert_eq!(query(&reply, "id_token_hint"), None);
+    assert_eq!(query(&reply, "client_id").as_deref(), Some(stage.provider.client_id()));
+}

@@ -1,0 +1,30 @@
+//! One test binary; a line and a sentence for each capability.
+
+// Who may open which route, whatever the path is spelled like.
+mod access;
+// Signed out, a person is sent to sign in and a program is told where.
+mod clients;
+// What a foreign page asks for with somebody's session is not passed on.
+mod cross_site;
+// A stop loses no request and ends within its bound.
+mod drain;
+// The proxy is invisible to the application's protocols.
+mod forwarding;
+// What is wrong with an ID token is found out, whatever it is, and what is merely unusual passes.
+mod id_token_faults;
+// The application learns who somebody is from us or not at all.
+mod identity;
+// Signing in works from every tab, after every detour, and never in a circle.
+mod login;
+// Signing out ends the session here and at the provider.
+mod logout;
+// A provider that is away, slow or talks nonsense takes nothing else down.
+mod provider_faults;
+// The README says what the program does.
+mod readme;
+// A request has one reading or it is refused.
+mod reading;
+// The same stories against real parts, which `tests/run` starts.
+mod real;
+// A sign-in lasts as long as the seal says and belongs to one application.
+mod session;

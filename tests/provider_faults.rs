@@ -1,0 +1,177 @@
+//! A provider that is away, slow or talks nonsense: the process starts, public routes work, sessions go on, people are told.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::StatusCode;
+use vestibule_test_support::{DiscoveryFault, Endpoint, FakeProvider, JwksFault, Reply, Stage, TestClock, TokenFault};
+
+const PUBLIC: &str = "[[routes]]\npath = \"/public/*\"\naccess = \"public\"\n";
+
+#[tokio::test]
+async fn a_provider_that_is_down_at_the_start_is_waited_for() {
+    let clock = TestClock::new();
+    let provider = Arc::new(FakeProvider::start_down(clock.clone()));
+    let stage = stage_of(provider, clock);
+    assert_provider_unavailable(&stage, "down").await;
+    stage.provider.bring_back();
+    stage.wait_for_provider().await;
+    assert_signs_in(&stage, "down").await;
+}
+
+#[tokio::test]
+async fn a_discovery_document_that_cannot_be_used_is_as_good_as_none() {
+    for fault in [
+        DiscoveryFault::OtherIssuer,
+        DiscoveryFault::IssuerWithSlash,
+        DiscoveryFault::Html,
+        DiscoveryFault::FiveMegabytes,
+        DiscoveryFault::JsonArray,
+        DiscoveryFault::NoTokenEndpoint,
+        DiscoveryFault::ServerError,
+        DiscoveryFault::NotFound,
+    ] {
+        let stage = faulty_stage(|provider| provider.faults(|faults| faults.discovery = Some(fault)));
+        assert_provider_unavailable(&stage, &format!("{fault:?}")).await;
+        stage.provider.heal();
+        stage.wait_for_provider().await;
+        assert_signs_in(&stage, &format!("{fault:?}")).await;
+    }
+}
+
+#[tokio::test]
+async fn a_key_set_that_cannot_be_used_is_as_good_as_none() {
+    for fault in [JwksFault::Html, JwksFault::ServerError, JwksFault::FiveMegabytes] {
+        let stage = faulty_stage(|provider| provider.faults(|faults| faults.jwks = Some(fault)));
+        assert_provider_unavailable(&stage, &format!("{fault:?}")).await;
+        stage.provider.heal();
+        stage.wait_for_provider().await;
+        assert_signs_in(&stage, &format!("{fault:?}")).await;
+    }
+}
+
+#[tokio::test]
+async fn discovery_that_redirects_is_not_followed() {
+    let stage = faulty_stage(|provider| provider.faults(|faults| faults.redirect = vec![Endpoint::Discovery]));
+    assert_provider_unavailable(&stage, "redirect").await;
+    let followed = stage.provider.requests().iter().any(|request| request.target.ends_with("/redirected"));
+    assert!(!followed, "the redirect was followed");
+}
+
+#[tokio::test]
+async fn a_slow_provider_holds_nobody_up() {
+    let stage = faulty_stage(|provider| provider.slow_down(Endpoint::Discovery, Duration::from_secs(60)));
+    let started = Instant::now();
+    assert_provider_unavailable(&stage, "slow").await;
+    assert!(started.elapsed() < Duration::from_secs(3), "took {:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn sessions_outlive_their_provider() {
+    let stage = Stage::start();
+    let browser = stage.signed_in_browser().await;
+    stage.provider.take_down();
+    stage.clock.advance(Duration::from_secs(30 * 60));
+    let page = browser.get(&stage.url("/still-here")).await;
+    assert_eq!(page.status, StatusCode::OK, "{}", page.text());
+}
+
+#[tokio::test]
+async fn a_token_endpoint_that_fails_signs_nobody_in_and_everybody_later() {
+    for fault in [
+        TokenFault::InvalidGrant,
+        TokenFault::InvalidClient,
+        TokenFault::ServerError,
+        TokenFault::Html,
+        TokenFault::UnknownTokenType,
+        TokenFault::FiveMegabytes,
+    ] {
+        let stage = Stage::start();
+        stage.provider.faults(|faults| faults.token = Some(fault));
+        let browser = stage.browser();
+        let page = browser.follow(&stage.url("/asked"), 12).await;
+        assert_failed_page(&stage, &page, &format!("{fault:?}"));
+        assert!(stage.provider.count(Endpoint::Authorize) <= 3, "{fault:?}");
+        assert!(!page.text().contains("said by the fake provider"), "{fault:?}: the provider's words are shown");
+        stage.provider.heal();
+        assert_eq!(stage.sign_in(&browser, "/asked").await.status, StatusCode::OK, "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_endpoint_that_redirects_gets_the_client_secret_once() {
+    let stage = Stage::start();
+    stage.provider.faults(|faults| faults.redirect = vec![Endpoint::Token]);
+    let page = stage.browser().follow(&stage.url("/asked"), 12).await;
+    assert_failed_page(&stage, &page, "redirect");
+    let followed = stage.provider.requests().iter().any(|request| request.target.ends_with("/redirected"));
+    assert!(!followed, "the redirect was followed");
+}
+
+#[tokio::test]
+async fn a_slow_token_endpoint_ends_in_time_on_a_page() {
+    let stage = Stage::with("[provider]\ntimeout = \"1s\"");
+    stage.provider.slow_down(Endpoint::Token, Duration::from_secs(60));
+    let started = Instant::now();
+    let page = stage.browser().follow(&stage.url("/asked"), 12).await;
+    assert_failed_page(&stage, &page, "slow");
+    assert!(started.elapsed() < Duration::from_secs(10), "took {:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn a_provider_that_goes_down_before_the_callback_costs_one_more_try() {
+    let stage = Stage::start();
+    let browser = stage.browser();
+    let challenge = browser.get(&stage.url("/asked")).await;
+    let at_provider = browser.step(&challenge).await;
+    stage.provider.take_down();
+    let page = browser.step(&at_provider).await;
+    assert_failed_page(&stage, &page, "down at the callback");
+    stage.provider.bring_back();
+    let page = stage.sign_in(&browser, "/asked").await;
+    assert_eq!(page.status, StatusCode::OK, "{}", page.text());
+}
+
+fn faulty_stage(spoil: impl FnOnce(&FakeProvider)) -> Stage {
+    let clock = TestClock::new();
+    let provider = Arc::new(FakeProvider::start(clock.clone()));
+    spoil(&provider);
+    stage_of(provider, clock)
+}
+
+fn stage_of(provider: Arc<FakeProvider>, clock: TestClock) -> Stage {
+    Stage::builder().clock(clock).provider(provider).toml(PUBLIC).without_provider().start()
+}
+
+/// Ready but without a provider: public routes are served, guarded ones say what is wrong and start nothing.
+async fn assert_provider_unavailable(stage: &Stage, why: &str) {
+    let browser = stage.browser();
+    // The first try must have been made, or the fault would not have been met yet.
+    stage.wait_for_readiness("a ready proxy", |reply| reply.status == 200).await;
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    let ready = browser.fetch(&stage.admin_url("/readyz")).await;
+    assert_eq!((ready.status, &ready.json()["provider"]), (StatusCode::OK, &"unavailable".into()), "{why}");
+    let public = browser.get(&stage.url("/public/page")).await;
+    assert_eq!(public.status, StatusCode::OK, "{why}");
+    stage.upstream.forget();
+    let guarded = browser.get(&stage.url("/guarded")).await;
+    assert_eq!(guarded.status, StatusCode::SERVICE_UNAVAILABLE, "{why}: {}", guarded.text());
+    assert!(guarded.header("content-type").is_some_and(|value| value.starts_with("text/html")), "{why}");
+    let script = browser.fetch(&stage.url("/guarded")).await;
+    assert!(matches!(script.status, StatusCode::UNAUTHORIZED | StatusCode::SERVICE_UNAVAILABLE), "{why}");
+    stage.upstream.assert_untouched();
+    assert_eq!(stage.provider.count(Endpoint::Authorize), 0, "{why}");
+}
+
+async fn assert_signs_in(stage: &Stage, why: &str) {
+    let page = stage.sign_in(&stage.browser(), "/guarded").await;
+    assert_eq!(page.status, StatusCode::OK, "{why}: {}", page.text());
+}
+
+#[track_caller]
+fn assert_failed_page(stage: &Stage, page: &Reply, why: &str) {
+    assert!(page.status.is_client_error() || page.status.is_server_error(), "{why}: {}", page.status);
+    assert_eq!(page.url.origin().ascii_serialization(), stage.origin(), "{why}");
+    assert!(page.header("content-type").is_some_and(|value| value.starts_with("text/html")), "{why}");
+    stage.upstream.assert_untouched();
+}

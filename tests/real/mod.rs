@@ -1,0 +1,11 @@
+//! The same stories against real parts. `tests/run` starts them and says where they are; `tests/run fast` leaves this module
+//! out by its name.
+
+// A session of a real provider fits in one cookie and its callback passes a stock nginx.
+mod cookie_size;
+// The container image is built and run.
+mod image;
+// The Kubernetes example passes a strict validator.
+mod kubernetes;
+// The whole story in a browser.
+mod story;

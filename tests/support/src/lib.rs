@@ -1,0 +1,53 @@
+//! What the tests stand on: a proxy started from TOML text, a provider that misbehaves on demand, an upstream that tells
+//! what reached it, a user agent that is honest about cookies, a clock that tests move, and a maker of good and bad tokens.
+//!
+//! The fake provider shares no code with `vestibule` nor with its demo provider: a shared mistake would hide itself.
+//!
+//! Everything here runs on a runtime of its own ([`runtime`]), so that a test may block without stopping its provider or
+//! its upstream, and panics freely: a panic here is a failed test.
+
+mod browser;
+mod clock;
+mod echo;
+pub mod forge;
+mod listener;
+mod provider;
+mod raw;
+pub mod real;
+mod stage;
+
+use std::sync::OnceLock;
+
+pub use browser::{Browser, Reply, Request, StoredCookie};
+pub use bytes;
+pub use clock::TestClock;
+pub use echo::{EchoUpstream, Received};
+pub use fantoccini;
+pub use provider::{
+    AuthorizeFault, DiscoveryFault, Endpoint, FakeProvider, Faults, IdTokenFault, JwksFault, ProviderRequest,
+    TokenCall, TokenFault, UserinfoFault,
+};
+pub use raw::{raw_request, raw_request_within};
+pub use serde_json::{Value, json};
+pub use stage::{Stage, StageBuilder, free_port};
+
+/// The runtime of every server in this crate; it lives as long as the test process.
+pub fn runtime() -> &'static tokio::runtime::Runtime {
+    static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("test-support")
+            .enable_all()
+            .build()
+            .expect("a runtime for the test servers")
+    })
+}
+
+/// `length` random bytes as base64url, for identifiers.
+pub(crate) fn random_text(length: usize) -> String {
+    use base64::Engine as _;
+    let mut bytes = vec![0; length];
+    aws_lc_rs::rand::fill(&mut bytes).expect("random bytes");
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
+}

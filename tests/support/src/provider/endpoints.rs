@@ -1,0 +1,366 @@
+//! The fake provider's answers.
+
+use std::convert::Infallible;
+
+use aws_lc_rs::digest;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use serde_json::{Map, Value, json};
+use url::{Url, form_urlencoded};
+
+use super::faults::{AuthorizeFault, DiscoveryFault, Endpoint, JwksFault, TokenFault, UserinfoFault};
+use super::{CLIENT_ID, CLIENT_SECRET, Grant, ProviderRequest, Shared, State, TokenCall};
+use crate::forge::encode;
+use crate::listener::Answer;
+use crate::random_text;
+
+/// Appended to a path by the redirect fault: the copy answers well, so that whoever follows is found out.
+const REDIRECTED: &str = "/redirected";
+const FIVE_MEGABYTES: usize = 5 << 20;
+const HTML: &str = "<!doctype html><title>Welcome</title><h1>Please accept our cookies</h1>";
+
+pub(super) async fn answer(request: Request<Incoming>, shared: Shared) -> Answer {
+    let (head, body) = request.into_parts();
+    let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+    let path = head.uri.path().strip_suffix(REDIRECTED).unwrap_or(head.uri.path());
+    let record = ProviderRequest {
+        endpoint: endpoint(path),
+        method: head.method.clone(),
+        target: head.uri.to_string(),
+        headers: head.headers.clone(),
+        body: String::from_utf8_lossy(&body).into_owned(),
+    };
+    let (delay, redirects) = {
+        let mut state = shared.lock().unwrap();
+        state.requests.push(record.clone());
+        let redirects = state.faults.redirect.contains(&record.endpoint) && !head.uri.path().ends_with(REDIRECTED);
+        (state.faults.delay.get(&record.endpoint).copied(), redirects)
+    };
+    if let Some(delay) = delay {
+        tokio::time::sleep(delay).await;
+    }
+    let mut state = shared.lock().unwrap();
+    if redirects {
+        return found(&format!("{}{}{REDIRECTED}", state.issuer, path));
+    }
+    match record.endpoint {
+        Endpoint::Discovery => state.discovery(),
+        Endpoint::Jwks => state.key_set(),
+        Endpoint::Authorize => state.authorize(&record),
+        Endpoint::Token => state.token(&record),
+        Endpoint::Userinfo => state.userinfo(&record.headers),
+        Endpoint::EndSession => state.end_session(&record),
+        Endpoint::Unknown => page(StatusCode::NOT_FOUND, "nothing here"),
+    }
+}
+
+fn endpoint(path: &str) -> Endpoint {
+    match path {
+        "/.well-known/openid-configuration" => Endpoint::Discovery,
+        "/keys" => Endpoint::Jwks,
+        "/authorize" => Endpoint::Authorize,
+        "/token" => Endpoint::Token,
+        "/userinfo" => Endpoint::Userinfo,
+        "/end-session" => Endpoint::EndSession,
+        _ => Endpoint::Unknown,
+    }
+}
+
+impl State {
+    fn discovery(&self) -> Answer {
+        let issuer = &self.issuer;
+        let mut metadata = json!({
+            "issuer": issuer,
+            "authorization_endpoint": format!("{issuer}/authorize"),
+            "token_endpoint": format!("{issuer}/token"),
+            "jwks_uri": format!("{issuer}/keys"),
+            "userinfo_endpoint": format!("{issuer}/userinfo"),
+            "end_session_endpoint": format!("{issuer}/end-session"),
+            "response_types_supported": ["code"],
+            "response_modes_supported": ["query"],
+            "grant_types_supported": ["authorization_code"],
+            "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported":
+                ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"],
+            "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
+            "code_challenge_methods_supported": ["S256"],
+            "scopes_supported": ["openid", "profile", "email"],
+            "authorization_response_iss_parameter_supported": true,
+        });
+        match self.faults.discovery {
+            None => {}
+            Some(DiscoveryFault::OtherIssuer) => metadata["issuer"] = json!("https://other.example.com"),
+            Some(DiscoveryFault::IssuerWithSlash) => metadata["issuer"] = json!(format!("{issuer}/")),
+            Some(DiscoveryFault::Html) => return page(StatusCode::OK, HTML),
+            Some(DiscoveryFault::FiveMegabytes) => metadata["padding"] = json!("x".repeat(FIVE_MEGABYTES)),
+            Some(DiscoveryFault::JsonArray) => metadata = json!([metadata]),
+            Some(DiscoveryFault::NoTokenEndpoint) => metadata["token_endpoint"] = Value::Null,
+            Some(DiscoveryFault::ServerError) => return page(StatusCode::INTERNAL_SERVER_ERROR, HTML),
+            Some(DiscoveryFault::NotFound) => return page(StatusCode::NOT_FOUND, HTML),
+        }
+        if let Value::Object(members) = &mut metadata {
+            members.extend(self.metadata.clone());
+            members.retain(|_, value| !value.is_null());
+        }
+        json_answer(StatusCode::OK, &metadata)
+    }
+
+    fn key_set(&self) -> Answer {
+        let mut keys: Vec<Value> = self.keys.iter().map(|key| key.jwk()).collect();
+        match self.faults.jwks {
+            None => {}
+            Some(JwksFault::UnusableKeysBesideGood) => keys.splice(0..0, unusable_keys()).for_each(drop),
+            Some(JwksFault::Html) => return page(StatusCode::OK, HTML),
+            Some(JwksFault::ServerError) => return page(StatusCode::INTERNAL_SERVER_ERROR, HTML),
+            Some(JwksFault::Empty) => keys.clear(),
+            Some(JwksFault::FiveMegabytes) => keys.push(json!({ "kty": "oct", "k": "x".repeat(FIVE_MEGABYTES) })),
+        }
+        json_answer(StatusCode::OK, &json!({ "keys": keys }))
+    }
+
+    /// Core §3.1.2: approves at once.
+    fn authorize(&mut self, request: &ProviderRequest) -> Answer {
+        let parameter = |name: &str| request.query_value(name);
+        let mut names: Vec<String> = request.query().into_iter().map(|(name, _)| name).collect();
+        let count = names.len();
+        names.sort();
+        names.dedup();
+        let Some(redirect_uri) = parameter("redirect_uri").and_then(|uri| Url::parse(&uri).ok()) else {
+            return page(StatusCode::BAD_REQUEST, "no redirect_uri");
+        };
+        let well_made = names.len() == count
+            && parameter("client_id").as_deref() == Some(CLIENT_ID)
+            && parameter("response_type").as_deref() == Some("code")
+            && parameter("scope").is_some_and(|scope| scope.split(' ').any(|word| word == "openid"))
+            && parameter("code_challenge_method").as_deref() == Some("S256");
+        if !well_made {
+            return page(StatusCode::BAD_REQUEST, "not an authorization request of the test client");
+        }
+        let grant = Grant {
+            redirect_uri: redirect_uri.to_string(),
+            challenge: parameter("code_challenge"),
+            nonce: parameter("nonce"),
+            user: self.user.clone(),
+            redeemed: false,
+        };
+        let callback = self.callback(redirect_uri, grant, parameter("state"));
+        found(callback.as_str())
+    }
+
+    fn callback(&mut self, mut callback: Url, grant: Grant, state: Option<String>) -> Url {
+        let fault = self.faults.authorize;
+        let error = match fault {
+            Some(AuthorizeFault::AccessDenied | AuthorizeFault::ErrorWithoutState) => Some("access_denied"),
+            Some(
+                AuthorizeFault::ServerError | AuthorizeFault::ErrorWithMarkup | AuthorizeFault::ErrorFromWrongIssuer,
+            ) => Some("server_error"),
+            _ => None,
+        };
+        let issuer = match fault {
+            Some(AuthorizeFault::WrongIssuer | AuthorizeFault::ErrorFromWrongIssuer) => {
+                Some("https://other.example.com".to_owned())
+            }
+            Some(AuthorizeFault::MissingIssuer) => None,
+            _ => Some(self.issuer.clone()),
+        };
+        let state = state
+            .filter(|_| !matches!(fault, Some(AuthorizeFault::ErrorWithoutState | AuthorizeFault::CodeWithoutState)));
+        let mut query = callback.query_pairs_mut();
+        match error {
+            Some(error) => {
+                query.append_pair("error", error);
+            }
+            None => {
+                let code = random_text(24);
+                let mut grant = grant;
+                if fault == Some(AuthorizeFault::CodeOfAnotherTransaction) {
+                    grant.challenge = Some(encode(digest::digest(&digest::SHA256, b"another verifier").as_ref()));
+                }
+                query.append_pair("code", &code);
+                self.grants.insert(code, grant);
+            }
+        }
+        if fault == Some(AuthorizeFault::ErrorWithMarkup) {
+            query.append_pair("error_description", "<script>alert(\"marked up\")</script>");
+        }
+        if let Some(state) = state {
+            query.append_pair("state", &state);
+        }
+        if let Some(issuer) = issuer {
+            query.append_pair("iss", &issuer);
+        }
+        drop(query);
+        callback
+    }
+
+    fn token(&mut self, request: &ProviderRequest) -> Answer {
+        let form = request.form();
+        let outcome = match self.faults.token {
+            None | Some(TokenFault::UnknownTokenType | TokenFault::FiveMegabytes) => {
+                self.redeem(&form, &request.headers)
+            }
+            Some(TokenFault::InvalidClient) => Err("invalid_client"),
+            Some(_) => Err("invalid_grant"),
+        };
+        self.token_calls.push(TokenCall { form, accepted: outcome.is_ok(), refusal: outcome.as_ref().err().copied() });
+        match self.faults.token {
+            Some(TokenFault::ServerError) => return page(StatusCode::INTERNAL_SERVER_ERROR, HTML),
+            Some(TokenFault::Html) => return page(StatusCode::OK, HTML),
+            _ => {}
+        }
+        match outcome {
+            Ok(tokens) => json_answer(StatusCode::OK, &tokens),
+            Err("invalid_client") => json_answer(StatusCode::UNAUTHORIZED, &json!({ "error": "invalid_client" })),
+            Err(error) => json_answer(
+                StatusCode::BAD_REQUEST,
+                &json!({ "error": error, "error_description": "said by the fake provider" }),
+            ),
+        }
+    }
+
+    /// RFC 6749 §4.1.3 and RFC 7636 §4.6.
+    fn redeem(&mut self, form: &[(String, String)], headers: &HeaderMap) -> Result<Value, &'static str> {
+        let field = |name: &str| form.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+        if !is_our_client(headers, field("client_id"), field("client_secret")) {
+            return Err("invalid_client");
+        }
+        if field("grant_type") != Some("authorization_code") {
+            return Err("unsupported_grant_type");
+        }
+        let code = field("code").ok_or("invalid_request")?;
+        let grant = self.grants.get_mut(code).ok_or("invalid_grant")?;
+        let verifier = field("code_verifier").ok_or("invalid_grant")?;
+        let challenge = encode(digest::digest(&digest::SHA256, verifier.as_bytes()).as_ref());
+        let fits = !grant.redeemed
+            && field("redirect_uri") == Some(&grant.redirect_uri)
+            && grant.challenge.as_deref() == Some(&challenge)
+            && (43..=128).contains(&verifier.len());
+        // RFC 6749 §4.1.2: a code is spent by the first try, and a second try is an attack.
+        grant.redeemed = true;
+        if !fits {
+            return Err("invalid_grant");
+        }
+        let grant = grant.clone();
+        Ok(self.tokens(&grant))
+    }
+
+    fn tokens(&mut self, grant: &Grant) -> Value {
+        let access_token = format!("at-{}", random_text(24 + self.token_padding * 3 / 4));
+        self.access_tokens.insert(access_token.clone(), grant.user.clone());
+        let mut tokens = json!({
+            "access_token": access_token,
+            "token_type": if self.faults.token == Some(TokenFault::UnknownTokenType) { "riddle" } else { "Bearer" },
+            "expires_in": 300,
+            "refresh_token": format!("rt-{}", random_text(24 + self.token_padding * 3 / 4)),
+            "scope": "openid profile email",
+        });
+        if let Some(id_token) = self.id_token(grant, &access_token) {
+            tokens["id_token"] = json!(id_token);
+        }
+        if self.faults.token == Some(TokenFault::FiveMegabytes) {
+            tokens["padding"] = json!("x".repeat(FIVE_MEGABYTES));
+        }
+        tokens
+    }
+
+    fn userinfo(&self, headers: &HeaderMap) -> Answer {
+        let token = headers
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.strip_prefix("Bearer "));
+        let Some(user) = token.and_then(|token| self.access_tokens.get(token)) else {
+            return json_answer(StatusCode::UNAUTHORIZED, &json!({ "error": "invalid_token" }));
+        };
+        let mut claims: Map<String, Value> = user.clone();
+        match self.faults.userinfo {
+            None => {}
+            Some(UserinfoFault::OtherSubject) => {
+                claims.insert("sub".to_owned(), json!("somebody-else"));
+            }
+            Some(UserinfoFault::MissingSubject) => {
+                claims.remove("sub");
+            }
+            Some(UserinfoFault::JsonArray) => return json_answer(StatusCode::OK, &json!([claims])),
+            Some(UserinfoFault::Html) => return page(StatusCode::OK, HTML),
+            Some(UserinfoFault::ServerError) => return page(StatusCode::INTERNAL_SERVER_ERROR, HTML),
+        }
+        json_answer(StatusCode::OK, &Value::Object(claims))
+    }
+
+    fn end_session(&self, request: &ProviderRequest) -> Answer {
+        let parameter = |name: &str| request.query_value(name);
+        let Some(mut back) = parameter("post_logout_redirect_uri").and_then(|uri| Url::parse(&uri).ok()) else {
+            return page(StatusCode::OK, "signed out at the provider");
+        };
+        if let Some(state) = parameter("state") {
+            back.query_pairs_mut().append_pair("state", &state);
+        }
+        found(back.as_str())
+    }
+}
+
+/// RFC 6749 §2.3.1: Basic with both parts form-encoded, or both in the body; never both ways at once.
+fn is_our_client(headers: &HeaderMap, id: Option<&str>, secret: Option<&str>) -> bool {
+    let Some(basic) = headers.get(header::AUTHORIZATION) else {
+        return id == Some(CLIENT_ID) && secret == Some(CLIENT_SECRET);
+    };
+    let pair = basic
+        .to_str()
+        .ok()
+        .and_then(|value| value.strip_prefix("Basic "))
+        .and_then(|value| STANDARD.decode(value).ok())
+        .and_then(|value| String::from_utf8(value).ok());
+    let Some((basic_id, basic_secret)) = pair.as_deref().and_then(|pair| pair.split_once(':')) else { return false };
+    secret.is_none()
+        && id.is_none_or(|id| id == CLIENT_ID)
+        && form_decode(basic_id) == CLIENT_ID
+        && form_decode(basic_secret) == CLIENT_SECRET
+}
+
+fn form_decode(text: &str) -> String {
+    let as_pair = format!("x={text}");
+    form_urlencoded::parse(as_pair.as_bytes()).next().map(|(_, value)| value.into_owned()).unwrap_or_default()
+}
+
+/// Keys that are broken, too small, of an unknown kind, or not for signatures.
+fn unusable_keys() -> Vec<Value> {
+    vec![
+        json!({ "kty": "RSA", "use": "sig", "kid": "no-modulus", "e": "AQAB" }),
+        json!({ "kty": "RSA", "use": "sig", "kid": "tiny", "n": encode(&[0xff; 64]), "e": "AQAB" }),
+        json!({ "kty": "EC", "crv": "P-256", "use": "sig", "kid": "off-curve", "x": encode(&[1; 32]), "y": encode(&[1; 32]) }),
+        json!({ "kty": "EC", "crv": "P-1024", "use": "sig", "kid": "unknown-curve", "x": "AA", "y": "AA" }),
+        json!({ "kty": "LATTICE", "use": "sig", "kid": "unknown-type" }),
+        json!({ "kty": "RSA", "use": "enc", "kid": "for-encryption", "n": encode(&[0xff; 256]), "e": "AQAB" }),
+        json!({ "kty": 7, "kid": ["not", "text"] }),
+        json!("not even an object"),
+    ]
+}
+
+fn json_answer(status: StatusCode, value: &Value) -> Answer {
+    respond(status, "application/json", value.to_string())
+}
+
+fn page(status: StatusCode, text: &'static str) -> Answer {
+    respond(status, "text/html; charset=utf-8", text)
+}
+
+fn respond(status: StatusCode, content_type: &str, body: impl Into<Bytes>) -> Answer {
+    Response::builder()
+        .status(status)
+        .header(header::CONTENT_TYPE, content_type)
+        .header(header::CACHE_CONTROL, "no-store")
+        .body(Full::new(body.into()).map_err(|never: Infallible| match never {}).boxed_unsync())
+        .expect("an answer")
+}
+
+fn found(location: &str) -> Answer {
+    Response::builder()
+        .status(StatusCode::FOUND)
+        .header(header::LOCATION, location)
+        .body(Full::new(Bytes::new()).map_err(|never: Infallible| match never {}).boxed_unsync())
+        .expect("an answer")
+}

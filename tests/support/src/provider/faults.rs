@@ -1,0 +1,227 @@
+//! What the fake provider can be told to do wrong.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// The provider's endpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Endpoint {
+    /// `/.well-known/openid-configuration`.
+    Discovery,
+    /// The key set.
+    Jwks,
+    /// The authorization endpoint.
+    Authorize,
+    /// The token endpoint.
+    Token,
+    /// The userinfo endpoint.
+    Userinfo,
+    /// The end-session endpoint.
+    EndSession,
+    /// Anything else.
+    Unknown,
+}
+
+/// All faults; the default is none. They hold from the next request on.
+#[derive(Debug, Clone, Default)]
+pub struct Faults {
+    /// What is wrong with ID tokens.
+    pub id_token: Option<IdTokenFault>,
+    /// What is wrong with the discovery document.
+    pub discovery: Option<DiscoveryFault>,
+    /// What is wrong with the key set.
+    pub jwks: Option<JwksFault>,
+    /// What is wrong with userinfo.
+    pub userinfo: Option<UserinfoFault>,
+    /// What is wrong with the token endpoint.
+    pub token: Option<TokenFault>,
+    /// What is wrong with the authorization response.
+    pub authorize: Option<AuthorizeFault>,
+    /// How long an endpoint takes before it answers.
+    pub delay: BTreeMap<Endpoint, Duration>,
+    /// Endpoints that answer with a 302 to a copy of themselves, which would answer well.
+    pub redirect: Vec<Endpoint>,
+}
+
+/// One thing wrong with an ID token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IdTokenFault {
+    /// Signed with a key that is not in the key set, under the id of one that is.
+    WrongKey,
+    /// One bit of the signature is flipped.
+    TamperedSignature,
+    /// `alg: none`, no signature.
+    AlgNone,
+    /// HS256 with the public key's PEM as the secret.
+    Hs256WithPublicKey,
+    /// HS256 with the client secret, for which this client is not registered.
+    Hs256WithClientSecret,
+    /// Signed with a key whose id is not in the key set.
+    UnknownKeyId,
+    /// A `crit` header that nobody knows.
+    CriticalHeader,
+    /// Another `iss`.
+    WrongIssuer,
+    /// The issuer with a slash at its end.
+    IssuerWithSlash,
+    /// Another `aud`.
+    WrongAudience,
+    /// `aud` is missing.
+    MissingAudience,
+    /// An audience beside ours.
+    ExtraAudience,
+    /// `azp` is another client.
+    WrongAuthorizedParty,
+    /// Another `nonce`.
+    WrongNonce,
+    /// `nonce` is missing.
+    MissingNonce,
+    /// `at_hash` of another access token.
+    WrongAccessTokenHash,
+    /// `exp` is five minutes ago.
+    Expired,
+    /// `exp` is missing.
+    MissingExpiry,
+    /// `exp` is not a number.
+    ExpiryIsText,
+    /// `iat` lies ten minutes ahead.
+    IssuedInTheFuture,
+    /// `iat` is missing.
+    MissingIssuedAt,
+    /// `nbf` lies ten minutes ahead.
+    NotYetValid,
+    /// `sub` is missing.
+    MissingSubject,
+    /// `sub` is empty.
+    EmptySubject,
+    /// `sub` is a number.
+    SubjectIsNumber,
+    /// Not a token at all.
+    Garbage,
+    /// The token answer has no ID token.
+    Missing,
+}
+
+impl IdTokenFault {
+    /// All of them; each must be refused.
+    pub const ALL: [IdTokenFault; 27] = [
+        IdTokenFault::WrongKey,
+        IdTokenFault::TamperedSignature,
+        IdTokenFault::AlgNone,
+        IdTokenFault::Hs256WithPublicKey,
+        IdTokenFault::Hs256WithClientSecret,
+        IdTokenFault::UnknownKeyId,
+        IdTokenFault::CriticalHeader,
+        IdTokenFault::WrongIssuer,
+        IdTokenFault::IssuerWithSlash,
+        IdTokenFault::WrongAudience,
+        IdTokenFault::MissingAudience,
+        IdTokenFault::ExtraAudience,
+        IdTokenFault::WrongAuthorizedParty,
+        IdTokenFault::WrongNonce,
+        IdTokenFault::MissingNonce,
+        IdTokenFault::WrongAccessTokenHash,
+        IdTokenFault::Expired,
+        IdTokenFault::MissingExpiry,
+        IdTokenFault::ExpiryIsText,
+        IdTokenFault::IssuedInTheFuture,
+        IdTokenFault::MissingIssuedAt,
+        IdTokenFault::NotYetValid,
+        IdTokenFault::MissingSubject,
+        IdTokenFault::EmptySubject,
+        IdTokenFault::SubjectIsNumber,
+        IdTokenFault::Garbage,
+        IdTokenFault::Missing,
+    ];
+}
+
+/// One thing wrong with the discovery document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DiscoveryFault {
+    /// Its `issuer` is another.
+    OtherIssuer,
+    /// Its `issuer` has a slash at the end.
+    IssuerWithSlash,
+    /// An HTML page with status 200.
+    Html,
+    /// A well-made document of 5 MB.
+    FiveMegabytes,
+    /// A JSON array.
+    JsonArray,
+    /// The token endpoint is missing.
+    NoTokenEndpoint,
+    /// 500.
+    ServerError,
+    /// 404.
+    NotFound,
+}
+
+/// One thing wrong with the key set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JwksFault {
+    /// Keys that nobody can use stand before the good one; a client must go on.
+    UnusableKeysBesideGood,
+    /// An HTML page with status 200.
+    Html,
+    /// 500.
+    ServerError,
+    /// No key at all.
+    Empty,
+    /// 5 MB.
+    FiveMegabytes,
+}
+
+/// One thing wrong with userinfo.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UserinfoFault {
+    /// Another `sub`.
+    OtherSubject,
+    /// `sub` is missing.
+    MissingSubject,
+    /// A JSON array around the claims.
+    JsonArray,
+    /// An HTML page with status 200.
+    Html,
+    /// 500.
+    ServerError,
+}
+
+/// One thing wrong with the token endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenFault {
+    /// `invalid_grant` (RFC 6749 §5.2).
+    InvalidGrant,
+    /// `invalid_client` with 401.
+    InvalidClient,
+    /// 500.
+    ServerError,
+    /// An HTML page with status 200.
+    Html,
+    /// `token_type` is something that nobody knows.
+    UnknownTokenType,
+    /// 5 MB.
+    FiveMegabytes,
+}
+
+/// One thing wrong with the authorization response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuthorizeFault {
+    /// `error=access_denied` with state and iss: the person said no.
+    AccessDenied,
+    /// `error=server_error` with state and iss.
+    ServerError,
+    /// `error=access_denied` without a state.
+    ErrorWithoutState,
+    /// An error whose description is markup.
+    ErrorWithMarkup,
+    /// A code without a state.
+    CodeWithoutState,
+    /// `iss` is another provider.
+    WrongIssuer,
+    /// `iss` is missing though the metadata promises it (RFC 9207 §2.4).
+    MissingIssuer,
+    /// An error whose `iss` is another provider.
+    ErrorFromWrongIssuer,
+    /// The code of somebody else's sign-in at the same client.
+    CodeOfAnotherTransaction,
+}

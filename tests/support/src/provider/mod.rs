@@ -1,0 +1,289 @@
+//! An OpenID provider that approves everybody at once and misbehaves on demand.
+
+mod endpoints;
+mod faults;
+mod tokens;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use http::{HeaderMap, Method};
+use serde_json::{Map, Value, json};
+
+pub use faults::{
+    AuthorizeFault, DiscoveryFault, Endpoint, Faults, IdTokenFault, JwksFault, TokenFault, UserinfoFault,
+};
+
+use crate::clock::TestClock;
+use crate::forge::{Alg, SigningKey};
+use crate::listener::Listener;
+
+/// The client that the fake provider knows.
+pub(crate) const CLIENT_ID: &str = "vestibule-test";
+/// Its secret: with characters that form encoding changes, as RFC 6749 §2.3.1 wants it encoded even in Basic.
+pub(crate) const CLIENT_SECRET: &str = "s3cret+with/odd:chars=& of the test client";
+
+/// One request as it reached the provider.
+#[derive(Debug, Clone)]
+pub struct ProviderRequest {
+    /// Which endpoint.
+    pub endpoint: Endpoint,
+    /// The method.
+    pub method: Method,
+    /// The request target.
+    pub target: String,
+    /// The header fields.
+    pub headers: HeaderMap,
+    /// The body, lossily decoded.
+    pub body: String,
+}
+
+impl ProviderRequest {
+    /// The parameters of the query.
+    pub fn query(&self) -> Vec<(String, String)> {
+        let query = self.target.split_once('?').map_or("", |(_, query)| query);
+        url::form_urlencoded::parse(query.as_bytes()).into_owned().collect()
+    }
+
+    /// One parameter of the query.
+    pub fn query_value(&self, name: &str) -> Option<String> {
+        self.query().into_iter().find(|(key, _)| key == name).map(|(_, value)| value)
+    }
+
+    /// The parameters of a form body.
+    pub fn form(&self) -> Vec<(String, String)> {
+        url::form_urlencoded::parse(self.body.as_bytes()).into_owned().collect()
+    }
+}
+
+/// One call of the token endpoint and what became of it.
+#[derive(Debug, Clone)]
+pub struct TokenCall {
+    /// The form.
+    pub form: Vec<(String, String)>,
+    /// Whether tokens were given.
+    pub accepted: bool,
+    /// Why not, when not.
+    pub refusal: Option<&'static str>,
+}
+
+/// The provider; gone when dropped.
+#[derive(Debug)]
+pub struct FakeProvider {
+    listener: Listener,
+    shared: Shared,
+}
+
+pub(crate) type Shared = Arc<Mutex<State>>;
+
+/// Everything the endpoints know.
+#[derive(Debug)]
+pub(crate) struct State {
+    issuer: String,
+    clock: TestClock,
+    faults: Faults,
+    user: Map<String, Value>,
+    userinfo_only: Vec<String>,
+    keys: Vec<Arc<SigningKey>>,
+    grants: BTreeMap<String, Grant>,
+    access_tokens: BTreeMap<String, Map<String, Value>>,
+    token_padding: usize,
+    metadata: Map<String, Value>,
+    requests: Vec<ProviderRequest>,
+    token_calls: Vec<TokenCall>,
+    id_tokens: Vec<String>,
+}
+
+/// What a code stands for.
+#[derive(Debug, Clone)]
+struct Grant {
+    redirect_uri: String,
+    challenge: Option<String>,
+    nonce: Option<String>,
+    user: Map<String, Value>,
+    redeemed: bool,
+}
+
+impl FakeProvider {
+    /// Serves on a free port of 127.0.0.1; its tokens are stamped by `clock`.
+    pub fn start(clock: TestClock) -> Self {
+        let provider = Self::start_down(clock);
+        provider.bring_back();
+        provider
+    }
+
+    /// Has an address but refuses connections until [`FakeProvider::bring_back`].
+    pub fn start_down(clock: TestClock) -> Self {
+        let listener = Listener::reserve();
+        let state = State {
+            issuer: format!("http://{}", listener.address()),
+            clock,
+            faults: Faults::default(),
+            user: ada(),
+            userinfo_only: Vec::new(),
+            keys: vec![default_key()],
+            grants: BTreeMap::new(),
+            access_tokens: BTreeMap::new(),
+            token_padding: 0,
+            metadata: Map::new(),
+            requests: Vec::new(),
+            token_calls: Vec::new(),
+            id_tokens: Vec::new(),
+        };
+        Self { listener, shared: Arc::new(Mutex::new(state)) }
+    }
+
+    /// The issuer.
+    pub fn issuer(&self) -> String {
+        self.state().issuer.clone()
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.listener.address()
+    }
+
+    /// The id of the one client it knows.
+    pub fn client_id(&self) -> &'static str {
+        CLIENT_ID
+    }
+
+    /// The secret of that client.
+    pub fn client_secret(&self) -> &'static str {
+        CLIENT_SECRET
+    }
+
+    /// Who signs in from now on. `claims` replaces everything, `sub` included.
+    pub fn set_user(&self, claims: Value) {
+        let Value::Object(claims) = claims else { panic!("claims are an object") };
+        self.state().user = claims;
+    }
+
+    /// Adds or replaces one claim of whoever signs in from now on.
+    pub fn set_claim(&self, name: &str, value: Value) {
+        self.state().user.insert(name.to_owned(), value);
+    }
+
+    /// These claims are told by userinfo only and left out of ID tokens.
+    pub fn only_in_userinfo(&self, claims: &[&str]) {
+        self.state().userinfo_only = claims.iter().map(|&claim| claim.to_owned()).collect();
+    }
+
+    /// Makes access and refresh tokens longer by `bytes` incompressible characters each.
+    pub fn pad_tokens(&self, bytes: usize) {
+        self.state().token_padding = bytes;
+    }
+
+    /// Puts a member into the discovery document; `null` takes it out.
+    pub fn set_metadata(&self, name: &str, value: Value) {
+        self.state().metadata.insert(name.to_owned(), value);
+    }
+
+    /// Changes what it does wrong.
+    pub fn faults(&self, change: impl FnOnce(&mut Faults)) {
+        change(&mut self.state().faults);
+    }
+
+    /// Does everything right again.
+    pub fn heal(&self) {
+        self.faults(|faults| *faults = Faults::default());
+    }
+
+    /// Makes `endpoint` take `delay` before it answers.
+    pub fn slow_down(&self, endpoint: Endpoint, delay: Duration) {
+        self.faults(|faults| {
+            faults.delay.insert(endpoint, delay);
+        });
+    }
+
+    /// Signs with a fresh key of `alg` from now on and publishes only that one.
+    pub fn sign_with(&self, alg: Alg) {
+        self.state().keys = vec![Arc::new(SigningKey::generate(alg))];
+    }
+
+    /// Takes a fresh key of the same algorithm into use; the old ones are gone from the key set. Returns its id.
+    pub fn rotate_keys(&self) -> String {
+        let alg = self.state().keys[0].alg();
+        let key = SigningKey::generate(alg);
+        let kid = key.kid().to_owned();
+        self.state().keys = vec![Arc::new(key)];
+        kid
+    }
+
+    /// Publishes one more key, signing with the one before as before.
+    pub fn publish_another_key(&self) {
+        let key = Arc::new(SigningKey::generate(Alg::Es256));
+        self.state().keys.push(key);
+    }
+
+    /// Refuses connections from now on, and cuts those that are open.
+    pub fn take_down(&self) {
+        self.listener.refuse();
+    }
+
+    /// Serves on the same port as before.
+    pub fn bring_back(&self) {
+        let shared = self.shared.clone();
+        self.listener.serve(move |request, _| endpoints::answer(request, shared.clone()));
+    }
+
+    /// Every request so far.
+    pub fn requests(&self) -> Vec<ProviderRequest> {
+        self.state().requests.clone()
+    }
+
+    /// Every request of one endpoint so far.
+    pub fn requests_of(&self, endpoint: Endpoint) -> Vec<ProviderRequest> {
+        self.requests().into_iter().filter(|request| request.endpoint == endpoint).collect()
+    }
+
+    /// How often an endpoint was asked.
+    pub fn count(&self, endpoint: Endpoint) -> usize {
+        self.state().requests.iter().filter(|request| request.endpoint == endpoint).count()
+    }
+
+    /// Every call of the token endpoint so far.
+    pub fn token_calls(&self) -> Vec<TokenCall> {
+        self.state().token_calls.clone()
+    }
+
+    /// Every ID token given out so far.
+    pub fn id_tokens(&self) -> Vec<String> {
+        self.state().id_tokens.clone()
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.shared.lock().unwrap()
+    }
+}
+
+/// Who signs in unless a test says otherwise.
+fn ada() -> Map<String, Value> {
+    let claims = json!({
+        "sub": "248289761001",
+        "name": "Ada Lovelace",
+        "preferred_username": "ada",
+        "email": "ada@example.com",
+        "email_verified": true,
+        "groups": ["/admins", "/staff"],
+    });
+    let Value::Object(claims) = claims else { unreachable!("written as an object above") };
+    claims
+}
+
+/// RSA keys are dear to make: the first one is shared by every provider of the process.
+fn default_key() -> Arc<SigningKey> {
+    static KEY: OnceLock<Arc<SigningKey>> = OnceLock::new();
+    KEY.get_or_init(|| Arc::new(SigningKey::generate(Alg::Rs256))).clone()
+}
+
+/// A key that no key set holds.
+fn stray_key(alg: Alg) -> Arc<SigningKey> {
+    static KEY: OnceLock<Arc<SigningKey>> = OnceLock::new();
+    match alg {
+        Alg::Rs256 => KEY.get_or_init(|| Arc::new(SigningKey::generate(alg))).clone(),
+        _ => Arc::new(SigningKey::generate(alg)),
+    }
+}
