@@ -1,0 +1,104 @@
+//! What `tests/bench/run` needs beside the proxy: a provider, and a cookie of somebody who is signed in.
+//!
+//! Speaks lines of JSON. First it tells where its provider is; then each line on stdin is the origin of a proxy
+//! (`http://localhost:PORT`), answered by the `Cookie` header of a fresh sign-in there; it ends with its stdin.
+
+use std::io::{BufRead as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr};
+
+use vestibule_test_support::{Browser, FakeProvider, TestClock, Value, json, runtime};
+
+/// What a session cookie weighs at a provider with ten groups and tokens of the usual size.
+const WANTED_BYTES: usize = 1536;
+/// How near is near enough.
+const TOLERANCE: usize = 100;
+
+fn main() {
+    let clock = TestClock::new();
+    let provider = FakeProvider::start(clock.clone());
+    provider.set_user(ada());
+    say(&json!({
+        "issuer": provider.issuer(),
+        "client_id": provider.client_id(),
+        "client_secret": provider.client_secret(),
+    }));
+    for origin in std::io::stdin().lock().lines() {
+        let origin = origin.expect("stdin can be read");
+        say(&signed_in(origin.trim(), &provider, &clock));
+    }
+}
+
+/// Signs in until the cookie has the wanted weight: a claim of incompressible text makes up what is missing.
+fn signed_in(origin: &str, provider: &FakeProvider, clock: &TestClock) -> Value {
+    let mut padding: usize = 64;
+    let mut cookies = Vec::new();
+    for _ in 0..6 {
+        provider.set_claim("picture", json!(format!("https://id.example.com/{}", incompressible(padding))));
+        cookies = runtime().block_on(sign_in(origin, clock));
+        let bytes = weight(&cookies);
+        if bytes.abs_diff(WANTED_BYTES) <= TOLERANCE {
+            break;
+        }
+        // Hex digits compress to about half and base64 adds a third: two bytes of the cookie for three of the claim.
+        padding = if bytes < WANTED_BYTES {
+            padding + (WANTED_BYTES - bytes) * 3 / 2
+        } else {
+            padding.saturating_sub((bytes - WANTED_BYTES) * 3 / 2).max(1)
+        };
+    }
+    let header: Vec<String> = cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let largest = cookies.iter().map(|(_, value)| value.len()).max().unwrap_or_default();
+    json!({ "cookie": header.join("; "), "cookies": cookies.len(), "session_bytes": largest })
+}
+
+async fn sign_in(origin: &str, clock: &TestClock) -> Vec<(String, String)> {
+    let browser = Browser::new(clock.clone());
+    let port = origin.rsplit(':').next().and_then(|port| port.parse().ok()).expect("an origin with a port");
+    browser.connect(origin, SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    let reply = browser.follow(&format!("{origin}/"), 10).await;
+    assert_eq!(reply.status, 200, "the sign-in ended at {}: {}", reply.url, reply.text());
+    browser.cookies(&format!("{origin}/")).into_iter().map(|cookie| (cookie.name, cookie.value)).collect()
+}
+
+fn weight(cookies: &[(String, String)]) -> usize {
+    cookies.iter().map(|(_, value)| value.len()).max().unwrap_or_default()
+}
+
+/// Hex digits without a pattern, the same in every run.
+fn incompressible(length: usize) -> String {
+    let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
+    (0..length)
+        .map(|_| {
+            // xorshift64
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            char::from_digit(u32::try_from(state >> 60).expect("four bits"), 16).expect("a digit")
+        })
+        .collect()
+}
+
+/// Ten groups, as in a company's directory.
+fn ada() -> Value {
+    let groups: Vec<String> =
+        ["admins", "staff", "engineering", "finance", "lisbon", "release", "oncall", "vpn", "wiki", "press"]
+            .iter()
+            .map(|name| format!("/{name}"))
+            .collect();
+    json!({
+        "sub": "2f4b6d1c-6a86-4f43-9d0e-0c3f6d1e7a55",
+        "name": "Ada Lovelace",
+        "given_name": "Ada",
+        "family_name": "Lovelace",
+        "preferred_username": "ada",
+        "email": "ada@example.com",
+        "email_verified": true,
+        "groups": groups,
+    })
+}
+
+#[allow(clippy::print_stdout, reason = "its lines on stdout are its interface")]
+fn say(line: &Value) {
+    println!("{line}");
+    std::io::stdout().flush().expect("stdout can be written");
+}
