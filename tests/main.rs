@@ -26,5 +26,7 @@ mod readme;
 mod reading;
 // The same stories against real parts, which `tests/run` starts.
 mod real;
+// What went wrong once, here or elsewhere in this field, stays mended.
+mod regression;
 // A sign-in lasts as long as the seal says and belongs to one application.
 mod session;

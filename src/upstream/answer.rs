@@ -34,6 +34,18 @@ pub(super) fn clean(head: &mut response::Parts, method: &Method) -> Result<(), U
     Ok(())
 }
 
+/// Whether `name` speaks of NTLM or Negotiate, which sign in a connection and not a request (RFC 4559 §6): whoever came
+/// next on it would pass for the same person.
+pub(super) fn signs_in_connection(headers: &HeaderMap, name: &HeaderName) -> bool {
+    // Several challenges may stand in one line.
+    let challenges = headers.get_all(name).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    let scheme = |challenge: &[u8]| {
+        let end = challenge.iter().position(|byte| *byte == b' ').unwrap_or(challenge.len());
+        [&b"ntlm"[..], b"negotiate"].iter().any(|one| challenge[..end].eq_ignore_ascii_case(one))
+    };
+    challenges.map(<[u8]>::trim_ascii).any(scheme)
+}
+
 /// After a checked 101: the upgrade is the client's connection's now.
 pub(super) fn announce_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));

@@ -183,6 +183,7 @@ impl Upstreams {
         head.headers.remove(header::CONTENT_LENGTH);
         head.headers.remove(header::TRANSFER_ENCODING);
         let method = head.method.clone();
+        let is_personal = answer::signs_in_connection(&head.headers, &header::AUTHORIZATION);
         let (body, progress) = if body.is_end_stream() {
             // RFC 9110 §8.6: a method that is meant to have content says that it has none.
             if matches!(method, Method::POST | Method::PUT | Method::PATCH) {
@@ -198,7 +199,10 @@ impl Upstreams {
             (body, Some(progress))
         };
         let request = Request::from_parts(head, body);
-        let answered = exchange::exchange(&upstream.pool, &upstream.settings, request, progress.as_deref()).await?;
+        let mut answered = exchange::exchange(&upstream.pool, &upstream.settings, request, progress.as_deref()).await?;
+        if is_personal || answer::signs_in_connection(answered.0.headers(), &header::WWW_AUTHENTICATE) {
+            answered.1.use_once();
+        }
         self.answer(upstream, &method, answered, upgrade)
     }
 

@@ -67,6 +67,7 @@ pub(super) struct Lease {
     connection: Connection,
     pool: Arc<Pool>,
     reused: bool,
+    once: bool,
 }
 
 impl Pool {
@@ -109,7 +110,7 @@ impl Pool {
             let age = since.elapsed();
             if age < connection.keep && connection.sender.is_ready() && connection.socket.is_quiet() {
                 connection.socket.begin();
-                return Some(Lease { connection, pool: Arc::clone(self), reused: true });
+                return Some(Lease { connection, pool: Arc::clone(self), reused: true, once: false });
             }
             if age < SUDDEN {
                 state.unreliable_until = Some(Instant::now() + UNRELIABLE_FOR);
@@ -140,7 +141,7 @@ impl Pool {
             }
         });
         let connection = Connection { sender, socket, deadline: Deadline::default(), keep: self.keep };
-        Ok(Lease { connection, pool: Arc::clone(self), reused: false })
+        Ok(Lease { connection, pool: Arc::clone(self), reused: false, once: false })
     }
 
     /// Every address of the name in the resolver's order, each with its share of what is left of the time.
@@ -243,8 +244,16 @@ impl Lease {
         self.connection.keep = self.connection.keep.min(announced - margin);
     }
 
+    /// Gives it to nobody else: it may be signed in as somebody by now.
+    pub(super) fn use_once(&mut self) {
+        self.once = true;
+    }
+
     /// Keeps the connection for the next request. Only after the answer was read to its end.
     pub(super) fn give_back(self) {
+        if self.once {
+            return;
+        }
         let Self { mut connection, pool, .. } = self;
         connection.deadline.clear();
         if connection.sender.is_ready() {

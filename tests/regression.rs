@@ -1,0 +1,107 @@
+//! What went wrong once, here or elsewhere in this field, stays mended: one sentence for each way in, and the application
+//! untouched wherever a request is refused.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use http::Method;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use vestibule_test_support::{Request, Stage, raw_request};
+
+const PUBLIC: &str = "[[routes]]\npath = \"/*\"\naccess = \"public\"";
+
+async fn answer(stage: &Stage, request: &str) -> String {
+    let request = request.replace("{host}", &stage.host());
+    String::from_utf8_lossy(&raw_request(stage.address(), request.as_bytes()).await).into_owned()
+}
+
+/// An application that reads one request head at a time and answers with `respond(connection, request)`, byte for byte.
+async fn scripted(respond: impl Fn(usize, &str) -> String + Send + Sync + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let respond = std::sync::Arc::new(respond);
+    tokio::spawn(async move {
+        for connection in 0.. {
+            let Ok((mut stream, _)) = listener.accept().await else { return };
+            let respond = std::sync::Arc::clone(&respond);
+            tokio::spawn(async move {
+                let mut pending = Vec::new();
+                let mut buffer = [0; 4096];
+                while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+                    pending.extend_from_slice(&buffer[..count]);
+                    while let Some(end) = pending.windows(4).position(|four| four == b"\r\n\r\n") {
+                        let head: Vec<u8> = pending.drain(..end + 4).collect();
+                        let answer = respond(connection, &String::from_utf8_lossy(&head));
+                        if stream.write_all(answer.as_bytes()).await.is_err() {
+                            return;
+                        }
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+fn in_front_of(application: SocketAddr, routes: &str) -> Stage {
+    Stage::with(&format!("workers = 1\n[upstream]\nurl = \"http://{application}\"\n{routes}"))
+}
+
+// NTLM and Negotiate sign in a connection, not a request: one that is shared would speak for the next person.
+#[tokio::test]
+async fn a_connection_that_somebody_has_signed_in_is_not_given_to_the_next() {
+    for scheme in ["NTLM TlRMTVNTUAABAAAA", "Negotiate YIIB", "negotiate YIIB"] {
+        let application = scripted(|connection, _| {
+            let body = format!("connection {connection}");
+            format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+        })
+        .await;
+        let stage = in_front_of(application, PUBLIC);
+        let one =
+            stage.browser().send(Request::new(Method::GET, &stage.url("/")).header("authorization", scheme)).await;
+        let two = stage.browser().fetch(&stage.url("/")).await;
+        assert_ne!(one.text(), two.text(), "{scheme}");
+    }
+    let application = scripted(|connection, _| {
+        format!("HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Negotiate\r\nWWW-Authenticate: NTLM\r\nX-N: {connection}\r\nContent-Length: 0\r\n\r\n")
+    })
+    .await;
+    let stage = in_front_of(application, PUBLIC);
+    let seen: BTreeSet<_> =
+        [stage.browser().fetch(&stage.url("/")).await, stage.browser().fetch(&stage.url("/")).await]
+            .iter()
+            .map(|reply| reply.header("x-n").map(str::to_owned))
+            .collect();
+    assert_eq!(seen.len(), 2, "{seen:?}");
+}
+
+// CVE-2024-33452, CVE-2026-71324: bytes behind an answer that has no body are nobody's next answer.
+#[tokio::test]
+async fn what_an_application_sends_too_much_never_answers_the_next_person() {
+    const SMUGGLED: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nevil!";
+    for (method, first) in [
+        ("GET", "HTTP/1.1 204 No Content\r\n\r\n"),
+        ("GET", "HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n"),
+        ("HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 52\r\n\r\n"),
+        ("GET", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"),
+        ("GET", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
+        ("GET", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"),
+    ] {
+        let application = scripted(move |_, head| match head.contains(" /first ") {
+            true => format!("{first}{SMUGGLED}"),
+            false => "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine".to_owned(),
+        })
+        .await;
+        let stage = in_front_of(application, PUBLIC);
+        for _ in 0..5 {
+            let both = format!(
+                "{method} /first HTTP/1.1\r\nHost: {{host}}\r\n\r\nGET /second HTTP/1.1\r\nHost: {{host}}\r\nConnection: close\r\n\r\n"
+            );
+            let text = answer(&stage, &both).await;
+            assert!(!text.contains("evil!"), "{method} {first:?}: {text}");
+            let next = stage.browser().fetch(&stage.url("/second")).await;
+            assert_eq!(next.text(), "fine", "{method} {first:?}");
+        }
+    }
+}
