@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use http::Method;
+use http::{Method, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use vestibule_test_support::{Request, Stage, raw_request};
@@ -46,6 +46,30 @@ async fn scripted(respond: impl Fn(usize, &str) -> String + Send + Sync + 'stati
 
 fn in_front_of(application: SocketAddr, routes: &str) -> Stage {
     Stage::with(&format!("workers = 1\n[upstream]\nurl = \"http://{application}\"\n{routes}"))
+}
+
+// CVE-2026-41059, CVE-2025-66490: the application decodes the path and cuts it at `#` or `?`.
+#[tokio::test]
+async fn an_encoded_fragment_or_query_mark_opens_nothing() {
+    let stage = Stage::with(
+        "[[routes]]\npath = \"/foo/{id}/bar\"\naccess = \"public\"\n[[routes]]\npath = \"/open/*\"\naccess = \"public\"",
+    );
+    let browser = stage.browser();
+    for path in [
+        "/foo/secret%23/bar",
+        "/foo/secret%3f/bar",
+        "/foo/secret%3Fx=1/bar",
+        "/foo/secret%2523/bar",
+        "/foo/secret%253f/bar",
+        "/foo%23/x/bar",
+    ] {
+        let reply = browser.fetch(&stage.url(path)).await;
+        assert!([400, 401].contains(&reply.status.as_u16()), "{path}: {}", reply.status);
+        stage.upstream.assert_untouched();
+    }
+    // Where nothing changes by it, it is a character like any other.
+    assert_eq!(browser.fetch(&stage.url("/open/c%23/why%3f")).await.status, StatusCode::OK);
+    assert_eq!(stage.upstream.last().target, "/open/c%23/why%3f");
 }
 
 // NTLM and Negotiate sign in a connection, not a request: one that is shared would speak for the next person.

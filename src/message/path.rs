@@ -1,8 +1,8 @@
 //! The request path and every reading an upstream may take of it.
 //!
-//! Applications differ in four things: whether `%2f` separates segments, whether `//` is `/`, whether `;…` belongs to a
-//! segment, and how often `%25` is decoded. All four occur in the wild, so none is refused as such: every combination, in
-//! every order, is a reading, and each must be harmless and meet the same route.
+//! Applications differ in five things: whether `%2f` separates segments, whether `//` is `/`, whether `;…` belongs to a
+//! segment, whether a decoded `?` or `#` ends the path, and how often `%25` is decoded. All five occur in the wild, so none
+//! is refused as such: every combination, in every order, is a reading, and each must be harmless and meet the same route.
 
 use std::collections::VecDeque;
 
@@ -60,6 +60,8 @@ impl PathError {
 const MAX_LENGTH: usize = 8 * 1024;
 /// The most steps between readings; a path with one of each oddity needs about half.
 const MAX_STEPS: usize = 96;
+/// The most bytes in all steps together, so that a long path full of oddities costs no more than a large body.
+const MAX_WORK: usize = 96 * 1024;
 
 impl RequestPath {
     /// Reads a raw path (no query).
@@ -107,12 +109,14 @@ fn readings(raw: &str) -> Result<Vec<String>, PathError> {
     // Everything that can be made of the raw path by the steps below, each step in any order and number. A path is read
     // once it was decoded at least once.
     let mut known: Vec<Step> = Vec::new();
+    let mut work = 0;
     let mut ahead = VecDeque::from([Step { text: raw.to_owned(), is_decoded: !raw.contains('%') }]);
     while let Some(step) = ahead.pop_front() {
         if known.contains(&step) {
             continue;
         }
-        if known.len() == MAX_STEPS {
+        work += step.text.len();
+        if known.len() == MAX_STEPS || work > MAX_WORK {
             return Err(PathError::TooLong);
         }
         inspect(&step.text)?;
@@ -122,6 +126,10 @@ fn readings(raw: &str) -> Result<Vec<String>, PathError> {
         }
         if step.text.contains(';') {
             ahead.push_back(Step { text: without_parameters(&step.text), is_decoded: step.is_decoded });
+        }
+        // Decoded, then read as a URL once more (CVE-2026-41059).
+        for end in ['?', '#'].into_iter().filter_map(|mark| step.text.find(mark)) {
+            ahead.push_back(Step { text: step.text[..end].to_owned(), is_decoded: step.is_decoded });
         }
         if step.text.contains("//") {
             ahead.push_back(Step { text: with_single_slashes(&step.text), is_decoded: step.is_decoded });
@@ -203,14 +211,18 @@ enum Slash {
 fn decode(text: &str, slash: Slash) -> Result<String, PathError> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        match encoded_byte(rest) {
-            Some(b'/') if slash == Slash::Kept => bytes.extend_from_slice(&rest[..3]),
-            Some(byte) => bytes.push(byte),
-            None => bytes.push(*first),
-        }
-        rest = if encoded_byte(rest).is_some() { &rest[3..] } else { after };
+    while let Some(at) = rest.iter().position(|byte| *byte == b'%') {
+        let (plain, from_percent) = rest.split_at(at);
+        bytes.extend_from_slice(plain);
+        let (read, width) = match encoded_byte(from_percent) {
+            Some(b'/') if slash == Slash::Kept => (&from_percent[..3], 3),
+            Some(byte) => (&[byte][..], 3),
+            None => (&b"%"[..], 1),
+        };
+        bytes.extend_from_slice(read);
+        rest = &from_percent[width..];
     }
+    bytes.extend_from_slice(rest);
     String::from_utf8(bytes).or_else(|error| encode_invalid(error.as_bytes()))
 }
 
@@ -287,7 +299,6 @@ mod tests {
             ("/a%20b", "/a b"),
             ("/%c3%a9/%E2%82%AC", "/é/€"),
             ("/%ff%C3x", "/%FF%C3x"),
-            ("/%3f%23", "/?#"),
             ("/100%25", "/100%"),
             ("/50%25off", "/50%off"),
         ] {
@@ -302,6 +313,9 @@ mod tests {
             ("/a//b", &["/a/b", "/a//b"]),
             ("/a;x=1/b", &["/a/b", "/a;x=1/b"]),
             ("/a%3bx", &["/a", "/a;x"]),
+            ("/%23%3f", &["/", "/#", "/#?"]),
+            ("/a%23b/c", &["/a", "/a#b/c"]),
+            ("/a%253fb", &["/a", "/a%3fb", "/a?b"]),
             ("/a%2541", &["/a%41", "/aA"]),
             ("/a%252fb", &["/a%2fb", "/a/b"]),
             ("/a%252541", &["/a%2541", "/a%41", "/aA"]),
@@ -361,7 +375,11 @@ mod tests {
     #[test]
     fn length_and_ambiguity_are_bounded() {
         assert!(RequestPath::parse(&format!("/{}", "a".repeat(MAX_LENGTH - 1))).is_ok());
-        for raw in [format!("/{}", "a".repeat(MAX_LENGTH)), format!("/%{}41", "25".repeat(4_000))] {
+        for raw in [
+            format!("/{}", "a".repeat(MAX_LENGTH)),
+            format!("/%{}41", "25".repeat(4_000)),
+            format!("/%25252541;//%252f{}", "a".repeat(8_000)),
+        ] {
             assert_eq!(RequestPath::parse(&raw).map(|_| ()), Err(PathError::TooLong));
         }
     }

@@ -130,7 +130,7 @@ impl Segment {
         let path = RequestPath::parse(text).map_err(|error| error.to_string())?;
         let mut readings = path.readings();
         let (Some(read), None) = (readings.next(), readings.next()) else {
-            return Err("`;`, `%2f` and `%25` can be read in several ways".to_owned());
+            return Err("`;`, `%2f`, `%3f`, `%23` and `%25` can be read in several ways".to_owned());
         };
         if read.contains(['/', ';', '%']) {
             return Err("`/`, `;` and `%` cannot be part of a segment".to_owned());
