@@ -72,6 +72,38 @@ async fn an_encoded_fragment_or_query_mark_opens_nothing() {
     assert_eq!(stage.upstream.last().target, "/open/c%23/why%3f");
 }
 
+// CVE-2016-5385 and its relatives: `Proxy` becomes HTTP_PROXY in CGI applications.
+#[tokio::test]
+async fn a_proxy_header_never_becomes_an_applications_proxy() {
+    let stage = Stage::with(PUBLIC);
+    let request = Request::new(Method::GET, &stage.url("/"))
+        .header("proxy", "http://evil.example:3128")
+        .header("proxy-authorization", "Basic YTpi")
+        .header("proxy-connection", "keep-alive");
+    stage.browser().send(request).await;
+    let seen = stage.upstream.last();
+    assert!(!seen.headers.iter().any(|(name, _)| name.starts_with("proxy")), "{:?}", seen.headers);
+}
+
+#[tokio::test]
+async fn what_we_write_is_there_once_and_in_our_spelling() {
+    let stage = Stage::with(PUBLIC);
+    let spoof = "POST / HTTP/1.1\r\nHost: {host}\r\nX_Request_Id: spoofed\r\nX-Request.Id: spoofed\r\nX-Request-Id: spoofed\r\n\
+                 X_Forwarded_For: spoofed\r\nX.Real.IP: spoofed\r\nX_Forwarded_Port: 443\r\nX-Forwarded-Scheme: https\r\n\
+                 Transfer-Encoding: chunked\r\nTrailer: X-Request-Id, X_Request_Id, X-Real-IP, Forwarded\r\nConnection: close\r\n\r\n\
+                 1\r\na\r\n0\r\nX-Request-Id: spoofed\r\nX_Request_Id: spoofed\r\nX-Real-IP: spoofed\r\nForwarded: spoofed\r\n\r\n";
+    assert!(answer(&stage, spoof).await.starts_with("HTTP/1.1 200"));
+    let seen = stage.upstream.last();
+    let spoofed: Vec<_> = seen.headers.iter().chain(&seen.trailers).filter(|(_, value)| value == "spoofed").collect();
+    assert!(spoofed.is_empty(), "{spoofed:?}");
+    assert_eq!(seen.header("x-request-id").len(), 1);
+    assert!(
+        !seen.headers.iter().any(|(name, _)| name.contains("port") || name.contains("scheme")),
+        "{:?}",
+        seen.headers
+    );
+}
+
 // NTLM and Negotiate sign in a connection, not a request: one that is shared would speak for the next person.
 #[tokio::test]
 async fn a_connection_that_somebody_has_signed_in_is_not_given_to_the_next() {

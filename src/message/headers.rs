@@ -74,6 +74,8 @@ const BUILT_IN: &[&str] = &[
     "remote-user",
     "x-remote-user",
     "x-webauth-user",
+    // Ours too: a second spelling could pass for the id that we give.
+    "x-request-id",
     "x-auth-request-*",
     "x-vestibule-*",
     "ssl-client-*",
@@ -92,6 +94,7 @@ const NOT_IN_TRAILERS: &[&str] = &[
     "host",
     "http2-settings",
     "keep-alive",
+    "proxy",
     "proxy-authenticate",
     "proxy-authorization",
     "proxy-connection",
@@ -158,7 +161,8 @@ pub fn strip_override(headers: &mut HeaderMap, let_through: &[String]) {
 }
 
 /// Removes what belongs to one connection only (RFC 9110 §7.6.1): `Connection` and what it names, `Keep-Alive`,
-/// `Proxy-Connection`, `Proxy-Authenticate`, `Proxy-Authorization`, `TE` (but `trailers`), `Transfer-Encoding`, `Upgrade`.
+/// `Proxy-Connection`, `Proxy-Authenticate`, `Proxy-Authorization`, `TE` (but `trailers`), `Transfer-Encoding`, `Upgrade`; and
+/// `Proxy`, which means nothing in HTTP and too much to some applications.
 ///
 /// `Connection` cannot name fields with a meaning of their own (`Host`, `Cookie`, `Authorization`, `Content-*`, …: see
 /// [`is_functional`]) nor `X-Forwarded-*`: these are ignored there. Identity headers are written after this, so that nothing
@@ -179,12 +183,14 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     for name in [CONNECTION, TRANSFER_ENCODING, UPGRADE, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION] {
         headers.remove(name);
     }
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, HTTP2_SETTINGS] {
+    for name in [KEEP_ALIVE, PROXY, PROXY_CONNECTION, HTTP2_SETTINGS] {
         headers.remove(name);
     }
 }
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+/// No field of HTTP: CGI applications take it for the environment variable HTTP_PROXY (CVE-2016-5385).
+const PROXY: HeaderName = HeaderName::from_static("proxy");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 /// Part of the h2c upgrade, which never happens here.
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
