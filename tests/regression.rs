@@ -104,6 +104,17 @@ async fn what_we_write_is_there_once_and_in_our_spelling() {
     );
 }
 
+// The application takes a bearer token from us; a stranger's must not stand in for it on an open route.
+#[tokio::test]
+async fn an_anonymous_request_brings_no_bearer_token_where_the_application_gets_ours() {
+    let stage = Stage::with(&format!("[upstream]\naccess_token = \"bearer\"\n{PUBLIC}"));
+    let forged = Request::new(Method::GET, &stage.url("/")).header("authorization", "Bearer forged");
+    assert_eq!(stage.browser().send(forged).await.echoed("authorization"), None);
+    let plain = Stage::with(PUBLIC);
+    let own = Request::new(Method::GET, &plain.url("/")).header("authorization", "Bearer own");
+    assert_eq!(plain.browser().send(own).await.echoed("authorization").as_deref(), Some("Bearer own"));
+}
+
 // NTLM and Negotiate sign in a connection, not a request: one that is shared would speak for the next person.
 #[tokio::test]
 async fn a_connection_that_somebody_has_signed_in_is_not_given_to_the_next() {

@@ -61,9 +61,14 @@ impl<'r> Outbound<'r> {
         put_host(headers, host, &authority);
         put(headers, &REQUEST_ID, id);
         forwarded::write(headers, &client, &authority);
-        if let Some(permit) = &permit {
-            let ours = settings.access_token.then(|| permit.identity().and_then(bearer));
-            put_authorization(headers, route.pass_authorization, ours);
+        match &permit {
+            Some(permit) => {
+                let ours = settings.access_token.then(|| permit.identity().and_then(bearer));
+                put_authorization(headers, route.pass_authorization, ours);
+            }
+            // What the upstream takes for ours on one route must not be a stranger's on another.
+            None if settings.access_token => put_authorization(headers, route.pass_authorization, None),
+            None => {}
         }
         // Last of all, so that nothing written above can stand in an identity header.
         if let Some(identity) = permit.as_ref().and_then(Permit::identity) {
@@ -105,7 +110,7 @@ fn put_host(headers: &mut HeaderMap, host: Option<&HeaderValue>, authority: &str
     put(headers, &HOST, HeaderValue::from_str(authority).ok());
 }
 
-/// On guarded routes: `ours` is the access token, where the upstream counts on it; the client's own never stands in for it.
+/// `ours` is the access token, where the upstream counts on it; the client's own never stands in for it.
 fn put_authorization(headers: &mut HeaderMap, pass: bool, ours: Option<Option<HeaderValue>>) {
     match ours {
         Some(token) => put(headers, &AUTHORIZATION, token),
