@@ -172,3 +172,28 @@ async fn what_an_application_sends_too_much_never_answers_the_next_person() {
         }
     }
 }
+
+// Omnibox prerendering and speculation rules fetch what nobody has clicked on; a picture signs nobody out either.
+#[tokio::test]
+async fn what_a_browser_fetches_by_itself_signs_nobody_out() {
+    let stage = Stage::start();
+    let browser = stage.signed_in_browser().await;
+    let logout = || Request::navigation(Method::GET, &stage.url("/auth/logout"));
+    for request in [
+        logout().header("sec-purpose", "prefetch;prerender"),
+        logout().header("sec-purpose", "prefetch").header("sec-fetch-site", "same-origin"),
+        logout()
+            .header("sec-fetch-site", "same-origin")
+            .header("sec-fetch-mode", "no-cors")
+            .header("sec-fetch-dest", "image"),
+        logout()
+            .header("sec-fetch-site", "same-origin")
+            .header("sec-fetch-mode", "navigate")
+            .header("sec-fetch-dest", "iframe"),
+    ] {
+        let reply = browser.send(request.clone()).await;
+        assert_eq!(reply.status, StatusCode::OK, "{request:?}");
+        assert_eq!(browser.get(&stage.url("/")).await.status, StatusCode::OK, "{request:?}");
+    }
+    assert_eq!(browser.get(&stage.url("/auth/logout")).await.status, StatusCode::SEE_OTHER);
+}

@@ -1,6 +1,6 @@
 //! Signing out, here and at the provider (OpenID Connect RP-Initiated Logout 1.0), protected against cross-site requests.
 
-use http::{Method, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use tracing::info;
 
 use super::Endpoints;
@@ -18,7 +18,8 @@ impl Endpoints {
         exchange: &Exchange<'_>,
     ) -> Result<Response<Body>, Rejection> {
         let return_to = self.return_after_logout(inbound)?;
-        let is_ours = Initiator::of(inbound.headers(), &self.rules.own, &[]) == Initiator::Own;
+        let is_ours = Initiator::of(inbound.headers(), &self.rules.own, &[]) == Initiator::Own
+            && (inbound.method() == Method::POST || is_meant(inbound.headers()));
         match (is_ours, inbound.method()) {
             (true, _) => Ok(self.sign_out(inbound, return_to)),
             (false, &Method::POST) => Err(ClientFault::CrossSite.into()),
@@ -88,4 +89,10 @@ impl Endpoints {
         };
         replies.page(&notice, exchange.id(), &[])
     }
+}
+
+/// Whether a GET may be somebody's wish: browsers also fetch pages ahead of time and whatever a page embeds.
+fn is_meant(headers: &HeaderMap) -> bool {
+    let is_wish = |destination: &HeaderValue| destination == "document" || destination == "empty";
+    !headers.contains_key("sec-purpose") && headers.get("sec-fetch-dest").is_none_or(is_wish)
 }
