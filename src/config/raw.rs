@@ -116,7 +116,7 @@ pub(super) struct RawProvider {
     /// Fetch userinfo where the provider offers it. Default true.
     #[schemars(example = true)]
     pub userinfo: Option<bool>,
-    /// The deadline of one call to the provider. Default 10s.
+    /// The deadline of one call to the provider. Default 15s.
     pub timeout: Option<Span>,
     /// The largest answer taken from the provider. Default 1MiB.
     pub max_response: Option<Size>,

@@ -36,9 +36,20 @@ pub(super) struct Knowledge {
     pub(super) clock: SharedClock,
     known: ArcSwapOption<Known>,
     last_error: ArcSwapOption<DiscoveryError>,
-    /// When keys were last fetched because of a token; held while they are.
-    last_refetch: Mutex<Option<UnixTime>>,
+    /// The last fetch of keys because of a token; held while they are fetched.
+    last_refetch: Mutex<Option<Refetch>>,
 }
+
+/// One fetch of keys because of a token.
+#[derive(Debug, Clone, Copy)]
+struct Refetch {
+    at: UnixTime,
+    failed: bool,
+}
+
+/// The least time between two such fetches when the last one brought nothing: short, because people wait for the provider
+/// to be back.
+const AFTER_FAILURE: Duration = Duration::from_secs(2);
 
 impl Knowledge {
     pub(super) fn new(settings: Settings, http: ProviderHttp, clock: SharedClock) -> Self {
@@ -73,7 +84,8 @@ impl Knowledge {
 
     /// Fetches the keys again, unless somebody else just has, and says what is known then; `None` when nothing newer is.
     ///
-    /// However many ask, there is one call at a time and one per `key_refetch_interval`; those who wait share its result.
+    /// However many ask, there is one call at a time and one per `key_refetch_interval` (one in two seconds while the provider
+    /// gives no keys); those who wait share its result.
     pub(super) async fn newer_keys_than(self: &Arc<Self>, seen: &Arc<Known>) -> Option<Arc<Known>> {
         let this = Arc::clone(self);
         let before = Arc::clone(seen);
@@ -93,14 +105,20 @@ impl Knowledge {
         }
         let now = self.clock.now();
         // A clock that was set back must not put the next fetch off.
-        let too_soon = |last: UnixTime| last <= now && now.since(last) < self.settings.key_refetch_interval;
+        let interval = self.settings.key_refetch_interval;
+        let too_soon = |last: Refetch| {
+            let pause = if last.failed { interval.min(AFTER_FAILURE) } else { interval };
+            last.at <= now && now.since(last.at) < pause
+        };
         if last_refetch.is_some_and(too_soon) {
             return;
         }
-        *last_refetch = Some(now);
+        *last_refetch = Some(Refetch { at: now, failed: false });
         match jwks::fetch(&self.http, &seen.metadata.jwks_uri).await {
             Ok(keys) => self.put_keys(Arc::new(keys)),
             Err(error) => {
+                // Counted from its end, so that whoever waited through a timeout does not begin another.
+                *last_refetch = Some(Refetch { at: self.clock.now(), failed: true });
                 tracing::warn!(error = chain(&error), "keys could not be fetched for a token with an unknown one");
             }
         }

@@ -296,6 +296,23 @@ async fn a_failing_refetch_keeps_the_keys() {
 }
 
 #[tokio::test]
+async fn keys_that_could_not_be_fetched_are_asked_for_again_soon_and_not_by_everyone() {
+    let (old, new) = (TestKey::new(Algorithm::RS256), TestKey::new(Algorithm::RS256));
+    let stage = Arc::new(Stage::available(vec![old.jwk("old")], |_| ()).await);
+    let before = stage.asked("/jwks");
+    stage.script.lock().unwrap().jwks = Some(down);
+    let rotated = stage.token(&new, "new");
+    assert!(spread(&stage, &rotated).await.iter().all(|outcome| *outcome == Err(IdTokenError::UnknownKey)));
+    assert_eq!(stage.asked("/jwks") - before, 1);
+
+    stage.script.lock().unwrap().jwks = None;
+    stage.script.lock().unwrap().keys.push(new.jwk("new"));
+    stage.clock.0.fetch_add(2, Ordering::SeqCst);
+    assert!(spread(&stage, &rotated).await.iter().all(|outcome| outcome.as_deref() == Ok("ada")));
+    assert_eq!(stage.asked("/jwks") - before, 2);
+}
+
+#[tokio::test]
 async fn a_clock_set_back_does_not_put_a_refetch_off() {
     let (old, new) = (TestKey::new(Algorithm::RS256), TestKey::new(Algorithm::RS256));
     let stage = Stage::available(vec![old.jwk("old")], |_| ()).await;
