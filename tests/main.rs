@@ -2,6 +2,8 @@
 
 // Who may open which route, whatever the path is spelled like.
 mod access;
+// What we say is for whoever asked, and for no cache.
+mod caching;
 // Signed out, a person is sent to sign in and a program is told where.
 mod clients;
 // What a foreign page asks for with somebody's session is not passed on.
@@ -24,6 +26,8 @@ mod provider_faults;
 mod readme;
 // A request has one reading or it is refused.
 mod reading;
+// Large, slow and broken-off bodies, upgrades and waits cost neither memory nor anybody else's time.
+mod streams;
 // The same stories against real parts, which `tests/run` starts.
 mod real;
 // What went wrong once, here or elsewhere in this field, stays mended.
