@@ -1,5 +1,7 @@
 //! A request has one reading or it is refused: raw bytes on a socket, as no well-behaved client sends them.
 
+use std::time::{Duration, Instant};
+
 use vestibule_test_support::{Stage, raw_request};
 
 const PUBLIC: &str = "[[routes]]\npath = \"/*\"\naccess = \"public\"";
@@ -142,6 +144,53 @@ async fn oversized_heads_are_refused_and_the_proxy_goes_on() {
     }
     let fine = answer(&stage, "GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").await;
     assert!(fine.starts_with("HTTP/1.1 200"), "{fine}");
+}
+
+#[tokio::test]
+async fn heads_that_are_refused_before_they_are_read_are_counted() {
+    let stage = Stage::with(&format!("[limits]\nheader_timeout = \"200ms\"\n{PUBLIC}"));
+    let large = format!("GET / HTTP/1.1\r\nHost: {{host}}\r\nX-Large: {}\r\n\r\n", "a".repeat(200_000));
+    assert_refused(&stage, &large, "431").await;
+    assert_refused(&stage, "GET / HTTP/1.1\r\nHost : {host}\r\n\r\n", "400").await;
+    assert_eq!(answer(&stage, "GET / HTTP/1.1\r\nHost: ").await, "", "cut without a word");
+    // They are counted where the connection ends, which is after the client has its answer.
+    let end = Instant::now() + Duration::from_secs(10);
+    for reason in ["head_too_large", "malformed_head", "head_timeout"] {
+        let line = format!("vestibule_refusals_total{{reason=\"{reason}\"}} 1");
+        loop {
+            let metrics = stage.browser().fetch(&stage.admin_url("/metrics")).await.text();
+            if metrics.contains(&line) {
+                break;
+            }
+            assert!(Instant::now() < end, "no {line}: {metrics}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_trusted_chain_is_read_from_the_right_and_a_strangers_scheme_is_not_believed() {
+    let chain = "GET / HTTP/1.1\r\nHost: {host}\r\nForwarded: for=198.51.100.1, for=203.0.113.7;proto=https, for=10.0.0.1\r\nConnection: close\r\n\r\n";
+    let trusting = Stage::with(&format!("trusted_proxies = [\"127.0.0.0/8\", \"10.0.0.0/8\"]\n{PUBLIC}"));
+    answer(&trusting, chain).await;
+    let seen = trusting.upstream.last();
+    assert_eq!(seen.header("x-real-ip"), ["203.0.113.7"], "what stands further left was said by a stranger");
+    assert_eq!(seen.header("forwarded").len(), 1);
+    // A peer that is not in the list, however near.
+    let other = Stage::with(&format!("trusted_proxies = [\"10.0.0.0/8\"]\n{PUBLIC}"));
+    answer(&other, chain).await;
+    assert_eq!(other.upstream.last().header("x-real-ip"), ["127.0.0.1"]);
+    let scheme = "GET / HTTP/1.1\r\nHost: {host}\r\nX-Forwarded-Proto: https\r\nConnection: close\r\n\r\n";
+    for (stage, proto) in [(&trusting, "https"), (&other, "http")] {
+        answer(stage, scheme).await;
+        assert_eq!(stage.upstream.last().header("x-forwarded-proto"), [proto]);
+    }
+    for nonsense in ["ftp", "HTTPS, http", "https\tx", ""] {
+        answer(&trusting, &scheme.replace("https", nonsense)).await;
+        let seen = trusting.upstream.last();
+        let proto = seen.header("x-forwarded-proto");
+        assert!(proto == ["http"] || proto == ["https"], "{nonsense:?}: {proto:?}");
+    }
 }
 
 #[tokio::test]
