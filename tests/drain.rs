@@ -55,6 +55,14 @@ async fn an_endless_event_stream_holds_no_stop_past_its_bound() {
     assert!(took >= Duration::from_millis(1_900) && took < Duration::from_secs(5), "{took:?}");
 }
 
+#[test]
+fn by_default_a_stop_ends_before_an_orchestrator_loses_its_patience() {
+    // Kubernetes kills after 30 s; two more are for the WebSockets' goodbye.
+    let settings = vestibule::server::drain::Settings::default();
+    assert!(settings.grace >= Duration::from_secs(1), "the balancer has to hear of it");
+    assert!(settings.grace + settings.timeout <= Duration::from_secs(27), "{settings:?}");
+}
+
 #[tokio::test]
 async fn an_idle_proxy_stops_at_once() {
     let mut stage = Stage::with(PUBLIC);

@@ -88,6 +88,38 @@ default_roles = ["user"]
 }
 
 #[tokio::test]
+async fn lists_are_json_where_the_configuration_says_so() {
+    let stage = Stage::with("[identity]\nlist_format = \"json\"");
+    stage.provider.set_user(json!({"sub": "u-1", "groups": ["/a,b", "/\u{fc}", "100%"]}));
+    let browser = stage.signed_in_browser().await;
+    let groups = browser.get(&stage.url("/")).await.echoed("x-forwarded-groups").unwrap();
+    assert!(groups.is_ascii(), "{groups}");
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&groups).unwrap(), json!(["/a,b", "/\u{fc}", "100%"]));
+}
+
+#[tokio::test]
+async fn roles_go_to_an_email_only_when_it_is_verified() {
+    for (trust, verified, status) in [
+        (false, json!(true), StatusCode::OK),
+        (false, json!(false), StatusCode::INTERNAL_SERVER_ERROR),
+        (true, json!(false), StatusCode::OK),
+    ] {
+        let stage = Stage::with(&format!(
+            "[identity]\nname_claim = \"email\"\ntrust_unverified_email = {trust}\n\
+             [identity.individual_roles]\n\"ada@example.com\" = [\"admin\"]"
+        ));
+        stage.provider.set_user(json!({"sub": "u-1", "email": "ada@example.com", "email_verified": verified}));
+        let reply = stage.sign_in(&stage.browser(), "/").await;
+        assert_eq!(reply.status, status, "{trust} {verified}");
+        if status == StatusCode::OK {
+            assert_eq!(reply.echoed("x-forwarded-roles").as_deref(), Some("admin"));
+        } else {
+            stage.upstream.assert_untouched();
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_unverified_email_counts_for_nothing_unless_it_is_trusted() {
     for (trust, verified, expected) in
         [(false, json!(false), None), (false, json!(null), None), (true, json!(false), Some("ada@example.com"))]

@@ -211,6 +211,150 @@ async fn thirty_abandoned_sign_ins_do_not_hinder_the_next() {
 }
 
 #[tokio::test]
+async fn a_page_that_loads_twenty_scripts_signs_in_as_if_it_had_none() {
+    let stage = Stage::start();
+    let browser = stage.browser();
+    let challenge = browser.get(&stage.url("/page")).await;
+    let at_provider = browser.step(&challenge).await;
+    let scripts = (0..20).map(|number| {
+        let url = stage.url(&format!("/script-{number}.js"));
+        let request = Request::new(Method::GET, &url)
+            .header("accept", "*/*")
+            .header("sec-fetch-mode", "no-cors")
+            .header("sec-fetch-dest", "script");
+        browser.send(request)
+    });
+    for reply in join_all(scripts).await {
+        assert_eq!((reply.status, reply.set_cookies()), (StatusCode::UNAUTHORIZED, vec![]));
+    }
+    assert_one_small_login_cookie(&stage, &browser);
+    assert_landed(&browser.follow_reply(at_provider, 4).await, "/page");
+    assert_eq!(stage.provider.count(Endpoint::Authorize), 1);
+}
+
+#[tokio::test]
+async fn a_start_asks_the_provider_nothing() {
+    let stage = Stage::start();
+    stage.provider.take_down();
+    let before = stage.provider.requests().len();
+    for number in 0..10 {
+        let challenge = stage.browser().get(&stage.url(&format!("/{number}"))).await;
+        assert!(challenge.location().as_str().starts_with(&stage.provider.issuer()));
+    }
+    assert_eq!(stage.provider.requests().len(), before);
+}
+
+#[tokio::test]
+async fn the_same_callback_twice_at_once_is_redeemed_once_and_both_arrive() {
+    let stage = Stage::start();
+    let browser = stage.browser();
+    let callback = callback_url(&stage, &browser, "/asked").await;
+    stage.provider.slow_down(Endpoint::Token, Duration::from_millis(200));
+    let pages = join_all([browser.follow(callback.as_str(), 8), browser.follow(callback.as_str(), 8)]).await;
+    for page in pages {
+        assert_landed(&page, "/asked");
+    }
+    let code = query_value(&callback, "code");
+    let calls = stage.provider.token_calls();
+    let redeemed = calls.iter().filter(|call| call.form.iter().any(|(_, value)| Some(value) == code.as_ref()));
+    assert_eq!(redeemed.count(), 1);
+}
+
+#[tokio::test]
+async fn a_return_path_of_two_kilobytes_survives_and_a_longer_one_gives_way_to_the_front_page() {
+    let stage = Stage::start();
+    let path = |length: usize| format!("/{}?{}", "p".repeat(length / 2), "q".repeat(length - length / 2 - 2));
+    let asked = path(2_000);
+    let challenge = stage.browser().get(&stage.url(&asked)).await;
+    assert!(challenge.location().as_str().len() < 6_000, "{}", challenge.location().as_str().len());
+    assert_landed(&stage.sign_in(&stage.browser(), &asked).await, &asked);
+    assert_landed(&stage.sign_in(&stage.browser(), &path(2_100)).await, "/");
+    let login = |length: usize| {
+        let rd: String = url::form_urlencoded::byte_serialize(path(length).as_bytes()).collect();
+        stage.url(&format!("/auth/login?rd={rd}"))
+    };
+    assert_landed(&stage.browser().follow(&login(2_000), 6).await, &asked);
+    let refused = stage.browser().get(&login(2_100)).await;
+    assert_eq!((refused.status, refused.set_cookies()), (StatusCode::BAD_REQUEST, vec![]));
+    let fragment = stage.browser().get(&stage.url("/auth/login?rd=%2Fx%23y")).await;
+    assert_eq!((fragment.status, fragment.set_cookies()), (StatusCode::BAD_REQUEST, vec![]));
+}
+
+/// Tokens with the claims and sizes of a stock Keycloak (the real one has a story of its own).
+#[tokio::test]
+async fn the_callback_of_a_large_account_passes_a_stock_nginx() {
+    let stage = Stage::start();
+    let uuid = |seed: u32| format!("{seed:08x}-4c1d-4b7e-9d2a-{:012x}", u64::from(seed) * 2_654_435_761 % (1 << 48));
+    let groups: Vec<_> = ["engineering/backend", "engineering/platform", "finance", "office/berlin", "office/lisbon"]
+        .iter()
+        .flat_map(|group| [format!("/{group}"), format!("/{group}/leads")])
+        .collect();
+    let user = json!({
+        "sub": uuid(77), "jti": uuid(78), "typ": "ID", "sid": uuid(79), "acr": "1", "name": "Grace Hopper",
+        "given_name": "Grace", "family_name": "Hopper", "preferred_username": "grace", "email": "grace@example.com",
+        "email_verified": true, "groups": groups,
+    });
+    let mut access = user.clone();
+    for (name, value) in [
+        ("iss", json!(stage.provider.issuer())),
+        ("exp", json!(stage.clock.unix() + 300)),
+        ("iat", json!(stage.clock.unix())),
+        ("jti", json!(format!("onrtac:{}", uuid(80)))),
+        ("aud", json!("account")),
+        ("typ", json!("Bearer")),
+        ("azp", json!("vestibule-test")),
+        ("allowed-origins", json!([stage.origin()])),
+        ("scope", json!("openid email profile")),
+        ("realm_access", json!({"roles": ["default-roles-demo", "offline_access", "uma_authorization"]})),
+        (
+            "resource_access",
+            json!({"account": {"roles": ["manage-account", "manage-account-links", "view-profile"]}}),
+        ),
+    ] {
+        access[name] = value;
+    }
+    stage.provider.set_user(user);
+    stage.provider.issue_jwts(access);
+    let browser = stage.browser();
+    let path = format!("/{}", "return-path/".repeat(40))[..400].to_owned();
+    let challenge = browser.get(&stage.url(&path)).await;
+    assert!(challenge.head_length() < 4_000, "the challenge's head takes {} bytes", challenge.head_length());
+    let callback = browser.step(&browser.step(&challenge).await).await;
+    assert_eq!((callback.status, callback.location().path()), (StatusCode::SEE_OTHER, path.as_str()));
+    let set_cookies: usize = callback.set_cookies().iter().map(String::len).sum();
+    assert!(callback.head_length() < 4_000, "the answer's head takes {} bytes", callback.head_length());
+    assert!(set_cookies < 3_500, "{set_cookies}");
+    let sessions = browser.cookies(&stage.origin()).into_iter().filter(|cookie| cookie.value.len() > 300).count();
+    assert_eq!(sessions, 1, "the session is split");
+    assert_eq!(browser.step(&callback).await.echoed("x-forwarded-groups").unwrap().split(',').count(), 10);
+}
+
+#[tokio::test]
+async fn a_provider_that_gave_up_is_asked_again_and_not_for_ever() {
+    let stage = Stage::start();
+    stage.provider.faults(|faults| faults.authorize = Some(AuthorizeFault::TemporarilyUnavailable));
+    let browser = stage.browser();
+    let callback = callback_url(&stage, &browser, "/asked").await;
+    let again = browser.get(callback.as_str()).await;
+    assert!(again.location().as_str().starts_with(&stage.provider.issuer()), "{}", again.location());
+    stage.provider.heal();
+    assert_landed(&browser.follow_reply(again, 6).await, "/asked");
+
+    stage.upstream.forget();
+    stage.provider.faults(|faults| faults.authorize = Some(AuthorizeFault::TemporarilyUnavailable));
+    let before = stage.provider.count(Endpoint::Authorize);
+    let page = stage.sign_in(&stage.browser(), "/asked").await;
+    assert_refused(&stage, &page);
+    assert_eq!(stage.provider.count(Endpoint::Authorize) - before, 3);
+    assert!(page.text().contains("gave up"), "{}", page.text());
+
+    stage.provider.faults(|faults| faults.authorize = Some(AuthorizeFault::ServerError));
+    let before = stage.provider.count(Endpoint::Authorize);
+    assert_refused(&stage, &stage.sign_in(&stage.browser(), "/asked").await);
+    assert_eq!(stage.provider.count(Endpoint::Authorize) - before, 1, "other errors are told at once");
+}
+
+#[tokio::test]
 async fn cookies_switched_off_end_after_three_tries_on_a_page_that_says_so() {
     let stage = Stage::start();
     let browser = stage.browser();

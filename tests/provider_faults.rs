@@ -3,8 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use http::StatusCode;
-use vestibule_test_support::{DiscoveryFault, Endpoint, FakeProvider, JwksFault, Reply, Stage, TestClock, TokenFault};
+use vestibule_test_support::{
+    DiscoveryFault, Endpoint, FakeProvider, IdTokenFault, JwksFault, Reply, Stage, TestClock, TokenFault,
+};
 
 const PUBLIC: &str = "[[routes]]\npath = \"/public/*\"\naccess = \"public\"\n";
 
@@ -106,6 +109,98 @@ async fn a_token_endpoint_that_redirects_gets_the_client_secret_once() {
     assert_failed_page(&stage, &page, "redirect");
     let followed = stage.provider.requests().iter().any(|request| request.target.ends_with("/redirected"));
     assert!(!followed, "the redirect was followed");
+}
+
+#[tokio::test]
+async fn a_token_endpoint_that_takes_its_time_is_waited_for() {
+    // Ten seconds happen in the wild.
+    assert!(vestibule::provider_http::Settings::default().timeout >= Duration::from_secs(12));
+    let stage = Stage::with("[provider]\ntimeout = \"3s\"");
+    stage.provider.slow_down(Endpoint::Token, Duration::from_secs(2));
+    let page = stage.sign_in(&stage.browser(), "/asked").await;
+    assert_eq!(page.status, StatusCode::OK, "{}", page.text());
+}
+
+#[tokio::test]
+async fn a_provider_that_never_answers_holds_no_signed_in_request_up() {
+    let stage = Stage::with("[provider]\nrefresh_interval = \"1s\"");
+    let browser = stage.signed_in_browser().await;
+    for endpoint in [Endpoint::Discovery, Endpoint::Jwks, Endpoint::Token, Endpoint::Userinfo] {
+        stage.provider.slow_down(endpoint, Duration::from_secs(60));
+    }
+    let asked = stage.provider.count(Endpoint::Discovery);
+    let end = Instant::now() + Duration::from_secs(10);
+    while stage.provider.count(Endpoint::Discovery) == asked {
+        assert!(Instant::now() < end, "the provider is never asked again");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // Somebody else's sign-in hangs meanwhile.
+    let other = stage.browser();
+    let at_provider = other.step(&other.get(&stage.url("/")).await).await;
+    let hanging = tokio::spawn(async move { other.step(&at_provider).await });
+    stage.clock.advance(Duration::from_secs(30 * 60));
+    for _ in 0..20 {
+        let started = Instant::now();
+        assert_eq!(browser.get(&stage.url("/")).await.status, StatusCode::OK);
+        assert!(started.elapsed() < Duration::from_millis(500), "{:?}", started.elapsed());
+    }
+    hanging.abort();
+}
+
+#[tokio::test]
+async fn keys_that_rotate_while_the_key_set_is_away_fail_clearly_and_work_once_it_is_back() {
+    let stage = Stage::start();
+    let old = stage.signed_in_browser().await;
+    stage.provider.rotate_keys();
+    stage.provider.faults(|faults| faults.jwks = Some(JwksFault::ServerError));
+    let browser = stage.browser();
+    let page = stage.sign_in(&browser, "/asked").await;
+    assert_failed_page(&stage, &page, "no keys");
+    assert_eq!(old.get(&stage.url("/")).await.status, StatusCode::OK, "a session needs no keys");
+    stage.provider.heal();
+    // As long as a person takes to try again, and far less than the interval between key fetches.
+    stage.clock.advance(Duration::from_secs(2));
+    let page = stage.sign_in(&browser, "/asked").await;
+    assert_eq!(page.status, StatusCode::OK, "{}", page.text());
+}
+
+#[tokio::test]
+async fn fifty_sign_ins_with_unknown_keys_cause_one_fetch_an_interval() {
+    let stage = Stage::start();
+    stage.provider.faults(|faults| faults.id_token = Some(IdTokenFault::UnknownKeyId));
+    let sign_ins = |count: usize| {
+        join_all((0..count).map(|_| {
+            let (stage, browser) = (&stage, stage.browser());
+            async move { assert_failed_page(stage, &stage.sign_in(&browser, "/").await, "an unknown key") }
+        }))
+    };
+    let before = stage.provider.count(Endpoint::Jwks);
+    sign_ins(50).await;
+    assert_eq!(stage.provider.count(Endpoint::Jwks) - before, 1);
+    stage.clock.advance(Duration::from_secs(31));
+    sign_ins(5).await;
+    assert_eq!(stage.provider.count(Endpoint::Jwks) - before, 2);
+}
+
+#[tokio::test]
+async fn token_calls_over_the_cap_wait_for_a_bounded_time_and_are_told_when_to_come_back() {
+    let stage = Stage::with("[provider]\nmax_token_calls = 1\ntoken_queue_timeout = \"300ms\"");
+    stage.provider.slow_down(Endpoint::Token, Duration::from_secs(2));
+    let callbacks = join_all((0..3).map(|_| {
+        let (stage, browser) = (&stage, stage.browser());
+        async move {
+            let at_provider = browser.step(&browser.get(&stage.url("/")).await).await;
+            browser.step(&at_provider).await
+        }
+    }))
+    .await;
+    let (arrived, refused): (Vec<_>, Vec<_>) =
+        callbacks.iter().partition(|reply| reply.status == StatusCode::SEE_OTHER);
+    assert_eq!((arrived.len(), refused.len()), (1, 2), "{callbacks:#?}");
+    for reply in refused {
+        assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(reply.header("retry-after").is_some_and(|seconds| seconds.parse::<u32>().is_ok()), "{reply:#?}");
+    }
 }
 
 #[tokio::test]

@@ -283,6 +283,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_idle_holds_no_buffer() {
+        let (mut client, mut downstream) = duplex(4096);
+        let (mut upstream, mut server) = duplex(64);
+        let mut up = Direction::new(false);
+        client.write_all(&[b'x'; 1000]).await.unwrap();
+        poll_fn(|cx| Poll::Ready(assert!(up.poll(cx, &mut downstream, &mut upstream).is_pending()))).await;
+        assert!(!up.left.is_empty(), "the server has room for 64 bytes");
+        let mut got = [0; 1000];
+        let copy = async {
+            poll_fn(|cx| up.poll(cx, &mut downstream, &mut upstream)).await.unwrap();
+        };
+        tokio::select! {
+            () = copy => panic!("the client is still there"),
+            read = server.read_exact(&mut got) => drop(read.unwrap()),
+        }
+        poll_fn(|cx| Poll::Ready(assert!(up.poll(cx, &mut downstream, &mut upstream).is_pending()))).await;
+        assert_eq!((up.left.capacity(), got), (0, [b'x'; 1000]));
+    }
+
+    #[tokio::test]
     async fn ends_that_do_not_answer_the_goodbye_are_left() {
         let (mut client, downstream) = duplex(1024);
         let (_server, upstream) = duplex(1024);

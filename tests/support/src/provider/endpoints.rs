@@ -155,6 +155,7 @@ impl State {
         let fault = self.faults.authorize;
         let error = match fault {
             Some(AuthorizeFault::AccessDenied | AuthorizeFault::ErrorWithoutState) => Some("access_denied"),
+            Some(AuthorizeFault::TemporarilyUnavailable) => Some("temporarily_unavailable"),
             Some(
                 AuthorizeFault::ServerError | AuthorizeFault::ErrorWithMarkup | AuthorizeFault::ErrorFromWrongIssuer,
             ) => Some("server_error"),
@@ -249,13 +250,19 @@ impl State {
     }
 
     fn tokens(&mut self, grant: &Grant) -> Value {
-        let access_token = format!("at-{}", random_text(24 + self.token_padding * 3 / 4));
+        let (access_token, refresh_token) = match &self.jwt_claims {
+            Some(claims) => (self.keys[0].token(claims), self.refresh_jwt()),
+            None => {
+                let opaque = |kind| format!("{kind}-{}", random_text(24 + self.token_padding * 3 / 4));
+                (opaque("at"), opaque("rt"))
+            }
+        };
         self.access_tokens.insert(access_token.clone(), grant.user.clone());
         let mut tokens = json!({
             "access_token": access_token,
             "token_type": if self.faults.token == Some(TokenFault::UnknownTokenType) { "riddle" } else { "Bearer" },
             "expires_in": 300,
-            "refresh_token": format!("rt-{}", random_text(24 + self.token_padding * 3 / 4)),
+            "refresh_token": refresh_token,
             "scope": "openid profile email",
         });
         if let Some(id_token) = self.id_token(grant, &access_token) {
@@ -265,6 +272,22 @@ impl State {
             tokens["padding"] = json!("x".repeat(FIVE_MEGABYTES));
         }
         tokens
+    }
+
+    /// A refresh token that is a JWT for the provider's own eyes: HS512, so 64 bytes of signature.
+    fn refresh_jwt(&self) -> String {
+        let header = json!({ "alg": "HS512", "typ": "JWT", "kid": random_text(27) });
+        let claims = json!({
+            "exp": self.clock.unix() + 1800, "iat": self.clock.unix(), "jti": random_text(27), "iss": self.issuer,
+            "aud": self.issuer, "sub": self.user.get("sub"), "typ": "Refresh", "azp": CLIENT_ID, "sid": random_text(27),
+            "scope": "openid web-origins roles basic acr profile email", "reuse_id": random_text(27),
+        });
+        [header.to_string().into_bytes(), claims.to_string().into_bytes()]
+            .iter()
+            .map(|part| encode(part))
+            .chain([random_text(64)])
+            .collect::<Vec<_>>()
+            .join(".")
     }
 
     fn userinfo(&self, headers: &HeaderMap) -> Answer {

@@ -210,6 +210,8 @@ pub enum AuthorizeFault {
     AccessDenied,
     /// `error=server_error` with state and iss.
     ServerError,
+    /// `error=temporarily_unavailable` with state and iss: its own sign-in page expired.
+    TemporarilyUnavailable,
     /// `error=access_denied` without a state.
     ErrorWithoutState,
     /// An error whose description is markup.

@@ -90,6 +90,7 @@ pub(crate) struct State {
     grants: BTreeMap<String, Grant>,
     access_tokens: BTreeMap<String, Map<String, Value>>,
     token_padding: usize,
+    jwt_claims: Option<Value>,
     metadata: Map<String, Value>,
     requests: Vec<ProviderRequest>,
     token_calls: Vec<TokenCall>,
@@ -127,6 +128,7 @@ impl FakeProvider {
             grants: BTreeMap::new(),
             access_tokens: BTreeMap::new(),
             token_padding: 0,
+            jwt_claims: None,
             metadata: Map::new(),
             requests: Vec::new(),
             token_calls: Vec::new(),
@@ -174,6 +176,11 @@ impl FakeProvider {
     /// Makes access and refresh tokens longer by `bytes` incompressible characters each.
     pub fn pad_tokens(&self, bytes: usize) {
         self.state().token_padding = bytes;
+    }
+
+    /// Access tokens are JWTs with these claims from now on, and refresh tokens are JWTs too.
+    pub fn issue_jwts(&self, access_token_claims: Value) {
+        self.state().jwt_claims = Some(access_token_claims);
     }
 
     /// Puts a member into the discovery document; `null` takes it out.
