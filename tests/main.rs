@@ -18,6 +18,8 @@ mod id_token_faults;
 mod identity;
 // Signing in works from every tab, after every detour, and never in a circle.
 mod login;
+// The log of the chattiest run holds nothing that lets anybody in.
+mod logs;
 // Signing out ends the session here and at the provider.
 mod logout;
 // A provider that is away, slow or talks nonsense takes nothing else down.

@@ -257,6 +257,7 @@ impl State {
                 (opaque("at"), opaque("rt"))
             }
         };
+        self.other_tokens.extend([access_token.clone(), refresh_token.clone()]);
         self.access_tokens.insert(access_token.clone(), grant.user.clone());
         let mut tokens = json!({
             "access_token": access_token,

@@ -95,6 +95,7 @@ pub(crate) struct State {
     requests: Vec<ProviderRequest>,
     token_calls: Vec<TokenCall>,
     id_tokens: Vec<String>,
+    other_tokens: Vec<String>,
 }
 
 /// What a code stands for.
@@ -133,6 +134,7 @@ impl FakeProvider {
             requests: Vec::new(),
             token_calls: Vec::new(),
             id_tokens: Vec::new(),
+            other_tokens: Vec::new(),
         };
         Self { listener, shared: Arc::new(Mutex::new(state)) }
     }
@@ -259,6 +261,15 @@ impl FakeProvider {
     /// Every ID token given out so far.
     pub fn id_tokens(&self) -> Vec<String> {
         self.state().id_tokens.clone()
+    }
+
+    /// Everything so far that must be told to nobody: the client secret, codes, verifiers and tokens.
+    pub fn secrets(&self) -> Vec<String> {
+        let state = self.state();
+        let forms = state.token_calls.iter().flat_map(|call| &call.form);
+        let verifiers = forms.filter(|(name, _)| name == "code_verifier").map(|(_, value)| value);
+        let secrets = state.grants.keys().chain(verifiers).chain(&state.id_tokens).chain(&state.other_tokens);
+        secrets.cloned().chain([CLIENT_SECRET.to_owned()]).collect()
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
