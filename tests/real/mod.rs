@@ -1,6 +1,8 @@
 //! The same stories against real parts. `tests/run` starts them and says where they are; `tests/run fast` leaves this module
 //! out by its name.
 
+// A caching nginx in front mixes no two people up.
+mod caching;
 // A session of a real provider fits in one cookie and its callback passes a stock nginx.
 mod cookie_size;
 // The container image is built and run.
