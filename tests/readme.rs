@@ -1,6 +1,7 @@
 //! What the README says is what the program does.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 const BEGIN: &str = "<!-- environment:begin -->\n";
 const END: &str = "<!-- environment:end -->";
@@ -40,28 +41,74 @@ fn every_file_that_the_readme_links_is_there() {
 }
 
 #[test]
-fn every_reason_code_is_explained() {
+fn every_reason_code_is_explained_and_every_explained_code_exists() {
+    let codes = codes();
+    for known in
+        ["missing_role", "path_dot_segment", "no_endpoint", "callback_state_missing", "identity_too_old", "unread"]
+    {
+        assert!(codes.contains(known), "{known} was not found in src/: {codes:?}");
+    }
     let readme = readme();
-    let mut codes = Vec::new();
-    collect_codes(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut codes);
-    assert!(codes.contains(&"missing_role".to_owned()), "the reason codes were not found in src/: {codes:?}");
-    codes.retain(|code| !readme.contains(&format!("`{code}`")));
-    assert!(codes.is_empty(), "README.md, \"When something is refused\", does not explain {codes:?}");
+    let (_, section) = readme.split_once("\n## When something is refused\n").expect("README.md has a table of codes");
+    let section = section.split("\n## ").next().unwrap_or_default();
+    let first_cells = section.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next());
+    let explained: BTreeSet<String> = first_cells.flat_map(|cell| between(cell, '`')).map(str::to_owned).collect();
+    let unexplained: Vec<_> = codes.difference(&explained).collect();
+    assert!(unexplained.is_empty(), "README.md, \"When something is refused\", does not explain {unexplained:?}");
+    let unknown: Vec<_> = explained.difference(&codes).collect();
+    assert!(unknown.is_empty(), "README.md, \"When something is refused\", explains what does not exist: {unknown:?}");
 }
 
-/// The literals that functions called `code` answer with, wherever below `folder` they stand.
-fn collect_codes(folder: &Path, codes: &mut Vec<String>) {
+/// Every reason code that the program can give, read from its source.
+fn codes() -> BTreeSet<String> {
+    let mut sources = Vec::new();
+    collect_sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut sources);
+    let mut codes = BTreeSet::new();
+    for (path, source) in &sources {
+        // Functions called `code` answer with nothing but codes.
+        for function in source.split("fn code(").skip(1) {
+            codes.extend(literals(function.split("\n    }\n").next().unwrap_or_default()));
+        }
+        // Codes that are written where they are used; the reason of an `allow` is a sentence.
+        for before in ["ClientFault::Parameters(\"", "reason: \"", "reason = \""] {
+            let written = source.split(before).skip(1).filter_map(|rest| rest.split('"').next());
+            codes.extend(written.filter(|text| looks_like_a_code(text)).map(str::to_owned));
+        }
+        // What is said to whoever asked, and what hyper says by itself: each literal with a code's look is one.
+        if path.ends_with("reply/notice.rs") || path.ends_with("server/connection.rs") {
+            codes.extend(literals(source).filter(|literal| looks_like_a_code(literal)));
+        }
+    }
+    codes
+}
+
+fn literals(source: &str) -> impl Iterator<Item = String> {
+    between(source, '"').map(str::to_owned)
+}
+
+/// Every second part of what `mark` divides.
+fn between(text: &str, mark: char) -> impl Iterator<Item = &str> {
+    text.split(mark).skip(1).step_by(2)
+}
+
+fn looks_like_a_code(literal: &str) -> bool {
+    literal.starts_with(|first: char| first.is_ascii_lowercase())
+        && literal.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+}
+
+/// The program's sources without their tests, and without the demo, whose provider has codes of its own.
+fn collect_sources(folder: &Path, sources: &mut Vec<(PathBuf, String)>) {
     for entry in std::fs::read_dir(folder).expect("a folder of sources can be listed") {
         let path = entry.expect("an entry of a folder of sources can be read").path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if path.is_dir() {
-            collect_codes(&path, codes);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let source = std::fs::read_to_string(&path).expect("a source file can be read");
-            for function in source.split("fn code(").skip(1) {
-                let body = function.split("\n    }\n").next().unwrap_or_default();
-                // Every second part between quotes is a literal.
-                codes.extend(body.split('"').skip(1).step_by(2).map(str::to_owned));
+            if name != "demo" {
+                collect_sources(&path, sources);
             }
+        } else if name.ends_with(".rs") && name != "tests.rs" {
+            let source = std::fs::read_to_string(&path).expect("a source file can be read");
+            let program = source.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default().to_owned();
+            sources.push((path, program));
         }
     }
 }
