@@ -55,7 +55,7 @@ impl Endpoints {
         replies: &Replies,
         exchange: &mut Exchange<'_>,
     ) -> Result<Response<Body>, Rejection> {
-        exchange.endpoint(name(endpoint));
+        exchange.endpoint(endpoint.name());
         let allow = match endpoint {
             Endpoint::Logout => "GET, POST",
             Endpoint::Login | Endpoint::Callback | Endpoint::SignedOut | Endpoint::Userinfo => "GET",
@@ -88,15 +88,5 @@ impl Endpoints {
     /// Where a program can send the person to sign in.
     pub(in crate::endpoints) fn sign_in_url(&self) -> Option<String> {
         self.settings.login_path.as_ref().map(|path| format!("{}{path}", self.rules.own))
-    }
-}
-
-fn name(endpoint: Endpoint) -> &'static str {
-    match endpoint {
-        Endpoint::Login => "login",
-        Endpoint::Callback => "callback",
-        Endpoint::Logout => "logout",
-        Endpoint::SignedOut => "signed_out",
-        Endpoint::Userinfo => "userinfo",
     }
 }

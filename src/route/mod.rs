@@ -102,6 +102,19 @@ pub enum Endpoint {
     Userinfo,
 }
 
+impl Endpoint {
+    /// Its name in the configuration and in logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Login => "login",
+            Self::Callback => "callback",
+            Self::Logout => "logout",
+            Self::SignedOut => "signed_out",
+            Self::Userinfo => "userinfo",
+        }
+    }
+}
+
 /// The routes as configured.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {

@@ -35,14 +35,15 @@ impl Resolver {
     ) -> Endpoints {
         let prefix = self.prefix(raw.prefix);
         let written = [
-            (Endpoint::Login, "login", raw.login, "login"),
-            (Endpoint::Logout, "logout", raw.logout, "logout"),
-            (Endpoint::SignedOut, "signed_out", raw.signed_out, "signed-out"),
-            (Endpoint::Userinfo, "userinfo", raw.userinfo, "userinfo"),
+            (Endpoint::Login, raw.login, "login"),
+            (Endpoint::Logout, raw.logout, "logout"),
+            (Endpoint::SignedOut, raw.signed_out, "signed-out"),
+            (Endpoint::Userinfo, raw.userinfo, "userinfo"),
         ];
         let callback = redirect_uri.map(|uri| uri.path().to_owned());
         let mut paths: Vec<(Endpoint, String)> = callback.into_iter().map(|path| (Endpoint::Callback, path)).collect();
-        for (endpoint, leaf, path, default) in written {
+        for (endpoint, path, default) in written {
+            let leaf = endpoint.name();
             let key = format!("endpoints.{leaf}");
             let path = match path {
                 Some(PathOrOff::Switch(false)) => continue,
@@ -57,7 +58,7 @@ impl Resolver {
             if let Some((other, _)) = paths.iter().find(|(_, earlier)| *earlier == path) {
                 let (key, other) = match other {
                     Endpoint::Callback => ("provider.redirect_uri".to_owned(), leaf),
-                    _ => (key, name(*other)),
+                    other => (key, other.name()),
                 };
                 self.error(
                     &key,
@@ -90,15 +91,5 @@ impl Resolver {
             return DEFAULT.to_owned();
         }
         trimmed.to_owned()
-    }
-}
-
-fn name(endpoint: Endpoint) -> &'static str {
-    match endpoint {
-        Endpoint::Login => "login",
-        Endpoint::Callback => "callback",
-        Endpoint::Logout => "logout",
-        Endpoint::SignedOut => "signed_out",
-        Endpoint::Userinfo => "userinfo",
     }
 }
