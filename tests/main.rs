@@ -8,6 +8,9 @@ mod caching;
 mod clients;
 // What a foreign page asks for with somebody's session is not passed on.
 mod cross_site;
+// The demo shows what it promises.
+#[cfg(feature = "demo")]
+mod demo;
 // A stop loses no request and ends within its bound.
 mod drain;
 // The proxy is invisible to the application's protocols.

@@ -244,8 +244,8 @@ require = {{ roles = ["editor", "admin"] }}
 fn settings(configuration: &str) -> Result<Settings, DemoError> {
     // Its warnings go unsaid: the one there is warns of plain http, which stays on loopback here.
     let mut settings = config::load(&Sources::toml(configuration)).map_err(DemoError::Configuration)?.settings;
-    // Nobody routes traffic away from a demo, so nobody has to be given the time for it.
-    settings.server.drain = drain::Settings { grace: Duration::ZERO, timeout: Duration::from_secs(2) };
+    // Nobody routes traffic away from a demo, and its event streams would not end by themselves: Ctrl-C is to end it at once.
+    settings.server.drain = drain::Settings { grace: Duration::ZERO, timeout: Duration::from_millis(250) };
     Ok(settings)
 }
 
