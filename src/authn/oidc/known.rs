@@ -114,7 +114,7 @@ impl Knowledge {
             return;
         }
         *last_refetch = Some(Refetch { at: now, failed: false });
-        match jwks::fetch(&self.http, &seen.metadata.jwks_uri).await {
+        match jwks::fetch(&self.http, seen.metadata.standard.jwks_uri().url()).await {
             Ok(keys) => self.put_keys(Arc::new(keys)),
             Err(error) => {
                 // Counted from its end, so that whoever waited through a timeout does not begin another.
@@ -163,7 +163,7 @@ impl Knowledge {
         let keys = if self.settings.is_symmetric() {
             KeySet::default()
         } else {
-            jwks::fetch(&self.http, &metadata.jwks_uri).await.map_err(DiscoveryError::Keys)?
+            jwks::fetch(&self.http, metadata.standard.jwks_uri().url()).await.map_err(DiscoveryError::Keys)?
         };
         Ok(Known { metadata: Arc::new(metadata), keys: Arc::new(keys), fetched_at: self.clock.now() })
     }

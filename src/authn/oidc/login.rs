@@ -12,6 +12,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::HeaderValue;
 use moka::sync::Cache;
+use openidconnect::{PkceCodeChallenge, PkceCodeVerifier};
 use serde::{Deserialize, Serialize};
 
 use super::{Provider, Settings};
@@ -176,8 +177,9 @@ impl Logins {
             return_to: return_to.to_owned(),
         };
         let (nonce, verifier) = self.derived(self.ring.current(), &secret, &started.transaction)?;
-        let challenge = URL_SAFE_NO_PAD.encode(digest(&SHA256, verifier.as_bytes()));
-        let location = provider.authorization_url(&self.sealer.seal(&started), &nonce, &challenge)?;
+        // A derived value has the 43 characters that a verifier must have (RFC 7636 §4.1).
+        let challenge = PkceCodeChallenge::from_code_verifier_sha256(&PkceCodeVerifier::new(verifier));
+        let location = provider.authorization_url(&self.sealer.seal(&started), &nonce, challenge)?;
         let cookie = self.jar.set(self.jar.login_name(), &secret, Some(COOKIE_LIFETIME));
         Some(LoginStart { location: location.into(), cookie })
     }

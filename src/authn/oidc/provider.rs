@@ -3,6 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::Response;
+use openidconnect::core::{CoreAuthenticationFlow, CoreClient};
+use openidconnect::{
+    ClientId, ClientSecret, CsrfToken, EndpointMaybeSet, EndpointNotSet, EndpointSet, HttpRequest, Nonce,
+    PkceCodeChallenge, RedirectUrl, Scope,
+};
 use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 use url::Url;
@@ -11,7 +18,7 @@ use super::discovery::{DiscoveryError, Metadata};
 use super::id_token::{self, Expected, IdTokenError, Rules, VerifiedClaims};
 use super::jose::{Algorithm, Trust};
 use super::known::{Knowledge, Known};
-use super::query::with_parameters;
+use super::query::without_doubles;
 use super::token_endpoint::{self, TokenError, Tokens};
 use super::userinfo::{self, UserinfoError};
 use crate::clock::SharedClock;
@@ -112,26 +119,19 @@ impl Provider {
     /// The authorization request (RFC 6749 §4.1.1, RFC 7636 §4.3, OpenID Connect Core §3.1.2.1). Makes no call.
     ///
     /// `None` while the metadata is unknown.
-    pub fn authorization_url(&self, state: &str, nonce: &str, pkce_challenge: &str) -> Option<Url> {
+    pub fn authorization_url(&self, state: &str, nonce: &str, pkce_challenge: PkceCodeChallenge) -> Option<Url> {
         let known = self.knowledge.usable()?;
         let settings = self.settings();
-        let scope = settings.scopes.join(" ");
-        let ours = [
-            ("response_type", "code"),
-            ("client_id", &settings.client_id),
-            ("redirect_uri", settings.redirect_uri.as_str()),
-            ("scope", &scope),
-            ("state", state),
-            ("nonce", nonce),
-            ("code_challenge", pkce_challenge),
-            ("code_challenge_method", "S256"),
-        ];
-        let extra = settings
-            .authorization_params
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
-            .filter(|(name, _)| !ours.iter().any(|(reserved, _)| reserved == name));
-        Some(with_parameters(&known.metadata.authorization_endpoint, ours.into_iter().chain(extra)))
+        let client = settings.client(&known.metadata);
+        let (state, nonce) = (CsrfToken::new(state.to_owned()), Nonce::new(nonce.to_owned()));
+        let request = client
+            .authorize_url(CoreAuthenticationFlow::AuthorizationCode, || state, || nonce)
+            .add_scopes(settings.scopes.iter().cloned().map(Scope::new))
+            .set_pkce_challenge(pkce_challenge);
+        let extra = settings.authorization_params.iter().filter(|(name, _)| !OURS.contains(&name.as_str()));
+        let request = extra.fold(request, |request, (name, value)| request.add_extra_param(name, value));
+        let (url, _, _) = request.url();
+        Some(without_doubles(known.metadata.standard.authorization_endpoint().url(), url))
     }
 
     /// Redeems an authorization code (RFC 6749 §4.1.3, RFC 7636 §4.5).
@@ -140,20 +140,29 @@ impl Provider {
     /// [`TokenError`].
     pub async fn redeem_code(&self, code: &str, pkce_verifier: &str) -> Result<Tokens, TokenError> {
         let known = self.knowledge.usable().ok_or(TokenError::ProviderUnknown)?;
-        let request = token_endpoint::code_request(self.settings(), &known.metadata, code, pkce_verifier)?;
+        let client = self.settings().client(&known.metadata);
+        token_endpoint::redeem(&client, code, pkce_verifier, |request| self.call_token_endpoint(request)).await
+    }
+
+    /// Borrows nothing, since no borrow can be followed through the library's generic future.
+    fn call_token_endpoint(
+        &self,
+        request: HttpRequest,
+    ) -> impl Future<Output = Result<Response<Bytes>, TokenError>> + use<> {
         let turn = Arc::clone(&self.token_calls).acquire_owned();
-        let Ok(Ok(turn)) = tokio::time::timeout(self.settings().token_queue_timeout, turn).await else {
-            return Err(TokenError::Busy);
-        };
+        let turn = tokio::time::timeout(self.settings().token_queue_timeout, turn);
         let http = self.knowledge.http.clone();
-        // The turn is over when the call is, not when the client has gone away.
-        let call = http.control().clone().spawn(async move {
-            let answer = http.send(request).await;
-            drop(turn);
-            answer
-        });
-        let answer = call.await.unwrap_or_else(|lost| Err(ProviderHttpError::Unreachable(Box::new(lost))));
-        token_endpoint::read_answer(&answer.map_err(TokenError::Http)?)
+        async move {
+            let Ok(Ok(turn)) = turn.await else { return Err(TokenError::Busy) };
+            // The turn is over when the call is, not when the client has gone away.
+            let call = http.control().clone().spawn(async move {
+                let answer = http.send(request.map(Bytes::from)).await;
+                drop(turn);
+                answer
+            });
+            let answer = call.await.unwrap_or_else(|lost| Err(ProviderHttpError::Unreachable(Box::new(lost))));
+            answer.map_err(TokenError::Http)
+        }
     }
 
     /// Verifies an ID token from the token endpoint to the letter of OpenID Connect Core §3.1.3.7. An unknown key id
@@ -194,8 +203,8 @@ impl Provider {
         let Some(known) = self.knowledge.usable() else {
             return Err(UserinfoError::Http(ProviderHttpError::Unreachable("the provider is not known yet".into())));
         };
-        let Some(endpoint) = &known.metadata.userinfo_endpoint else { return Ok(None) };
-        let request = userinfo::request(endpoint, access_token)?;
+        let Some(endpoint) = known.metadata.standard.userinfo_endpoint() else { return Ok(None) };
+        let request = userinfo::request(endpoint.url(), access_token)?;
         let answer = self.knowledge.http.send(request).await.map_err(UserinfoError::Http)?;
         let settings = self.settings();
         // Userinfo has an algorithm of its own at the provider, so `id_token_signing_alg_values_supported` says nothing.
@@ -212,15 +221,18 @@ impl Provider {
     /// `id_token_hint` that would make the URL longer than 4 KB gives way to `client_id` alone.
     pub fn end_session_url(&self, id_token_hint: Option<&str>, state: Option<&str>) -> Option<Url> {
         let known = self.knowledge.known()?;
-        let endpoint = known.metadata.end_session_endpoint.as_ref()?;
+        let endpoint = known.metadata.end_session_endpoint()?.url();
         let settings = self.settings();
         let back = settings.post_logout_redirect_uri.as_ref().map(|url| ("post_logout_redirect_uri", url.as_str()));
         // The provider hands `state` back with the redirect, so without one it has nowhere to go.
         let state = state.filter(|_| back.is_some()).map(|state| ("state", state));
+        // Not the library's `LogoutRequest`: it takes no hint but an ID token that it can read every claim of.
         let url = |hint: Option<&str>| {
             let hint = hint.map(|hint| ("id_token_hint", hint));
             let client = ("client_id", settings.client_id.as_str());
-            with_parameters(endpoint, hint.into_iter().chain([client]).chain(back).chain(state))
+            let mut url = endpoint.clone();
+            url.query_pairs_mut().extend_pairs(hint.into_iter().chain([client]).chain(back).chain(state));
+            without_doubles(endpoint, url)
         };
         let with_hint = url(id_token_hint);
         Some(if with_hint.as_str().len() <= MAX_LOGOUT_URL { with_hint } else { url(None) })
@@ -264,6 +276,16 @@ impl Settings {
         self.signing_algs == [Algorithm::HS256] && self.client_secret.is_some()
     }
 
+    /// What makes our requests. It reads no token, so it gets no keys.
+    pub(super) fn client(&self, metadata: &Metadata) -> Client {
+        let secret = self.client_secret.as_ref().map(|secret| ClientSecret::new(secret.expose_secret().to_owned()));
+        Client::from_provider_metadata(metadata.standard.clone(), ClientId::new(self.client_id.clone()), secret)
+            .set_redirect_uri(RedirectUrl::from_url(self.redirect_uri.clone()))
+            .set_auth_type(token_endpoint::auth_type(metadata))
+            // It is among the scopes.
+            .disable_openid_scope()
+    }
+
     fn rules(&self) -> Rules<'_> {
         Rules { issuer: &self.issuer, client_id: &self.client_id, trusted_audiences: &self.trusted_audiences }
     }
@@ -276,6 +298,22 @@ fn warn_about_weak_secret(settings: &Settings) {
         tracing::warn!("the client secret is shorter than the 32 bytes that HS256 asks for; use a longer one or RS256");
     }
 }
+
+/// The library's client, from a provider's metadata.
+pub(super) type Client =
+    CoreClient<EndpointSet, EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointMaybeSet, EndpointMaybeSet>;
+
+/// The parameters of the authorization request that no setting changes.
+const OURS: [&str; 8] = [
+    "response_type",
+    "client_id",
+    "redirect_uri",
+    "scope",
+    "state",
+    "nonce",
+    "code_challenge",
+    "code_challenge_method",
+];
 
 /// The longest logout URL, in bytes.
 const MAX_LOGOUT_URL: usize = 4096;

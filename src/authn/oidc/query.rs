@@ -2,17 +2,17 @@
 
 use url::Url;
 
-/// `endpoint` with `parameters`. The query that the endpoint already has stays (RFC 6749 §3.1), less what is set here,
-/// since no parameter may be there twice.
-pub(super) fn with_parameters<'a>(endpoint: &Url, parameters: impl IntoIterator<Item = (&'a str, &'a str)>) -> Url {
-    let parameters: Vec<_> = parameters.into_iter().collect();
-    let is_ours = |name: &str| parameters.iter().any(|(ours, _)| *ours == name);
-    let mut url = endpoint.clone();
-    if endpoint.query_pairs().any(|(name, _)| is_ours(&name)) {
-        url.query_pairs_mut().clear().extend_pairs(endpoint.query_pairs().filter(|(name, _)| !is_ours(name)));
+/// A `request` that was made by adding parameters to `endpoint`. The query that the endpoint already has stays (RFC 6749
+/// §3.1), less what was added, since no parameter may be there twice.
+pub(super) fn without_doubles(endpoint: &Url, mut request: Url) -> Url {
+    let pairs: Vec<_> = request.query_pairs().into_owned().collect();
+    let (own, added) = pairs.split_at(endpoint.query_pairs().count());
+    let is_added = |name: &str| added.iter().any(|(added, _)| added == name);
+    if own.iter().any(|(name, _)| is_added(name)) {
+        let own = own.iter().filter(|(name, _)| !is_added(name));
+        request.query_pairs_mut().clear().extend_pairs(own.chain(added));
     }
-    url.query_pairs_mut().extend_pairs(parameters);
-    url
+    request
 }
 
 #[cfg(test)]
@@ -28,8 +28,10 @@ mod tests {
             ("https://id.example/a?x=evil&p=b", "https://id.example/a?p=b&x=1+2&y=%C3%A4%26"),
         ];
         for (endpoint, expected) in cases {
-            let url = with_parameters(&Url::parse(endpoint).unwrap(), [("x", "1 2"), ("y", "ä&")]);
-            assert_eq!(url.as_str(), expected);
+            let endpoint = Url::parse(endpoint).unwrap();
+            let mut request = endpoint.clone();
+            request.query_pairs_mut().extend_pairs([("x", "1 2"), ("y", "ä&")]);
+            assert_eq!(without_doubles(&endpoint, request).as_str(), expected);
         }
     }
 }

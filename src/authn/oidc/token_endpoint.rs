@@ -1,17 +1,20 @@
 //! The token endpoint (RFC 6749 §3.2): authorization codes for tokens.
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, header};
-use serde_json::{Map, Value};
-use url::form_urlencoded;
+use http::{Response, StatusCode, header};
+use openidconnect::core::{CoreClientAuthMethod, CoreTokenType};
+use openidconnect::{
+    AuthType, AuthorizationCode, ErrorResponse, HttpRequest, HttpResponse, OAuth2TokenResponse as _, PkceCodeVerifier,
+    RequestTokenError,
+};
+use serde_json::{Map, Value, json};
 
 use super::discovery::Metadata;
 use super::jose::MAX_TOKEN;
-use super::provider::Settings;
+use super::provider::Client;
 use crate::provider_http::ProviderHttpError;
 use crate::secret::SecretString;
 
@@ -62,71 +65,90 @@ pub enum TokenError {
     },
 }
 
-/// The request that redeems a code (RFC 6749 §4.1.3, RFC 7636 §4.5).
-pub(super) fn code_request(
-    settings: &Settings,
-    metadata: &Metadata,
+/// Redeems a code (RFC 6749 §4.1.3, RFC 7636 §4.5) with the one request that `call` sends.
+pub(super) async fn redeem<F>(
+    client: &Client,
     code: &str,
     pkce_verifier: &str,
-) -> Result<Request<Bytes>, TokenError> {
-    let mut form = form_urlencoded::Serializer::new(String::new());
-    form.append_pair("grant_type", "authorization_code")
-        .append_pair("code", code)
-        .append_pair("redirect_uri", settings.redirect_uri.as_str())
-        .append_pair("code_verifier", pkce_verifier);
-    let mut authorization = None;
-    match &settings.client_secret {
-        Some(secret) if wants_secret_in_body(metadata) => {
-            form.append_pair("client_id", &settings.client_id).append_pair("client_secret", secret.expose_secret());
+    call: impl Fn(HttpRequest) -> F,
+) -> Result<Tokens, TokenError>
+where
+    F: Future<Output = Result<Response<Bytes>, TokenError>> + 'static,
+{
+    // Goes past the library, which would open it: there is one verifier, and it is ours.
+    let id_token = Arc::new(OnceLock::new());
+    let exchange = |mut request: HttpRequest| {
+        if let Some(authorization) = request.headers_mut().get_mut(header::AUTHORIZATION) {
+            authorization.set_sensitive(true);
         }
-        Some(secret) => authorization = Some(basic(&settings.client_id, secret)),
-        None => {
-            form.append_pair("client_id", &settings.client_id);
+        let (answer, id_token) = (call(request), Arc::clone(&id_token));
+        async move {
+            let (standard, unverified) = read_answer(&answer.await?)?;
+            id_token.get_or_init(|| unverified);
+            Ok(standard)
         }
+    };
+    let answer = client
+        .exchange_code(AuthorizationCode::new(code.to_owned()))
+        .map_err(|_| TokenError::ProviderUnknown)?
+        .set_pkce_verifier(PkceCodeVerifier::new(pkce_verifier.to_owned()))
+        .request_async(&exchange)
+        .await
+        .map_err(unusable)?;
+    if *answer.token_type() != CoreTokenType::Bearer {
+        return Err(TokenError::Response { field: "token_type" });
     }
-    let mut request = Request::post(metadata.token_endpoint.as_str())
-        .header(header::ACCEPT, "application/json")
-        .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
-        .body(Bytes::from(form.finish()))
-        .map_err(|_| TokenError::Response { field: "endpoint" })?;
-    if let Some(authorization) = authorization {
-        request.headers_mut().insert(header::AUTHORIZATION, authorization?);
-    }
-    Ok(request)
+    Ok(Tokens {
+        id_token: id_token.get().cloned().ok_or(TokenError::Response { field: "id_token" })?,
+        access_token: token("access_token", answer.access_token().secret())?,
+        expires_in: answer.expires_in(),
+        refresh_token: answer.refresh_token().map(|text| token("refresh_token", text.secret())).transpose()?,
+    })
 }
 
 /// RFC 6749 §2.3.1 prefers the header; the body is for providers that offer nothing else.
-fn wants_secret_in_body(metadata: &Metadata) -> bool {
-    let offers = |method: &str| metadata.token_auth_methods.iter().any(|offered| offered == method);
-    offers("client_secret_post") && !offers("client_secret_basic")
+pub(super) fn auth_type(metadata: &Metadata) -> AuthType {
+    let offered = metadata.standard.token_endpoint_auth_methods_supported();
+    let offers = |method| offered.is_some_and(|offered| offered.contains(&method));
+    if offers(CoreClientAuthMethod::ClientSecretPost) && !offers(CoreClientAuthMethod::ClientSecretBasic) {
+        AuthType::RequestBody
+    } else {
+        AuthType::BasicAuth
+    }
 }
 
-/// RFC 6749 §2.3.1: both parts are form-urlencoded before they are joined.
-fn basic(client_id: &str, secret: &SecretString) -> Result<HeaderValue, TokenError> {
-    let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
-    let pair = format!("{}:{}", encoded(client_id), encoded(secret.expose_secret()));
-    let mut value = HeaderValue::try_from(format!("Basic {}", BASE64_STANDARD.encode(pair)))
-        .map_err(|_| TokenError::Response { field: "client" })?;
-    value.set_sensitive(true);
-    Ok(value)
-}
-
-/// Reads the answer (RFC 6749 §5). Nothing of a body is ever part of an error, but for the two fields made for it.
-pub(super) fn read_answer(answer: &Response<Bytes>) -> Result<Tokens, TokenError> {
-    let body = match serde_json::from_slice(answer.body()) {
-        Ok(Value::Object(body)) => Some(body),
-        _ => None,
+/// Takes a success (RFC 6749 §5.1) apart into what the library reads, in the one form that it knows, and the ID token.
+/// Refusals are read here: the library takes none with status 200, and none with an odd member.
+fn read_answer(answer: &Response<Bytes>) -> Result<(HttpResponse, SecretString), TokenError> {
+    let body = match (answer.status(), serde_json::from_slice::<Map<String, Value>>(answer.body())) {
+        (StatusCode::OK, Ok(body)) if !body.contains_key("error") => body,
+        (StatusCode::OK, Ok(body)) => return Err(refusal(&body).unwrap_or(TokenError::Response { field: "error" })),
+        (StatusCode::OK, Err(_)) => return Err(TokenError::Response { field: "body" }),
+        (status @ (StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED), Ok(body)) => {
+            return Err(refusal(&body).unwrap_or(TokenError::Status(status.as_u16())));
+        }
+        (status, _) => return Err(TokenError::Status(status.as_u16())),
     };
-    match (answer.status(), body) {
-        (StatusCode::OK, None) => Err(TokenError::Response { field: "body" }),
-        (StatusCode::OK, Some(body)) if body.contains_key("error") => {
-            Err(refusal(&body).unwrap_or(TokenError::Response { field: "error" }))
+    let standard = json!({
+        "access_token": body.get("access_token"),
+        "token_type": body.get("token_type"),
+        "expires_in": expires_in(&body)?,
+        "refresh_token": body.get("refresh_token"),
+    });
+    let id_token = token("id_token", body.get("id_token").and_then(Value::as_str).unwrap_or_default())?;
+    Ok((HttpResponse::new(standard.to_string().into_bytes()), id_token))
+}
+
+/// Why the library read no tokens: nothing of the body, which its own error carries, is ever part of ours.
+fn unusable<E: ErrorResponse>(error: RequestTokenError<TokenError, E>) -> TokenError {
+    match error {
+        RequestTokenError::Request(error) => error,
+        RequestTokenError::Parse(error, _) => {
+            let path = error.path().to_string();
+            let field = ["access_token", "token_type", "refresh_token"].into_iter().find(|field| *field == path);
+            TokenError::Response { field: field.unwrap_or("body") }
         }
-        (StatusCode::OK, Some(body)) => tokens(&body),
-        (status @ (StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED), Some(body)) => {
-            Err(refusal(&body).unwrap_or(TokenError::Status(status.as_u16())))
-        }
-        (status, _) => Err(TokenError::Status(status.as_u16())),
+        _ => TokenError::Response { field: "endpoint" },
     }
 }
 
@@ -145,37 +167,17 @@ fn refusal(body: &Map<String, Value>) -> Option<TokenError> {
     })
 }
 
-/// RFC 6749 §5.1, Core §3.1.3.3.
-fn tokens(body: &Map<String, Value>) -> Result<Tokens, TokenError> {
-    let is_bearer =
-        body.get("token_type").and_then(Value::as_str).is_some_and(|kind| kind.eq_ignore_ascii_case("bearer"));
-    if !is_bearer {
-        return Err(TokenError::Response { field: "token_type" });
-    }
-    let required = |field| token(body, field)?.ok_or(TokenError::Response { field });
-    Ok(Tokens {
-        id_token: required("id_token")?,
-        access_token: required("access_token")?,
-        expires_in: expires_in(body)?,
-        refresh_token: token(body, "refresh_token")?,
-    })
-}
-
 /// RFC 6749 appendix A.12 and A.17: visible ASCII, so that it can stand in a header field.
-fn token(body: &Map<String, Value>, field: &'static str) -> Result<Option<SecretString>, TokenError> {
-    match body.get(field) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text))
-            if (1..=MAX_TOKEN).contains(&text.len()) && text.bytes().all(|byte| (0x20..0x7f).contains(&byte)) =>
-        {
-            Ok(Some(SecretString::new(text.clone())))
-        }
-        Some(_) => Err(TokenError::Response { field }),
+fn token(field: &'static str, text: &str) -> Result<SecretString, TokenError> {
+    if (1..=MAX_TOKEN).contains(&text.len()) && text.bytes().all(|byte| (0x20..0x7f).contains(&byte)) {
+        Ok(SecretString::new(text.to_owned()))
+    } else {
+        Err(TokenError::Response { field })
     }
 }
 
-/// Seconds; some providers write them as a string.
-fn expires_in(body: &Map<String, Value>) -> Result<Option<Duration>, TokenError> {
+/// Whole seconds; some providers write them as a string or with a fraction.
+fn expires_in(body: &Map<String, Value>) -> Result<Option<u64>, TokenError> {
     let seconds = match body.get("expires_in") {
         None | Some(Value::Null) => return Ok(None),
         Some(Value::String(text)) => text.parse::<f64>().ok(),
@@ -184,7 +186,7 @@ fn expires_in(body: &Map<String, Value>) -> Result<Option<Duration>, TokenError>
     let seconds = seconds.filter(|seconds| seconds.is_finite() && *seconds >= 0.0);
     let seconds = seconds.ok_or(TokenError::Response { field: "expires_in" })?;
     // The cast floors, and the bound makes it exact.
-    Ok(Some(Duration::from_secs(seconds.min(MAX_LIFE) as u64)))
+    Ok(Some(seconds.min(MAX_LIFE) as u64))
 }
 
 /// The longest life that is believed: ten years, in seconds.
@@ -192,10 +194,14 @@ const MAX_LIFE: f64 = 315_360_000.0;
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use std::sync::Mutex;
+
+    use base64::Engine as _;
+    use base64::prelude::BASE64_STANDARD;
+    use futures_util::FutureExt as _;
 
     use super::*;
-    use crate::authn::oidc::provider::test_settings;
+    use crate::authn::oidc::provider::{Settings, test_settings};
 
     fn metadata(methods: &[&str]) -> Metadata {
         let document = json!({
@@ -209,9 +215,22 @@ mod tests {
     }
 
     fn request(settings: &Settings, methods: &[&str]) -> (Option<String>, String) {
-        let request = code_request(settings, &metadata(methods), "c&d", "verifier").unwrap();
-        let authorization = request.headers().get("authorization").map(|value| value.to_str().unwrap().to_owned());
-        (authorization, String::from_utf8(request.into_body().to_vec()).unwrap())
+        let sent = Mutex::new(None);
+        let client = settings.client(&metadata(methods));
+        let call = |request| {
+            *sent.lock().unwrap() = Some(request);
+            std::future::ready(Err(TokenError::Busy))
+        };
+        let outcome = redeem(&client, "c&d", "verifier", call).now_or_never().unwrap();
+        assert!(matches!(outcome, Err(TokenError::Busy)));
+        let request: HttpRequest = sent.into_inner().unwrap().unwrap();
+        assert_eq!((request.method().as_str(), request.uri().path()), ("POST", "/token"));
+        assert_eq!(request.headers()["content-type"], "application/x-www-form-urlencoded");
+        let authorization = request.headers().get("authorization").map(|value| {
+            assert!(value.is_sensitive());
+            value.to_str().unwrap().to_owned()
+        });
+        (authorization, String::from_utf8(request.into_body()).unwrap())
     }
 
     #[test]
@@ -219,27 +238,34 @@ mod tests {
         let mut settings = test_settings("https://id.example");
         settings.client_id = "app one".into();
         settings.client_secret = Some(SecretString::new("s:+ä".into()));
-        let grant = "grant_type=authorization_code&code=c%26d\
-            &redirect_uri=https%3A%2F%2Fapp.example%2Fauth%2Fcallback&code_verifier=verifier";
+        let grant = "grant_type=authorization_code&code=c%26d&code_verifier=verifier";
+        let back = "redirect_uri=https%3A%2F%2Fapp.example%2Fauth%2Fcallback";
         let header = format!("Basic {}", BASE64_STANDARD.encode("app+one:s%3A%2B%C3%A4"));
         for methods in [&[][..], &["client_secret_basic", "client_secret_post"], &["private_key_jwt"]] {
-            assert_eq!(request(&settings, methods), (Some(header.clone()), grant.to_owned()), "{methods:?}");
+            assert_eq!(request(&settings, methods), (Some(header.clone()), format!("{grant}&{back}")), "{methods:?}");
         }
-        let posted = format!("{grant}&client_id=app+one&client_secret=s%3A%2B%C3%A4");
+        let posted = format!("{grant}&client_id=app+one&client_secret=s%3A%2B%C3%A4&{back}");
         assert_eq!(request(&settings, &["private_key_jwt", "client_secret_post"]), (None, posted));
         settings.client_secret = None;
-        assert_eq!(request(&settings, &["none"]), (None, format!("{grant}&client_id=app+one")));
+        assert_eq!(request(&settings, &["none"]), (None, format!("{grant}&client_id=app+one&{back}")));
     }
 
     fn answer(status: u16, body: impl ToString) -> Result<Tokens, TokenError> {
-        read_answer(&Response::builder().status(status).body(Bytes::from(body.to_string())).unwrap())
+        let client = test_settings("https://id.example").client(&metadata(&[]));
+        let body = Bytes::from(body.to_string());
+        let call = |_| {
+            let answer = Response::builder().status(status).header("content-type", "text/plain");
+            std::future::ready(Ok(answer.body(body.clone()).unwrap()))
+        };
+        redeem(&client, "code", "verifier", call).now_or_never().unwrap()
     }
 
     #[test]
     fn a_full_answer_is_read() {
         let tokens = answer(
             200,
-            json!({"id_token": "i", "access_token": "a", "refresh_token": "r", "token_type": "bEARER", "expires_in": "300"}),
+            json!({"id_token": "i", "access_token": "a", "refresh_token": "r", "token_type": "bEARER",
+                "expires_in": "300", "scope": ["openid"]}),
         )
         .unwrap();
         assert_eq!(tokens.id_token.expose_secret(), "i");

@@ -1,4 +1,6 @@
 //! The userinfo endpoint (OpenID Connect Core §5.3). Asked only after the ID token is fully verified.
+//!
+//! Not by the library, which would verify signed answers itself and fail on a standard claim of another type.
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use bytes::Bytes;

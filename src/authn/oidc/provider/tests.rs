@@ -180,7 +180,7 @@ async fn a_sign_in_works_from_discovery_to_claims() {
     let key = TestKey::new(Algorithm::RS256);
     let stage = Stage::new(vec![key.jwk("k1")], |_| ()).await;
     assert!(!stage.provider.is_ready() && stage.provider.metadata().is_none());
-    assert!(stage.provider.authorization_url("s", "n", "p").is_none());
+    assert!(stage.provider.authorization_url("s", "n", challenge()).is_none());
     assert!(stage.provider.end_session_url(None, None).is_none());
     assert!(matches!(stage.provider.redeem_code("c", "v").await, Err(TokenError::ProviderUnknown)));
     assert_eq!(stage.verify(&stage.token(&key, "k1")).await.unwrap_err(), IdTokenError::UnknownKey);
@@ -189,7 +189,7 @@ async fn a_sign_in_works_from_discovery_to_claims() {
 
     stage.run_until(|stage| stage.provider.is_ready()).await;
     assert!(stage.provider.last_error().is_none());
-    assert_eq!(stage.provider.metadata().unwrap().issuer, stage.server.url(""));
+    assert_eq!(stage.provider.metadata().unwrap().standard.issuer().as_str(), stage.server.url(""));
     let tokens = stage.provider.redeem_code("c", "v").await.unwrap();
     assert_eq!(tokens.id_token.expose_secret(), "i");
     assert_eq!(stage.verify(&stage.token(&key, "k1")).await.unwrap().subject(), "ada");
@@ -390,6 +390,12 @@ async fn token_calls_queue_for_a_bounded_time() {
     }
 }
 
+/// RFC 7636 appendix B.
+fn challenge() -> PkceCodeChallenge {
+    let verifier = openidconnect::PkceCodeVerifier::new("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk".into());
+    PkceCodeChallenge::from_code_verifier_sha256(&verifier)
+}
+
 #[tokio::test]
 async fn the_authorization_request_has_each_parameter_once() {
     let stage = Stage::available(vec![TestKey::new(Algorithm::EdDSA).jwk("k")], |settings| {
@@ -399,11 +405,12 @@ async fn the_authorization_request_has_each_parameter_once() {
                 .to_vec();
     })
     .await;
-    let url = stage.provider.authorization_url("st&te", "nonce", "challenge").unwrap();
+    let url = stage.provider.authorization_url("st&te", "nonce", challenge()).unwrap();
     assert_eq!(
         url.query().unwrap(),
-        "tenant=1&response_type=code&client_id=app&redirect_uri=https%3A%2F%2Fapp.example%2Fauth%2Fcallback\
-         &scope=openid+email&state=st%26te&nonce=nonce&code_challenge=challenge&code_challenge_method=S256&prompt=login"
+        "tenant=1&response_type=code&client_id=app&state=st%26te\
+         &code_challenge=E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM&code_challenge_method=S256\
+         &redirect_uri=https%3A%2F%2Fapp.example%2Fauth%2Fcallback&scope=openid+email&prompt=login&nonce=nonce"
     );
     assert_eq!(url.path(), "/authorize");
 }
