@@ -3,10 +3,11 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use http::{Method, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use vestibule_test_support::{Request, Stage, raw_request};
 
 const PUBLIC: &str = "[[routes]]\npath = \"/*\"\naccess = \"public\"";
@@ -196,4 +197,30 @@ async fn what_a_browser_fetches_by_itself_signs_nobody_out() {
         assert_eq!(browser.get(&stage.url("/")).await.status, StatusCode::OK, "{request:?}");
     }
     assert_eq!(browser.get(&stage.url("/auth/logout")).await.status, StatusCode::SEE_OTHER);
+}
+
+// CVE-2026-48743 and request-queue poisoning: an application that answers before it has read the body may take the rest of
+// the body for the next request, so nobody else's request follows on that connection.
+#[tokio::test]
+async fn a_connection_whose_request_was_answered_too_early_is_not_used_again() {
+    let application = scripted(|connection, _| {
+        let body = format!("connection {connection}");
+        format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+    })
+    .await;
+    let stage = in_front_of(application, PUBLIC);
+    let mut client = TcpStream::connect(stage.address()).await.unwrap();
+    let head = format!("POST /early HTTP/1.1\r\nHost: {}\r\nContent-Length: 10\r\n\r\nhalf:", stage.host());
+    client.write_all(head.as_bytes()).await.unwrap();
+    let mut early = vec![0; 4096];
+    let count = client.read(&mut early).await.unwrap();
+    let early = String::from_utf8_lossy(&early[..count]).into_owned();
+    assert!(early.ends_with("connection 0"), "{early}");
+    client.write_all(b"other").await.unwrap();
+    // Once the rest of the body is through, the connection would be free.
+    for _ in 0..20 {
+        let next = stage.browser().fetch(&stage.url("/next")).await;
+        assert_ne!(next.text(), "connection 0");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }

@@ -36,11 +36,16 @@ impl Progress {
         self.moved.store(elapsed, Ordering::Relaxed);
     }
 
+    /// Whether hyper has all of it, or wants no more.
+    pub(super) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+
     /// Until when the answer may take: `response` from the end of the body, `idle` from its last frame; `None` while the
     /// client is waited for, which the body itself bounds.
     pub(super) fn deadline(&self, response: Duration, idle: Duration) -> Option<Instant> {
         let moved = self.start + Duration::from_millis(self.moved.load(Ordering::Relaxed));
-        if self.over.load(Ordering::Relaxed) {
+        if self.is_over() {
             return Some(moved + response);
         }
         (!self.waits_for_client.load(Ordering::Relaxed)).then(|| moved + idle)

@@ -203,6 +203,7 @@ impl Upstreams {
         if is_personal || answer::signs_in_connection(answered.0.headers(), &header::WWW_AUTHENTICATE) {
             answered.1.use_once();
         }
+        answered.1.watch(progress);
         self.answer(upstream, &method, answered, upgrade)
     }
 

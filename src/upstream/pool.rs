@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
-use super::body::RequestBody;
+use super::body::{Progress, RequestBody};
 use super::deadline::Deadline;
 use super::socket::{Socket, SocketIo};
 use super::{UpstreamError, UpstreamSettings};
@@ -68,6 +68,7 @@ pub(super) struct Lease {
     pool: Arc<Pool>,
     reused: bool,
     once: bool,
+    request_body: Option<Arc<Progress>>,
 }
 
 impl Pool {
@@ -110,7 +111,13 @@ impl Pool {
             let age = since.elapsed();
             if age < connection.keep && connection.sender.is_ready() && connection.socket.is_quiet() {
                 connection.socket.begin();
-                return Some(Lease { connection, pool: Arc::clone(self), reused: true, once: false });
+                return Some(Lease {
+                    connection,
+                    pool: Arc::clone(self),
+                    reused: true,
+                    once: false,
+                    request_body: None,
+                });
             }
             if age < SUDDEN {
                 state.unreliable_until = Some(Instant::now() + UNRELIABLE_FOR);
@@ -141,7 +148,7 @@ impl Pool {
             }
         });
         let connection = Connection { sender, socket, deadline: Deadline::default(), keep: self.keep };
-        Ok(Lease { connection, pool: Arc::clone(self), reused: false, once: false })
+        Ok(Lease { connection, pool: Arc::clone(self), reused: false, once: false, request_body: None })
     }
 
     /// Every address of the name in the resolver's order, each with its share of what is left of the time.
@@ -249,9 +256,15 @@ impl Lease {
         self.once = true;
     }
 
-    /// Keeps the connection for the next request. Only after the answer was read to its end.
+    /// Remembers how far the body of the present request has got.
+    pub(super) fn watch(&mut self, request_body: Option<Arc<Progress>>) {
+        self.request_body = request_body;
+    }
+
+    /// Keeps the connection for the next request. Only after the answer was read to its end, and not where it came before
+    /// the request's: an upstream that has answered may take the rest of that body for the next request.
     pub(super) fn give_back(self) {
-        if self.once {
+        if self.once || self.request_body.is_some_and(|body| !body.is_over()) {
             return;
         }
         let Self { mut connection, pool, .. } = self;
@@ -259,7 +272,7 @@ impl Lease {
         if connection.sender.is_ready() {
             pool.keep(connection);
         } else if !connection.sender.is_closed() {
-            // The answer is whole, but the request's body is still on its way.
+            // The answer is whole, but the end of the request is still being written.
             tokio::spawn(async move {
                 if connection.sender.ready().await.is_ok() {
                     pool.keep(connection);
