@@ -224,3 +224,19 @@ async fn a_connection_whose_request_was_answered_too_early_is_not_used_again() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
+
+// RFC 9213: some caches listen to a field of their own instead of Cache-Control.
+#[tokio::test]
+async fn no_cache_keeps_an_answer_with_a_cookie_of_ours() {
+    let stage = Stage::start();
+    let browser = stage.signed_in_browser().await;
+    stage.clock.advance(Duration::from_secs(1_800));
+    let told = "/respond?status=200&header=Cache-Control:public,max-age=600&header=CDN-Cache-Control:max-age=600\
+                &header=Surrogate-Control:max-age=600&header=Some-CDN-Cache-Control:max-age=600&header=Expires:Fri,%2001%20Jan%202100%2000:00:00%20GMT";
+    let reply = browser.get(&stage.url(told)).await;
+    assert!(!reply.set_cookies().is_empty(), "the idle cookie is due");
+    let cached: Vec<_> =
+        reply.headers.iter().filter(|(_, value)| value.to_str().is_ok_and(|v| v.contains("max-age=600"))).collect();
+    assert!(cached.is_empty(), "{cached:?}");
+    assert_eq!(reply.header("cache-control"), Some("private, no-store"));
+}

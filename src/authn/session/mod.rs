@@ -31,6 +31,8 @@ use crate::secret::SecretString;
 /// A session that claims to begin later than this is refused.
 const FUTURE_LEEWAY: Duration = Duration::from_secs(60);
 
+const SURROGATE_CONTROL: HeaderName = HeaderName::from_static("surrogate-control");
+
 /// Random, 16 bytes; new at each sign-in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SessionId(pub(in crate::authn) [u8; 16]);
@@ -369,6 +371,12 @@ pub fn set_cookies(headers: &mut HeaderMap, cookies: impl IntoIterator<Item = He
         any = true;
     }
     if any {
+        // Some caches prefer fields of their own (RFC 9213, and Surrogate-Control before it).
+        let is_targeted = |name: &&HeaderName| name.as_str().ends_with("-cache-control") || *name == SURROGATE_CONTROL;
+        let targeted: Vec<_> = headers.keys().filter(is_targeted).cloned().collect();
+        for name in targeted {
+            headers.remove(name);
+        }
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
     }
 }
