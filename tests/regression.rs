@@ -199,6 +199,78 @@ async fn what_a_browser_fetches_by_itself_signs_nobody_out() {
     assert_eq!(browser.get(&stage.url("/auth/logout")).await.status, StatusCode::SEE_OTHER);
 }
 
+// CVE-2022-29226, CVE-2026-34457, CVE-2026-40575, CVE-2023-27487, CVE-2024-47070: nothing but a session opens a guarded page.
+#[tokio::test]
+async fn no_header_of_a_stranger_opens_a_guarded_page() {
+    let stage = Stage::with("[[routes]]\npath = \"/public/*\"\naccess = \"public\"");
+    for (name, value) in [
+        ("authorization", "Bearer x"),
+        ("authorization", "Bearer eyJhbGciOiJub25lIn0.eyJzdWIiOiJhZG1pbiJ9."),
+        ("authorization", "Basic YWRtaW46YWRtaW4="),
+        ("user-agent", "GoogleHC/1.0"),
+        ("user-agent", "kube-probe/1.30"),
+        ("x-forwarded-uri", "/public/x"),
+        ("x-original-uri", "/public/x"),
+        ("x-original-url", "/public/x"),
+        ("x-rewrite-url", "/public/x"),
+        ("x-envoy-original-path", "/public/x"),
+        ("x-forwarded-method", "OPTIONS"),
+        ("x-http-method-override", "OPTIONS"),
+        ("x-forwarded-prefix", "/public"),
+        ("x-forwarded-host", "127.0.0.1"),
+        ("x-forwarded-for", "a"),
+        ("x-real-ip", "127.0.0.1"),
+        ("forwarded", "for=127.0.0.1;host=localhost"),
+        ("x-forwarded-user", "admin"),
+        ("x-vestibule-user", "admin"),
+        ("ssl_client_verify", "SUCCESS"),
+        ("cookie", "vestibule=admin"),
+        ("cookie", "vestibule=2~; vestibule.1="),
+        ("cookie", "vestibule=99999999999999999999~x"),
+        ("cookie", ";=;;vestibule=;vestibule.idle=;="),
+    ] {
+        for method in [Method::GET, Method::HEAD, Method::POST, Method::OPTIONS, Method::DELETE] {
+            let request = Request::new(method.clone(), &stage.url("/private")).header(name, value);
+            let reply = stage.browser().send(request).await;
+            assert_eq!(reply.status, StatusCode::UNAUTHORIZED, "{method} {name}: {value}");
+            assert!(reply.set_cookies().is_empty(), "{method} {name}: {value}");
+            stage.upstream.assert_untouched();
+        }
+    }
+}
+
+// CVE-2025-64763, CVE-2026-48743, CVE-2024-32638: the body of a request that was answered without it is never a request.
+#[tokio::test]
+async fn the_body_of_a_refused_request_is_never_read_as_the_next_one() {
+    let stage = Stage::with("[[routes]]\npath = \"/public/*\"\naccess = \"public\"");
+    const INNER: &str = "GET /public/smuggled HTTP/1.1\r\nHost: {host}\r\n\r\n";
+    let inner = INNER.replace("{host}", &stage.host());
+    let length = inner.len();
+    for start in [
+        "GET /private HTTP/1.1\r\nAccept: text/html",
+        "POST /private HTTP/1.1",
+        "GET /auth/login HTTP/1.1",
+        "GET /auth/callback?state=x&code=y HTTP/1.1",
+        "POST /auth/logout HTTP/1.1",
+        "GET /auth/nothing HTTP/1.1",
+        "HEAD /private HTTP/1.1",
+        "OPTIONS /private HTTP/1.1\r\nOrigin: https://a.example\r\nAccess-Control-Request-Method: PUT",
+        "GET /public/%2e%2e/x HTTP/1.1",
+        "POST /private HTTP/1.1\r\nExpect: 100-continue",
+        "POST /private HTTP/1.1\r\nContent-Type: application/grpc",
+    ] {
+        for framed in [
+            format!("Content-Length: {length}\r\n\r\n{inner}"),
+            format!("Transfer-Encoding: chunked\r\n\r\n{length:x}\r\n{inner}\r\n0\r\n\r\n"),
+            format!("Content-Length: {}\r\n\r\n{inner}", length + 10),
+        ] {
+            let text = answer(&stage, &format!("{start}\r\nHost: {{host}}\r\n{framed}")).await;
+            assert!(text.starts_with("HTTP/1.1 "), "{start}: {text}");
+            assert!(stage.upstream.requests().is_empty(), "{start} {framed:?}: {text}");
+        }
+    }
+}
+
 // CVE-2026-48743 and request-queue poisoning: an application that answers before it has read the body may take the rest of
 // the body for the next request, so nobody else's request follows on that connection.
 #[tokio::test]
@@ -225,6 +297,74 @@ async fn a_connection_whose_request_was_answered_too_early_is_not_used_again() {
     }
 }
 
+// CVE-2017-1000070, CVE-2020-5233, CVE-2020-11053, CVE-2020-4037, CVE-2019-20479, CVE-2022-23527: the path itself is the
+// return address.
+#[tokio::test]
+async fn a_path_that_looks_like_another_host_is_never_a_way_there() {
+    let stage = Stage::start();
+    let ours = url::Url::parse(&stage.origin()).unwrap().origin();
+    for path in [
+        "//evil.example",
+        "//evil.example/%2f..",
+        "///evil.example",
+        "/;//evil.example",
+        "/.//evil.example",
+        "/%2fevil.example",
+        "/%5cevil.example",
+        "/\\evil.example",
+        "/%09/evil.example",
+        "/%0d%0aLocation:%20https://evil.example",
+        "/@evil.example",
+        "/https://evil.example",
+        "/..//evil.example",
+        "/%252fevil.example",
+        "/x/..//evil.example",
+        "/?//evil.example",
+        "/%3f//evil.example",
+    ] {
+        for host in [stage.host(), format!("alias.example:{}", stage.address().port())] {
+            let request =
+                format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nAccept: text/html\r\nConnection: close\r\n\r\n");
+            let text = String::from_utf8_lossy(&raw_request(stage.address(), request.as_bytes()).await).into_owned();
+            let location = text.lines().find_map(|line| line.strip_prefix("location: "));
+            assert!(text.starts_with("HTTP/1.1 400") || text.starts_with("HTTP/1.1 302"), "{path}: {text}");
+            assert!(!text.to_ascii_lowercase().contains("\nlocation: https://evil"), "{path}: {text}");
+            if let Some(location) = location {
+                let to = url::Url::parse(&stage.origin()).unwrap().join(location).unwrap();
+                let is_provider = location.starts_with(&stage.provider.issuer());
+                assert!(is_provider || to.origin() == ours, "{path} on {host}: {location}");
+            }
+            stage.upstream.assert_untouched();
+        }
+        if path.contains('\\') {
+            continue;
+        }
+        let browser = stage.browser();
+        let started = browser.get(&format!("{}{path}", stage.origin())).await;
+        if started.status == StatusCode::FOUND {
+            let page = browser.follow_reply(started, 10).await;
+            assert_eq!(url::Url::parse(page.url.as_str()).unwrap().origin(), ours, "{path}");
+            stage.upstream.forget();
+        }
+    }
+}
+
+// CVE-2021-39155, CVE-2026-77560: a host is one host in every spelling.
+#[tokio::test]
+async fn no_spelling_of_a_host_is_less_guarded() {
+    let stage = Stage::with(
+        "[[routes]]\npath = \"/*\"\naccess = \"public\"\n[[routes]]\nhost = \"admin.example\"\npath = \"/*\"\naccess = \"required\"",
+    );
+    for host in ["admin.example", "ADMIN.example", "Admin.Example.", "admin.example:80", "admin.example.:8080"] {
+        for target in ["/".to_owned(), format!("http://{host}/"), format!("HTTP://{}/", host.to_uppercase())] {
+            let request = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+            let text = String::from_utf8_lossy(&raw_request(stage.address(), request.as_bytes()).await).into_owned();
+            assert!(text.starts_with("HTTP/1.1 401") || text.starts_with("HTTP/1.1 400"), "{target} {host}: {text}");
+            stage.upstream.assert_untouched();
+        }
+    }
+}
+
 // RFC 9213: some caches listen to a field of their own instead of Cache-Control.
 #[tokio::test]
 async fn no_cache_keeps_an_answer_with_a_cookie_of_ours() {
@@ -239,4 +379,45 @@ async fn no_cache_keeps_an_answer_with_a_cookie_of_ours() {
         reply.headers.iter().filter(|(_, value)| value.to_str().is_ok_and(|v| v.contains("max-age=600"))).collect();
     assert!(cached.is_empty(), "{cached:?}");
     assert_eq!(reply.header("cache-control"), Some("private, no-store"));
+}
+
+// CVE-2021-20718, CVE-2025-3891, CVE-2023-28625, CVE-2023-27496, CVE-2024-21493: nothing that is sent to an endpoint ends it.
+#[tokio::test]
+async fn junk_at_our_endpoints_is_answered_and_nothing_else() {
+    let stage = Stage::start();
+    let long = "a".repeat(20_000);
+    for path in
+        ["/auth/login", "/auth/callback", "/auth/logout", "/auth/signed-out", "/auth/userinfo", "/auth", "/auth/x"]
+    {
+        for query in [
+            "",
+            "?",
+            "?&&==&",
+            "?state",
+            "?state=&code=",
+            "?state=x",
+            "?rd=",
+            "?rd=%",
+            "?rd=%ff%00",
+            "?error=%0d%0a",
+            "?state=AQ",
+        ] {
+            for head in ["GET", "POST", "PUT", "HEAD", "OPTIONS", "GeT"] {
+                for extra in ["", "Cookie: \r\n", "Cookie: ;;=;vestibule;vestibule.login=\r\n", "Content-Length: 0\r\n"]
+                {
+                    let request =
+                        format!("{head} {path}{query} HTTP/1.1\r\nHost: {{host}}\r\n{extra}Connection: close\r\n\r\n");
+                    let text = answer(&stage, &request).await;
+                    assert!(text.starts_with("HTTP/1.1 ") && !text.starts_with("HTTP/1.1 5"), "{request}: {text}");
+                }
+            }
+        }
+        let text =
+            answer(&stage, &format!("GET {path}?state={long} HTTP/1.1\r\nHost: {{host}}\r\nConnection: close\r\n\r\n"))
+                .await;
+        assert!(text.starts_with("HTTP/1.1 ") && !text.starts_with("HTTP/1.1 5"), "{path}: {text}");
+    }
+    stage.upstream.assert_untouched();
+    assert!(stage.provider.token_calls().is_empty());
+    assert_eq!(stage.sign_in(&stage.browser(), "/").await.status, StatusCode::OK);
 }
