@@ -306,10 +306,7 @@ async fn the_callback_of_a_large_account_passes_a_stock_nginx() {
         ("allowed-origins", json!([stage.origin()])),
         ("scope", json!("openid email profile")),
         ("realm_access", json!({"roles": ["default-roles-demo", "offline_access", "uma_authorization"]})),
-        (
-            "resource_access",
-            json!({"account": {"roles": ["manage-account", "manage-account-links", "view-profile"]}}),
-        ),
+        ("resource_access", json!({"account": {"roles": ["manage-account", "manage-account-links", "view-profile"]}})),
     ] {
         access[name] = value;
     }

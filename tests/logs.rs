@@ -90,8 +90,13 @@ async fn a_trace_of_everything_shows_no_secret() {
         secrets.push(SESSION_SECRET.to_owned());
         secrets.extend(CLIENTS_OWN.map(str::to_owned));
         let log = program.stop();
-        assert!(log.contains("TRACE") || log.contains("DEBUG") || log.contains("trace") || log.contains("debug"), "{log}");
-        for told in ["signed in", "/auth/callback", "token_refused", "userinfo", "/auth/logout", "callback not redeemed"] {
+        assert!(
+            log.contains("TRACE") || log.contains("DEBUG") || log.contains("trace") || log.contains("debug"),
+            "{log}"
+        );
+        for told in
+            ["signed in", "/auth/callback", "token_refused", "userinfo", "/auth/logout", "callback not redeemed"]
+        {
             assert!(log.contains(told), "{told} is not in the log, so it is not the log of this run: {log}");
         }
         assert!(secrets.len() > 20, "{}", secrets.len());
@@ -123,9 +128,12 @@ async fn go_through_everything(
         provider.faults(fault);
         let page = browser.follow(&url("/page?token=clients-own-query"), 12).await;
         assert!(page.status.is_client_error() || page.status.is_server_error(), "{}", page.status);
-        seen.extend(page.visited.iter().flat_map(|url| url.query_pairs()).filter_map(|(name, value)| {
-            (name == "state" || name == "code").then(|| value.into_owned())
-        }));
+        seen.extend(
+            page.visited
+                .iter()
+                .flat_map(|url| url.query_pairs())
+                .filter_map(|(name, value)| (name == "state" || name == "code").then(|| value.into_owned())),
+        );
     }
     provider.heal();
     let page = browser.follow(&url("/page?token=clients-own-query"), 8).await;

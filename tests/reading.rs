@@ -51,14 +51,21 @@ async fn an_absolute_form_target_that_agrees_is_forwarded_in_origin_form() {
 #[tokio::test]
 async fn a_transfer_coding_other_than_chunked_is_501() {
     let stage = Stage::with(PUBLIC);
-    for coding in ["gzip, chunked", "chunked, chunked", "identity", "xchunked", "gzip"] {
+    // RFC 9112 §6.3: where chunked is not the last, nobody can tell where the body ends, and hyper says 400 before us.
+    for (coding, expected) in [
+        ("gzip, chunked", "501"),
+        ("chunked, chunked", "501"),
+        ("identity", "400"),
+        ("xchunked", "400"),
+        ("gzip", "400"),
+    ] {
         let request = format!(
             "POST / HTTP/1.1\r\nHost: {{host}}\r\nTransfer-Encoding: {coding}\r\nConnection: close\r\n\r\n0\r\n\r\n"
         );
         stage.upstream.forget();
         let answer = answer(&stage, &request).await;
         let status = answer.get(9..12).unwrap_or_default();
-        assert!(status == "501" || status == "400", "{coding}: {answer}");
+        assert_eq!(status, expected, "{coding}: {answer}");
         stage.upstream.assert_untouched();
     }
     let both = "POST / HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\nConnection: close\r\n\r\n0\r\n\r\n";

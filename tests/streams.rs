@@ -314,6 +314,64 @@ async fn a_client_that_goes_away_while_the_application_thinks_is_noticed_at_once
 }
 
 #[tokio::test]
+async fn a_client_that_goes_away_in_mid_stream_is_noticed_at_once() {
+    let (ended, mut ends) = mpsc::unbounded_channel();
+    let url = application(move |mut stream| {
+        let ended = ended.clone();
+        async move {
+            head(&mut stream).await;
+            let mut event = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: x\n\n";
+            while stream.write_all(event.as_bytes()).await.is_ok() {
+                event = "data: x\n\n";
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            let _ = ended.send(());
+        }
+    })
+    .await;
+    let stage = in_front_of(&url);
+    let mut stream = connect(&stage, "GET / HTTP/1.1\r\nHost: {host}\r\n\r\n").await;
+    assert!(head(&mut stream).await.starts_with("HTTP/1.1 200"));
+    let _ = stream.read_u8().await.unwrap();
+    drop(stream);
+    timeout(Duration::from_secs(1), ends.recv()).await.expect("the application is told").unwrap();
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_in_any_way_breaks_off_for_the_client() {
+    for (framing, reset) in
+        [("Content-Length: 1000", false), ("Content-Length: 1000", true), ("chunked", false), ("chunked", true)]
+    {
+        let url = application(move |mut stream| async move {
+            head(&mut stream).await;
+            let answer = if framing == "chunked" {
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\na\r\nten bytes!\r\n".to_owned()
+            } else {
+                format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\nten bytes!")
+            };
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            // Time for the beginning to arrive, since a reset may overtake it.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            if reset {
+                stream.set_zero_linger().unwrap();
+            }
+        })
+        .await;
+        let stage = in_front_of(&url);
+        let mut stream = connect(&stage, "GET / HTTP/1.1\r\nHost: {host}\r\n\r\n").await;
+        let head = head(&mut stream).await;
+        assert!(head.starts_with("HTTP/1.1 200"), "{framing} {reset}: {head}");
+        let mut body = Vec::new();
+        // The end of the connection or a reset, and never the end of the body.
+        let _ = timeout(Duration::from_secs(2), stream.read_to_end(&mut body)).await.expect("an end");
+        let body = String::from_utf8(body).unwrap();
+        assert!(body.contains("ten bytes!") && !body.contains("\r\n0\r\n"), "{framing} {reset}: {body}");
+        let announced = head.to_ascii_lowercase().contains("content-length: 1000");
+        assert_eq!(announced, framing != "chunked", "{head}");
+    }
+}
+
+#[tokio::test]
 async fn an_answer_may_take_as_long_as_the_limit_says_and_a_minute_by_default() {
     let defaults = UpstreamSettings::default();
     assert!(defaults.response_timeout >= Duration::from_secs(60) && defaults.idle_timeout >= Duration::from_secs(60));
@@ -430,7 +488,8 @@ async fn a_session_that_ends_before_the_101_gets_no_tunnel() {
     let copy = browser.stolen_copy();
     let cookies = copy.cookies(&stage.origin());
     let cookies = cookies.iter().map(|cookie| format!("{}={}", cookie.name, cookie.value)).collect::<Vec<_>>();
-    let request = format!("GET /tunnels/x HTTP/1.1\r\nHost: {{host}}\r\nCookie: {}\r\n{UPGRADE}\r\n", cookies.join("; "));
+    let request =
+        format!("GET /tunnels/x HTTP/1.1\r\nHost: {{host}}\r\nCookie: {}\r\n{UPGRADE}\r\n", cookies.join("; "));
 
     let mut open = connect(&stage, &request).await;
     questions.recv().await.unwrap().send(()).unwrap();
