@@ -1,8 +1,8 @@
 //! What a sealed session holds, and how little room it takes.
 //!
 //! Three layers behind the fixed [`Record`]: what every request needs (name, roles, encoded header values; LZ4, which opens
-//! in a quarter of a microsecond), what only sign-out and a changed `[identity]` section need (the tokens' JSON; Brotli,
-//! never touched on the request path), and what must not be compressed beside text that others choose (signatures, refresh
+//! in a quarter of a microsecond), what only sign-out and a changed `[identity]` section need (the tokens' JSON; Brotli
+//! with the first layer as its dictionary, never touched on the request path), and what must not be compressed beside text that others choose (signatures, refresh
 //! and opaque tokens). JWTs lie decoded; one that would not re-encode byte for byte is kept verbatim.
 
 use std::io::Read;
@@ -11,6 +11,8 @@ use std::time::Duration;
 use aws_lc_rs::digest::{self, SHA256};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use brotli::enc::{BrotliEncoderParams, StandardAlloc};
+use brotli::{IoReaderWrapper, IoWriterWrapper};
 use bytes::Bytes;
 use http::HeaderValue;
 use serde::{Deserialize, Serialize};
@@ -24,6 +26,10 @@ use crate::secret::SecretString;
 
 /// The most that either compressed layer may inflate to, in bytes.
 const MAX_INFLATED: usize = 256 * 1024;
+
+/// What tokens usually say, in the order and spelling that providers write it: the beginning of the cold layer's dictionary.
+/// Part of the sealed format: another text here makes older sessions unreadable.
+const COMMON: &[u8] = br#"{"alg":"RS256","kid":"","typ":"JWT"}{"alg":"RS256","typ" : "JWT","kid" : "{"exp":1,"iat":1,"auth_time":1,"jti":"","iss":"https://","aud":["account"],"sub":"","typ":"ID","azp":"","nonce":"","sid":"","at_hash":"","acr":"1","amr":["pwd"],"typ":"Bearer","allowed-origins":["https://"],"realm_access":{"roles":["offline_access","uma_authorization","default-roles-"]},"resource_access":{"account":{"roles":["manage-account","manage-account-links","view-profile"]}},"scope":"openid email profile","email_verified":true,"name":"","roles":["groups":["/","],"preferred_username":"","given_name":"","family_name":"","email":"@"}"#;
 
 /// Claims that userinfo never overrides: they say who, by whom, for whom and when.
 const ID_TOKEN_ONLY: [&str; 12] =
@@ -208,7 +214,7 @@ pub fn pack(
     let layers = Layers {
         hot_size: u32::try_from(hot.len()).unwrap_or(u32::MAX),
         hot: &lz4_flex::block::compress(&hot),
-        cold: &deflate(&cold),
+        cold: &deflate(&cold, &hot),
         plain: Plain {
             id: id.rest(),
             access: access.rest(),
@@ -245,8 +251,7 @@ pub fn unpack(bytes: Vec<u8>) -> Option<(Record, Contents)> {
     let (record, rest) = postcard::take_from_bytes::<Record>(&bytes).ok()?;
     let layers = bytes.slice_ref(rest);
     let parsed = read_layers(&layers)?;
-    let size = usize::try_from(parsed.hot_size).ok().filter(|size| *size <= MAX_INFLATED)?;
-    let hot = Bytes::from(lz4_flex::block::decompress(parsed.hot, size).ok()?);
+    let hot = Bytes::from(inflate_hot(&parsed)?);
     let contents = Contents::read(&hot, layers.clone())?;
     Some((record, contents))
 }
@@ -321,7 +326,8 @@ impl Contents {
     }
 
     fn cold(&self) -> Option<Vec<u8>> {
-        inflate(read_layers(&self.layers)?.cold)
+        let layers = read_layers(&self.layers)?;
+        inflate(layers.cold, &inflate_hot(&layers)?)
     }
 }
 
@@ -403,19 +409,42 @@ fn read_layers(bytes: &[u8]) -> Option<Layers<'_>> {
     read(bytes)
 }
 
-fn deflate(bytes: &[u8]) -> Vec<u8> {
-    let params = brotli::enc::BrotliEncoderParams { quality: 9, lgwin: 16, ..Default::default() };
+fn inflate_hot(layers: &Layers<'_>) -> Option<Vec<u8>> {
+    let size = usize::try_from(layers.hot_size).ok().filter(|size| *size <= MAX_INFLATED)?;
+    lz4_flex::block::decompress(layers.hot, size).ok()
+}
+
+/// Groups and roles lie in the hot layer already: with it as the dictionary they cost next to nothing a second time.
+fn deflate(bytes: &[u8], hot: &[u8]) -> Vec<u8> {
+    let params = BrotliEncoderParams { quality: 9, lgwin: 16, size_hint: bytes.len(), ..Default::default() };
     let mut out = Vec::new();
+    let (mut input, mut output) = ([0; 4096], [0; 4096]);
+    brotli::BrotliCompressCustomIoCustomDict(
+        &mut IoReaderWrapper(&mut &bytes[..]),
+        &mut IoWriterWrapper(&mut out),
+        &mut input,
+        &mut output,
+        &params,
+        StandardAlloc::default(),
+        &mut |_, _, _, _| (),
+        &dictionary(hot),
+        std::io::Error::from(std::io::ErrorKind::UnexpectedEof),
+    )
     // Infallible: both ends are memory.
-    brotli::BrotliCompress(&mut &bytes[..], &mut out, &params).expect("compression in memory");
+    .expect("compression in memory");
     out
 }
 
-fn inflate(bytes: &[u8]) -> Option<Vec<u8>> {
+fn inflate(bytes: &[u8], hot: &[u8]) -> Option<Vec<u8>> {
     let mut out = Vec::new();
     let limit = MAX_INFLATED as u64 + 1;
-    brotli::Decompressor::new(bytes, 4096).take(limit).read_to_end(&mut out).ok()?;
+    let reader = brotli::Decompressor::new_with_custom_dict(bytes, 4096, dictionary(hot).into());
+    reader.take(limit).read_to_end(&mut out).ok()?;
     (out.len() <= MAX_INFLATED).then_some(out)
+}
+
+fn dictionary(hot: &[u8]) -> Vec<u8> {
+    [COMMON, hot].concat()
 }
 
 #[cfg(test)]
@@ -497,8 +526,43 @@ mod tests {
 
     #[test]
     fn inflation_is_bounded() {
-        assert!(inflate(&deflate(&vec![0; MAX_INFLATED])).is_some());
-        assert!(inflate(&deflate(&vec![0; MAX_INFLATED + 1])).is_none());
+        assert!(inflate(&deflate(&vec![0; MAX_INFLATED], b""), b"").is_some());
+        assert!(inflate(&deflate(&vec![0; MAX_INFLATED + 1], b""), b"").is_none());
+    }
+
+    #[test]
+    fn a_hot_layer_of_any_size_serves_as_dictionary() {
+        let text = |seed: usize, length: usize| {
+            (0..length).map(|at| (at.wrapping_mul(at + seed) >> 3) as u8).collect::<Vec<_>>()
+        };
+        for length in [0, 1, 2, 3, 500, 60_000, 65_519, 65_520, 65_521, 70_000, MAX_INFLATED] {
+            let hot = text(7, length);
+            for cold in [text(3, 2_000), hot.clone(), b"x".to_vec(), Vec::new()] {
+                let packed = deflate(&cold, &hot);
+                assert_eq!(inflate(&packed, &hot), Some(cold), "{length}");
+            }
+        }
+    }
+
+    #[test]
+    fn groups_cost_their_room_only_once() {
+        let groups: Vec<String> =
+            (0..10).map(|group| format!("/{}", URL_SAFE_NO_PAD.encode([group * 23; 18]))).collect();
+        let size = |groups: &[String]| {
+            let claims = json!({"iss": "https://id.example.com/realms/demo", "sub": "1", "groups": groups});
+            let (id, access) = (jwt(&claims), jwt(&claims));
+            let tokens = StoredTokens { id: &id, access: &access, refresh: None, access_expires_in: None };
+            let mapped = Mapped {
+                name: "1".to_owned(),
+                groups: groups.to_vec(),
+                roles: groups.to_vec(),
+                headers: vec![Some(groups.join(",")), Some(groups.join(","))],
+            };
+            pack(&record(), &mapped, None, &tokens).unwrap().len()
+        };
+        let cost = size(&groups) - size(&[]);
+        let plain = groups.concat().len();
+        assert!(cost < plain * 3 / 2, "ten groups of {plain} bytes cost {cost}");
     }
 
     proptest! {
