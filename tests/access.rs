@@ -204,7 +204,7 @@ async fn hosts_that_are_not_listed_are_misdirected() {
     // A sign-in on an alias would leave its cookies where nobody reads them: first to the redirect URI's host.
     let alias = get("ALIAS.example.").await;
     assert!(alias.starts_with("HTTP/1.1 302"), "{alias}");
-    assert!(alias.contains(&format!("location: {}/\r\n", stage.origin())), "{alias}");
+    assert!(alias.contains(&format!("location: {}/auth/login?rd=%2F\r\n", stage.origin())), "{alias}");
     assert!(!alias.contains("set-cookie"), "{alias}");
     stage.upstream.assert_untouched();
 }
