@@ -204,10 +204,12 @@ impl Replies {
             Err(error) => return self.reject(&error.into(), exchange),
         };
         let headers = response.headers_mut();
-        if !headers.contains_key(header::CACHE_CONTROL) {
+        let may_be_shared = headers.contains_key(header::CACHE_CONTROL);
+        if !may_be_shared {
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private"));
         }
-        if route.route().access == Access::Optional {
+        // What the application lets a shared cache keep is still another answer than the challenge at the same address.
+        if may_be_shared || route.route().access == Access::Optional {
             headers.append(header::VARY, HeaderValue::from_static("Cookie"));
         }
         response
