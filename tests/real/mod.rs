@@ -3,6 +3,8 @@
 
 // A caching nginx in front mixes no two people up.
 mod caching;
+// A stock nginx in front takes the answers as they are, and a caching one mixes nobody up.
+mod behind_nginx;
 // A session of a real provider fits in one cookie and its callback passes a stock nginx.
 mod cookie_size;
 // The container image is built and run.

@@ -105,7 +105,8 @@ async fn parallel_tabs(provider: RealProvider) {
     }
 }
 
-/// Chromium applies `form-action` to the redirects that follow a form: the page's policy must name the provider.
+/// Chromium applies `form-action` to the redirects that follow a form: the page's policy must name the provider. And a page
+/// without a referrer sends its form with `Origin: null`, which is refused.
 #[tokio::test]
 async fn a_sign_out_link_on_another_site_asks_first_and_its_button_reaches_the_provider() {
     within_a_minute(async {
@@ -114,40 +115,71 @@ async fn a_sign_out_link_on_another_site_asks_first_and_its_button_reaches_the_p
         chromium.goto(&stage.url("/hello")).await.unwrap();
         assert_eq!(chromium.echo().await.unwrap()["target"], "/hello");
 
-        // The upstream itself lives on 127.0.0.1, which is another site than localhost.
-        chromium.goto(&stage.upstream.url()).await.unwrap();
-        let link = "location.href = arguments[0]";
-        chromium.client.execute(link, vec![json!(stage.url("/auth/logout"))]).await.unwrap();
-        chromium.wait_for_origin(&stage.origin()).await.unwrap();
+        follow_sign_out_link_on_another_site(&stage, &chromium).await;
         assert_eq!(stage.provider.count(Endpoint::EndSession), 0, "a link on another site signs nobody out");
-
-        let button = vestibule_test_support::fantoccini::Locator::Css("form button");
-        chromium
-            .client
-            .wait()
-            .at_most(Duration::from_secs(10))
-            .for_element(button)
-            .await
-            .unwrap()
-            .click()
-            .await
-            .unwrap();
-        chromium
-            .until("the signed-out page", || async {
-                Ok(chromium.client.current_url().await?.path() == "/auth/signed-out")
-            })
-            .await
-            .unwrap();
+        chromium.press("form button").await.unwrap();
+        assert_signed_out(&stage, &chromium).await;
         assert_eq!(stage.provider.count(Endpoint::EndSession), 1);
-        stage.upstream.forget();
-        let cookies = chromium.client.get_all_cookies().await.unwrap();
-        assert!(
-            cookies.iter().all(|cookie| cookie.value().len() < 200),
-            "a session is left: {:?}",
-            cookies.iter().map(|cookie| cookie.name()).collect::<Vec<_>>()
-        );
     })
     .await;
+}
+
+#[tokio::test]
+async fn the_sign_out_button_signs_out_at_keycloak_too() {
+    within_a_minute(sign_out_by_the_button(RealProvider::keycloak())).await;
+}
+
+#[tokio::test]
+async fn the_sign_out_button_signs_out_at_oidc_provider_too() {
+    within_a_minute(sign_out_by_the_button(RealProvider::oidc_provider())).await;
+}
+
+async fn sign_out_by_the_button(provider: RealProvider) {
+    let stage = stage(&provider);
+    let origin = stage.origin();
+    let chromium = Chromium::start().await;
+    chromium.goto(&stage.url("/hello")).await.unwrap();
+    provider.sign_in(&chromium, "ada", &origin).await.unwrap();
+
+    follow_sign_out_link_on_another_site(&stage, &chromium).await;
+    // Nothing has ended: another tab is still the application's.
+    let page = chromium.client.window().await.unwrap();
+    let another = chromium.new_tab().await.unwrap();
+    chromium.goto(&stage.url("/still-here")).await.unwrap();
+    assert_eq!(header(&chromium.echo().await.unwrap(), "x-forwarded-user").as_deref(), Some("ada"));
+
+    chromium.show(&page).await.unwrap();
+    chromium.press("form button").await.unwrap();
+    provider.confirm_sign_out(&chromium, &origin).await.unwrap();
+    assert_signed_out(&stage, &chromium).await;
+
+    chromium.show(&another).await.unwrap();
+    chromium.goto(&stage.url("/again")).await.unwrap();
+    assert!(provider.asks_for_password(&chromium).await.unwrap(), "the provider still knows this person");
+    stage.upstream.assert_untouched();
+}
+
+/// The upstream itself lives on 127.0.0.1, which is another site than localhost.
+async fn follow_sign_out_link_on_another_site(stage: &Stage, chromium: &Chromium) {
+    chromium.goto(&stage.upstream.url()).await.unwrap();
+    let link = "location.href = arguments[0]";
+    chromium.client.execute(link, vec![json!(stage.url("/auth/logout"))]).await.unwrap();
+    chromium.wait_for_origin(&stage.origin()).await.unwrap();
+    assert_eq!(chromium.client.current_url().await.unwrap().path(), "/auth/logout");
+}
+
+/// The browser arrives at the signed-out page without a session; the upstream forgets what reached it.
+async fn assert_signed_out(stage: &Stage, chromium: &Chromium) {
+    chromium
+        .until("the signed-out page", || async {
+            Ok(chromium.client.current_url().await?.path() == "/auth/signed-out")
+        })
+        .await
+        .unwrap();
+    stage.upstream.forget();
+    let cookies = chromium.client.get_all_cookies().await.unwrap();
+    let names = cookies.iter().map(|cookie| cookie.name()).collect::<Vec<_>>();
+    assert!(!names.contains(&"vestibule") && !names.contains(&"vestibule.idle"), "a session is left: {names:?}");
 }
 
 fn stage(provider: &RealProvider) -> Stage {

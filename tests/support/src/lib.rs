@@ -11,6 +11,7 @@ mod clock;
 mod echo;
 pub mod forge;
 mod listener;
+mod nginx;
 mod provider;
 mod raw;
 pub mod real;
@@ -23,6 +24,7 @@ pub use bytes;
 pub use clock::TestClock;
 pub use echo::{EchoUpstream, Received};
 pub use fantoccini;
+pub use nginx::Nginx;
 pub use provider::{
     AuthorizeFault, DiscoveryFault, Endpoint, FakeProvider, Faults, IdTokenFault, JwksFault, ProviderRequest,
     TokenCall, TokenFault, UserinfoFault,

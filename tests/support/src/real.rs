@@ -257,6 +257,14 @@ impl Chromium {
         .await
     }
 
+    /// Waits for the one element that `css` picks, and clicks it.
+    ///
+    /// # Errors
+    /// When it does not appear, or the browser does not answer.
+    pub async fn press(&self, css: &str) -> Result<(), CmdError> {
+        self.client.wait().at_most(STEP).for_element(Locator::Css(css)).await?.click().await
+    }
+
     /// Opens a tab and shows it.
     ///
     /// # Errors
