@@ -3,6 +3,7 @@
 
 use std::error::Error;
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -85,18 +86,12 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match cli.command {
         None => serve(&cli.options),
         Some(Command::Check) => check(&cli.options),
-        Some(Command::Schema) => {
-            println!("{:#}", config::schema());
-            ExitCode::SUCCESS
-        }
+        Some(Command::Schema) => print(&format!("{:#}\n", config::schema())),
         Some(Command::GenerateSecret) => generate_secret(),
         Some(Command::Healthcheck { url }) => healthcheck(url, &cli.options),
         #[cfg(feature = "demo")]
         Some(Command::Demo) => demo(&cli.options),
-        Some(Command::Environment) => {
-            print!("{}", config::environment_markdown());
-            ExitCode::SUCCESS
-        }
+        Some(Command::Environment) => print(&config::environment_markdown()),
     }
 }
 
@@ -116,6 +111,16 @@ impl Options {
     }
 }
 
+/// Prints an answer. Who stops reading (`vestibule schema | head`) has seen enough, which is no reason to panic.
+fn print(answer: &str) -> ExitCode {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(answer.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
 fn plural(count: usize, word: &str) -> String {
     format!("{count} {word}{}", if count == 1 { "" } else { "s" })
 }
@@ -130,7 +135,9 @@ fn serve(options: &Options) -> ExitCode {
     for warning in &warnings {
         warn!(key = %warning.key, place = %warning.place, fix = %warning.fix, "configuration: {}", warning.what);
     }
-    match start_and_wait(settings) {
+    let outcome = start_and_wait(settings);
+    telemetry::flush();
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(error.as_ref()),
     }
@@ -142,12 +149,22 @@ fn start_and_wait(settings: Settings) -> Result<(), Box<dyn Error>> {
     let mut signals = runtime.block_on(async { Signals::new() })?;
     let running = app::start(settings, Arc::new(SystemClock))?;
     info!(listen = %running.address(), admin = ?running.admin_address(), "ready to take requests");
-    let name = runtime.block_on(signals.next());
+    let signal = runtime.block_on(async {
+        tokio::select! {
+            name = signals.next() => Some(name),
+            () = running.ended() => None,
+        }
+    });
+    let Some(name) = signal else {
+        running.wait();
+        return Err("no worker is left to answer requests; the log says why".into());
+    };
     info!(signal = name, "stopping: requests in flight are finished, a second signal ends them at once");
     running.stop();
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
         let name = runtime.block_on(signals.next());
         warn!(signal = name, "stopped at once by a second signal");
+        telemetry::flush();
         std::process::exit(RUNTIME.into());
     })?;
     running.wait();
@@ -195,9 +212,7 @@ fn check(options: &Options) -> ExitCode {
     match options.load() {
         Ok(Loaded { settings, warnings }) => {
             print_problems(&warnings);
-            println!("configuration is fine ({})", count(&warnings));
-            print!("{}", summary(&settings));
-            ExitCode::SUCCESS
+            print(&format!("configuration is fine ({})\n{}", count(&warnings), summary(&settings)))
         }
         Err(problems) => refuse(&problems),
     }
@@ -244,10 +259,7 @@ fn authority(host: &str, port: u16) -> String {
 
 fn generate_secret() -> ExitCode {
     match config::generate_secret() {
-        Ok(secret) => {
-            println!("{secret}");
-            ExitCode::SUCCESS
-        }
+        Ok(secret) => print(&format!("{secret}\n")),
         Err(_) => {
             eprintln!("vestibule: the system gives no random bytes");
             ExitCode::from(RUNTIME)
@@ -329,14 +341,8 @@ fn demo(options: &Options) -> ExitCode {
 }
 
 /// Prints an error with everything that caused it.
-fn fail(error: &dyn Error) -> ExitCode {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text += &format!(": {cause}");
-        source = cause.source();
-    }
-    eprintln!("vestibule: {text}");
+fn fail(error: &(dyn Error + 'static)) -> ExitCode {
+    eprintln!("vestibule: {}", telemetry::chain(error));
     ExitCode::from(RUNTIME)
 }
 
@@ -373,7 +379,7 @@ mod tests {
 
     #[test]
     fn the_healthcheck_reads_the_status() {
-        use std::io::{Read as _, Write as _};
+        use std::io::Read as _;
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let server = std::thread::spawn(move || {

@@ -1,7 +1,6 @@
 //! Every refusal, split by blame, and the two texts it has: the public one and the operator's.
 
 use std::borrow::Cow;
-use std::error::Error;
 
 use http::StatusCode;
 use tracing::{info, warn};
@@ -17,6 +16,7 @@ use crate::message::Malformed;
 use crate::message::return_to::ReturnToError;
 use crate::policy::Denial;
 use crate::route::RouteError;
+use crate::telemetry::chain;
 use crate::upstream::UpstreamError;
 
 /// Any refusal as an error, by who erred.
@@ -355,17 +355,7 @@ fn create_notice(error: &CreateError) -> Notice<'static> {
 
 /// The operator's line: reason code, full chain of causes, request id.
 pub fn log(rejection: &Rejection, notice: &Notice<'_>, request: &str) {
-    let mut cause = rejection.to_string();
-    let mut source = rejection.source();
-    while let Some(error) = source {
-        let text = error.to_string();
-        // A transparent error repeats its source's text.
-        if !cause.ends_with(&text) {
-            cause.push_str(": ");
-            cause.push_str(&text);
-        }
-        source = error.source();
-    }
+    let cause = chain(rejection);
     let reason = notice.code;
     match rejection {
         Rejection::NoEndpoint | Rejection::Client(_) => info!(reason, request, cause, "request refused"),

@@ -1,6 +1,7 @@
 //! What the operator sees: the log subscriber, one access line per request, Prometheus metrics.
 
 pub mod access_log;
+mod cause;
 pub mod metrics;
 mod output;
 mod sink;
@@ -10,13 +11,17 @@ use std::io::{self, IsTerminal as _, Write};
 use std::str::FromStr;
 use std::time::SystemTime;
 
+use tracing::Level;
 use tracing::dispatcher::{self, Dispatch};
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::filter::EnvFilter;
+use tracing_subscriber::filter::{EnvFilter, filter_fn};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::registry;
 
+pub use self::cause::chain;
 use self::output::EventWriter;
 
 /// How log lines look.
@@ -119,12 +124,19 @@ where
         .with_default_directive(LevelFilter::INFO.into())
         .parse(&settings.level)
         .unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_timer(Milliseconds).with_ansi(ansi).with_writer(writer);
+    // Whatever the level says: below info some libraries print the header fields and form bodies that pass through them.
+    let ours = filter_fn(|event| is_ours(event.target()) || *event.level() <= Level::INFO);
+    let layer = tracing_subscriber::fmt::layer().with_timer(Milliseconds).with_ansi(ansi).with_writer(writer);
+    let registry = registry().with(filter);
     match settings.format {
-        LogFormat::Text => Dispatch::new(builder.fmt_fields(text::TextFields).finish()),
-        LogFormat::Json => Dispatch::new(builder.json().flatten_event(true).finish()),
+        LogFormat::Text => Dispatch::new(registry.with(layer.fmt_fields(text::TextFields).with_filter(ours))),
+        LogFormat::Json => Dispatch::new(registry.with(layer.json().flatten_event(true).with_filter(ours))),
     }
+}
+
+/// Whether an event comes from this program rather than from a library.
+fn is_ours(target: &str) -> bool {
+    target.strip_prefix("vestibule").is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }
 
 /// RFC 3339 with milliseconds, as in access lines.
@@ -227,6 +239,24 @@ mod tests {
         assert_eq!((&event["message"], &event["level"], &event["count"]), (&"told".into(), &"DEBUG".into(), &2.into()));
         assert_eq!(event["target"], "vestibule::telemetry::tests");
         assert_eq!(event["timestamp"].as_str().map(str::len), Some("2000-02-28T23:59:59.007Z".len()));
+    }
+
+    #[test]
+    fn libraries_are_not_heard_below_info_whatever_the_level_says() {
+        let captured = Captured::default();
+        let settings = Settings { format: LogFormat::Json, level: "trace,hyper=trace".to_owned(), access_log: false };
+        let writer = captured.clone();
+        let dispatch = subscriber(&settings, false, move || writer.clone());
+        dispatcher::with_default(&dispatch, || {
+            tracing::trace!(target: "hyper::proto", "parsed cookie=hunter2");
+            tracing::debug!(target: "h2::codec", "header authorization=hunter2");
+            tracing::debug!(target: "vestibule_other", "hunter2");
+            tracing::info!(target: "hyper::proto", "a library's word");
+            tracing::trace!(target: "vestibule::authn", "our own word");
+        });
+        let log = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
+        assert!(!log.contains("hunter2"), "{log}");
+        assert!(log.contains("a library's word") && log.contains("our own word"), "{log}");
     }
 
     #[test]

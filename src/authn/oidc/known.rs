@@ -1,6 +1,5 @@
 //! What is known of a provider at the moment (metadata and keys), and how it is kept fresh.
 
-use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use super::jwks::{self, KeySet};
 use super::provider::Settings;
 use crate::clock::{SharedClock, UnixTime};
 use crate::provider_http::ProviderHttp;
+use crate::telemetry::chain;
 
 /// Metadata and keys of one moment.
 #[derive(Debug)]
@@ -219,22 +219,6 @@ impl std::fmt::Debug for Knowledge {
             .field("known", &self.known)
             .finish_non_exhaustive()
     }
-}
-
-/// The error and its causes, for the log. None of ours carries a body of the provider.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        let next_text = next.to_string();
-        // Some libraries repeat their cause in their own text.
-        if !text.ends_with(&next_text) {
-            text.push_str(": ");
-            text.push_str(&next_text);
-        }
-        cause = next.source();
-    }
-    text
 }
 
 /// ±10 %, so that replicas do not ask in step.
