@@ -1,7 +1,6 @@
 //! The request path, top down: sanitize → route → decide → forward → reply. Read this first.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -52,8 +51,7 @@ impl Handler for Gateway {
     }
 
     fn refused(&self, reason: &'static str, status: u16) {
-        // hyper answered before there was a request to time.
-        self.0.replies.metrics().request(status, Some(reason), Duration::ZERO);
+        self.0.replies.metrics().unread(status, reason);
     }
 }
 

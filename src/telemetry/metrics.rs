@@ -108,8 +108,7 @@ impl fmt::Debug for Metrics {
 impl WorkerMetrics {
     /// One finished request: status class, and the reason code where it was refused.
     pub fn request(&self, status: u16, reason: Option<&'static str>, duration: Duration) {
-        let class = usize::from(status / 100).clamp(1, CLASSES.len()) - 1;
-        self.cells.classes[class].fetch_add(1, Ordering::Relaxed);
+        self.class(status);
         let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         let bucket = BOUNDS.iter().take_while(|bound| micros > **bound).count();
         self.cells.buckets[bucket].fetch_add(1, Ordering::Relaxed);
@@ -117,6 +116,17 @@ impl WorkerMetrics {
         if let Some(reason) = reason {
             count(&self.cells.refusals, reason);
         }
+    }
+
+    /// One request that was refused before it could be read: it has no duration, since no head of it ever ended.
+    pub fn unread(&self, status: u16, reason: &'static str) {
+        self.class(status);
+        count(&self.cells.refusals, reason);
+    }
+
+    fn class(&self, status: u16) {
+        let class = usize::from(status / 100).clamp(1, CLASSES.len()) - 1;
+        self.cells.classes[class].fetch_add(1, Ordering::Relaxed);
     }
 
     /// One finished sign-in: `ok` or a reason code.
@@ -252,6 +262,16 @@ mod tests {
         ] {
             assert_eq!(value(&text, sample), Some(expected), "{sample} in\n{text}");
         }
+    }
+
+    #[test]
+    fn a_request_that_was_never_read_has_a_class_and_a_reason_and_no_duration() {
+        let metrics = Metrics::new();
+        metrics.worker().unread(431, "head_too_large");
+        let text = metrics.render();
+        assert_eq!(value(&text, r#"vestibule_requests_total{status="4xx"}"#), Some(1.0));
+        assert_eq!(value(&text, r#"vestibule_refusals_total{reason="head_too_large"}"#), Some(1.0));
+        assert_eq!(value(&text, "vestibule_request_duration_seconds_count"), Some(0.0));
     }
 
     #[test]
