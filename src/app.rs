@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -72,8 +72,39 @@ pub struct Running {
     admin_address: Option<SocketAddr>,
     stop: CancellationToken,
     admin_stop: CancellationToken,
+    ended: CancellationToken,
     server: JoinHandle<()>,
-    control: Runtime,
+    control: Control,
+}
+
+/// The control runtime. Dropping a runtime waits for its threads, which panics inside another one; this never waits.
+#[derive(Debug)]
+struct Control(Option<Runtime>);
+
+impl Control {
+    fn start() -> io::Result<Self> {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        Ok(Self(Some(builder.worker_threads(1).thread_name("control").enable_all().build()?)))
+    }
+
+    fn handle(&self) -> &Handle {
+        // Only `end` and `drop` take the runtime, and both are the last to see it.
+        self.0.as_ref().expect("the runtime is there until the end").handle()
+    }
+
+    fn end(mut self, within: Duration) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_timeout(within);
+        }
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 impl Running {
@@ -92,18 +123,24 @@ impl Running {
         self.stop.cancel();
     }
 
+    /// Resolves when every worker is gone: after a drain, or because none of them could start or go on.
+    pub fn ended(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.ended.clone().cancelled_owned()
+    }
+
     /// Returns when the drain has ended.
     pub fn wait(self) {
         if self.server.join().is_err() {
             warn!("the server thread panicked");
         }
         self.admin_stop.cancel();
-        self.control.shutdown_timeout(Duration::from_secs(1));
+        self.control.end(Duration::from_secs(1));
         telemetry::flush();
     }
 }
 
-/// Starts everything and returns at once; the provider may be away.
+/// Starts everything and returns at once; the provider may be away. What can fail comes first and the listeners last, so
+/// that a failure leaves nothing running and no client ever reached a proxy that did not start.
 ///
 /// # Errors
 /// [`StartError`].
@@ -116,8 +153,7 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
     let routes = Arc::new(Routes::new(settings.routes).map_err(StartError::Routes)?);
 
     // Everything slow (provider calls, health, the drain's clock) runs beside the workers.
-    let control =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("control").enable_all().build()?;
+    let control = Control::start()?;
     let http = ProviderHttp::new(settings.provider_http, control.handle().clone())?;
     let provider = Provider::new(settings.provider.clone(), http, Arc::clone(&clock));
 
@@ -147,16 +183,6 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
     let metrics = Metrics::new();
     let drain = Drain::default();
     let admin_stop = CancellationToken::new();
-    let bound = server::bind(settings.server.clone())?;
-    let address = bound.local_addr();
-    let admin = settings.admin_listen.map(admin_listener).transpose()?;
-    let admin_address = admin.as_ref().and_then(|listener| listener.local_addr().ok());
-    if let Some(listener) = admin {
-        let state = admin_state(&metrics, &drain, &provider);
-        let _entered = control.enter();
-        control.spawn(serve_admin(tokio::net::TcpListener::from_std(listener)?, state, admin_stop.clone()));
-    }
-
     let trust = Arc::new(settings.message);
     let make_gateway = {
         let drain_metrics = Arc::clone(&metrics);
@@ -175,12 +201,33 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
         }
     };
     let stop = CancellationToken::new();
-    control.spawn(drain.clone().run(stop.clone().cancelled_owned(), settings.server.drain));
-    control.spawn(provider.run());
-    let server =
-        std::thread::Builder::new().name("server".to_owned()).spawn(move || bound.serve(make_gateway, drain))?;
+    let ended = CancellationToken::new();
+    let admin = {
+        let _entered = control.handle().enter();
+        settings.admin_listen.map(admin_listener).transpose()?
+    };
+    let admin_address = admin.as_ref().and_then(|listener| listener.local_addr().ok());
+    let bound = server::bind(settings.server.clone())?;
+    let address = bound.local_addr();
+    let serve = {
+        let drain = drain.clone();
+        // Told however the thread ends.
+        let ended = ended.clone().drop_guard();
+        move || {
+            let _ended = ended;
+            bound.serve(make_gateway, drain);
+        }
+    };
+    let server = std::thread::Builder::new().name("server".to_owned()).spawn(serve)?;
+    let background = control.handle();
+    if let Some(listener) = admin {
+        let state = admin_state(&metrics, &drain, &provider);
+        background.spawn(serve_admin(listener, state, admin_stop.clone()));
+    }
+    background.spawn(drain.run(stop.clone().cancelled_owned(), settings.server.drain));
+    background.spawn(provider.run());
     info!(%address, admin = ?admin_address, "listening");
-    Ok(Running { address, admin_address, stop, admin_stop, server, control })
+    Ok(Running { address, admin_address, stop, admin_stop, ended, server, control })
 }
 
 /// Nobody is sent back into our own endpoints: that would loop.
@@ -191,11 +238,12 @@ fn return_rules(settings: &Settings, own: &Origin) -> ReturnRules {
     ReturnRules { own: own.clone(), allowed: settings.endpoints.return_origins.clone(), own_paths }
 }
 
-fn admin_listener(address: SocketAddr) -> Result<TcpListener, StartError> {
+/// Must be called inside the runtime that will serve it.
+fn admin_listener(address: SocketAddr) -> Result<tokio::net::TcpListener, StartError> {
     let bind = || {
         let listener = TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
-        Ok(listener)
+        tokio::net::TcpListener::from_std(listener)
     };
     bind().map_err(|source| StartError::AdminListen { address, source })
 }
