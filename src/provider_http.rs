@@ -230,6 +230,15 @@ fn tls_config(ca_file: Option<&Path>) -> Result<rustls::ClientConfig, SetupError
     Ok(config)
 }
 
+/// Whether a file of extra roots can be used, for whoever asks before anything is built.
+///
+/// # Errors
+/// [`SetupError`], as [`ProviderHttp::new`] would.
+pub fn check_ca_file(path: &Path) -> Result<(), SetupError> {
+    add_ca_file(&mut rustls::RootCertStore::empty(), path)
+        .map_err(|reason| SetupError::CaFile { path: path.to_owned(), reason: reason.to_string() })
+}
+
 fn add_ca_file(roots: &mut rustls::RootCertStore, path: &Path) -> Result<(), Box<dyn Error>> {
     let mut found = 0;
     for certificate in CertificateDer::pem_file_iter(path)? {

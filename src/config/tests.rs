@@ -283,6 +283,7 @@ fn provider_urls_are_checked() {
         ("authorization_params = { scope = \"x\" }", "has a key of its own"),
         ("timeout = \"0s\"", "is zero"),
         ("ca_file = \"/nonexistent.pem\"", "cannot be read"),
+        ("ca_file = \"Cargo.toml\"", "holds no PEM certificate"),
         ("max_response = \"1B\"", "is out of range"),
     ] {
         let text = errors(&[("provider", line)]);

@@ -11,7 +11,7 @@ use crate::authn::oidc::jose::Algorithm;
 use crate::config::problem::shown;
 use crate::config::raw::{RawAlgorithm, RawProvider};
 use crate::config::text::WebUrl;
-use crate::provider_http;
+use crate::provider_http::{self, SetupError};
 use crate::secret::SecretString;
 
 impl Resolver {
@@ -32,7 +32,12 @@ impl Resolver {
         let http = provider_http::Settings {
             ca_file: raw.ca_file.map(|path| {
                 let path = self.file("provider.ca_file", &path);
-                self.readable("provider.ca_file", &path);
+                if self.readable("provider.ca_file", &path)
+                    && let Err(SetupError::CaFile { reason, .. }) = provider_http::check_ca_file(&path)
+                {
+                    let what = format!("names {}, which cannot be used: {reason}", path.display());
+                    self.error("provider.ca_file", what, "name a file with one or more certificates in PEM");
+                }
                 path
             }),
             timeout: self.span("provider.timeout", raw.timeout.as_ref(), http.timeout),
