@@ -155,7 +155,7 @@ impl http_body::Body for ResponseBody {
             }
             ready!(lease.deadline().poll(cx));
             this.lease = None;
-            return Poll::Ready(Some(Err(Stalled.into())));
+            return Poll::Ready(Some(Err(tell_broken(Stalled.into()))));
         };
         lease.deadline().clear();
         match frame {
@@ -168,7 +168,7 @@ impl http_body::Body for ResponseBody {
             }
             Some(Err(error)) => {
                 this.lease = None;
-                Poll::Ready(Some(Err(error)))
+                Poll::Ready(Some(Err(tell_broken(error))))
             }
             None => {
                 this.lease.take().into_iter().for_each(Lease::give_back);
@@ -184,6 +184,16 @@ impl http_body::Body for ResponseBody {
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
     }
+}
+
+/// The answer's head is out, so the client only sees its connection end: this line is what the operator has.
+fn tell_broken(error: BodyError) -> BodyError {
+    tracing::warn!(
+        reason = "upstream_broke_off",
+        error = crate::telemetry::chain(&*error),
+        "an answer of the upstream broke off before its end; look into the application's own log"
+    );
+    error
 }
 
 fn filter_trailers(frame: Frame<Bytes>, filter: impl FnOnce(&mut HeaderMap)) -> Frame<Bytes> {
