@@ -6,6 +6,10 @@ mod access;
 mod caching;
 // Signed out, a person is sent to sign in and a program is told where.
 mod clients;
+// Every command says what it did, every problem names its place and its remedy, and the exit code agrees.
+mod command_line;
+// A few variables are enough, and whatever is written twice is read in one order.
+mod configuration;
 // What a foreign page asks for with somebody's session is not passed on.
 mod cross_site;
 // The demo shows what it promises.
@@ -21,10 +25,10 @@ mod id_token_faults;
 mod identity;
 // Signing in works from every tab, after every detour, and never in a circle.
 mod login;
-// The log of the chattiest run holds nothing that lets anybody in.
-mod logs;
 // Signing out ends the session here and at the provider.
 mod logout;
+// A line tells what happened and nothing that was secret.
+mod logs;
 // A provider that is away, slow or talks nonsense takes nothing else down.
 mod provider_faults;
 // The README says what the program does.
@@ -37,5 +41,7 @@ mod streams;
 mod real;
 // What went wrong once, here or elsewhere in this field, stays mended.
 mod regression;
+// The program runs on whatever the world does to it, and stops when it is told to.
+mod running;
 // A sign-in lasts as long as the seal says and belongs to one application.
 mod session;

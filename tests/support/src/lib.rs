@@ -12,10 +12,12 @@ mod echo;
 pub mod forge;
 mod listener;
 mod nginx;
+mod program;
 mod provider;
 mod raw;
 pub mod real;
 mod stage;
+mod trace;
 
 use std::sync::OnceLock;
 
@@ -25,6 +27,7 @@ pub use clock::TestClock;
 pub use echo::{EchoUpstream, Received};
 pub use fantoccini;
 pub use nginx::Nginx;
+pub use program::{Ended, Launch, Program, SESSION_SECRET, Site};
 pub use provider::{
     AuthorizeFault, DiscoveryFault, Endpoint, FakeProvider, Faults, IdTokenFault, JwksFault, ProviderRequest,
     TokenCall, TokenFault, UserinfoFault,

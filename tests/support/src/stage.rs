@@ -212,6 +212,8 @@ impl Stage {
             settings.server.drain.grace = plan.grace;
             settings.server.drain.timeout = Duration::from_secs(2);
             let shared: SharedClock = Arc::new(clock.clone());
+            crate::trace::begin();
+            crate::trace::secret("session secret", SESSION_SECRET);
             match vestibule::app::start(settings, shared) {
                 Ok(running) => {
                     let stage = Self {

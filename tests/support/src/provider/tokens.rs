@@ -22,6 +22,10 @@ impl State {
             None => key.token(&claims),
             Some(fault) => spoiled_token(&key, &claims, fault)?,
         };
+        crate::trace::secret("ID token", &token);
+        if let Some((_, signature)) = token.rsplit_once('.') {
+            crate::trace::secret("ID token's signature", signature);
+        }
         self.id_tokens.push(token.clone());
         Some(token)
     }
