@@ -1,8 +1,6 @@
 //! The same stories against real parts. `tests/run` starts them and says where they are; `tests/run fast` leaves this module
 //! out by its name.
 
-// A caching nginx in front mixes no two people up.
-mod caching;
 // A stock nginx in front takes the answers as they are, and a caching one mixes nobody up.
 mod behind_nginx;
 // A session of a real provider fits in one cookie and its callback passes a stock nginx.
