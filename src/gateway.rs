@@ -38,7 +38,7 @@ impl Gateway {
 
 impl Handler for Gateway {
     async fn handle(&self, raw: Request<Incoming>, connection: &Connection) -> Response<Body> {
-        let Parts { trust, replies, .. } = &*self.0;
+        let Parts { trust, replies, upstreams, .. } = &*self.0;
         let mut exchange = replies.begin(&raw, connection);
         let outcome = match Inbound::sanitize(raw, connection, trust) {
             Ok(inbound) => self.dispatch(inbound, &mut exchange).await,
@@ -47,7 +47,9 @@ impl Handler for Gateway {
                 Err(malformed.into())
             }
         };
-        replies.finish(outcome, exchange)
+        let mut response = replies.finish(outcome, exchange);
+        upstreams.open_tunnel(&mut response);
+        response
     }
 
     fn refused(&self, reason: &'static str, status: u16) {

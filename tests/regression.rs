@@ -421,3 +421,61 @@ async fn junk_at_our_endpoints_is_answered_and_nothing_else() {
     assert!(stage.provider.token_calls().is_empty());
     assert_eq!(stage.sign_in(&stage.browser(), "/").await.status, StatusCode::OK);
 }
+
+// A tunnel outlives every later check: what is not opened towards the person is closed towards the application.
+#[tokio::test]
+async fn an_upgrade_whose_session_has_ended_meanwhile_leaves_no_tunnel_behind() {
+    let (closed, mut was_closed) = tokio::sync::mpsc::channel::<()>(1);
+    let (asked, mut was_asked) = tokio::sync::mpsc::channel::<()>(1);
+    let (go, goes) = tokio::sync::oneshot::channel::<()>();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut goes = Some(goes);
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut buffer = [0; 8192];
+            let count = stream.read(&mut buffer).await.unwrap();
+            let head = String::from_utf8_lossy(&buffer[..count]).into_owned();
+            if !head.contains("GET /ws ") {
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok").await;
+                continue;
+            }
+            let (closed, goes, asked) = (closed.clone(), goes.take().unwrap(), asked.clone());
+            tokio::spawn(async move {
+                asked.send(()).await.unwrap();
+                goes.await.unwrap();
+                let accept = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+                let answer = format!(
+                    "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
+                );
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                let mut rest = Vec::new();
+                let _ = stream.read_to_end(&mut rest).await;
+                closed.send(()).await.unwrap();
+            });
+        }
+    });
+    let stage = in_front_of(address, "");
+    let browser = stage.browser();
+    assert_eq!(stage.sign_in(&browser, "/").await.status, StatusCode::OK);
+    let cookies: Vec<_> =
+        browser.cookies(&stage.origin()).iter().map(|cookie| format!("{}={}", cookie.name, cookie.value)).collect();
+    let mut socket = TcpStream::connect(stage.address()).await.unwrap();
+    let request = format!(
+        "GET /ws HTTP/1.1\r\nHost: {}\r\nCookie: {}\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        stage.host(),
+        cookies.join("; ")
+    );
+    socket.write_all(request.as_bytes()).await.unwrap();
+    was_asked.recv().await.unwrap();
+    assert_eq!(browser.get(&stage.url("/auth/logout")).await.status, StatusCode::SEE_OTHER);
+    go.send(()).unwrap();
+    let mut buffer = [0; 4096];
+    let count = socket.read(&mut buffer).await.unwrap();
+    assert!(buffer[..count].starts_with(b"HTTP/1.1 401"), "{}", String::from_utf8_lossy(&buffer[..count]));
+    // The person's connection stays open; the application's does not.
+    tokio::time::timeout(Duration::from_secs(5), was_closed.recv())
+        .await
+        .expect("the application's connection is closed");
+}

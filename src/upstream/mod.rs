@@ -134,6 +134,13 @@ struct Upstream {
     pool: Arc<Pool>,
 }
 
+/// Both halves of a tunnel that is agreed on and not open yet; travels in the extensions of its 101.
+#[derive(Debug, Clone)]
+struct Agreed {
+    client: tunnel::Client,
+    upstream: hyper::upgrade::OnUpgrade,
+}
+
 impl Upstreams {
     /// For one worker. `trust` knows which names only we may set, in trailers and cookies. Tunnels (WebSockets) run in
     /// `tunnels`; when `closing` is cancelled each one gets its goodbye (close 1001, "going away") and ends.
@@ -164,6 +171,14 @@ impl Upstreams {
         let upstream = self.upstream(outbound.route.upstream)?;
         let (request, upgrade) = outbound.into_request(&upstream.settings, upstream.host.as_ref());
         self.send(upstream, request, upgrade).await
+    }
+
+    /// Opens the tunnel that an answer has agreed on, if it has. Called for what really goes to the client: dropped instead,
+    /// the answer takes the upstream's connection with it.
+    pub fn open_tunnel(&self, response: &mut Response<Body>) {
+        if let Some(Agreed { client, upstream }) = response.extensions_mut().remove() {
+            self.tunnels.spawn(tunnel::run(client, upstream, self.closing.clone()));
+        }
     }
 
     fn upstream(&self, index: usize) -> Result<&Upstream, UpstreamError> {
@@ -222,7 +237,7 @@ impl Upstreams {
             answer::clean(&mut head, method)?;
             self.drop_own_cookies(upstream, &mut head.headers);
             answer::announce_upgrade(&mut head.headers, upgrade.protocol());
-            self.tunnels.spawn(tunnel::run(upgrade.into_client(), ours, self.closing.clone()));
+            head.extensions.insert(Agreed { client: upgrade.into_client(), upstream: ours });
             return Ok(Response::from_parts(head, Body::Empty));
         }
         if let Some(announced) = answer::announced_idle(response.headers()) {

@@ -422,7 +422,9 @@ async fn before(fake: Fake) -> (std::net::SocketAddr, TaskTracker, CancellationT
                     let upstream = fake.upstreams.upstream(0).unwrap();
                     let answer = fake.upstreams.send(upstream, request.map(Body::Incoming), Some(upgrade)).await;
                     let failed = |_| Response::builder().status(599).body(Body::Empty).unwrap();
-                    Ok::<_, Infallible>(answer.unwrap_or_else(failed))
+                    let mut answer = answer.unwrap_or_else(failed);
+                    fake.upstreams.open_tunnel(&mut answer);
+                    Ok::<_, Infallible>(answer)
                 }
             });
             let io = hyper_util::rt::TokioIo::new(stream);

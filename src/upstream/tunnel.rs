@@ -26,7 +26,7 @@ thread_local! {
 }
 
 /// The client's half of an upgrade, and whether its frames are understood.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Client {
     pub(super) upgrade: OnUpgrade,
     pub(super) websocket: bool,
