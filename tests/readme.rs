@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use vestibule::config::{self, Sources};
+
 const BEGIN: &str = "<!-- environment:begin -->\n";
 const END: &str = "<!-- environment:end -->";
 
@@ -38,6 +40,47 @@ fn every_file_that_the_readme_links_is_there() {
     assert!(links.len() > 5, "the README's links were not found: {links:?}");
     let missing: Vec<&str> = links.into_iter().filter(|target| !root.join(target).exists()).collect();
     assert!(missing.is_empty(), "README.md links files that do not exist: {missing:?}");
+}
+
+#[test]
+fn every_piece_of_configuration_in_readme_and_guides_is_one() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let upstream = "\n[upstream]\nurl = \"http://127.0.0.1:3000\"\n".to_owned();
+    let mut texts = vec![configuration(&readme())];
+    for guide in ["auth0", "authentik", "entra", "keycloak"] {
+        let path = root.join("deploy/guides").join(guide).with_extension("md");
+        let guide = std::fs::read_to_string(path).expect("a guide can be read");
+        texts.push(configuration(&guide.replace("\"…\"", "\"app\"")) + &upstream);
+    }
+    for mut text in texts {
+        if !text.contains("[session]") {
+            text.push_str(&format!("\n[session]\nsecret = \"{}\"\n", secret()));
+        }
+        if let Err(problems) = config::load(&Sources::toml(&text)) {
+            panic!("{problems:#?}\n{text}");
+        }
+    }
+}
+
+/// The pieces in TOML, with values in the place of secret files.
+fn configuration(markdown: &str) -> String {
+    let mut text = String::new();
+    for piece in markdown.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()) {
+        for line in piece.lines() {
+            match line.split(" = ").next() {
+                Some("client_secret_file") => text.push_str("client_secret = \"what-the-provider-shows\""),
+                Some("secrets_files") => text.push_str(&format!("secret = \"{}\"", secret())),
+                _ => text.push_str(line),
+            }
+            text.push('\n');
+        }
+    }
+    assert!(text.contains("client_secret"), "no configuration was found: {text}");
+    text
+}
+
+fn secret() -> String {
+    config::generate_secret().expect("the system gives random bytes")
 }
 
 #[test]

@@ -31,11 +31,11 @@ const PLACES: [(&str, &str, &str); 4] = [
     ("/", "Home", "This page is for everybody who is signed in."),
     (
         "/public",
-        "Public page",
-        "This page is public: anonymous requests get here too, and never with an identity header.",
+        "Public",
+        "This page is public: nobody is asked to sign in, and no request gets an identity header, not even from who is signed in.",
     ),
-    ("/editor", "Editors’ page", "This page asks for any of the roles editor and admin."),
-    ("/admin", "Admin page", "This page asks for the role admin."),
+    ("/editor", "Editors", "This page asks for any of the roles editor and admin."),
+    ("/admin", "Admin", "This page asks for the role admin."),
 ];
 
 /// The application.
@@ -122,10 +122,10 @@ fn text(headers: &HeaderMap, name: &str) -> Option<String> {
 }
 
 const PAGE: &str = r#"<h1>{% if user %}Hello, {{ user }}{% else %}Hello, whoever you are{% endif %}</h1>
-<p>{{ about }}{% if roles %} You have: {% for role in roles %}<span class="role">{{ role }}</span>{% endfor %}{% elif user %} You have no role.{% endif %}</p>
+<p>{{ about }}{% if roles %} Your roles: {% for role in roles %}<span class="role">{{ role }}</span>{% endfor %}{% elif user %} You have no role.{% endif %}</p>
 <nav aria-label="Pages to try"><ul>
 {% for place in places %}<li><a href="{{ place[0] }}"{% if place[0] == path %} aria-current="page"{% endif %}>{{ place[1] }}</a></li>
-{% endfor %}<li><a href="/auth/userinfo">Userinfo (JSON)</a></li>
+{% endfor %}<li><a href="/auth/userinfo">Userinfo</a></li>
 {% if user %}<li><a href="{{ switch_url }}">Switch user</a></li>
 <li><a href="/auth/logout">Sign out</a></li>{% else %}<li><a href="/auth/login">Sign in</a></li>{% endif %}
 </ul></nav>

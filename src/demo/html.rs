@@ -99,6 +99,7 @@ const STYLE: &str = "
 body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.55 system-ui, sans-serif; }
 main { max-width: 54rem; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
 .narrow { max-width: 28rem; margin: 0 auto; }
+section > :last-child { margin-bottom: 0; }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .5rem; }
 h2 { font-size: 1.1rem; margin: 0 0 .75rem; }
 p { margin: 0 0 1rem; }
@@ -106,6 +107,7 @@ a { color: var(--accent); }
 .soft { color: var(--soft); }
 section { background: var(--card); border: 1px solid var(--line); border-radius: .75rem; padding: 1.25rem; margin: 1.25rem 0; }
 nav ul { list-style: none; display: flex; flex-wrap: wrap; gap: .5rem; padding: 0; margin: 1rem 0; }
+nav li { margin: 0; }
 nav a { display: block; padding: .4rem .8rem; border: 1px solid var(--line); border-radius: .5rem; background: var(--card); text-decoration: none; }
 nav a[aria-current] { background: var(--tint); border-color: var(--accent); }
 table { border-collapse: collapse; width: 100%; font-size: .95rem; }
@@ -122,6 +124,10 @@ button { font: inherit; color: inherit; cursor: pointer; }
 .person:hover { border-color: var(--accent); background: var(--tint); }
 .person strong, .person span { display: block; }
 .quiet { background: none; border: 0; padding: .4rem 0; color: var(--accent); text-decoration: underline; }
+@media (max-width: 40rem) {
+  th, td { display: block; width: auto; padding-right: 0; }
+  td { border-top: 0; padding-top: 0; }
+}
 :focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; }
 ";
 
