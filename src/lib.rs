@@ -21,8 +21,10 @@
 //! | 8 | [`endpoints`] | our own pages: login, callback, logout, userinfo, health |
 //! | 9 | [`gateway`] | the request path; read this first |
 //! | 10 | [`config`] | TOML, environment and flags → checked settings |
-//! | 10 | `demo` | development provider and sample application (feature `demo`) |
 //! | 11 | [`app`] | composition root |
+//! | 12 | `demo` | development provider and sample application (feature `demo`) |
+//!
+//! On top of them stands the binary: arguments → settings → run.
 
 pub mod admission;
 pub mod app;

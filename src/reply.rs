@@ -16,7 +16,7 @@ use serde_json::json;
 pub use notice::{ClientFault, Notice, ProviderFault, Rejection};
 
 use self::pages::{PageContext, Pages, protect};
-use crate::message::{Body, Connection, Inbound, RequestId};
+use crate::message::{Body, Connection, Inbound, RequestId, prefers_html};
 use crate::policy::{Denial, Permit};
 use crate::route::{Access, GuardedRoute, Route};
 use crate::telemetry::access_log::{self, Access as AccessLine};
@@ -41,13 +41,10 @@ impl Audience {
         if text("content-type").is_some_and(|value| value.starts_with("application/grpc")) {
             return Self::Grpc;
         }
-        let accept = text("accept").unwrap_or_default();
-        let prefers_html =
-            accept.find("text/html").is_some_and(|html| accept.find("json").is_none_or(|json| html < json));
         let in_a_window = text("sec-fetch-dest").is_none_or(|dest| dest == "document")
             && !headers.contains_key("sec-purpose")
             && !headers.contains_key("x-requested-with");
-        if prefers_html && in_a_window { Self::Person } else { Self::Program }
+        if prefers_html(headers) && in_a_window { Self::Person } else { Self::Program }
     }
 }
 

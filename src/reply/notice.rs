@@ -329,7 +329,10 @@ fn upstream_notice(error: &UpstreamError) -> Notice<'static> {
         UpstreamError::ConnectTimeout | UpstreamError::ResponseTimeout => {
             "The application behind this page is taking too long to answer."
         }
-        UpstreamError::RequestBody => "The request broke off before it was complete.",
+        UpstreamError::RequestBody => {
+            let message = "The request broke off before it was complete.";
+            return Notice::new(error.status(), error.code(), Page::Error, "Bad request", message);
+        }
     };
     Notice::new(error.status(), error.code(), Page::Unavailable, "Application unavailable", message).advice(
         "Please try again in a moment. If it keeps failing, tell the people who run this site the request id below.",

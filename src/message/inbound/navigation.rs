@@ -34,7 +34,7 @@ fn is_only(headers: &HeaderMap, name: &HeaderName, wanted: &[u8]) -> bool {
 
 /// Whether `text/html` is named and nothing is liked better (RFC 9110 §12.5.1); among equals, what is named first counts,
 /// and a named type counts before a wildcard.
-fn prefers_html(headers: &HeaderMap) -> bool {
+pub fn prefers_html(headers: &HeaderMap) -> bool {
     let (mut html, mut other, mut wildcard) = (0, 0, 0);
     for range in list_members(headers, &ACCEPT) {
         let mut pieces = range.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
