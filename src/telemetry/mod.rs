@@ -7,7 +7,6 @@ mod output;
 mod sink;
 mod text;
 
-use std::error::Error;
 use std::io::{self, IsTerminal as _, Write};
 use std::str::FromStr;
 use std::time::SystemTime;
@@ -85,22 +84,6 @@ pub fn flush() {
     if let Some(output) = output::current() {
         output.sink.flush();
     }
-}
-
-/// An error and its causes as one text: for operators, never for whoever asked.
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        let next_text = next.to_string();
-        // A transparent error, and many a library's, repeats its cause.
-        if !text.ends_with(&next_text) {
-            text.push_str(": ");
-            text.push_str(&next_text);
-        }
-        cause = next.source();
-    }
-    text
 }
 
 /// Whether `level` is a level or a list of `target=level`.

@@ -465,7 +465,7 @@ mod tests {
         );
         assert_eq!(
             merged,
-            "listen = \"a\"\nworkers = 2\n[session]\nidle = \"1h\"\nsecret = \"y\"\n[upstream]\n\
+            "listen = \"a\"\nworkers = 2\n[session]\nidle = \"1h\"\nsecret = \"y\"\n\
              [[routes]]\npath = \"/a\"\n[[routes]]\npath = \"/b\"\n"
         );
     }
