@@ -255,7 +255,7 @@ fn admin_state(metrics: &Arc<Metrics>, drain: &Drain, provider: &Arc<Provider>) 
         draining: drain.draining.clone(),
         provider_status: Arc::new(move || match (provider.metadata(), provider.last_error()) {
             (Some(_), _) => Ok(()),
-            (None, Some(error)) => Err(error.to_string()),
+            (None, Some(error)) => Err(telemetry::chain(&*error)),
             (None, None) => Err("the provider has not been asked yet".to_owned()),
         }),
     }

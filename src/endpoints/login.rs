@@ -40,7 +40,7 @@ impl Endpoints {
         }
         let return_to = self.asked_for(inbound);
         if inbound.host() != self.host() {
-            return Ok(redirect(StatusCode::FOUND, &self.from_alias(return_to.as_str())));
+            return Ok(redirect(StatusCode::FOUND, &self.away_from_alias(return_to.as_str())));
         }
         let finished = self.logins.finished_in_a_row(inbound.cookies());
         if finished >= MAX_ATTEMPTS {
@@ -52,7 +52,7 @@ impl Endpoints {
     /// On an alias host the cookies of a sign-in would never be seen: it starts at the redirect URI's host. At the login
     /// endpoint, because a proxy in front that puts a host of its own into every request (as nginx does unless told
     /// otherwise) makes each page there look like an alias again, and the browser would go round in a circle.
-    fn from_alias(&self, return_to: &str) -> String {
+    fn away_from_alias(&self, return_to: &str) -> String {
         match self.sign_in_url().and_then(|url| Url::parse_with_params(&url, [("rd", return_to)]).ok()) {
             Some(url) => url.into(),
             None => format!("{}{return_to}", self.rules.own),
