@@ -2,8 +2,9 @@
 //!
 //! Three layers behind the fixed [`Record`]: what every request needs (name, roles, encoded header values; LZ4, which opens
 //! in a quarter of a microsecond), what only sign-out and a changed `[identity]` section need (the tokens' JSON; Brotli
-//! with the first layer as its dictionary, never touched on the request path), and what must not be compressed beside text that others choose (signatures, refresh
-//! and opaque tokens). JWTs lie decoded; one that would not re-encode byte for byte is kept verbatim.
+//! with the first layer as its dictionary, never touched on the request path), and what must not be compressed beside
+//! text that others choose (signatures, refresh and opaque tokens). JWTs lie decoded; one that would not re-encode byte
+//! for byte is kept verbatim.
 
 use std::io::Read;
 use std::time::Duration;
