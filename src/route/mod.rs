@@ -203,8 +203,27 @@ pub struct Routes {
     fallback: Route,
     /// Hosts that are served, lower case; empty: any.
     hosts: Vec<String>,
-    prefix: String,
     endpoints: Vec<(Endpoint, String)>,
+    /// The prefix and every endpoint, as a lenient upstream reads them.
+    ours: Vec<Ours>,
+}
+
+#[derive(Debug)]
+struct Ours {
+    segments: Vec<String>,
+    and_below: bool,
+}
+
+impl Ours {
+    fn new(path: &str, and_below: bool) -> Self {
+        Self { segments: folded_segments(path).map(str::to_owned).collect(), and_below }
+    }
+
+    fn covers(&self, reading: &str) -> bool {
+        let mut path = folded_segments(reading);
+        self.segments.iter().all(|segment| path.next().is_some_and(|text| eq_folded(segment, text)))
+            && (self.and_below || path.next().is_none())
+    }
 }
 
 #[derive(Debug)]
@@ -247,11 +266,14 @@ impl Routes {
         compiled.sort_by_cached_key(|one| {
             Reverse((one.rank.clone(), one.route.level(), one.route.demands_more_than_sign_in()))
         });
+        let prefix = settings.prefix.trim_end_matches('/');
+        let prefix = (!prefix.is_empty()).then(|| Ours::new(prefix, true));
+        let ours = prefix.into_iter().chain(settings.endpoints.iter().map(|(_, path)| Ours::new(path, false)));
         Ok(Self {
             compiled,
             fallback: Route { name: "default".to_owned(), ..Route::default() },
             hosts,
-            prefix: settings.prefix.trim_end_matches('/').to_owned(),
+            ours: ours.collect(),
             endpoints: settings.endpoints,
         })
     }
@@ -338,13 +360,7 @@ impl Routes {
 
     /// Whether a lenient reading lies under our prefix or at one of our endpoints. Never the upstream's, whatever it is.
     fn is_ours(&self, reading: &str) -> bool {
-        let is_at = |own: &str, and_below: bool| {
-            let mut path = folded_segments(reading);
-            folded_segments(own).all(|segment| path.next().is_some_and(|text| eq_folded(segment, text)))
-                && (and_below || path.next().is_none())
-        };
-        (!self.prefix.is_empty() && is_at(&self.prefix, true))
-            || self.endpoints.iter().any(|(_, own)| is_at(own, false))
+        self.ours.iter().any(|one| one.covers(reading))
     }
 }
 
