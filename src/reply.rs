@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use serde_json::json;
 
@@ -22,6 +22,10 @@ use crate::route::{Access, GuardedRoute, Route};
 use crate::telemetry::access_log::{self, Access as AccessLine};
 use crate::telemetry::metrics::WorkerMetrics;
 use crate::upstream::UpstreamError;
+
+const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
+const SEC_PURPOSE: HeaderName = HeaderName::from_static("sec-purpose");
+const X_REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
 
 /// Who reads the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,14 +41,14 @@ pub enum Audience {
 impl Audience {
     /// A person reads what a window shows; a frame, a prefetch or a script does not show a page of ours to anyone.
     fn of(headers: &HeaderMap) -> Self {
-        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        if text("content-type").is_some_and(|value| value.starts_with("application/grpc")) {
+        let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+        if text(header::CONTENT_TYPE).is_some_and(|value| value.starts_with("application/grpc")) {
             return Self::Grpc;
         }
-        let in_a_window = text("sec-fetch-dest").is_none_or(|dest| dest == "document")
-            && !headers.contains_key("sec-purpose")
-            && !headers.contains_key("x-requested-with");
-        if prefers_html(headers) && in_a_window { Self::Person } else { Self::Program }
+        let in_a_window = text(SEC_FETCH_DEST).is_none_or(|dest| dest == "document")
+            && !headers.contains_key(SEC_PURPOSE)
+            && !headers.contains_key(X_REQUESTED_WITH);
+        if in_a_window && prefers_html(headers) { Self::Person } else { Self::Program }
     }
 }
 
