@@ -4,10 +4,7 @@
 //! Also here: what never travels further than one connection, what changes a request after it was judged, and which names
 //! mean something to HTTP itself.
 
-use http::header::{
-    CONNECTION, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING,
-    UPGRADE,
-};
+use http::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, TE};
 
 /// The closed list of identity header names: the configured ones, our defaults, and the field's usual ones.
 #[derive(Debug, Clone)]
@@ -175,25 +172,27 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
         let coding = member.split(|byte| *byte == b';').next().unwrap_or_default();
         coding.trim_ascii().eq_ignore_ascii_case(b"trailers")
     });
+    remove_where(headers, |name| HOP_BY_HOP.contains(&name));
     if wants_trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
-    } else {
-        headers.remove(TE);
-    }
-    for name in [CONNECTION, TRANSFER_ENCODING, UPGRADE, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION] {
-        headers.remove(name);
-    }
-    for name in [KEEP_ALIVE, PROXY, PROXY_CONNECTION, HTTP2_SETTINGS] {
-        headers.remove(name);
     }
 }
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-/// No field of HTTP: CGI applications take it for the environment variable HTTP_PROXY (CVE-2016-5385).
-const PROXY: HeaderName = HeaderName::from_static("proxy");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-/// Part of the h2c upgrade, which never happens here.
-const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+/// In lower case, as a map holds them.
+const HOP_BY_HOP: &[&str] = &[
+    "connection",
+    // Part of the h2c upgrade, which never happens here.
+    "http2-settings",
+    "keep-alive",
+    // No field of HTTP: CGI applications take it for the environment variable HTTP_PROXY (CVE-2016-5385).
+    "proxy",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+];
 
 /// The headers that `Connection` names and may name.
 fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
