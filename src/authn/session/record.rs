@@ -261,16 +261,17 @@ impl Contents {
     fn read(hot: &Bytes, layers: Bytes) -> Option<Self> {
         let (parsed, rest) = postcard::take_from_bytes::<Hot<'_>>(hot).ok()?;
         let text = |text: &str| if text.is_empty() { Bytes::new() } else { hot.slice_ref(text.as_bytes()) };
-        let header = |value: Option<&str>| match value {
-            Some(value) => HeaderValue::from_maybe_shared(text(value)).ok().map(Some),
-            None => Some(None),
-        };
+        // One allocation: how many there are cannot be known from an iterator that may stop.
+        let mut headers = Vec::with_capacity(parsed.headers.len());
+        for value in parsed.headers {
+            headers.push(value.map(|value| HeaderValue::from_maybe_shared(text(value))).transpose().ok()?);
+        }
         rest.is_empty().then_some(())?;
         Some(Self {
             name: text(parsed.name),
             roles: Names::from_terminated(text(parsed.roles)),
             groups: Names::from_terminated(text(parsed.groups)),
-            headers: parsed.headers.into_iter().map(header).collect::<Option<_>>()?,
+            headers,
             layers,
         })
     }
