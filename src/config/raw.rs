@@ -2,13 +2,22 @@
 //! walk that finds every problem at once ([`super::walk`]) is driven by that schema, so that there is one list of keys.
 //! Doc comments of fields are the schema's descriptions.
 
+mod identity;
+mod provider;
+mod route;
+mod upstream;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 
-use super::text::{Address, AdminAddress, Network, Size, Span, WebUrl};
+pub(super) use self::identity::{RawBuiltin, RawHeaderSource, RawIdentity, RawListFormat};
+pub(super) use self::provider::{RawAlgorithm, RawProvider};
+pub(super) use self::route::{RawAccess, RawPreflight, RawRequire, RawRoute};
+pub(super) use self::upstream::{RawAccessToken, RawUpstream};
+use super::text::{Address, AdminAddress, Network, Size, Span};
 use crate::secret::SecretString;
 
 /// Configuration of Vestibule.
@@ -70,88 +79,6 @@ pub(super) struct RawConfig {
     pub drain: RawDrain,
 }
 
-/// The OpenID Provider.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RawProvider {
-    /// The issuer, exactly as the provider writes it in its discovery document.
-    #[schemars(example = &"https://id.example.com/realms/demo")]
-    pub issuer: Option<String>,
-    /// Where this process reaches the provider, when that differs from the provider's public address.
-    #[schemars(example = &"http://keycloak.internal:8080")]
-    pub backchannel_url: Option<WebUrl>,
-    /// The client id registered at the provider.
-    #[schemars(example = &"app")]
-    pub client_id: Option<String>,
-    /// The client secret.
-    #[schemars(with = "Option<String>", extend("writeOnly" = true))]
-    pub client_secret: Option<SecretString>,
-    /// A file that holds the client secret.
-    #[schemars(example = &"/run/secrets/oidc")]
-    pub client_secret_file: Option<PathBuf>,
-    /// The client is registered as a public one, without a secret.
-    #[schemars(example = true)]
-    pub public_client: Option<bool>,
-    /// Where the provider sends people back to; registered there. Its path becomes the callback endpoint.
-    #[schemars(example = &"https://app.example.com/auth/callback")]
-    pub redirect_uri: Option<WebUrl>,
-    /// Where the provider sends people after signing out; registered there.
-    #[schemars(example = &"https://app.example.com/auth/signed-out")]
-    pub post_logout_redirect_uri: Option<WebUrl>,
-    /// The scopes asked for. Default openid email profile.
-    #[schemars(example = ["openid", "email", "profile"])]
-    pub scopes: Option<Vec<String>>,
-    /// Extra roots (PEM) for connections to the provider, beside the system's.
-    #[schemars(example = &"/etc/ssl/company.pem")]
-    pub ca_file: Option<PathBuf>,
-    /// Extra parameters of the authorization request.
-    #[serde(default)]
-    pub authorization_params: BTreeMap<String, String>,
-    /// Audiences of the ID token that are trusted beside the client id.
-    #[schemars(example = ["api"])]
-    pub trusted_audiences: Option<Vec<String>>,
-    /// Signing algorithms accepted for ID tokens. Default: every asymmetric one that the provider offers.
-    #[schemars(example = ["RS256"])]
-    pub signing_algs: Option<Vec<RawAlgorithm>>,
-    /// Fetch userinfo where the provider offers it. Default true.
-    #[schemars(example = true)]
-    pub userinfo: Option<bool>,
-    /// The deadline of one call to the provider. Default 15s.
-    pub timeout: Option<Span>,
-    /// The largest answer taken from the provider. Default 1MiB.
-    pub max_response: Option<Size>,
-    /// Allow http beyond loopback for redirect URI, issuer and provider endpoints.
-    #[schemars(example = true)]
-    pub allow_insecure_http: Option<bool>,
-    /// How often discovery and keys are refreshed. Default 15m.
-    pub refresh_interval: Option<Span>,
-    /// The least time between two key fetches caused by unknown key ids. Default 30s.
-    pub key_refetch_interval: Option<Span>,
-    /// How long keys stay usable when they can't be refreshed. Default 24h.
-    pub stale_keys: Option<Span>,
-    /// Token calls at the same time; more wait. Default 64.
-    #[schemars(example = 64, range(min = 1, max = 100_000))]
-    pub max_token_calls: Option<u32>,
-    /// How long a token call may wait for its turn. Default 5s.
-    pub token_queue_timeout: Option<Span>,
-}
-
-/// Signature algorithms (RFC 7518 §3.1, RFC 8037 §3.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-pub(super) enum RawAlgorithm {
-    RS256,
-    RS384,
-    RS512,
-    PS256,
-    PS384,
-    PS512,
-    ES256,
-    ES384,
-    ES512,
-    EdDSA,
-    HS256,
-}
-
 /// The session.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -207,189 +134,6 @@ impl OneOrMany {
             Self::Many(many) => many,
         }
     }
-}
-
-/// Who somebody is.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RawIdentity {
-    /// The claim that names a person; an array is a path into nested claims. Default sub.
-    #[schemars(example = &"preferred_username")]
-    pub name_claim: Option<OneOrMany>,
-    /// The claims that hold roles; each a name or a path. Default groups, roles, realm_access.roles.
-    #[schemars(example = serde_json::json!(["groups", ["realm_access", "roles"]]))]
-    pub roles_claims: Option<Vec<OneOrMany>>,
-    /// Roles of everyone signed in.
-    #[schemars(example = ["user"])]
-    pub default_roles: Option<Vec<String>>,
-    /// Claim value to roles. With a mapping, values that it does not name give no role.
-    pub role_mapping: Option<BTreeMap<String, OneOrMany>>,
-    /// Name to roles, beside the mapped ones.
-    #[serde(default)]
-    pub individual_roles: BTreeMap<String, OneOrMany>,
-    /// The headers the application sees. Setting this replaces the default ones.
-    pub headers: Option<BTreeMap<String, RawHeaderSource>>,
-    /// How lists are written into one header. Default comma.
-    #[schemars(example = &"comma")]
-    pub list_format: Option<RawListFormat>,
-    /// Believe an e-mail address without email_verified.
-    #[schemars(example = true)]
-    pub trust_unverified_email: Option<bool>,
-    /// The claims that the userinfo endpoint shows.
-    #[schemars(example = ["sub", "name", "email"])]
-    pub userinfo_claims: Option<Vec<String>>,
-}
-
-/// What an identity header is filled from.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(untagged)]
-#[schemars(example = serde_json::json!({ "claim": "department" }))]
-pub(super) enum RawHeaderSource {
-    /// A built-in source.
-    Builtin(RawBuiltin),
-    /// Any claim.
-    Claim(RawClaim),
-}
-
-/// Sources with a name of their own.
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum RawBuiltin {
-    Name,
-    Roles,
-    Groups,
-    Email,
-    Subject,
-}
-
-/// Any claim.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RawClaim {
-    /// Its name, or a path into nested claims.
-    #[schemars(example = ["org", "department"])]
-    pub claim: OneOrMany,
-}
-
-/// How lists are written.
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum RawListFormat {
-    Comma,
-    Json,
-}
-
-/// One application.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RawUpstream {
-    /// Its address: http, host and port, no path.
-    #[schemars(example = &"http://127.0.0.1:3000")]
-    pub url: Option<String>,
-    /// What it sees as Host. Default: what the client wrote.
-    #[schemars(example = &"app.internal")]
-    pub host: Option<String>,
-    /// Give it the provider's access token as Authorization: Bearer.
-    #[schemars(example = &"bearer")]
-    pub access_token: Option<RawAccessToken>,
-    /// To connect. Default 5s.
-    pub connect_timeout: Option<Span>,
-    /// From the end of the request to the answer's head. Default 60s.
-    pub response_timeout: Option<Span>,
-    /// The most time without a byte on a body, either way. Default 5m.
-    pub idle_timeout: Option<Span>,
-    /// How long an unused connection is kept. Default 55s.
-    pub pool_idle: Option<Span>,
-    /// The most unused connections kept, per worker. Default 128.
-    #[schemars(example = 128, range(max = 100_000))]
-    pub pool_size: Option<u32>,
-}
-
-/// How the access token is passed on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum RawAccessToken {
-    Bearer,
-    Off,
-}
-
-/// One rule.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RawRoute {
-    /// For logs.
-    #[schemars(example = &"admin")]
-    pub name: Option<String>,
-    /// The host it is for. Default: any.
-    #[schemars(example = &"app.example.com")]
-    pub host: Option<String>,
-    /// The path: "/x" exact, "/x/*" everything below, "{id}" one segment. Default: everything.
-    #[schemars(example = &"/admin/*")]
-    pub path: Option<String>,
-    /// The methods; GET covers HEAD. Default: any.
-    #[schemars(example = ["GET"])]
-    pub methods: Option<OneOrMany>,
-    /// Who may pass. Default required.
-    #[schemars(example = &"public")]
-    pub access: Option<RawAccess>,
-    /// What a signed-in person must have; several keys must all hold.
-    #[serde(default)]
-    pub require: RawRequire,
-    /// The upstream, by name.
-    #[schemars(example = &"api")]
-    pub upstream: Option<String>,
-    /// Headers that change the request after judgement and are let through here all the same.
-    #[schemars(example = ["X-HTTP-Method-Override"])]
-    pub pass_headers: Option<Vec<String>>,
-    /// Pass on the client's own Authorization header.
-    #[schemars(example = true)]
-    pub pass_authorization: Option<bool>,
-    /// Foreign origins that may make unsafe requests and WebSocket upgrades with a session.
-    #[schemars(example = ["https://partner.example.com"])]
-    pub allowed_origins: Option<Vec<String>>,
-    /// Protocol upgrades let through beside websocket.
-    #[schemars(example = ["tcp"])]
-    pub upgrades: Option<Vec<String>>,
-    /// What a CORS preflight meets. Default refuse.
-    #[schemars(example = &"forward")]
-    pub preflight: Option<RawPreflight>,
-    /// An identity older than this must sign in anew.
-    pub max_identity_age: Option<Span>,
-}
-
-/// Who may pass.
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum RawAccess {
-    Public,
-    Optional,
-    Required,
-}
-
-/// What a signed-in person must have.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RawRequire {
-    /// Any of these roles.
-    #[schemars(example = ["admin"])]
-    pub roles: Option<OneOrMany>,
-    /// All of these roles.
-    #[schemars(example = ["admin", "auditor"])]
-    pub all_roles: Option<OneOrMany>,
-    /// Any of these groups.
-    #[schemars(example = ["/staff"])]
-    pub groups: Option<OneOrMany>,
-    /// All of these groups.
-    #[schemars(example = ["/staff"])]
-    pub all_groups: Option<OneOrMany>,
-}
-
-/// What a CORS preflight meets.
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum RawPreflight {
-    Refuse,
-    Forward,
 }
 
 /// Our own endpoints: the prefix, and each one's whole path or false.

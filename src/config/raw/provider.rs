@@ -1,0 +1,92 @@
+//! The provider, as it is written.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::config::text::{Size, Span, WebUrl};
+use crate::secret::SecretString;
+
+/// The OpenID Provider.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct RawProvider {
+    /// The issuer, exactly as the provider writes it in its discovery document.
+    #[schemars(example = &"https://id.example.com/realms/demo")]
+    pub issuer: Option<String>,
+    /// Where this process reaches the provider, when that differs from the provider's public address.
+    #[schemars(example = &"http://keycloak.internal:8080")]
+    pub backchannel_url: Option<WebUrl>,
+    /// The client id registered at the provider.
+    #[schemars(example = &"app")]
+    pub client_id: Option<String>,
+    /// The client secret.
+    #[schemars(with = "Option<String>", extend("writeOnly" = true))]
+    pub client_secret: Option<SecretString>,
+    /// A file that holds the client secret.
+    #[schemars(example = &"/run/secrets/oidc")]
+    pub client_secret_file: Option<PathBuf>,
+    /// The client is registered as a public one, without a secret.
+    #[schemars(example = true)]
+    pub public_client: Option<bool>,
+    /// Where the provider sends people back to; registered there. Its path becomes the callback endpoint.
+    #[schemars(example = &"https://app.example.com/auth/callback")]
+    pub redirect_uri: Option<WebUrl>,
+    /// Where the provider sends people after signing out; registered there.
+    #[schemars(example = &"https://app.example.com/auth/signed-out")]
+    pub post_logout_redirect_uri: Option<WebUrl>,
+    /// The scopes asked for. Default openid email profile.
+    #[schemars(example = ["openid", "email", "profile"])]
+    pub scopes: Option<Vec<String>>,
+    /// Extra roots (PEM) for connections to the provider, beside the system's.
+    #[schemars(example = &"/etc/ssl/company.pem")]
+    pub ca_file: Option<PathBuf>,
+    /// Extra parameters of the authorization request.
+    #[serde(default)]
+    pub authorization_params: BTreeMap<String, String>,
+    /// Audiences of the ID token that are trusted beside the client id.
+    #[schemars(example = ["api"])]
+    pub trusted_audiences: Option<Vec<String>>,
+    /// Signing algorithms accepted for ID tokens. Default: every asymmetric one that the provider offers.
+    #[schemars(example = ["RS256"])]
+    pub signing_algs: Option<Vec<RawAlgorithm>>,
+    /// Fetch userinfo where the provider offers it. Default true.
+    #[schemars(example = true)]
+    pub userinfo: Option<bool>,
+    /// The deadline of one call to the provider. Default 15s.
+    pub timeout: Option<Span>,
+    /// The largest answer taken from the provider. Default 1MiB.
+    pub max_response: Option<Size>,
+    /// Allow http beyond loopback for redirect URI, issuer and provider endpoints.
+    #[schemars(example = true)]
+    pub allow_insecure_http: Option<bool>,
+    /// How often discovery and keys are refreshed. Default 15m.
+    pub refresh_interval: Option<Span>,
+    /// The least time between two key fetches caused by unknown key ids. Default 30s.
+    pub key_refetch_interval: Option<Span>,
+    /// How long keys stay usable when they can't be refreshed. Default 24h.
+    pub stale_keys: Option<Span>,
+    /// Token calls at the same time; more wait. Default 64.
+    #[schemars(example = 64, range(min = 1, max = 100_000))]
+    pub max_token_calls: Option<u32>,
+    /// How long a token call may wait for its turn. Default 5s.
+    pub token_queue_timeout: Option<Span>,
+}
+
+/// Signature algorithms (RFC 7518 §3.1, RFC 8037 §3.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+pub(in crate::config) enum RawAlgorithm {
+    RS256,
+    RS384,
+    RS512,
+    PS256,
+    PS384,
+    PS512,
+    ES256,
+    ES384,
+    ES512,
+    EdDSA,
+    HS256,
+}

@@ -1,0 +1,86 @@
+//! The routes, as they are written.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::OneOrMany;
+use crate::config::text::Span;
+
+/// One rule.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct RawRoute {
+    /// For logs.
+    #[schemars(example = &"admin")]
+    pub name: Option<String>,
+    /// The host it is for. Default: any.
+    #[schemars(example = &"app.example.com")]
+    pub host: Option<String>,
+    /// The path: "/x" exact, "/x/*" everything below, "{id}" one segment. Default: everything.
+    #[schemars(example = &"/admin/*")]
+    pub path: Option<String>,
+    /// The methods; GET covers HEAD. Default: any.
+    #[schemars(example = ["GET"])]
+    pub methods: Option<OneOrMany>,
+    /// Who may pass. Default required.
+    #[schemars(example = &"public")]
+    pub access: Option<RawAccess>,
+    /// What a signed-in person must have; several keys must all hold.
+    #[serde(default)]
+    pub require: RawRequire,
+    /// The upstream, by name.
+    #[schemars(example = &"api")]
+    pub upstream: Option<String>,
+    /// Headers that change the request after judgement and are let through here all the same.
+    #[schemars(example = ["X-HTTP-Method-Override"])]
+    pub pass_headers: Option<Vec<String>>,
+    /// Pass on the client's own Authorization header.
+    #[schemars(example = true)]
+    pub pass_authorization: Option<bool>,
+    /// Foreign origins that may make unsafe requests and WebSocket upgrades with a session.
+    #[schemars(example = ["https://partner.example.com"])]
+    pub allowed_origins: Option<Vec<String>>,
+    /// Protocol upgrades let through beside websocket.
+    #[schemars(example = ["tcp"])]
+    pub upgrades: Option<Vec<String>>,
+    /// What a CORS preflight meets. Default refuse.
+    #[schemars(example = &"forward")]
+    pub preflight: Option<RawPreflight>,
+    /// An identity older than this must sign in anew.
+    pub max_identity_age: Option<Span>,
+}
+
+/// Who may pass.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::config) enum RawAccess {
+    Public,
+    Optional,
+    Required,
+}
+
+/// What a signed-in person must have.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct RawRequire {
+    /// Any of these roles.
+    #[schemars(example = ["admin"])]
+    pub roles: Option<OneOrMany>,
+    /// All of these roles.
+    #[schemars(example = ["admin", "auditor"])]
+    pub all_roles: Option<OneOrMany>,
+    /// Any of these groups.
+    #[schemars(example = ["/staff"])]
+    pub groups: Option<OneOrMany>,
+    /// All of these groups.
+    #[schemars(example = ["/staff"])]
+    pub all_groups: Option<OneOrMany>,
+}
+
+/// What a CORS preflight meets.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::config) enum RawPreflight {
+    Refuse,
+    Forward,
+}
