@@ -16,16 +16,16 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::clock::{Activity, Clock, Expired};
 use super::io::ClientIo;
+use super::stream::{Protocol, Stream};
 use super::{Handler, Settings};
 use crate::message::body::BodyError;
-use crate::message::{Body, Connection, Scheme};
+use crate::message::{Body, Connection};
 
 /// The most that hyper gathers of a body before it waits for the other side, in bytes.
 const BUFFER: usize = 64 * 1024;
@@ -75,25 +75,27 @@ impl Closing {
     }
 }
 
-/// A socket just accepted.
-pub(super) struct Accepted {
-    pub(super) stream: TcpStream,
-    pub(super) peer: std::net::SocketAddr,
+/// A connection whose first request may come.
+pub(super) struct Open {
+    pub(super) stream: Stream,
+    pub(super) connection: Connection,
+    #[expect(dead_code, reason = "HTTP/2 reads it")]
+    pub(super) protocol: Protocol,
     pub(super) place: OwnedSemaphorePermit,
 }
 
 /// Serves a connection until it ends, or until `closing` has begun and the request in flight is answered.
 pub(super) async fn serve<H: Handler>(
-    accepted: Accepted,
+    open: Open,
     handler: H,
     builder: Arc<http1::Builder>,
     mut clock: Clock,
     closing: Arc<Closing>,
 ) {
-    let Accepted { stream, peer, place } = accepted;
+    let Open { stream, connection, protocol: _, place } = open;
+    let peer = connection.peer;
     let activity = Arc::new(Activity::default());
     let io = ClientIo::new(stream, Arc::clone(&activity), place);
-    let connection = Connection { peer, scheme: Scheme::Http };
     let shared = Arc::new(Shared { handler: handler.clone(), connection, activity: Arc::clone(&activity) });
     let service = service_fn(move |request| answer(Arc::clone(&shared), request));
     let mut http = builder.serve_connection(TokioIo::new(io), service).with_upgrades();

@@ -1,4 +1,4 @@
-//! The socket of a client's connection, with what its clock must know and its place under the cap.
+//! The stream of a client's connection, with what its clock must know and its place under the cap.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -6,22 +6,22 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::clock::Activity;
+use super::stream::Stream;
 
-/// Lives as long as the socket, also when a tunnel has taken it over; so does its place under the cap.
+/// Lives as long as its socket, also when a tunnel has taken it over; so does its place under the cap.
 #[derive(Debug)]
 pub(super) struct ClientIo {
-    stream: TcpStream,
+    stream: Stream,
     activity: Arc<Activity>,
     ended: bool,
     _place: OwnedSemaphorePermit,
 }
 
 impl ClientIo {
-    pub(super) fn new(stream: TcpStream, activity: Arc<Activity>, place: OwnedSemaphorePermit) -> Self {
+    pub(super) fn new(stream: Stream, activity: Arc<Activity>, place: OwnedSemaphorePermit) -> Self {
         Self { stream, activity, ended: false, _place: place }
     }
 
@@ -70,7 +70,7 @@ impl AsyncWrite for ClientIo {
     }
 
     fn is_write_vectored(&self) -> bool {
-        true
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

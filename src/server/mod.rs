@@ -4,6 +4,7 @@ mod clock;
 mod connection;
 pub mod drain;
 mod io;
+mod stream;
 mod worker;
 
 #[cfg(test)]

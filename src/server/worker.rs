@@ -2,18 +2,21 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use hyper::server::conn::http1;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
 use super::clock::Clock;
-use super::connection::{self, Accepted, Closing};
+use super::connection::{self, Closing, Open};
+use super::stream::{Protocol, Socket, Stream};
 use super::{Drain, Handler, Settings};
+use crate::message::{Connection, Scheme};
 
 /// What a worker waits after the system had no descriptor for a connection.
 const PAUSE: Duration = Duration::from_millis(75);
@@ -93,7 +96,7 @@ impl<H: Handler> Worker<H> {
             // Over the cap nothing is accepted; the backlog holds what comes meanwhile.
             let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { return };
             match self.listener.accept().await {
-                Ok((stream, peer)) => self.start(Accepted { stream, peer, place }),
+                Ok((stream, peer)) => self.start(stream, peer, place),
                 Err(error) => self.refuse(&error).await,
             }
         }
@@ -105,18 +108,24 @@ impl<H: Handler> Worker<H> {
             let accepted: Poll<io::Result<(TcpStream, _)>> =
                 poll_fn(|cx| Poll::Ready(self.listener.poll_accept(cx))).await;
             match accepted {
-                Poll::Ready(Ok((stream, peer))) => self.start(Accepted { stream, peer, place }),
+                Poll::Ready(Ok((stream, peer))) => self.start(stream, peer, place),
                 Poll::Ready(Err(error)) if is_of_one_connection(&error) => {}
                 Poll::Ready(Err(_)) | Poll::Pending => return,
             }
         }
     }
 
-    fn start(&self, accepted: Accepted) {
+    fn start(&self, stream: TcpStream, peer: SocketAddr, place: OwnedSemaphorePermit) {
         // A socket that can't be tuned still works.
-        let _ = accepted.stream.set_nodelay(true);
+        let _ = stream.set_nodelay(true);
+        let open = Open {
+            stream: Stream::Plain(Socket::Tcp(stream)),
+            connection: Connection { peer, scheme: Scheme::Http },
+            protocol: Protocol::Any,
+            place,
+        };
         self.connections.spawn(connection::serve(
-            accepted,
+            open,
             self.handler.clone(),
             Arc::clone(&self.builder),
             Clock::new(self.idle, self.head),
