@@ -9,5 +9,9 @@ mod cookie_size;
 mod image;
 // The Kubernetes example passes a strict validator.
 mod kubernetes;
+// Clients and servers written in Python.
+mod python;
 // The whole story in a browser.
 mod story;
+// WebSockets by a real client and a real server.
+mod websocket;
