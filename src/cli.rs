@@ -238,7 +238,7 @@ fn summary(settings: &Settings) -> String {
         ),
     ];
     for upstream in &settings.upstreams {
-        lines.push(format!("upstream    {}: http://{}", upstream.name, authority(&upstream.host, upstream.port)));
+        lines.push(format!("upstream    {}: {}", upstream.name, upstream.place));
     }
     for route in &settings.routes.routes {
         let access = match route.access {
@@ -251,10 +251,6 @@ fn summary(settings: &Settings) -> String {
     }
     lines.push("all else    required".to_owned());
     lines.iter().map(|line| format!("  {line}\n")).collect()
-}
-
-fn authority(host: &str, port: u16) -> String {
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 fn generate_secret() -> ExitCode {

@@ -9,6 +9,7 @@ use super::*;
 use crate::authn::oidc::jose::Algorithm;
 use crate::authn::roles::{ClaimPath, HeaderSource};
 use crate::route::{Access, Endpoint};
+use crate::upstream::Place;
 
 const SECRET: &str = "k7Rw2vXq9LmTz4NcYb8HfJd3GsPa6Ue1";
 const OTHER: &str = "Zt5Bn8Wq1Xc4Vm7Lk0Jh3Gf6Ds9Ap2Oy";
@@ -107,7 +108,7 @@ fn variables_alone_are_enough() {
     assert_eq!(settings.session.lifetime, Duration::from_secs(24 * 3600));
     assert_eq!(settings.session.idle, Duration::from_secs(3600));
     assert_eq!(settings.message.cookie_base, "__Host-vestibule");
-    assert_eq!((settings.upstreams[0].host.as_str(), settings.upstreams[0].port), ("app", 3000));
+    assert_eq!(settings.upstreams[0].place, Place::Host { host: "app".to_owned(), port: 3000 });
     assert_eq!(settings.endpoints.login_path.as_deref(), Some("/auth/login"));
     assert_eq!(settings.routes.prefix, "/auth");
     let callback = (Endpoint::Callback, "/auth/callback".to_owned());
@@ -410,7 +411,7 @@ fn upstreams_are_checked() {
     }
     let v6 =
         settings(&[("upstream", "url = \"http://[::1]:3000\"\nhost = \"app.internal:80\"\naccess_token = \"bearer\"")]);
-    assert_eq!((v6.upstreams[0].host.as_str(), v6.upstreams[0].port), ("::1", 3000));
+    assert_eq!(v6.upstreams[0].place, Place::Host { host: "::1".to_owned(), port: 3000 });
     assert_eq!(v6.upstreams[0].host_header.as_deref(), Some("app.internal:80"));
     assert!(v6.upstreams[0].access_token);
     assert!(errors(&[("upstream", "host = \"a b\"")]).contains("no host"));

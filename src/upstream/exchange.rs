@@ -2,7 +2,6 @@
 
 use std::future::poll_fn;
 use std::pin::pin;
-use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -11,7 +10,8 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::body::{Progress, RequestBody};
-use super::pool::{Lease, Pool};
+use super::instances::Instances;
+use super::pool::Lease;
 use super::{UpstreamError, UpstreamSettings};
 
 /// One connection from the pool and two fresh ones: an upstream that breaks them all is down.
@@ -30,19 +30,19 @@ enum Failure {
 /// or where it changes nothing to receive it twice (an idempotent method without a body, RFC 9110 §9.2.2) and a connection
 /// that had been idle broke before any byte of an answer (RFC 9112 §9.3.1).
 pub(super) async fn exchange(
-    pool: &Arc<Pool>,
+    instances: &Instances,
     settings: &UpstreamSettings,
     mut request: Request<RequestBody>,
     progress: Option<&Progress>,
 ) -> Result<(Response<Incoming>, Lease), UpstreamError> {
     let replayable = progress.is_none() && is_idempotent(request.method());
-    let mut fresh = !replayable && pool.is_unreliable();
+    let mut fresh = !replayable && instances.is_unreliable();
     let mut tries = 1;
     loop {
-        let pooled = if fresh { None } else { pool.check_out() };
+        let pooled = if fresh { None } else { instances.check_out() };
         let mut lease = match pooled {
             Some(lease) => lease,
-            None => pool.connect().await?,
+            None => instances.connect().await?,
         };
         fresh = true;
         let copy = (replayable && lease.is_reused()).then(|| copy(&request));
@@ -54,7 +54,7 @@ pub(super) async fn exchange(
             Err(Failure::Broken(error)) => {
                 let silent = lease.is_reused() && !lease.heard() && !error.is_user();
                 if silent {
-                    pool.note_sudden_end();
+                    lease.pool().note_sudden_end();
                 }
                 match copy {
                     Some(copy) if silent => request = copy,

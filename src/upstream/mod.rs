@@ -1,10 +1,12 @@
-//! Forwarding: one pool of HTTP/1.1 connections per worker and upstream, bodies streamed both ways, hop-by-hop rules.
+//! Forwarding: one pool of HTTP/1.1 connections per worker and instance of an upstream, bodies streamed both ways, hop-by-hop rules.
 
+mod address;
 mod answer;
 mod body;
 mod deadline;
 mod exchange;
 mod frames;
+mod instances;
 pub mod outbound;
 mod pool;
 mod socket;
@@ -23,11 +25,13 @@ use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use address::{Address, Place};
 pub use outbound::Outbound;
 
 use crate::message::{self, Body};
 use body::{RequestBody, ResponseBody};
-use pool::{Lease, Pool};
+use instances::Instances;
+use pool::Lease;
 use upgrade::Upgrade;
 
 /// One upstream, checked.
@@ -35,10 +39,8 @@ use upgrade::Upgrade;
 pub struct UpstreamSettings {
     /// For logs.
     pub name: String,
-    /// `http` only in this release; host and port, no path.
-    pub host: String,
-    /// The port.
-    pub port: u16,
+    /// Where it listens.
+    pub place: Place,
     /// What the upstream sees as `Host`; `None`: the client's.
     pub host_header: Option<String>,
     /// Put the provider's access token into `Authorization: Bearer`.
@@ -59,8 +61,7 @@ impl Default for UpstreamSettings {
     fn default() -> Self {
         Self {
             name: "default".to_owned(),
-            host: "127.0.0.1".to_owned(),
-            port: 3000,
+            place: Place::Host { host: "127.0.0.1".to_owned(), port: 3000 },
             host_header: None,
             access_token: false,
             connect_timeout: Duration::from_secs(5),
@@ -131,7 +132,7 @@ pub struct Upstreams {
 struct Upstream {
     settings: UpstreamSettings,
     host: Option<HeaderValue>,
-    pool: Arc<Pool>,
+    instances: Instances,
 }
 
 /// Both halves of a tunnel that is agreed on and not open yet; travels in the extensions of its 101.
@@ -155,7 +156,7 @@ impl Upstreams {
             .map(|settings| Upstream {
                 // Configuration has checked that it is a host; one that isn't would leave the client's.
                 host: settings.host_header.as_deref().and_then(|host| HeaderValue::from_str(host).ok()),
-                pool: Pool::new(settings),
+                instances: Instances::new(settings),
                 settings: settings.clone(),
             })
             .collect();
@@ -214,7 +215,8 @@ impl Upstreams {
             (body, Some(progress))
         };
         let request = Request::from_parts(head, body);
-        let mut answered = exchange::exchange(&upstream.pool, &upstream.settings, request, progress.as_deref()).await?;
+        let mut answered =
+            exchange::exchange(&upstream.instances, &upstream.settings, request, progress.as_deref()).await?;
         if is_personal || answer::signs_in_connection(answered.0.headers(), &header::WWW_AUTHENTICATE) {
             answered.1.use_once();
         }

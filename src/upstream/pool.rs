@@ -1,17 +1,15 @@
 //! Unused upstream connections, kept per worker; watched for their end while idle. The last one used is the first one taken,
 //! so that those that a quiet hour does not need grow old and go.
 
-use std::io;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
+use super::address::{self, Address};
 use super::body::{Progress, RequestBody};
 use super::deadline::Deadline;
 use super::socket::{Socket, SocketIo};
@@ -25,13 +23,10 @@ const UNRELIABLE_FOR: Duration = Duration::from_secs(60);
 /// The most that hyper gathers of a body before it waits for the reader, in bytes.
 const BUFFER: usize = 64 * 1024;
 
-/// The connections to one upstream, on one worker. The lock is never contended: only this worker takes it.
+/// The connections to one instance of an upstream, on one worker. The lock is never contended: only this worker takes it.
 #[derive(Debug)]
 pub(super) struct Pool {
-    host: String,
-    address: Option<IpAddr>,
-    port: u16,
-    connect_timeout: Duration,
+    address: Address,
     keep: Duration,
     size: usize,
     state: Mutex<State>,
@@ -72,17 +67,19 @@ pub(super) struct Lease {
 }
 
 impl Pool {
-    pub(super) fn new(settings: &UpstreamSettings) -> Arc<Self> {
+    pub(super) fn new(settings: &UpstreamSettings, address: Address) -> Arc<Self> {
         Arc::new(Self {
-            host: settings.host.clone(),
-            address: settings.host.trim_start_matches('[').trim_end_matches(']').parse().ok(),
-            port: settings.port,
-            connect_timeout: settings.connect_timeout,
+            address,
             keep: settings.pool_idle,
             size: settings.pool_size,
             state: Mutex::default(),
             sweeping: AtomicBool::new(false),
         })
+    }
+
+    /// The instance's.
+    pub(super) fn address(&self) -> &Address {
+        &self.address
     }
 
     /// Whether the upstream has lately closed a connection right after an answer without announcing it. A request that can't
@@ -126,16 +123,9 @@ impl Pool {
         None
     }
 
-    /// A new connection.
-    pub(super) async fn connect(self: &Arc<Self>) -> Result<Lease, UpstreamError> {
-        let deadline = Instant::now() + self.connect_timeout;
-        let stream = match self.address {
-            Some(address) => dial(SocketAddr::new(address, self.port), deadline).await?,
-            None => self.dial_by_name(deadline).await?,
-        };
-        // A socket that can't be tuned still works.
-        let _ = stream.set_nodelay(true);
-        let socket = Socket::new(stream);
+    /// A new connection, by `deadline`.
+    pub(super) async fn connect(self: &Arc<Self>, deadline: Instant) -> Result<Lease, UpstreamError> {
+        let socket = Socket::new(address::dial(&self.address, deadline).await?);
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(BUFFER)
             .handshake::<_, RequestBody>(TokioIo::new(SocketIo(Arc::clone(&socket))))
@@ -149,25 +139,6 @@ impl Pool {
         });
         let connection = Connection { sender, socket, deadline: Deadline::default(), keep: self.keep };
         Ok(Lease { connection, pool: Arc::clone(self), reused: false, once: false, request_body: None })
-    }
-
-    /// Every address of the name in the resolver's order, each with its share of what is left of the time.
-    async fn dial_by_name(&self, deadline: Instant) -> Result<TcpStream, UpstreamError> {
-        let addresses: Vec<_> = timeout_at(deadline, tokio::net::lookup_host((self.host.as_str(), self.port)))
-            .await
-            .map_err(|_| UpstreamError::ConnectTimeout)?
-            .map_err(UpstreamError::Connect)?
-            .collect();
-        let mut last = UpstreamError::Connect(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
-        for (index, address) in addresses.iter().enumerate() {
-            let now = Instant::now();
-            let left = u32::try_from(addresses.len() - index).unwrap_or(u32::MAX);
-            match dial(*address, now + deadline.saturating_duration_since(now) / left).await {
-                Ok(stream) => return Ok(stream),
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
     }
 
     fn keep(self: &Arc<Self>, connection: Connection) {
@@ -204,15 +175,6 @@ impl Pool {
     }
 }
 
-async fn dial(address: SocketAddr, deadline: Instant) -> Result<TcpStream, UpstreamError> {
-    match timeout_at(deadline, TcpStream::connect(address)).await {
-        Ok(Ok(stream)) => Ok(stream),
-        Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut => Err(UpstreamError::ConnectTimeout),
-        Ok(Err(error)) => Err(UpstreamError::Connect(error)),
-        Err(_) => Err(UpstreamError::ConnectTimeout),
-    }
-}
-
 /// Closes connections that nobody took; runs only while there are any.
 async fn sweep(pool: Weak<Pool>) {
     loop {
@@ -233,6 +195,11 @@ impl Lease {
 
     pub(super) fn deadline(&mut self) -> &mut Deadline {
         &mut self.connection.deadline
+    }
+
+    /// Where the connection belongs.
+    pub(super) fn pool(&self) -> &Arc<Pool> {
+        &self.pool
     }
 
     /// Whether it has carried a request before.

@@ -8,18 +8,65 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
+
+/// The kinds of socket; told apart on each call, because a branch costs less than a virtual call.
+#[derive(Debug)]
+pub(super) enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// The same call on whichever it is.
+macro_rules! on_each {
+    ($stream:expr, $inner:ident => $call:expr) => {
+        match $stream {
+            Stream::Tcp($inner) => $call,
+            Stream::Unix($inner) => $call,
+        }
+    };
+}
+
+impl Stream {
+    fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        on_each!(self, stream => stream.poll_write_ready(cx))
+    }
+
+    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        on_each!(self, stream => stream.poll_read_ready(cx))
+    }
+
+    fn try_io<R>(&self, interest: Interest, io: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
+        on_each!(self, stream => stream.try_io(interest, io))
+    }
+
+    fn try_read_buf(&self, buf: &mut ReadBuf<'_>) -> io::Result<usize> {
+        on_each!(self, stream => stream.try_read_buf(buf))
+    }
+
+    fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
+        on_each!(self, stream => stream.try_write(buf))
+    }
+
+    fn try_write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        on_each!(self, stream => stream.try_write_vectored(bufs))
+    }
+
+    fn socket(&self) -> socket2::SockRef<'_> {
+        on_each!(self, stream => socket2::SockRef::from(stream))
+    }
+}
 
 /// One socket and what is known of it. The flags are touched by one thread at a time; they order nothing.
 #[derive(Debug)]
 pub(super) struct Socket {
-    stream: TcpStream,
+    stream: Stream,
     heard: AtomicBool,
     unwritable: AtomicBool,
 }
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream) -> Arc<Self> {
+    pub(super) fn new(stream: Stream) -> Arc<Self> {
         Arc::new(Self { stream, heard: AtomicBool::new(false), unwritable: AtomicBool::new(false) })
     }
 
@@ -41,7 +88,7 @@ impl Socket {
         }
         // The socket is non-blocking, so an empty queue is `WouldBlock`, and anything else is an end or a surprise.
         let mut byte = [MaybeUninit::uninit()];
-        matches!(socket2::SockRef::from(&self.stream).peek(&mut byte), Err(error) if error.kind() == ErrorKind::WouldBlock)
+        matches!(self.stream.socket().peek(&mut byte), Err(error) if error.kind() == ErrorKind::WouldBlock)
     }
 }
 
@@ -56,7 +103,7 @@ impl SocketIo {
         &self,
         cx: &mut Context<'_>,
         len: usize,
-        write: impl Fn(&TcpStream) -> io::Result<usize>,
+        write: impl Fn(&Stream) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         let stream = &self.0.stream;
         loop {
@@ -132,7 +179,7 @@ impl AsyncWrite for SocketIo {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match socket2::SockRef::from(&self.0.stream).shutdown(std::net::Shutdown::Write) {
+        match self.0.stream.socket().shutdown(std::net::Shutdown::Write) {
             Err(error) if error.kind() != ErrorKind::NotConnected => Poll::Ready(Err(error)),
             _ => Poll::Ready(Ok(())),
         }

@@ -22,7 +22,8 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let mut settings = UpstreamSettings { port: listener.local_addr().unwrap().port(), ..UpstreamSettings::default() };
+    let place = Place::Host { host: "127.0.0.1".to_owned(), port: listener.local_addr().unwrap().port() };
+    let mut settings = UpstreamSettings { place, ..UpstreamSettings::default() };
     change(&mut settings);
     let connections = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&connections);
@@ -53,7 +54,7 @@ impl Fake {
     }
 
     fn idle(&self) -> usize {
-        self.upstreams.upstreams[0].pool.idle_count()
+        self.upstreams.upstreams[0].instances.idle_count()
     }
 }
 
@@ -359,7 +360,8 @@ async fn what_is_not_http_or_was_not_asked_for_is_invalid() {
 
 #[tokio::test]
 async fn a_port_without_a_listener_is_told_apart_from_one_that_does_not_answer() {
-    let fake = fake(|settings| settings.port = 1, |_, _| async {}).await;
+    let fake =
+        fake(|settings| settings.place = Place::Host { host: "127.0.0.1".to_owned(), port: 1 }, |_, _| async {}).await;
     assert!(matches!(fake.send(get()).await, Err(UpstreamError::Connect(_))));
     let named = fake_by_name().await;
     assert_eq!(named.text(get()).await, "ok");
@@ -367,7 +369,11 @@ async fn a_port_without_a_listener_is_told_apart_from_one_that_does_not_answer()
 
 async fn fake_by_name() -> Fake {
     fake(
-        |settings| settings.host = "localhost".to_owned(),
+        |settings| {
+            if let Place::Host { host, .. } = &mut settings.place {
+                "localhost".clone_into(host);
+            }
+        },
         |mut stream, _| async move {
             read_request(&mut stream).await;
             say(&mut stream, OK).await;

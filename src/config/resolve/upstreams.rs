@@ -10,7 +10,7 @@ use crate::config::problem::shown;
 use crate::config::raw::{RawAccessToken, RawUpstream};
 use crate::config::walk::below;
 use crate::server;
-use crate::upstream::UpstreamSettings;
+use crate::upstream::{Place, UpstreamSettings};
 
 /// The upstream of everything that no route names one for.
 const DEFAULT: &str = "default";
@@ -53,7 +53,7 @@ impl Resolver {
     ) -> Option<UpstreamSettings> {
         let default = UpstreamSettings::default();
         let at = |leaf: &str| format!("{key}.{leaf}");
-        let address = self.upstream_url(&at("url"), raw.url, server);
+        let place = self.upstream_url(&at("url"), raw.url, server);
         let host_header = raw.host.and_then(|host| self.host_header(&at("host"), host));
         let settings = UpstreamSettings {
             name,
@@ -71,11 +71,10 @@ impl Resolver {
             pool_size: raw.pool_size.map_or(default.pool_size, |size| size as usize),
             ..default
         };
-        let (host, port) = address?;
-        Some(UpstreamSettings { host, port, ..settings })
+        Some(UpstreamSettings { place: place?, ..settings })
     }
 
-    fn upstream_url(&mut self, key: &str, written: Option<String>, server: &server::Settings) -> Option<(String, u16)> {
+    fn upstream_url(&mut self, key: &str, written: Option<String>, server: &server::Settings) -> Option<Place> {
         let example = "http://127.0.0.1:3000";
         let Some(text) = written else {
             self.missing(key, example);
@@ -122,7 +121,7 @@ impl Resolver {
             let what = format!("is this proxy itself, which listens on {}", server.listen);
             self.error(key, what, "write the application's address, or listen elsewhere");
         }
-        Some((host, port))
+        Some(Place::Host { host, port })
     }
 
     fn host_header(&mut self, key: &str, host: String) -> Option<String> {

@@ -1,0 +1,65 @@
+//! Where an instance of an upstream is, and the way there.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{Instant, timeout_at};
+
+use super::UpstreamError;
+use super::socket::Stream;
+
+/// Where an upstream listens, as it is configured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A name or an IP address (without brackets), and a port.
+    Host {
+        /// A name is resolved for each new connection.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+    /// A socket in the file system.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host { host, port } if host.contains(':') => write!(formatter, "http://[{host}]:{port}"),
+            Self::Host { host, port } => write!(formatter, "http://{host}:{port}"),
+            Self::Unix(path) => write!(formatter, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// One address: what a connection is made to, with no name left to resolve.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// A TCP port.
+    Tcp(SocketAddr),
+    /// A socket in the file system.
+    Unix(PathBuf),
+}
+
+/// Connects; what a kernel gives up on in its own time counts as [`UpstreamError::ConnectTimeout`] too.
+pub(super) async fn dial(address: &Address, deadline: Instant) -> Result<Stream, UpstreamError> {
+    let connecting = async {
+        match address {
+            Address::Tcp(address) => {
+                let stream = TcpStream::connect(address).await?;
+                // A socket that can't be tuned still works.
+                let _ = stream.set_nodelay(true);
+                io::Result::Ok(Stream::Tcp(stream))
+            }
+            Address::Unix(path) => Ok(Stream::Unix(UnixStream::connect(path).await?)),
+        }
+    };
+    match timeout_at(deadline, connecting).await {
+        Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut => Err(UpstreamError::ConnectTimeout),
+        Ok(outcome) => outcome.map_err(UpstreamError::Connect),
+        Err(_) => Err(UpstreamError::ConnectTimeout),
+    }
+}
