@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use http::{Method, header};
 
-use crate::authn::Evidence;
 use crate::authn::session::{NoSession, Renewal, Sessions};
 use crate::clock::SharedClock;
 use crate::message::{Inbound, Initiator, Origin};
@@ -67,13 +66,6 @@ impl Admission {
             Verdict::SignIn(SignInReason::IdentityTooOld) => {
                 Decision::Challenge(Challenge { reason: "identity_too_old" })
             }
-        }
-    }
-
-    /// Whether what an identity rests on has ended since it was admitted.
-    pub fn has_ended(&self, evidence: &Evidence) -> bool {
-        match evidence {
-            Evidence::Session { id } => self.sessions.has_ended(*id),
         }
     }
 }

@@ -178,6 +178,7 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
         logout_state,
         rules,
     });
+    let lifetimes = sessions.lifetimes();
     let admission = Arc::new(Admission::new(sessions, origin, clock));
 
     let metrics = Metrics::new();
@@ -196,7 +197,13 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
                 admission: Arc::clone(&admission),
                 endpoints: Arc::clone(&endpoints),
                 replies: Replies::new(Arc::clone(&pages), drain_metrics.worker(), log),
-                upstreams: Upstreams::new(&upstreams, Arc::clone(&trust), tunnels.clone(), closing.clone()),
+                upstreams: Upstreams::new(
+                    &upstreams,
+                    Arc::clone(&trust),
+                    lifetimes.clone(),
+                    tunnels.clone(),
+                    closing.clone(),
+                ),
             })
         }
     };

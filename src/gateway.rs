@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use http::{Request, Response, StatusCode};
+use http::{Request, Response};
 use hyper::body::Incoming;
 
 use crate::admission::{Admission, Decision};
 use crate::endpoints::Endpoints;
 use crate::message::{self, Body, Connection, Inbound};
-use crate::reply::{ClientFault, Exchange, Rejection, Replies};
+use crate::reply::{Exchange, Rejection, Replies};
 use crate::route::{Routes, Target};
 use crate::server::Handler;
-use crate::upstream::{Outbound, UpstreamError, Upstreams};
+use crate::upstream::{Outbound, Upstreams};
 
 /// One worker's gateway.
 #[derive(Debug, Clone)]
@@ -79,12 +79,7 @@ impl Gateway {
                     Decision::Deny(denial, renewal) => Ok(renewal.attach(replies.denial(denial, exchange))),
                     Decision::Admit(permit, renewal) => {
                         exchange.admitted(&permit);
-                        let session = permit.identity().map(|identity| identity.evidence().clone());
                         let outcome = upstreams.forward(Outbound::on_behalf_of(inbound, permit)).await;
-                        // A tunnel outlives every later check, so its session is looked at once more before it opens.
-                        if is_tunnel(&outcome) && session.is_some_and(|session| admission.has_ended(&session)) {
-                            return Err(ClientFault::SessionEnded.into());
-                        }
                         // A renewed session survives even a 502.
                         Ok(renewal.attach(replies.guarded(outcome, route, exchange)))
                     }
@@ -92,8 +87,4 @@ impl Gateway {
             }
         }
     }
-}
-
-fn is_tunnel(outcome: &Result<Response<Body>, UpstreamError>) -> bool {
-    outcome.as_ref().is_ok_and(|response| response.status() == StatusCode::SWITCHING_PROTOCOLS)
 }

@@ -1,9 +1,14 @@
 //! Guarded route × identity → [`Permit`] or [`Denial`]. Pure.
 
+use std::time::Duration;
+
 use crate::authn::Identity;
 use crate::authn::identity::Names;
+use crate::authn::lifetime::Lifetime;
 use crate::clock::UnixTime;
 use crate::route::{Access, GuardedRoute, Preflight, Require, Route};
+
+const SECOND: Duration = Duration::from_secs(1);
 
 /// The right to forward one request on one route. Only [`authorize`] makes one.
 #[derive(Debug)]
@@ -21,6 +26,15 @@ impl<'r> Permit<'r> {
     /// On whose behalf; `None` on an optional route without a session.
     pub fn identity(&self) -> Option<&Identity> {
         self.identity.as_ref()
+    }
+
+    /// How long what was let in may go on; `None` where nobody is known. Past the route's `max_identity_age` a new request
+    /// would be refused, so a stream ends there too.
+    pub fn lifetime(&self) -> Option<Lifetime> {
+        let identity = self.identity()?;
+        let lifetime = identity.lifetime();
+        let first_too_old = |age| identity.authenticated_at().after(age).after(SECOND);
+        Some(self.route.max_identity_age.map_or(lifetime, |age| lifetime.until(first_too_old(age))))
     }
 }
 
@@ -120,8 +134,6 @@ fn demand(require: &Require, identity: &Identity) -> Result<(), Denial> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     const NOW: UnixTime = UnixTime(1_800_000_000);

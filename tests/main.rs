@@ -37,6 +37,8 @@ mod readme;
 mod reading;
 // Large, slow and broken-off bodies, upgrades and waits cost neither memory nor anybody else's time.
 mod streams;
+// Whatever still flows when a session ends, ends with it, and with a goodbye.
+mod session_streams;
 // The same stories against real parts, which `tests/run` starts.
 mod real;
 // What went wrong once, here or elsewhere in this field, stays mended.

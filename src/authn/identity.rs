@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
+use super::lifetime::Lifetime;
 use crate::clock::UnixTime;
 use crate::secret::SecretString;
 
@@ -100,6 +101,12 @@ impl Identity {
     /// The provider's access token, present only while it has not expired and `upstream.access_token` asks for it.
     pub fn access_token(&self) -> Option<&SecretString> {
         self.access_token.as_ref()
+    }
+
+    /// How long it holds.
+    pub fn lifetime(&self) -> Lifetime {
+        let Evidence::Session { id } = self.evidence;
+        Lifetime { session: Some(id), ends_at: self.expires_at }
     }
 
     /// How we know.

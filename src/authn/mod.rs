@@ -1,6 +1,7 @@
 //! Every way to become an [`Identity`]. Only code in this folder can construct one.
 
 pub mod identity;
+pub mod lifetime;
 pub mod oidc;
 pub mod roles;
 pub mod session;

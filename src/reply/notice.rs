@@ -33,7 +33,7 @@ pub enum Rejection {
     Provider(#[from] ProviderFault),
     /// The application behind us.
     #[error(transparent)]
-    Upstream(#[from] UpstreamError),
+    Upstream(UpstreamError),
     /// The configuration, or its fit with the provider's claims.
     #[error(transparent)]
     Ourselves(#[from] CreateError),
@@ -100,6 +100,16 @@ pub enum ProviderFault {
     /// Userinfo is needed and not to be had.
     #[error("userinfo is not to be had")]
     Userinfo(#[source] UserinfoError),
+}
+
+impl From<UpstreamError> for Rejection {
+    /// What went wrong on the way to the application need not be its fault.
+    fn from(error: UpstreamError) -> Self {
+        match error {
+            UpstreamError::SessionEnded => ClientFault::SessionEnded.into(),
+            error => Self::Upstream(error),
+        }
+    }
 }
 
 impl From<Malformed> for Rejection {
@@ -329,6 +339,7 @@ fn upstream_notice(error: &UpstreamError) -> Notice<'static> {
         UpstreamError::ConnectTimeout | UpstreamError::ResponseTimeout => {
             "The application behind this page is taking too long to answer."
         }
+        UpstreamError::SessionEnded => return ClientFault::SessionEnded.notice(),
         UpstreamError::RequestBody => {
             let message = "The request broke off before it was complete.";
             return Notice::new(error.status(), error.code(), Page::Error, "Bad request", message);

@@ -1,25 +1,45 @@
 //! Bodies on their way through: streamed frame by frame with backpressure, each gap bounded, trailers filtered.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use http_body::{Frame, SizeHint};
 use tokio::time::Instant;
 
+use super::UpstreamError;
 use super::deadline::Deadline;
+use super::lifetime::{self, Term, Tether};
 use super::pool::Lease;
 use crate::message::body::BodyError;
 use crate::message::{Body, Settings, headers};
 
-/// No byte came for the idle time.
-#[derive(Debug, thiserror::Error)]
-#[error("the body stood still for too long")]
-pub(super) struct Stalled;
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+
+/// Why a body is cut by us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Cut {
+    /// No byte came for the idle time.
+    #[error("the body stood still for too long")]
+    Stalled,
+    /// It may not go on.
+    #[error("the session ended while the body was on its way")]
+    SessionEnded,
+}
+
+/// What is to blame where there is no answer: a request that we cut has failed for that reason, whatever came of it.
+pub(super) fn blame(progress: Option<&Progress>, error: UpstreamError) -> UpstreamError {
+    match progress.and_then(|progress| progress.cut.get()) {
+        Some(Cut::SessionEnded) => UpstreamError::SessionEnded,
+        Some(Cut::Stalled) => UpstreamError::RequestBody,
+        None => error,
+    }
+}
 
 /// How far a request's body has got; written by the body, read by whoever waits for the answer.
 #[derive(Debug)]
@@ -28,6 +48,7 @@ pub(super) struct Progress {
     moved: AtomicU64,
     waits_for_client: AtomicBool,
     over: AtomicBool,
+    cut: OnceLock<Cut>,
 }
 
 impl Progress {
@@ -64,7 +85,17 @@ struct Watch {
     progress: Arc<Progress>,
     deadline: Deadline,
     idle: Duration,
+    tether: Option<Tether>,
     trust: Arc<Settings>,
+}
+
+/// What bounds a request's body.
+#[derive(Debug)]
+pub(super) struct Limits {
+    /// The most time without a frame.
+    pub(super) idle: Duration,
+    /// The session it belongs to.
+    pub(super) term: Option<Term>,
 }
 
 impl RequestBody {
@@ -72,17 +103,31 @@ impl RequestBody {
         Self { inner: Body::Empty, watch: None }
     }
 
-    /// A body that ends with [`Stalled`] after `idle` without a frame, and whose trailers pass `trust`.
-    pub(super) fn watched(inner: Body, idle: Duration, trust: &Arc<Settings>) -> (Self, Arc<Progress>) {
+    /// A body that ends with a [`Cut`] where it leaves its `limits`, and whose trailers pass `trust`.
+    pub(super) fn watched(inner: Body, limits: Limits, trust: &Arc<Settings>) -> (Self, Arc<Progress>) {
         let progress = Arc::new(Progress {
             start: Instant::now(),
             moved: AtomicU64::new(0),
             waits_for_client: AtomicBool::new(false),
             over: AtomicBool::new(false),
+            cut: OnceLock::new(),
         });
-        let watch =
-            Watch { progress: Arc::clone(&progress), deadline: Deadline::default(), idle, trust: Arc::clone(trust) };
+        let watch = Watch {
+            progress: Arc::clone(&progress),
+            deadline: Deadline::default(),
+            idle: limits.idle,
+            tether: limits.term.map(Tether::new),
+            trust: Arc::clone(trust),
+        };
         (Self { inner, watch: Some(Box::new(watch)) }, progress)
+    }
+}
+
+impl Watch {
+    fn cut<T>(&self, cut: Cut) -> Poll<Option<Result<T, BodyError>>> {
+        // Once cut, hyper does not ask again.
+        let _ = self.progress.cut.set(cut);
+        Poll::Ready(Some(Err(cut.into())))
     }
 }
 
@@ -106,9 +151,15 @@ impl http_body::Body for RequestBody {
             if !watch.deadline.is_set() {
                 watch.deadline.set(Instant::now() + watch.idle);
             }
+            if watch.tether.as_mut().is_some_and(|tether| tether.poll_over(cx).is_ready()) {
+                return watch.cut(Cut::SessionEnded);
+            }
             ready!(watch.deadline.poll(cx));
-            return Poll::Ready(Some(Err(Stalled.into())));
+            return watch.cut(Cut::Stalled);
         };
+        if watch.tether.as_mut().is_some_and(Tether::is_over) {
+            return watch.cut(Cut::SessionEnded);
+        }
         watch.progress.waits_for_client.store(false, Ordering::Relaxed);
         watch.progress.touch();
         watch.deadline.clear();
@@ -133,12 +184,40 @@ pub(super) struct ResponseBody {
     inner: Body,
     lease: Option<Lease>,
     idle: Duration,
+    tether: Option<Tether>,
+    farewell: Farewell,
+}
+
+/// How an answer's body says that its session has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Farewell {
+    /// By ending as an error: a connection that closes before the last chunk, a stream that is reset.
+    Break,
+    /// By gRPC's status in the trailers.
+    GrpcStatus,
 }
 
 impl ResponseBody {
     pub(super) fn new(inner: Body, mut lease: Lease, idle: Duration) -> Self {
         lease.deadline().clear();
-        Self { inner, lease: Some(lease), idle }
+        Self { inner, lease: Some(lease), idle, tether: None, farewell: Farewell::Break }
+    }
+
+    /// Ends with its session.
+    pub(super) fn until(self, term: Option<Term>, farewell: Farewell) -> Self {
+        Self { tether: term.map(Tether::new), farewell, ..self }
+    }
+
+    fn end_with_session(&mut self) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.lease = None;
+        lifetime::tell();
+        Poll::Ready(Some(match self.farewell {
+            Farewell::Break => Err(Cut::SessionEnded.into()),
+            Farewell::GrpcStatus => {
+                let (code, words) = (HeaderValue::from_static("16"), HeaderValue::from_static("session_ended"));
+                Ok(Frame::trailers(HeaderMap::from_iter([(GRPC_STATUS, code), (GRPC_MESSAGE, words)])))
+            }
+        }))
     }
 }
 
@@ -153,10 +232,16 @@ impl http_body::Body for ResponseBody {
             if !lease.deadline().is_set() {
                 lease.deadline().set(Instant::now() + this.idle);
             }
+            if this.tether.as_mut().is_some_and(|tether| tether.poll_over(cx).is_ready()) {
+                return this.end_with_session();
+            }
             ready!(lease.deadline().poll(cx));
             this.lease = None;
-            return Poll::Ready(Some(Err(tell_broken(Stalled.into()))));
+            return Poll::Ready(Some(Err(tell_broken(Cut::Stalled.into()))));
         };
+        if this.tether.as_mut().is_some_and(Tether::is_over) {
+            return this.end_with_session();
+        }
         lease.deadline().clear();
         match frame {
             Some(Ok(frame)) => {

@@ -2,8 +2,6 @@
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 
-/// "Going away" (RFC 6455 §7.4.1).
-const GOING_AWAY: [u8; 2] = 1001_u16.to_be_bytes();
 /// FIN and opcode 8.
 const CLOSE: u8 = 0x88;
 /// Two bytes, eight of extended length, four of mask.
@@ -83,20 +81,44 @@ impl FrameTracker {
     }
 }
 
-/// The close frame towards the client: unmasked (RFC 6455 §5.1).
-pub(super) fn goodbye_to_client() -> Vec<u8> {
-    vec![CLOSE, 2, GOING_AWAY[0], GOING_AWAY[1]]
+/// Why we close: status code (RFC 6455 §7.4.1) and words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Goodbye {
+    /// 1001: the process stops.
+    GoingAway,
+    /// 1008, "policy": nobody may use this any more.
+    SessionEnded,
 }
 
-/// The close frame towards the upstream: masked, as from any client (RFC 6455 §5.3).
-pub(super) fn goodbye_to_upstream() -> Vec<u8> {
-    let mut mask = [0; 4];
-    // A mask protects caches between a script and a server; without randomness this frame still parses.
-    let _ = SystemRandom::new().fill(&mut mask);
-    let mut frame = vec![CLOSE, 0x80 | 2];
-    frame.extend(mask);
-    frame.extend([GOING_AWAY[0] ^ mask[0], GOING_AWAY[1] ^ mask[1]]);
-    frame
+impl Goodbye {
+    fn payload(self) -> Vec<u8> {
+        let (code, reason) = match self {
+            Self::GoingAway => (1001_u16, ""),
+            Self::SessionEnded => (1008, "session ended"),
+        };
+        [&code.to_be_bytes(), reason.as_bytes()].concat()
+    }
+
+    /// The frame towards the client: unmasked (RFC 6455 §5.1).
+    pub(super) fn to_client(self) -> Vec<u8> {
+        let payload = self.payload();
+        [&[CLOSE, length(&payload)], &*payload].concat()
+    }
+
+    /// The frame towards the upstream: masked, as from any client (RFC 6455 §5.3).
+    pub(super) fn to_upstream(self) -> Vec<u8> {
+        let mut mask = [0; 4];
+        // A mask protects caches between a script and a server; without randomness this frame still parses.
+        let _ = SystemRandom::new().fill(&mut mask);
+        let mut payload = self.payload();
+        payload.iter_mut().zip(mask.iter().cycle()).for_each(|(byte, mask)| *byte ^= mask);
+        [&[CLOSE, 0x80 | length(&payload)], &mask[..], &payload].concat()
+    }
+}
+
+/// Ours are far below the 126 bytes from which a length takes more than this.
+fn length(payload: &[u8]) -> u8 {
+    u8::try_from(payload.len()).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -168,8 +190,9 @@ mod tests {
             tracker.advance_all(&[byte]);
         }
         assert!(tracker.is_between_frames() && !tracker.has_closed());
-        tracker.advance_all(&goodbye_to_upstream());
+        tracker.advance_all(&Goodbye::SessionEnded.to_upstream());
         assert!(tracker.is_between_frames() && tracker.has_closed());
-        assert_eq!(goodbye_to_client(), [0x88, 2, 0x03, 0xe9]);
+        assert_eq!(Goodbye::GoingAway.to_client(), [0x88, 2, 0x03, 0xe9]);
+        assert_eq!(Goodbye::SessionEnded.to_client(), *b"\x88\x0f\x03\xf0session ended");
     }
 }

@@ -7,6 +7,7 @@ mod deadline;
 mod exchange;
 mod frames;
 mod instances;
+mod lifetime;
 pub mod outbound;
 mod pool;
 mod socket;
@@ -28,9 +29,12 @@ use tokio_util::task::TaskTracker;
 pub use address::{Address, Place};
 pub use outbound::Outbound;
 
+use crate::authn::lifetime::Lifetimes;
 use crate::message::{self, Body};
-use body::{RequestBody, ResponseBody};
+use crate::policy::Permit;
+use body::{Farewell, RequestBody, ResponseBody};
 use instances::Instances;
+use lifetime::{Followed, Term, Tether};
 use pool::Lease;
 use upgrade::Upgrade;
 
@@ -94,6 +98,9 @@ pub enum UpstreamError {
     /// The client's body failed: 400.
     #[error("the request body broke off")]
     RequestBody,
+    /// The session ended before the answer's head: 401.
+    #[error("the session ended in the meantime")]
+    SessionEnded,
 }
 
 impl UpstreamError {
@@ -106,15 +113,17 @@ impl UpstreamError {
             Self::ResponseTimeout => "upstream_timeout",
             Self::Invalid => "upstream_invalid",
             Self::RequestBody => "request_body",
+            Self::SessionEnded => "session_ended",
         }
     }
 
-    /// 502, 504 or 400.
+    /// 502, 504, 400 or 401.
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Connect(_) | Self::Closed(_) | Self::Invalid => StatusCode::BAD_GATEWAY,
             Self::ConnectTimeout | Self::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::RequestBody => StatusCode::BAD_REQUEST,
+            Self::SessionEnded => StatusCode::UNAUTHORIZED,
         }
     }
 }
@@ -124,6 +133,7 @@ impl UpstreamError {
 pub struct Upstreams {
     upstreams: Vec<Upstream>,
     trust: Arc<message::Settings>,
+    followed: Arc<Followed>,
     tunnels: TaskTracker,
     closing: CancellationToken,
 }
@@ -140,14 +150,33 @@ struct Upstream {
 struct Agreed {
     client: tunnel::Client,
     upstream: hyper::upgrade::OnUpgrade,
+    term: Option<Term>,
+}
+
+/// What an answer has to know of its request.
+#[derive(Debug)]
+struct Asked {
+    method: Method,
+    version: Version,
+    term: Option<Term>,
+}
+
+impl Asked {
+    /// Only HTTP/2 is sure to bring trailers to a client of gRPC.
+    fn farewell(&self, answer: &http::HeaderMap) -> Farewell {
+        let is_grpc =
+            || answer.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+        if self.version == Version::HTTP_2 && is_grpc() { Farewell::GrpcStatus } else { Farewell::Break }
+    }
 }
 
 impl Upstreams {
-    /// For one worker. `trust` knows which names only we may set, in trailers and cookies. Tunnels (WebSockets) run in
-    /// `tunnels`; when `closing` is cancelled each one gets its goodbye (close 1001, "going away") and ends.
+    /// For one worker. `trust` knows which names only we may set, in trailers and cookies; `lifetimes` tells when a stream
+    /// has to end. Tunnels (WebSockets) run in `tunnels`; when `closing` is cancelled each one gets its goodbye (close 1001, "going away") and ends.
     pub fn new(
         settings: &[UpstreamSettings],
         trust: Arc<message::Settings>,
+        lifetimes: Lifetimes,
         tunnels: TaskTracker,
         closing: CancellationToken,
     ) -> Self {
@@ -161,7 +190,7 @@ impl Upstreams {
             })
             .collect();
         // A token of this worker's own, so that its tunnels take no lock that another worker takes.
-        Self { upstreams, trust, tunnels, closing: closing.child_token() }
+        Self { upstreams, trust, followed: Followed::new(lifetimes), tunnels, closing: closing.child_token() }
     }
 
     /// Sends one request and gives the answer's head with a streamed body. `Set-Cookie` of our names is dropped and logged.
@@ -170,15 +199,18 @@ impl Upstreams {
     /// [`UpstreamError`].
     pub async fn forward(&self, outbound: Outbound<'_>) -> Result<Response<Body>, UpstreamError> {
         let upstream = self.upstream(outbound.route.upstream)?;
+        let lifetime = outbound.permit.as_ref().and_then(Permit::lifetime);
+        let term = lifetime.map(|lifetime| Term::new(&self.followed, lifetime));
         let (request, upgrade) = outbound.into_request(&upstream.settings, upstream.host.as_ref());
-        self.send(upstream, request, upgrade).await
+        self.send(upstream, request, upgrade, term).await
     }
 
     /// Opens the tunnel that an answer has agreed on, if it has. Called for what really goes to the client: dropped instead,
     /// the answer takes the upstream's connection with it.
     pub fn open_tunnel(&self, response: &mut Response<Body>) {
-        if let Some(Agreed { client, upstream }) = response.extensions_mut().remove() {
-            self.tunnels.spawn(tunnel::run(client, upstream, self.closing.clone()));
+        if let Some(Agreed { client, upstream, term }) = response.extensions_mut().remove() {
+            let ends = tunnel::Ends { closing: self.closing.clone(), session: term.map(Tether::new) };
+            self.tunnels.spawn(tunnel::run(client, upstream, ends));
         }
     }
 
@@ -193,16 +225,17 @@ impl Upstreams {
         upstream: &Upstream,
         request: Request<Body>,
         upgrade: Option<Upgrade>,
+        term: Option<Term>,
     ) -> Result<Response<Body>, UpstreamError> {
         let (mut head, body) = request.into_parts();
+        let asked = Asked { method: head.method.clone(), version: head.version, term };
         head.version = Version::HTTP_11;
         head.headers.remove(header::CONTENT_LENGTH);
         head.headers.remove(header::TRANSFER_ENCODING);
-        let method = head.method.clone();
         let is_personal = answer::signs_in_connection(&head.headers, &header::AUTHORIZATION);
         let (body, progress) = if body.is_end_stream() {
             // RFC 9110 §8.6: a method that is meant to have content says that it has none.
-            if matches!(method, Method::POST | Method::PUT | Method::PATCH) {
+            if matches!(asked.method, Method::POST | Method::PUT | Method::PATCH) {
                 head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
             }
             (RequestBody::empty(), None)
@@ -211,48 +244,58 @@ impl Upstreams {
                 // hyper would otherwise send a GET without its body.
                 head.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
             }
-            let (body, progress) = RequestBody::watched(body, upstream.settings.idle_timeout, &self.trust);
+            let (body, progress) = RequestBody::watched(
+                body,
+                body::Limits { idle: upstream.settings.idle_timeout, term: asked.term.clone() },
+                &self.trust,
+            );
             (body, Some(progress))
         };
         let request = Request::from_parts(head, body);
-        let mut answered =
-            exchange::exchange(&upstream.instances, &upstream.settings, request, progress.as_deref()).await?;
+        let answered = exchange::exchange(&upstream.instances, &upstream.settings, request, progress.as_deref()).await;
+        let mut answered = answered.map_err(|error| body::blame(progress.as_deref(), error))?;
         if is_personal || answer::signs_in_connection(answered.0.headers(), &header::WWW_AUTHENTICATE) {
             answered.1.use_once();
         }
         answered.1.watch(progress);
-        self.answer(upstream, &method, answered, upgrade)
+        self.answer(upstream, asked, answered, upgrade)
     }
 
     fn answer(
         &self,
         upstream: &Upstream,
-        method: &Method,
+        asked: Asked,
         (mut response, mut lease): (Response<Incoming>, Lease),
         upgrade: Option<Upgrade>,
     ) -> Result<Response<Body>, UpstreamError> {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let upgrade = upgrade.ok_or(UpstreamError::Invalid)?;
             upgrade.check(response.headers())?;
+            // A tunnel outlives every later check, so its session is looked at once more before it opens.
+            if asked.term.as_ref().is_some_and(Term::is_over) {
+                return Err(UpstreamError::SessionEnded);
+            }
             let ours = hyper::upgrade::on(&mut response);
             let (mut head, _) = response.into_parts();
-            answer::clean(&mut head, method)?;
+            answer::clean(&mut head, &asked.method)?;
             self.drop_own_cookies(upstream, &mut head.headers);
             answer::announce_upgrade(&mut head.headers, upgrade.protocol());
-            head.extensions.insert(Agreed { client: upgrade.into_client(), upstream: ours });
+            head.extensions.insert(Agreed { client: upgrade.into_client(), upstream: ours, term: asked.term });
             return Ok(Response::from_parts(head, Body::Empty));
         }
         if let Some(announced) = answer::announced_idle(response.headers()) {
             lease.limit_idle(announced);
         }
         let (mut head, body) = response.into_parts();
-        answer::clean(&mut head, method)?;
+        answer::clean(&mut head, &asked.method)?;
         self.drop_own_cookies(upstream, &mut head.headers);
         let body = if body.is_end_stream() {
             lease.give_back();
             Body::Empty
         } else {
-            Body::stream(ResponseBody::new(Body::Incoming(body), lease, upstream.settings.idle_timeout))
+            let body = ResponseBody::new(Body::Incoming(body), lease, upstream.settings.idle_timeout);
+            let farewell = asked.farewell(&head.headers);
+            Body::stream(body.until(asked.term, farewell))
         };
         Ok(Response::from_parts(head, body))
     }

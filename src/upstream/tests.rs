@@ -34,14 +34,20 @@ where
         }
     });
     let trust = message::Settings { cookie_base: "__Host-vestibule".to_owned(), ..message::Settings::default() };
-    let upstreams = Upstreams::new(&[settings], Arc::new(trust), TaskTracker::new(), CancellationToken::new());
+    let upstreams = Upstreams::new(
+        &[settings],
+        Arc::new(trust),
+        Lifetimes::for_test(),
+        TaskTracker::new(),
+        CancellationToken::new(),
+    );
     Fake { upstreams, connections }
 }
 
 impl Fake {
     async fn send(&self, request: Request<Body>) -> Result<Response<Body>, UpstreamError> {
         let upstream = self.upstreams.upstream(0).unwrap();
-        tokio::time::timeout(Duration::from_secs(10), self.upstreams.send(upstream, request, None)).await.unwrap()
+        tokio::time::timeout(Duration::from_secs(10), self.upstreams.send(upstream, request, None, None)).await.unwrap()
     }
 
     async fn text(&self, request: Request<Body>) -> String {
@@ -253,7 +259,7 @@ async fn every_wait_is_bounded() {
     })
     .await;
     let body = stalled.send(get()).await.unwrap().into_body().collect().await;
-    assert!(body.unwrap_err().is::<body::Stalled>());
+    assert!(body.unwrap_err().is::<body::Cut>());
 
     let waiting = fake(quick, silent).await;
     let never = Body::stream(StreamBody::new(futures_util::stream::pending::<Result<Frame<Bytes>, _>>()));
@@ -426,7 +432,7 @@ async fn before(fake: Fake) -> (std::net::SocketAddr, TaskTracker, CancellationT
                     let client = hyper::upgrade::on(&mut request);
                     let upgrade = Upgrade::new(HeaderValue::from_static("websocket"), request.headers(), client);
                     let upstream = fake.upstreams.upstream(0).unwrap();
-                    let answer = fake.upstreams.send(upstream, request.map(Body::Incoming), Some(upgrade)).await;
+                    let answer = fake.upstreams.send(upstream, request.map(Body::Incoming), Some(upgrade), None).await;
                     let failed = |_| Response::builder().status(599).body(Body::Empty).unwrap();
                     let mut answer = answer.unwrap_or_else(failed);
                     fake.upstreams.open_tunnel(&mut answer);
@@ -520,4 +526,43 @@ async fn an_upgrade_that_the_upstream_declines_is_a_plain_answer() {
     say(&mut client, UPGRADE).await;
     assert!(read_head(&mut client).await.starts_with("HTTP/1.1 426"));
     assert_eq!(tunnels.len(), 0);
+}
+
+fn ended_long_ago() -> crate::authn::lifetime::Lifetime {
+    crate::authn::lifetime::Lifetime::for_test(crate::clock::UnixTime(1))
+}
+
+#[tokio::test]
+async fn a_stream_whose_session_is_over_breaks_off_or_ends_with_a_status_of_grpc() {
+    for (kind, version, status) in [
+        ("application/grpc+proto", Version::HTTP_2, Some("16")),
+        ("application/grpc", Version::HTTP_11, None),
+        ("text/event-stream", Version::HTTP_2, None),
+    ] {
+        let fake = fake(
+            |_| {},
+            move |mut stream: TcpStream, _| async move {
+                read_request(&mut stream).await;
+                let head = format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ntransfer-encoding: chunked\r\n\r\n");
+                say(&mut stream, &(head + "2\r\nhi\r\n")).await;
+                tokio::time::sleep(Duration::from_secs(5)).await;
+            },
+        )
+        .await;
+        let mut request = get();
+        *request.version_mut() = version;
+        let term = Term::new(&fake.upstreams.followed, ended_long_ago());
+        let upstream = fake.upstreams.upstream(0).unwrap();
+        let answer = fake.upstreams.send(upstream, request, None, Some(term)).await.unwrap();
+        let body = tokio::time::timeout(Duration::from_secs(2), answer.into_body().collect()).await.unwrap();
+        match (status, body) {
+            (Some(status), Ok(body)) => {
+                assert_eq!(body.trailers().unwrap()["grpc-status"], status);
+                assert_eq!(body.to_bytes(), "hi");
+            }
+            (None, Err(error)) => assert!(error.is::<body::Cut>(), "{error}"),
+            (_, outcome) => panic!("{kind}: {outcome:?}"),
+        }
+        assert_eq!(fake.idle(), 0, "the connection ends with it");
+    }
 }

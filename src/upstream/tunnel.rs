@@ -13,10 +13,13 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::CancellationToken;
 
-use super::frames::{FrameTracker, goodbye_to_client, goodbye_to_upstream};
+use super::frames::{FrameTracker, Goodbye};
+use super::lifetime::Tether;
 
-/// How long both ends may take to answer a close frame.
-const GOODBYE: Duration = Duration::from_secs(2);
+/// How long both ends may take to answer a close frame when the process stops.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// The same when the session has ended: what is still in mid-frame must not go on for long.
+const LITTLE_PATIENCE: Duration = Duration::from_millis(500);
 /// Bytes moved at a time.
 const SCRATCH: usize = 16 * 1024;
 
@@ -32,14 +35,21 @@ pub(super) struct Client {
     pub(super) websocket: bool,
 }
 
-/// Joins the two connections once both are free of HTTP; ends when both have ended, one breaks, or `closing` is cancelled.
-pub(super) async fn run(client: Client, upstream: OnUpgrade, closing: CancellationToken) {
+/// When a tunnel ends though neither side wants it to.
+#[derive(Debug)]
+pub(super) struct Ends {
+    pub(super) closing: CancellationToken,
+    pub(super) session: Option<Tether>,
+}
+
+/// Joins the two connections once both are free of HTTP; ends when both have ended, one breaks, or `ends` says so.
+pub(super) async fn run(client: Client, upstream: OnUpgrade, ends: Ends) {
     // The client's connection is free once the 101 is written; where that fails, the upstream's is dropped here.
     let (Ok(downstream), Ok(upstream)) = (client.upgrade.await, upstream.await) else {
         tracing::debug!("an upgrade was agreed on but a connection ended before it began");
         return;
     };
-    let outcome = join(TokioIo::new(downstream), TokioIo::new(upstream), client.websocket, closing).await;
+    let outcome = join(TokioIo::new(downstream), TokioIo::new(upstream), client.websocket, ends).await;
     if let Err(error) = outcome {
         tracing::debug!(%error, "a tunnel broke");
     }
@@ -49,7 +59,7 @@ pub(super) async fn join<D, U>(
     mut downstream: D,
     mut upstream: U,
     websocket: bool,
-    closing: CancellationToken,
+    Ends { closing, mut session }: Ends,
 ) -> io::Result<()>
 where
     D: AsyncRead + AsyncWrite + Unpin,
@@ -57,30 +67,38 @@ where
 {
     let mut up = Direction::new(websocket);
     let mut down = Direction::new(websocket);
-    let stopped = {
+    let goodbye = {
         let mut closing = pin!(closing.cancelled());
         poll_fn(|cx| {
             let up = up.poll(cx, &mut downstream, &mut upstream)?;
             let down = down.poll(cx, &mut upstream, &mut downstream)?;
             if up.is_ready() && down.is_ready() {
-                return Poll::Ready(io::Result::Ok(false));
+                return Poll::Ready(io::Result::Ok(None));
             }
-            closing.as_mut().poll(cx).map(|()| Ok(true))
+            if session.as_mut().is_some_and(|session| session.poll_over(cx).is_ready()) {
+                return Poll::Ready(Ok(Some(Goodbye::SessionEnded)));
+            }
+            closing.as_mut().poll(cx).map(|()| Ok(Some(Goodbye::GoingAway)))
         })
         .await?
     };
-    if !stopped {
-        return Ok(());
+    let Some(goodbye) = goodbye else { return Ok(()) };
+    let patience = match goodbye {
+        Goodbye::GoingAway => PATIENCE,
+        Goodbye::SessionEnded => LITTLE_PATIENCE,
+    };
+    if goodbye == Goodbye::SessionEnded {
+        super::lifetime::tell();
     }
     if websocket {
-        up.say_goodbye(goodbye_to_upstream());
-        down.say_goodbye(goodbye_to_client());
+        up.say_goodbye(goodbye.to_upstream());
+        down.say_goodbye(goodbye.to_client());
         let answers = poll_fn(|cx| {
             let up = up.poll(cx, &mut downstream, &mut upstream)?;
             let down = down.poll(cx, &mut upstream, &mut downstream)?;
             if up.is_ready() && down.is_ready() { Poll::Ready(io::Result::Ok(())) } else { Poll::Pending }
         });
-        if let Ok(outcome) = tokio::time::timeout(GOODBYE, answers).await {
+        if let Ok(outcome) = tokio::time::timeout(patience, answers).await {
             outcome?;
         }
     }
@@ -232,11 +250,15 @@ mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
+    fn until(closing: CancellationToken) -> Ends {
+        Ends { closing, session: None }
+    }
+
     #[tokio::test]
     async fn a_half_close_is_passed_on_and_the_other_way_stays_open() {
         let (mut client, downstream) = duplex(64);
         let (mut server, upstream) = duplex(64);
-        let tunnel = tokio::spawn(join(downstream, upstream, false, CancellationToken::new()));
+        let tunnel = tokio::spawn(join(downstream, upstream, false, until(CancellationToken::new())));
         client.write_all(b"question").await.unwrap();
         client.shutdown().await.unwrap();
         let mut got = String::new();
@@ -260,7 +282,7 @@ mod tests {
         let (mut client, downstream) = duplex(1024);
         let (mut server, upstream) = duplex(1024);
         let closing = CancellationToken::new();
-        let tunnel = tokio::spawn(join(downstream, upstream, true, closing.clone()));
+        let tunnel = tokio::spawn(join(downstream, upstream, true, until(closing.clone())));
         server.write_all(&[0x82, 4, 1, 2]).await.unwrap();
         let mut begun = [0; 4];
         client.read_exact(&mut begun).await.unwrap();
@@ -310,7 +332,7 @@ mod tests {
         let closing = CancellationToken::new();
         closing.cancel();
         let start = tokio::time::Instant::now();
-        join(downstream, upstream, true, closing).await.unwrap();
+        join(downstream, upstream, true, until(closing)).await.unwrap();
         assert!(start.elapsed() < Duration::from_secs(3));
         let mut got = Vec::new();
         client.read_to_end(&mut got).await.unwrap();

@@ -22,6 +22,7 @@ use self::ended::EndedSessions;
 use self::record::{Contents, PackError, Record, StoredTokens};
 use self::seal::{KeyRing, OpenError, Purpose, Sealer};
 use super::identity::{Evidence, Identity};
+use super::lifetime::Lifetimes;
 use super::oidc::id_token::VerifiedClaims;
 use super::roles::{MapError, Mapper};
 use crate::clock::{SharedClock, UnixTime};
@@ -218,7 +219,8 @@ impl Sessions {
             groups: contents.groups(),
             headers: self.header_names.iter().cloned().zip(contents.headers()).collect(),
             authenticated_at: record.issued_at,
-            expires_at: record.expires_at,
+            // By today's setting too, as above: what is admitted now must end with it.
+            expires_at: record.expires_at.min(record.issued_at.after(self.settings.lifetime)),
             access_token,
             evidence: Evidence::Session { id: record.id },
         };
@@ -275,9 +277,9 @@ impl Sessions {
         self.ended.add(record.id, record.expires_at, self.clock.now());
     }
 
-    /// Whether a session was ended here.
-    pub fn has_ended(&self, id: SessionId) -> bool {
-        self.ended.contains(id)
+    /// For whatever outlives the check that let it in.
+    pub fn lifetimes(&self) -> Lifetimes {
+        Lifetimes { ended: Arc::clone(&self.ended), clock: Arc::clone(&self.clock) }
     }
 
     fn open(&self, cookies: &OwnCookies, now: UnixTime) -> Result<(Record, Contents), NoSession> {

@@ -313,6 +313,12 @@ impl Browser {
         self.jar.lock().unwrap().of(&url, self.clock.unix())
     }
 
+    /// The same as the value of a `Cookie` header, for a request written by hand.
+    pub fn cookie_line(&self, url: &str) -> String {
+        let cookies = self.cookies(url);
+        cookies.iter().map(|cookie| format!("{}={}", cookie.name, cookie.value)).collect::<Vec<_>>().join("; ")
+    }
+
     /// One cookie of `url`'s host.
     pub fn cookie(&self, url: &str, name: &str) -> Option<StoredCookie> {
         self.cookies(url).into_iter().find(|cookie| cookie.name == name)

@@ -1,0 +1,48 @@
+//! How long what was admitted may go on. A stream outlives the check that let it in, so it carries its own end and asks
+//! again.
+
+use std::sync::Arc;
+
+use super::session::SessionId;
+use super::session::ended::EndedSessions;
+use crate::clock::{SharedClock, UnixTime};
+
+/// When an admission ends: at a fixed time, or as soon as the session behind it is ended.
+#[derive(Debug, Clone, Copy)]
+pub struct Lifetime {
+    pub(in crate::authn) session: Option<SessionId>,
+    pub(in crate::authn) ends_at: UnixTime,
+}
+
+impl Lifetime {
+    /// For tests of what streams: no session, a fixed end.
+    #[cfg(test)]
+    pub(crate) fn for_test(ends_at: UnixTime) -> Self {
+        Self { session: None, ends_at }
+    }
+
+    /// The same, but over at `end` at the latest.
+    pub fn until(self, end: UnixTime) -> Self {
+        Self { ends_at: self.ends_at.min(end), ..self }
+    }
+}
+
+/// Tells whether lifetimes are over. Whatever ends sessions before their time adds to the same set.
+#[derive(Debug, Clone)]
+pub struct Lifetimes {
+    pub(in crate::authn) ended: Arc<EndedSessions>,
+    pub(in crate::authn) clock: SharedClock,
+}
+
+impl Lifetimes {
+    /// For tests of what streams: nothing has ended.
+    #[cfg(test)]
+    pub(crate) fn for_test() -> Self {
+        Self { ended: Arc::default(), clock: Arc::new(crate::clock::SystemClock) }
+    }
+
+    /// Asked now. An open stream counts as use, so the idle time has no say in it.
+    pub fn is_over(&self, lifetime: &Lifetime) -> bool {
+        self.clock.now() >= lifetime.ends_at || lifetime.session.is_some_and(|id| self.ended.contains(id))
+    }
+}

@@ -1,0 +1,141 @@
+//! Streams end with their session: whatever still flows when a session expires or is ended is told of it within
+//! [`SWEEP`]. A body that passes at once costs nothing here: only one that has to wait, or that does not end, is followed.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::task::AtomicWaker;
+
+use crate::authn::lifetime::{Lifetime, Lifetimes};
+
+/// How often a worker looks at the streams it follows; while there is none, nothing runs.
+const SWEEP: Duration = Duration::from_millis(250);
+/// A body of more pieces than this is followed even if none of them had to be waited for.
+const PIECES: u8 = 16;
+
+/// The streams of one worker that are followed.
+#[derive(Debug)]
+pub(super) struct Followed {
+    lifetimes: Lifetimes,
+    streams: Mutex<Streams>,
+}
+
+#[derive(Debug, Default)]
+struct Streams {
+    open: Vec<Arc<Stream>>,
+    swept: bool,
+}
+
+/// One stream, as whoever follows it and its own task both see it.
+#[derive(Debug)]
+struct Stream {
+    lifetime: Lifetime,
+    over: AtomicBool,
+    task: AtomicWaker,
+}
+
+impl Followed {
+    pub(super) fn new(lifetimes: Lifetimes) -> Arc<Self> {
+        Arc::new(Self { lifetimes, streams: Mutex::default() })
+    }
+
+    fn follow(self: &Arc<Self>, lifetime: Lifetime) -> Arc<Stream> {
+        let stream = Arc::new(Stream { lifetime, over: AtomicBool::new(false), task: AtomicWaker::new() });
+        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        streams.open.push(Arc::clone(&stream));
+        if !std::mem::replace(&mut streams.swept, true) {
+            tokio::spawn(Arc::clone(self).sweep());
+        }
+        stream
+    }
+
+    async fn sweep(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(SWEEP).await;
+            let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+            streams.open.retain(|stream| self.goes_on(stream));
+            let (left, room) = (streams.open.len(), streams.open.capacity());
+            if left < room / 4 {
+                streams.open.shrink_to(left * 2);
+            }
+            if left == 0 {
+                streams.swept = false;
+                return;
+            }
+        }
+    }
+
+    /// Whether a stream is there and may be; one that may not is told.
+    fn goes_on(&self, stream: &Arc<Stream>) -> bool {
+        // Ours is the last: the stream itself is gone.
+        if Arc::strong_count(stream) == 1 {
+            return false;
+        }
+        let over = self.lifetimes.is_over(&stream.lifetime);
+        if over {
+            stream.over.store(true, Ordering::Release);
+            stream.task.wake();
+        }
+        !over
+    }
+}
+
+/// A stream is cut: the operator's line.
+pub(super) fn tell() {
+    tracing::info!(reason = "session_ended", "a stream was cut, because its session has ended");
+}
+
+/// What one request was let in for, and who follows it.
+#[derive(Debug, Clone)]
+pub(super) struct Term {
+    followed: Arc<Followed>,
+    lifetime: Lifetime,
+}
+
+impl Term {
+    pub(super) fn new(followed: &Arc<Followed>, lifetime: Lifetime) -> Self {
+        Self { followed: Arc::clone(followed), lifetime }
+    }
+
+    /// Asked now.
+    pub(super) fn is_over(&self) -> bool {
+        self.followed.lifetimes.is_over(&self.lifetime)
+    }
+}
+
+/// Ties one stream to its session.
+#[derive(Debug)]
+pub(super) struct Tether {
+    term: Term,
+    stream: Option<Arc<Stream>>,
+    pieces: u8,
+}
+
+impl Tether {
+    pub(super) fn new(term: Term) -> Self {
+        Self { term, stream: None, pieces: 0 }
+    }
+
+    /// The stream has to wait: ready once its session is over, and the task is woken then.
+    pub(super) fn poll_over(&mut self, cx: &Context<'_>) -> Poll<()> {
+        let stream = self.stream.get_or_insert_with(|| self.term.followed.follow(self.term.lifetime));
+        stream.task.register(cx.waker());
+        if stream.over.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// A piece is to be passed on: whether its session is over.
+    pub(super) fn is_over(&mut self) -> bool {
+        match &self.stream {
+            Some(stream) => stream.over.load(Ordering::Acquire),
+            None => {
+                self.pieces += 1;
+                if self.pieces == PIECES {
+                    self.stream = Some(self.term.followed.follow(self.term.lifetime));
+                }
+                false
+            }
+        }
+    }
+}
