@@ -16,7 +16,7 @@ use serde_json::json;
 pub use notice::{ClientFault, Notice, ProviderFault, Rejection};
 
 use self::pages::{PageContext, Pages, protect};
-use crate::message::{Body, Connection, Inbound, RequestId, prefers_html};
+use crate::message::{Body, Connection, Inbound, RequestId, is_prefetch, prefers_html};
 use crate::policy::{Denial, Permit};
 use crate::route::{Access, GuardedRoute, Route};
 use crate::telemetry::access_log::{self, Access as AccessLine};
@@ -24,7 +24,6 @@ use crate::telemetry::metrics::WorkerMetrics;
 use crate::upstream::UpstreamError;
 
 const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
-const SEC_PURPOSE: HeaderName = HeaderName::from_static("sec-purpose");
 const X_REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
 
 /// Who reads the answer.
@@ -46,7 +45,7 @@ impl Audience {
             return Self::Grpc;
         }
         let in_a_window = text(SEC_FETCH_DEST).is_none_or(|dest| dest == "document")
-            && !headers.contains_key(SEC_PURPOSE)
+            && !is_prefetch(headers)
             && !headers.contains_key(X_REQUESTED_WITH);
         if in_a_window && prefers_html(headers) { Self::Person } else { Self::Program }
     }
@@ -315,4 +314,35 @@ fn grpc_status(notice: &Notice<'_>) -> Response<Body> {
     headers.insert("grpc-message", HeaderValue::from_static(notice.code));
     protect(headers);
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn audience(fields: &[(&'static str, &'static str)]) -> Audience {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        Audience::of(&headers)
+    }
+
+    #[test]
+    fn a_window_is_a_persons_and_what_nobody_looks_at_is_a_programs() {
+        const HTML: (&str, &str) = ("accept", "text/html");
+        for (field, expected) in [
+            (("sec-fetch-dest", "document"), Audience::Person),
+            (("sec-fetch-dest", "iframe"), Audience::Program),
+            (("sec-purpose", "prefetch"), Audience::Program),
+            (("sec-purpose", "Prefetch;prerender"), Audience::Program),
+            // Whoever may start a sign-in also gets the page that says why it did not start.
+            (("sec-purpose", "something-else"), Audience::Person),
+            (("x-requested-with", "XMLHttpRequest"), Audience::Program),
+            (("content-type", "application/grpc+proto"), Audience::Grpc),
+        ] {
+            assert_eq!(audience(&[HTML, field]), expected, "{field:?}");
+        }
+        assert_eq!((audience(&[HTML]), audience(&[])), (Audience::Person, Audience::Program));
+    }
 }

@@ -91,7 +91,8 @@ impl Endpoints {
     }
 }
 
-/// Whether a GET may be somebody's wish: browsers also fetch pages ahead of time and whatever a page embeds.
+/// Whether a GET may be somebody's wish: browsers also fetch pages ahead of time and whatever a page embeds. Stricter than
+/// [`is_prefetch`](crate::message::is_prefetch): a purpose that nobody knows yet signs nobody out.
 fn is_meant(headers: &HeaderMap) -> bool {
     let is_wish = |destination: &HeaderValue| destination == "document" || destination == "empty";
     !headers.contains_key("sec-purpose") && headers.get("sec-fetch-dest").is_none_or(is_wish)

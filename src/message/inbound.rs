@@ -12,7 +12,7 @@ use http::{HeaderMap, Method, Request, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 
 use self::authority::Authority;
-pub use self::navigation::prefers_html;
+pub use self::navigation::{is_prefetch, prefers_html};
 pub use self::request_id::RequestId;
 use super::headers::{IdentityNames, list_members, strip_forwarding};
 use super::{Client, OwnCookies, PathError, RequestPath, Scheme};

@@ -21,8 +21,9 @@ pub(super) fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
     prefers_html(headers)
 }
 
-/// `Sec-Purpose: prefetch` or `prefetch;prerender`.
-fn is_prefetch(headers: &HeaderMap) -> bool {
+/// Whether the browser fetches ahead of time what nobody asked for: `Sec-Purpose: prefetch` or `prefetch;prerender` (Fetch,
+/// "Sec-Purpose"); other purposes say nothing about who is looking.
+pub fn is_prefetch(headers: &HeaderMap) -> bool {
     list_members(headers, &SEC_PURPOSE)
         .any(|purpose| purpose.get(..8).is_some_and(|start| start.eq_ignore_ascii_case(b"prefetch")))
 }
