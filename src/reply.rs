@@ -9,11 +9,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use serde_json::json;
 
-pub use notice::{ClientFault, Notice, ProviderFault, Rejection};
+pub use notice::{ClientFault, Notice, ProviderFault, Rejection, Way};
 
 use self::pages::{PageContext, Pages, protect};
 use crate::message::{Body, Connection, Inbound, RequestId, is_prefetch, prefers_html};
@@ -57,6 +58,8 @@ pub struct Exchange<'g> {
     started: Instant,
     audience: Audience,
     has_body: bool,
+    /// What a person who tries again asks for.
+    again: Option<PathAndQuery>,
     logged: bool,
     client: IpAddr,
     method: Method,
@@ -107,6 +110,11 @@ impl<'g> Exchange<'g> {
         self.audience
     }
 
+    /// The address to ask for once more.
+    fn again(&self) -> &str {
+        self.again.as_ref().map_or("/", PathAndQuery::as_str)
+    }
+
     /// The request's id, as it is shown.
     pub fn id(&self) -> &str {
         self.id.as_ref().map_or("-", RequestId::as_str)
@@ -135,11 +143,15 @@ impl Replies {
     /// Begins an exchange.
     pub fn begin<'g>(&self, raw: &Request<Incoming>, connection: &Connection) -> Exchange<'g> {
         let headers = raw.headers();
+        let audience = Audience::of(headers);
+        // Only a GET can be repeated by a link, and only a person is shown one.
+        let may_repeat = audience == Audience::Person && *raw.method() == Method::GET;
         let host = || headers.get(header::HOST).map(|host| String::from_utf8_lossy(host.as_bytes()).into_owned());
         Exchange {
             started: Instant::now(),
-            audience: Audience::of(headers),
+            audience,
             has_body: !http_body::Body::is_end_stream(raw.body()),
+            again: raw.uri().path_and_query().filter(|_| may_repeat).cloned(),
             logged: self.access_log,
             client: connection.peer.ip(),
             method: raw.method().clone(),
@@ -218,7 +230,7 @@ impl Replies {
     /// Says something to whoever asked.
     pub fn notify(&self, notice: &Notice<'_>, exchange: &Exchange<'_>) -> Response<Body> {
         let mut response = match exchange.audience {
-            Audience::Person => self.page(notice, exchange.id(), &[]),
+            Audience::Person => self.page(notice, exchange, &[]),
             Audience::Program => problem(notice, exchange.id()),
             Audience::Grpc => grpc_status(notice),
         };
@@ -237,16 +249,27 @@ impl Replies {
     }
 
     /// A page; `form_action` is what its form may be redirected to.
-    pub fn page(&self, notice: &Notice<'_>, id: &str, form_action: &[String]) -> Response<Body> {
+    pub fn page<'n>(
+        &self,
+        notice: &'n Notice<'_>,
+        exchange: &'n Exchange<'_>,
+        form_action: &[String],
+    ) -> Response<Body> {
+        let url = |way: &'n Way| match way {
+            Way::To(url) => url.as_str(),
+            Way::SameAddress => exchange.again(),
+        };
         let context = PageContext {
             status: notice.status.as_u16(),
             title: notice.title,
             message: &notice.message,
             advice: notice.advice,
-            request_id: id,
-            action_url: notice.action.as_ref().map(|(url, _)| url.as_str()),
+            request_id: exchange.id(),
+            action_url: notice.action.as_ref().map(|(way, _)| url(way)),
             action_label: notice.action.as_ref().map(|(_, label)| *label),
             action_post: notice.post,
+            other_url: notice.other.as_ref().map(|(url, _)| url.as_str()),
+            other_label: notice.other.as_ref().map(|(_, label)| *label),
         };
         self.pages.render(notice.page, &context, form_action)
     }

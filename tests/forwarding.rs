@@ -134,6 +134,10 @@ async fn an_upstream_that_is_away_or_slow_is_502_or_504_with_a_request_id() {
     let slow = browser.get(&stage.url("/slow?ms=5000")).await;
     assert_eq!(slow.status, StatusCode::GATEWAY_TIMEOUT);
     assert_eq!(slow.header("content-type"), Some("text/html; charset=utf-8"));
+    assert_eq!(slow.links(), [(stage.url("/slow?ms=5000"), "Try again".to_owned())]);
+    // A link can't repeat what was sent, so it leads to the front page.
+    let sent = browser.submit(&stage.origin(), &stage.url("/slow?ms=5000"), &[("a", "b")]).await;
+    assert_eq!((sent.status, sent.links()), (slow.status, vec![(stage.url("/"), "Try again".to_owned())]));
     stage.upstream.take_down();
     let away = browser.fetch(&stage.url("/")).await;
     assert_eq!(away.status, StatusCode::BAD_GATEWAY);

@@ -249,8 +249,9 @@ async fn assert_provider_unavailable(stage: &Stage, why: &str) {
     let public = browser.get(&stage.url("/public/page")).await;
     assert_eq!(public.status, StatusCode::OK, "{why}");
     stage.upstream.forget();
-    let guarded = browser.get(&stage.url("/guarded")).await;
+    let guarded = browser.get(&stage.url("/guarded?a=1&b=%2F")).await;
     assert_eq!(guarded.status, StatusCode::SERVICE_UNAVAILABLE, "{why}: {}", guarded.text());
+    assert_eq!(guarded.links(), [(stage.url("/guarded?a=1&b=%2F"), "Try again".to_owned())], "{why}");
     assert!(guarded.header("content-type").is_some_and(|value| value.starts_with("text/html")), "{why}");
     let script = browser.fetch(&stage.url("/guarded")).await;
     assert!(matches!(script.status, StatusCode::UNAUTHORIZED | StatusCode::SERVICE_UNAVAILABLE), "{why}");

@@ -81,7 +81,10 @@ impl Endpoints {
         };
         let sign_in_url = self.sign_in_url();
         let notice = Notice::new(StatusCode::UNAUTHORIZED, reason, Page::Error, "Please sign in", message);
-        let action = sign_in_url.clone().map(|url| (url, "Sign in"));
-        Notice { sign_in_url, action, ..notice }
+        let notice = match &sign_in_url {
+            Some(url) => notice.action(url, "Sign in"),
+            None => notice,
+        };
+        Notice { sign_in_url, ..notice }
     }
 }

@@ -77,7 +77,7 @@ impl Endpoints {
         let notice = Notice { post: true, ..notice.action(inbound.path_and_query(), "Sign out") };
         // Chromium applies form-action to the redirect that answers the form, so the provider has to be let through.
         let provider = self.provider.end_session_url(None, None).and_then(|url| Origin::of(&url));
-        replies.page(&notice, exchange.id(), &provider.map(|origin| origin.to_string()).into_iter().collect::<Vec<_>>())
+        replies.page(&notice, exchange, &provider.map(|origin| origin.to_string()).into_iter().collect::<Vec<_>>())
     }
 
     fn signed_out_page(&self, replies: &Replies, exchange: &Exchange<'_>) -> Response<Body> {
@@ -87,7 +87,7 @@ impl Endpoints {
             Some(url) => notice.action(url, "Sign in again"),
             None => notice.action("/", "Go to the front page"),
         };
-        replies.page(&notice, exchange.id(), &[])
+        replies.page(&notice, exchange, &[])
     }
 }
 

@@ -140,7 +140,9 @@ pub struct Notice<'a> {
     /// What to do.
     pub advice: &'static str,
     /// The main button: where it leads and what it says.
-    pub action: Option<(String, &'static str)>,
+    pub action: Option<(Way, &'static str)>,
+    /// A second way on, less prominent.
+    pub other: Option<(String, &'static str)>,
     /// Whether the button is a form that POSTs.
     pub post: bool,
     /// Where a program can send the person to sign in.
@@ -149,6 +151,15 @@ pub struct Notice<'a> {
     pub retry_after: Option<u32>,
     /// For `Allow`.
     pub allow: Option<&'static str>,
+}
+
+/// Where a button leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Way {
+    /// To this address.
+    To(String),
+    /// To the address that was asked for; to the front page where asking again would be another request (not a GET).
+    SameAddress,
 }
 
 const AGAIN: &str = "Please try again. If it keeps failing, tell the people who run this site the request id below.";
@@ -171,6 +182,7 @@ impl<'a> Notice<'a> {
             message: message.into(),
             advice: "",
             action: None,
+            other: None,
             post: false,
             sign_in_url: None,
             retry_after: None,
@@ -185,7 +197,12 @@ impl<'a> Notice<'a> {
 
     /// With a button.
     pub fn action(self, url: impl Into<String>, label: &'static str) -> Self {
-        Self { action: Some((url.into(), label)), ..self }
+        Self { action: Some((Way::To(url.into()), label)), ..self }
+    }
+
+    /// With a button that asks for the same address once more.
+    pub fn retry(self) -> Self {
+        Self { action: Some((Way::SameAddress, "Try again")), ..self }
     }
 
     /// 403.
@@ -306,7 +323,7 @@ impl ProviderFault {
             let message = "The sign-in service can't be reached at the moment.";
             let notice =
                 Notice::new(StatusCode::SERVICE_UNAVAILABLE, code, Page::Unavailable, "Sign-in unavailable", message);
-            Notice { retry_after: Some(5), ..notice.advice("Please try again in a moment.") }
+            Notice { retry_after: Some(5), ..notice.advice("Please try again in a moment.").retry() }
         };
         match self {
             Self::Unavailable(_) => away("provider_unavailable"),
@@ -345,9 +362,11 @@ fn upstream_notice(error: &UpstreamError) -> Notice<'static> {
             return Notice::new(error.status(), error.code(), Page::Error, "Bad request", message);
         }
     };
-    Notice::new(error.status(), error.code(), Page::Unavailable, "Application unavailable", message).advice(
-        "Please try again in a moment. If it keeps failing, tell the people who run this site the request id below.",
-    )
+    Notice::new(error.status(), error.code(), Page::Unavailable, "Application unavailable", message)
+        .advice(
+            "Please try again in a moment. If it keeps failing, tell the people who run this site the request id below.",
+        )
+        .retry()
 }
 
 fn create_notice(error: &CreateError) -> Notice<'static> {

@@ -81,6 +81,10 @@ pub struct PageContext<'a> {
     pub action_label: Option<&'a str>,
     /// Whether the main button is a form that POSTs (only `ConfirmSignOut`).
     pub action_post: bool,
+    /// Where a second, less prominent link leads, when there is one; as `action_url`.
+    pub other_url: Option<&'a str>,
+    /// What that link says.
+    pub other_label: Option<&'a str>,
 }
 
 /// The compiled pages.
@@ -113,9 +117,10 @@ impl Pages {
     /// frame-ancestors 'none'; form-action …`), `nosniff`, `no-referrer` (`same-origin` where a form is), `no-store`, the
     /// caching `Vary`. `form_action` is extra sources for the CSP's form-action (the provider's origin, for the sign-out
     /// form's redirect).
-    pub fn render(&self, page: Page, context: &PageContext<'_>, form_action: &[String]) -> Response<Body> {
-        let context =
-            PageContext { action_url: context.action_url.filter(|url| is_followable(url)), ..context.clone() };
+    pub fn render<'c>(&self, page: Page, context: &PageContext<'c>, form_action: &[String]) -> Response<Body> {
+        let followable = |url: Option<&'c str>| url.filter(|url| is_followable(url));
+        let (action_url, other_url) = (followable(context.action_url), followable(context.other_url));
+        let context = PageContext { action_url, other_url, ..context.clone() };
         let rendered = self.templates.render(page, &context);
         let policy = with_form_action(rendered.policy, form_action);
 
@@ -183,6 +188,8 @@ mod tests {
             action_url: Some("/auth/logout"),
             action_label: Some("Sign out"),
             action_post: false,
+            other_url: Some("/auth/other"),
+            other_label: Some("Another way"),
         }
     }
 
@@ -248,8 +255,14 @@ mod tests {
     #[test]
     fn a_page_without_advice_or_action_shows_neither() {
         let context = PageContext { advice: "", action_url: None, action_label: None, ..sample() };
+        let context = PageContext { other_url: None, other_label: None, ..context };
         let html = html(built_in().render(Page::Error, &context, &[]));
-        assert!(!html.contains("class=\"advice\"") && !html.contains("class=\"action\"") && !html.contains("none<"));
+        assert!(
+            !html.contains("class=\"other\"")
+                && !html.contains("class=\"advice\"")
+                && !html.contains("class=\"action\"")
+                && !html.contains("none<")
+        );
     }
 
     #[test]
@@ -263,6 +276,8 @@ mod tests {
                 request_id: HOSTILE,
                 action_label: Some(HOSTILE),
                 action_url: Some("/x\"><script>alert(1)</script>'"),
+                other_label: Some(HOSTILE),
+                other_url: Some("/x\"><script>alert(1)</script>'"),
                 ..sample()
             };
             let html = html(pages.render(page, &context, &[]));
@@ -280,10 +295,14 @@ mod tests {
         for url in ["javascript:alert(1)", "data:text/html,x", "//evil.example", "/\\evil.example", "", "evil"] {
             let page = html(pages.render(Page::Error, &PageContext { action_url: Some(url), ..sample() }, &[]));
             assert!(!page.contains("class=\"action\""), "{url}");
+            let page = html(pages.render(Page::Error, &PageContext { other_url: Some(url), ..sample() }, &[]));
+            assert!(!page.contains("class=\"other\""), "{url}");
         }
         for url in ["/", "/app?a=1", "https://id.example.com/logout", "http://localhost:8080/"] {
             let page = html(pages.render(Page::Error, &PageContext { action_url: Some(url), ..sample() }, &[]));
             assert!(page.contains("class=\"action\""), "{url}");
+            let page = html(pages.render(Page::Error, &PageContext { other_url: Some(url), ..sample() }, &[]));
+            assert!(page.contains("class=\"other\""), "{url}");
         }
     }
 

@@ -21,8 +21,18 @@ const MAX_TEMPLATE: u64 = 256 * 1024;
 const FUEL: u64 = 50_000;
 
 /// The template variables: the fields of [`PageContext`].
-const VARIABLES: [&str; 8] =
-    ["status", "title", "message", "advice", "request_id", "action_url", "action_label", "action_post"];
+const VARIABLES: [&str; 10] = [
+    "status",
+    "title",
+    "message",
+    "advice",
+    "request_id",
+    "action_url",
+    "action_label",
+    "action_post",
+    "other_url",
+    "other_label",
+];
 
 /// Where a page's own part goes in the shared base.
 const SLOT: &str = "<!-- page -->";
@@ -207,9 +217,12 @@ fn samples() -> [PageContext<'static>; 3] {
         action_url: Some("/sample-action"),
         action_label: Some("Sample label"),
         action_post: true,
+        other_url: Some("/sample-other"),
+        other_label: Some("Sample other label"),
     };
     let link = PageContext { status: 200, action_post: false, ..full.clone() };
-    let bare = PageContext { status: 502, advice: "", action_url: None, action_label: None, ..link.clone() };
+    let none = PageContext { action_url: None, action_label: None, other_url: None, other_label: None, ..link.clone() };
+    let bare = PageContext { status: 502, advice: "", ..none };
     [full, link, bare]
 }
 

@@ -404,6 +404,19 @@ impl Reply {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
+    /// Where the page's links lead, made absolute, and what they say.
+    pub fn links(&self) -> Vec<(String, String)> {
+        let text = self.text();
+        let links = text.split("<a ").skip(1).map(|link| {
+            let href = link.split("href=\"").nth(1).and_then(|rest| rest.split('"').next()).expect("a link's address");
+            let label = link.split('>').nth(1).and_then(|rest| rest.split('<').next()).expect("a link's text");
+            let plain = |text: &str| text.replace("&#x2f;", "/").replace("&amp;", "&");
+            let target = self.url.join(&plain(href)).unwrap_or_else(|error| panic!("a link to {href}: {error}"));
+            (target.into(), plain(label))
+        });
+        links.collect()
+    }
+
     /// The `Set-Cookie` lines.
     pub fn set_cookies(&self) -> Vec<String> {
         self.headers
