@@ -76,7 +76,9 @@ impl Gateway {
                 exchange.routed(route.route());
                 match admission.decide(&inbound, route) {
                     Decision::Challenge(challenge) => endpoints.challenge(challenge, &inbound, replies, exchange),
-                    Decision::Deny(denial, renewal) => Ok(renewal.attach(replies.denial(denial, exchange))),
+                    Decision::Deny(denial, renewal) => {
+                        Ok(renewal.attach(endpoints.deny(denial, &inbound, replies, exchange)))
+                    }
                     Decision::Admit(permit, renewal) => {
                         exchange.admitted(&permit);
                         let outcome = upstreams.forward(Outbound::on_behalf_of(inbound, permit)).await;

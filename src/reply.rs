@@ -18,7 +18,7 @@ pub use notice::{ClientFault, Notice, ProviderFault, Rejection, Way};
 
 use self::pages::{PageContext, Pages, protect};
 use crate::message::{Body, Connection, Inbound, RequestId, is_prefetch, prefers_html};
-use crate::policy::{Denial, Permit};
+use crate::policy::Permit;
 use crate::route::{Access, GuardedRoute, Route};
 use crate::telemetry::access_log::{self, Access as AccessLine};
 use crate::telemetry::metrics::WorkerMetrics;
@@ -196,12 +196,6 @@ impl Replies {
         exchange.refused(notice.code);
         notice::log(rejection, &notice, exchange.id());
         self.notify(&notice, exchange)
-    }
-
-    /// 403, by the audience.
-    pub fn denial(&self, denial: Denial, exchange: &mut Exchange<'_>) -> Response<Body> {
-        exchange.refused(denial.code());
-        self.notify(&Notice::denial(denial), exchange)
     }
 
     /// The upstream's answer on a guarded route, kept out of shared caches, or its failure as HTTP.

@@ -61,6 +61,9 @@ async fn roles_and_groups_decide_and_a_denied_person_gets_the_page() {
     assert_eq!(denied.status, StatusCode::FORBIDDEN);
     assert_eq!(denied.header("content-type"), Some("text/html; charset=utf-8"));
     assert!(denied.text().contains("Access denied"), "{}", denied.text());
+    let ways_on =
+        [(stage.url("/"), "Go to the front page"), (stage.url("/auth/logout?rd=%2Fboth%2Fx"), "Use another account")];
+    assert_eq!(denied.links(), ways_on.map(|(url, label)| (url, label.to_owned())));
     let problem = grace.fetch(&stage.url("/both/x")).await;
     assert_eq!((problem.status, problem.json()["code"].clone()), (StatusCode::FORBIDDEN, json!("missing_role")));
     stage.upstream.assert_untouched();
@@ -74,6 +77,32 @@ async fn roles_and_groups_decide_and_a_denied_person_gets_the_page() {
     stage.provider.set_user(json!({"sub": "b", "roles": ["admin", "auditor"], "groups": ["/staff"]}));
     let both = stage.signed_in_browser().await;
     assert_eq!(both.get(&stage.url("/both/x")).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_denied_person_comes_back_as_somebody_else() {
+    let post_logout = "[provider]\npost_logout_redirect_uri = \"http://localhost:{port}/auth/signed-out\"\n";
+    let stage = Stage::with(&format!("{post_logout}{ROUTES}"));
+    stage.provider.set_user(json!({"sub": "nobody"}));
+    let browser = stage.signed_in_browser().await;
+    let denied = browser.get(&stage.url("/admin/x?page=2")).await;
+    assert_eq!(denied.status, StatusCode::FORBIDDEN);
+    stage.upstream.assert_untouched();
+
+    stage.provider.set_user(json!({"sub": "root", "roles": ["root"]}));
+    let (way, _) = denied.links().pop().unwrap();
+    let end = browser.follow_reply(browser.click(&stage.url("/admin/x?page=2"), &way).await, 10).await;
+    assert_eq!((end.status, end.url.as_str()), (StatusCode::OK, stage.url("/admin/x?page=2").as_str()));
+    assert_eq!(end.echoed("x-forwarded-user").as_deref(), Some("root"));
+    assert_eq!(stage.provider.count(Endpoint::EndSession), 1);
+}
+
+#[tokio::test]
+async fn where_signing_out_is_switched_off_nobody_is_sent_there() {
+    let stage = Stage::with(&format!("[endpoints]\nlogout = false\n{ROUTES}"));
+    let browser = stage.signed_in_browser().await;
+    let denied = browser.get(&stage.url("/admin/x")).await;
+    assert_eq!(denied.links(), [(stage.url("/"), "Go to the front page".to_owned())]);
 }
 
 #[tokio::test]

@@ -2,11 +2,13 @@
 
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use tracing::info;
+use url::form_urlencoded;
 
 use super::Endpoints;
 use super::query::{self, Repeated};
 use crate::authn::session::set_cookies;
 use crate::message::{Body, Inbound, Initiator, Origin, ReturnTo};
+use crate::policy::Denial;
 use crate::reply::pages::Page;
 use crate::reply::{ClientFault, Exchange, Notice, Rejection, Replies, redirect};
 
@@ -68,6 +70,29 @@ impl Endpoints {
     fn return_after_logout(&self, inbound: &Inbound) -> Result<Option<ReturnTo>, ClientFault> {
         let asked = query::single(inbound.query(), "rd").map_err(|Repeated| ClientFault::Parameters("rd_repeated"))?;
         asked.map(|rd| ReturnTo::parse(&rd, &self.rules)).transpose().map_err(ClientFault::ReturnTo)
+    }
+
+    /// 403 by the audience; to a person whose account is not enough, with the way to use another one and come back.
+    pub fn deny(
+        &self,
+        denial: Denial,
+        inbound: &Inbound,
+        replies: &Replies,
+        exchange: &mut Exchange<'_>,
+    ) -> Response<Body> {
+        exchange.refused(denial.code());
+        let notice = Notice::denial(denial);
+        let notice = match (denial, &self.settings.logout_path) {
+            // A link and no form: from a page of ours a GET signs out, and needs neither form-action nor a Referer.
+            (Denial::MissingRole | Denial::MissingGroup, Some(path)) => {
+                let rd = form_urlencoded::Serializer::for_suffix(format!("{path}?"), path.len() + 1)
+                    .append_pair("rd", self.asked_for(inbound).as_str())
+                    .finish();
+                notice.other(rd, "Use another account")
+            }
+            _ => notice,
+        };
+        replies.notify(&notice, exchange)
     }
 
     /// A link on another site must not sign anybody out: a page whose button POSTs.

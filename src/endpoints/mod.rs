@@ -25,6 +25,8 @@ use crate::route::Endpoint;
 pub struct Settings {
     /// Where `/auth/login` lies, for `sign_in_url`; `None` when it is switched off.
     pub login_path: Option<String>,
+    /// Where `/auth/logout` lies; `None` when it is switched off.
+    pub logout_path: Option<String>,
     /// Where a sign-out ends; `None` when it is switched off.
     pub signed_out_path: Option<String>,
     /// Further origins people may be sent back to.

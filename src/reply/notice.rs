@@ -200,6 +200,11 @@ impl<'a> Notice<'a> {
         Self { action: Some((Way::To(url.into()), label)), ..self }
     }
 
+    /// With a second link.
+    pub fn other(self, url: impl Into<String>, label: &'static str) -> Self {
+        Self { other: Some((url.into(), label)), ..self }
+    }
+
     /// With a button that asks for the same address once more.
     pub fn retry(self) -> Self {
         Self { action: Some((Way::SameAddress, "Try again")), ..self }

@@ -75,6 +75,7 @@ impl Resolver {
         };
         let settings = endpoints::Settings {
             login_path: path_of(Endpoint::Login),
+            logout_path: path_of(Endpoint::Logout),
             signed_out_path: path_of(Endpoint::SignedOut),
             return_origins,
         };
