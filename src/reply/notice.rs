@@ -340,8 +340,10 @@ impl ProviderFault {
             Self::Token(TokenError::Busy) => away("token_calls_busy"),
             Self::Token(TokenError::Http(_)) => away("token_endpoint_unreachable"),
             Self::Token(TokenError::Status(_)) => failed(StatusCode::BAD_GATEWAY, "token_endpoint_status", UNBELIEVED),
-            Self::Token(TokenError::InvalidGrant) => failed(StatusCode::BAD_REQUEST, "code_spent", UNBELIEVED),
-            Self::Token(TokenError::Refused { .. }) => failed(StatusCode::BAD_GATEWAY, "token_refused", UNBELIEVED),
+            // A spent code never ends here: the callback helps the person on.
+            Self::Token(TokenError::InvalidGrant | TokenError::Refused { .. }) => {
+                failed(StatusCode::BAD_GATEWAY, "token_refused", UNBELIEVED)
+            }
             Self::Token(TokenError::Response { .. }) => failed(StatusCode::BAD_GATEWAY, "token_response", UNBELIEVED),
             Self::IdToken(error) => failed(StatusCode::BAD_GATEWAY, error.code(), UNBELIEVED),
             Self::Userinfo(_) => {
