@@ -187,7 +187,7 @@ impl Inner {
 }
 
 /// Whether an address is good enough for secrets; `allow_insecure_http` lets http pass.
-pub(crate) fn may_be_called(scheme: &str, host: &str, allow_insecure_http: bool) -> bool {
+fn may_be_called(scheme: &str, host: &str, allow_insecure_http: bool) -> bool {
     is_protected(scheme, host) || (allow_insecure_http && scheme == "http")
 }
 
@@ -201,7 +201,7 @@ pub(crate) fn is_protected(scheme: &str, host: &str) -> bool {
 }
 
 /// 127.0.0.0/8, `::1` and `localhost` (RFC 6761 §6.3).
-fn is_loopback(host: &str) -> bool {
+pub(crate) fn is_loopback(host: &str) -> bool {
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     match bare.parse::<IpAddr>() {
         Ok(address) => address.to_canonical().is_loopback(),

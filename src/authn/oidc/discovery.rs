@@ -12,7 +12,7 @@ use url::Url;
 use super::jose::Algorithm;
 use super::jwks::JwksError;
 use super::provider::Settings;
-use crate::provider_http::{ProviderHttp, ProviderHttpError, is_protected, may_be_called};
+use crate::provider_http::{ProviderHttp, ProviderHttpError, is_loopback, is_protected};
 
 /// What we use of a provider's metadata; every URL https or loopback (or `allow_insecure_http`).
 #[derive(Debug, Clone)]
@@ -224,11 +224,26 @@ impl<'a> Fields<'a> {
         if reached == Reached::ByUs {
             url = through_backchannel(url, self.settings);
         }
-        let host = url.host_str().unwrap_or_default();
-        if !may_be_called(url.scheme(), host, self.settings.allow_insecure_http) {
+        if !self.is_good_enough(&url, reached) {
             return Err(DiscoveryError::Insecure { field });
         }
         Ok(Some(url))
+    }
+
+    /// https; or http that stays on this machine, where the operator has put the provider on it: a document from elsewhere
+    /// must not send codes and secrets to whatever listens here.
+    fn is_good_enough(&self, url: &Url, reached: Reached) -> bool {
+        let is_here = |url: &Url| url.host_str().is_some_and(is_loopback);
+        let Settings { issuer, backchannel_url, allow_insecure_http, .. } = self.settings;
+        let provider_is_here = || {
+            Url::parse(issuer).is_ok_and(|issuer| is_here(&issuer))
+                || (reached == Reached::ByUs && backchannel_url.as_ref().is_some_and(is_here))
+        };
+        match url.scheme() {
+            "https" => true,
+            "http" => *allow_insecure_http || (is_here(url) && provider_is_here()),
+            _ => false,
+        }
     }
 
     /// An empty string says as little as an absent one.
@@ -376,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn endpoints_are_https_or_on_this_machine() {
+    fn endpoints_are_https_unless_the_operator_allows_otherwise() {
         let mut settings = test_settings("https://id.example/realm");
         let urls =
             ["authorization_endpoint", "token_endpoint", "jwks_uri", "userinfo_endpoint", "end_session_endpoint"];
@@ -385,15 +400,44 @@ mod tests {
                 let error = parse(&with(name, json!(url)), &settings).unwrap_err();
                 assert!(matches!(error, DiscoveryError::Insecure { field } if field == name), "{name} {url}");
             }
-            for url in ["http://127.0.0.1:8080/x", "http://[::1]/x", "http://localhost/x"] {
-                assert!(parse(&with(name, json!(url)), &settings).is_ok(), "{name} {url}");
-            }
         }
         settings.allow_insecure_http = true;
         for name in urls {
             let metadata = parse(&with(name, json!("http://id.example/x")), &settings).unwrap();
             assert_eq!(metadata.unprotected(), ["http://id.example/x"]);
             assert!(parse(&with(name, json!("ws://id.example/x")), &settings).is_err());
+        }
+    }
+
+    #[test]
+    fn an_endpoint_is_on_this_machine_only_where_the_provider_is() {
+        let urls = ["http://127.0.0.1:8080/x", "http://[::1]/x", "http://localhost/x"];
+        let by_us = ["token_endpoint", "jwks_uri", "userinfo_endpoint"];
+        let by_user_agent = ["authorization_endpoint", "end_session_endpoint"];
+        let refused = |name: &str, url: &str, settings: &Settings| {
+            let mut document = with(name, json!(url));
+            document["issuer"] = json!(settings.issuer);
+            match parse(&document, settings) {
+                Ok(_) => false,
+                Err(DiscoveryError::Insecure { field }) => field == name,
+                Err(error) => panic!("{name} {url}: {error}"),
+            }
+        };
+        let mut elsewhere = test_settings("https://id.example/realm");
+        let here = ["http://127.0.0.1:8080/realm", "https://localhost/realm", "http://[::1]:80"].map(test_settings);
+        for url in urls {
+            for name in by_us.into_iter().chain(by_user_agent) {
+                assert!(refused(name, url, &elsewhere), "{name} {url}");
+                for settings in &here {
+                    assert!(!refused(name, url, settings), "{name} {url} {}", settings.issuer);
+                }
+            }
+        }
+        // A back channel on this machine is the operator's word for what we call ourselves.
+        elsewhere.backchannel_url = Some(Url::parse("http://localhost:8080").unwrap());
+        for url in urls {
+            assert!(by_us.iter().all(|name| !refused(name, url, &elsewhere)), "{url}");
+            assert!(by_user_agent.iter().all(|name| refused(name, url, &elsewhere)), "{url}");
         }
     }
 
