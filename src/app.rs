@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::runtime::{Handle, Runtime};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::admission::Admission;
 use crate::authn::oidc::Provider;
@@ -233,7 +233,6 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
     }
     background.spawn(drain.run(stop.clone().cancelled_owned(), settings.server.drain));
     background.spawn(provider.run());
-    info!(%address, admin = ?admin_address, "listening");
     Ok(Running { address, admin_address, stop, admin_stop, ended, server, control })
 }
 
