@@ -35,10 +35,12 @@ pub struct Drain {
 }
 
 impl Drain {
-    /// Goes through the steps once `signal` resolves.
+    /// Goes through the steps once `signal` resolves, or a worker is gone.
     pub async fn run(self, signal: impl Future<Output = ()>, settings: Settings) {
-        signal.await;
-        self.draining.cancel();
+        tokio::select! {
+            () = signal => self.draining.cancel(),
+            () = self.draining.cancelled() => {}
+        }
         tokio::time::sleep(settings.grace).await;
         self.closing.cancel();
         tokio::time::sleep(settings.timeout).await;
@@ -61,6 +63,16 @@ mod tests {
         assert!(!drain.closing.is_cancelled());
         drain.closing.cancelled().await;
         assert!(start.elapsed() >= Duration::from_millis(90) && !drain.cut.is_cancelled());
+        timeout(Duration::from_secs(5), drain.cut.cancelled()).await.unwrap();
+        steps.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn whatever_begins_the_drain_it_comes_to_its_end() {
+        let drain = Drain::default();
+        let settings = Settings { grace: Duration::ZERO, timeout: Duration::ZERO };
+        let steps = tokio::spawn(drain.clone().run(std::future::pending(), settings));
+        drain.draining.cancel();
         timeout(Duration::from_secs(5), drain.cut.cancelled()).await.unwrap();
         steps.await.unwrap();
     }

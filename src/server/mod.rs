@@ -145,7 +145,8 @@ impl Bound {
     }
 
     /// Runs one thread per worker, each with a handler made by `make_handler(worker)` on that worker's runtime; returns when
-    /// the drain has ended and every worker is gone, within its bounds.
+    /// the drain has ended and every worker is gone, within its bounds. A worker that cannot start or panics begins the drain:
+    /// readiness and whoever supervises us see an end, and nobody a proxy that is quietly slower than it was told to be.
     pub fn serve<H, F>(self, make_handler: F, drain: Drain)
     where
         H: Handler,
@@ -157,17 +158,24 @@ impl Bound {
             let mut workers = Vec::new();
             for (index, listener) in listeners.into_iter().enumerate() {
                 let thread = std::thread::Builder::new().name(format!("worker-{index}"));
-                let work = move || worker::run(index, listener, settings, make_handler, drain);
+                let work = move || {
+                    // Also in a panic; at the end of a drain it changes nothing.
+                    let _over = drain.draining.clone().drop_guard();
+                    worker::run(index, listener, settings, make_handler, drain)
+                };
                 match thread.spawn_scoped(scope, work) {
                     Ok(worker) => workers.push((index, worker)),
-                    Err(error) => tracing::error!(worker = index, %error, "a worker's thread could not be started"),
+                    Err(error) => {
+                        tracing::error!(worker = index, %error, "a worker's thread could not be started");
+                        drain.draining.cancel();
+                    }
                 }
             }
             for (index, worker) in workers {
                 match worker.join() {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => tracing::error!(worker = index, %error, "a worker could not start"),
-                    // The others go on; the panic's own words are on standard error already.
+                    // The others finish what they have; the panic's own words are on standard error already.
                     Err(_) => tracing::error!(worker = index, "a worker panicked"),
                 }
             }

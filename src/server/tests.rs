@@ -286,3 +286,28 @@ fn the_cut_ends_what_is_left() {
     running.thread.take().unwrap().join().unwrap();
     assert!(start.elapsed() < Duration::from_secs(1));
 }
+
+#[test]
+fn a_worker_that_cannot_start_begins_the_drain() {
+    use std::os::unix::fs::OpenOptionsExt;
+    const O_NONBLOCK: i32 = 0o4000;
+    // No socket: one that nobody can wait for, and one that the runtime panics at.
+    for flags in [O_NONBLOCK, 0] {
+        let workers = NonZeroUsize::new(2).unwrap();
+        let mut bound = bind(Settings { listen: ([127, 0, 0, 1], 0).into(), workers, ..Settings::default() }).unwrap();
+        let file = std::fs::OpenOptions::new().read(true).custom_flags(flags).open("/dev/null").unwrap();
+        bound.listeners[1] = StdListener::from(std::os::fd::OwnedFd::from(file));
+        let drain = Drain::default();
+        let settings = drain::Settings { grace: Duration::ZERO, timeout: Duration::ZERO };
+        let steps = drain.clone().run(std::future::pending(), settings);
+        let (ended, end) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let make = |worker| Echo { worker, refused: Arc::default(), cancelled: Arc::default() };
+            bound.serve(make, drain);
+            let _ = ended.send(());
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(steps);
+        end.recv_timeout(Duration::from_secs(10)).expect("an end, because one worker is missing");
+    }
+}
