@@ -35,6 +35,8 @@ mod provider_faults;
 mod readme;
 // A request has one reading or it is refused.
 mod reading;
+// What a route changes on the way is what was judged.
+mod rewriting;
 // Large, slow and broken-off bodies, upgrades and waits cost neither memory nor anybody else's time.
 mod streams;
 // Whatever still flows when a session ends, ends with it, and with a goodbye.

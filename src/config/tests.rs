@@ -708,3 +708,25 @@ impl Drop for Folder {
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
+
+#[test]
+fn a_prefix_is_plain_and_above_its_route() {
+    let route = |lines: &str| settings(&[("routes", lines)]).routes.routes.remove(0).rewrite.map(|rewrite| *rewrite);
+    let strip = |strip: &str, add: &str| Some(crate::route::Rewrite { strip: strip.to_owned(), add: add.to_owned() });
+    assert_eq!(route("path = \"/app/*\"\n"), None);
+    assert_eq!(route("path = \"/app/*\"\nstrip_prefix = \"/app/\"\n"), strip("/app", ""));
+    assert_eq!(route("path = \"/app\"\nstrip_prefix = \"/app\"\nadd_prefix = \"/v2\"\n"), strip("/app", "/v2"));
+    assert_eq!(route("add_prefix = \"/v2/x\"\n"), strip("", "/v2/x"));
+    for (lines, wanted) in [
+        ("strip_prefix = \"/app\"\n", "the route's path /* is not below it"),
+        ("path = \"/apple/*\"\nstrip_prefix = \"/app\"\n", "write path = \"/app/*\""),
+        ("path = \"/*\"\nadd_prefix = \"/\"\n", "routes[0].add_prefix"),
+        ("path = \"/*\"\nadd_prefix = \"v2\"\n", "is \"v2\", no prefix of paths"),
+        ("path = \"/*\"\nadd_prefix = \"/a/../b\"\n", "no prefix of paths"),
+        ("path = \"/*\"\nadd_prefix = \"//evil.example\"\n", "no prefix of paths"),
+        ("path = \"/*\"\nadd_prefix = \"/a%2Fb\"\n", "no prefix of paths"),
+    ] {
+        let told = errors(&[("routes", lines)]);
+        assert!(told.contains(wanted), "{lines}: {told}");
+    }
+}

@@ -368,6 +368,9 @@ fn upstream_notice(error: &UpstreamError) -> Notice<'static> {
             let message = "The request broke off before it was complete.";
             return Notice::new(error.status(), error.code(), Page::Error, "Bad request", message);
         }
+        UpstreamError::Rewrite(_) => {
+            return Notice::new(error.status(), error.code(), Page::Error, "Bad request", UNREADABLE);
+        }
     };
     Notice::new(error.status(), error.code(), Page::Unavailable, "Application unavailable", message)
         .advice(
@@ -399,6 +402,10 @@ pub fn log(rejection: &Rejection, notice: &Notice<'_>, request: &str) {
     let reason = notice.code;
     match rejection {
         Rejection::NoEndpoint | Rejection::Client(_) => info!(reason, request, cause, "request refused"),
+        // Whoever asked can cause these at will.
+        Rejection::Upstream(error) if error.status().is_client_error() => {
+            info!(reason, request, cause, "request refused");
+        }
         Rejection::Provider(_) | Rejection::Upstream(_) | Rejection::Ourselves(_) => {
             warn!(reason, request, cause, "request failed");
         }

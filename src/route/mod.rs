@@ -3,6 +3,7 @@
 
 mod demand;
 mod pattern;
+mod rewrite;
 #[cfg(test)]
 mod tests;
 
@@ -12,6 +13,7 @@ use std::time::Duration;
 use http::Method;
 
 use self::pattern::{Pattern, eq_folded, folded_segments};
+pub use self::rewrite::{Rewrite, RewriteError};
 use crate::message::{Inbound, Origin, RequestPath};
 
 /// Who may pass.
@@ -85,6 +87,8 @@ pub struct Route {
     pub preflight: Preflight,
     /// An identity older than this must sign in anew.
     pub max_identity_age: Option<Duration>,
+    /// How the path changes on its way to the upstream.
+    pub rewrite: Option<Box<Rewrite>>,
 }
 
 /// Our own endpoints.
@@ -278,24 +282,42 @@ impl Routes {
         })
     }
 
-    /// Warnings for `vestibule check`: a route of one host opens a path that a host-less route guards.
+    /// Warnings for `vestibule check`: a route of one host opens a path that a host-less route guards, or a rewritten path
+    /// lies where another route guards it.
     pub fn warnings(&self) -> Vec<(usize, String)> {
         let with_host = self.compiled.iter().filter(|one| one.route.host.is_some());
         let mut warnings: Vec<(usize, String)> = with_host.flat_map(|one| self.opened_by(one)).collect();
+        let rewriting = self.compiled.iter().filter(|one| one.route.rewrite.is_some());
+        warnings.extend(rewriting.flat_map(|one| self.opened_by_rewriting(one)));
         warnings.sort();
         warnings
     }
 
+    /// Both lead to the same upstream, where the rewritten path of one is what the other guards.
+    fn opened_by_rewriting<'r>(&'r self, one: &'r Compiled) -> impl Iterator<Item = (usize, String)> + 'r {
+        let behind = one.behind();
+        let others = self.compiled.iter().filter(|other| other.index != one.index && other.guards_on_purpose());
+        let is_opened = move |other: &&Compiled| {
+            one.route.upstream == other.route.upstream
+                && behind.as_ref().zip(other.behind()).is_some_and(|(one, other)| one.overlaps(&other))
+                && methods_meet(&one.route.methods, &other.route.methods)
+                && !one.route.demands_all_of(&other.route)
+        };
+        others.filter(is_opened).map(|other| {
+            let (path, guarded) = (one.written_path(), other.written_path());
+            let what = format!("`{path}`, rewritten, reaches what `{guarded}` (routes[{}]) guards", other.index);
+            (one.index, what)
+        })
+    }
+
     fn opened_by<'r>(&'r self, one: &'r Compiled) -> impl Iterator<Item = (usize, String)> + 'r {
         let without_host = self.compiled.iter().filter(|other| other.route.host.is_none());
-        // What guards everything is there to be opened; only what demands more than a sign-in is meant everywhere.
-        let is_meant = |other: &&Compiled| !other.pattern.is_everything() || other.route.demands_more_than_sign_in();
         let is_opened = |other: &&Compiled| {
             one.pattern.overlaps(&other.pattern)
                 && methods_meet(&one.route.methods, &other.route.methods)
                 && !one.route.demands_all_of(&other.route)
         };
-        without_host.filter(is_meant).filter(is_opened).map(|other| {
+        without_host.filter(|other| other.guards_on_purpose()).filter(is_opened).map(|other| {
             let host = one.route.host.as_deref().unwrap_or_default();
             let (path, guarded) = (one.written_path(), other.written_path());
             (
@@ -426,6 +448,17 @@ impl Compiled {
             && self.pattern == other.pattern
             && self.route.methods.is_empty() == other.route.methods.is_empty()
             && methods_meet(&self.route.methods, &other.route.methods)
+    }
+
+    /// What guards everything is there to be opened; only what demands more than a sign-in is meant everywhere.
+    fn guards_on_purpose(&self) -> bool {
+        !self.pattern.is_everything() || self.route.demands_more_than_sign_in()
+    }
+
+    /// The pattern as the upstream sees it.
+    fn behind(&self) -> Option<Pattern> {
+        let Some(rewrite) = &self.route.rewrite else { return Some(self.pattern.clone()) };
+        Pattern::parse(&rewrite.pattern(self.written_path())?).ok()
     }
 
     fn written_path(&self) -> &str {

@@ -317,6 +317,27 @@ fn a_host_that_opens_what_is_guarded_everywhere_is_warned_of() {
     assert_eq!(routes.warnings()[0].1, "on host a, `/*` lets in whom `/admin/*` (routes[1]) would refuse");
 }
 
+#[test]
+fn a_rewritten_path_that_another_route_guards_is_warned_of() {
+    let rewriting = |path, access, strip: &str, add: &str| Route {
+        rewrite: Some(Box::new(Rewrite { strip: strip.to_owned(), add: add.to_owned() })),
+        ..route(path, access)
+    };
+    let routes = routes(vec![
+        rewriting("/public/*", Access::Public, "/public", ""),
+        rewriting("/public/img/*", Access::Public, "/public", ""),
+        rewriting("/tools/*", Access::Required, "/tools", "/admin"),
+        Route { upstream: 1, ..rewriting("/other/*", Access::Public, "/other", "") },
+        for_role("/admin/*", "admin"),
+        rewriting("/staff/*", Access::Required, "/staff", ""),
+        Route { require: for_role("", "admin").require, ..rewriting("/root/*", Access::Required, "/root", "") },
+    ]);
+    let warned: Vec<(usize, String)> = routes.warnings();
+    let others: Vec<usize> = warned.iter().map(|(index, _)| *index).collect();
+    assert_eq!(others, [0, 0, 0, 0, 1, 1, 2, 2, 5, 5], "{warned:#?}");
+    assert_eq!(warned[0].1, "`/public/*`, rewritten, reaches what `/admin/*` (routes[4]) guards");
+}
+
 /// A spelling of `path` that some upstream may take for it.
 fn respelled(path: &'static str) -> impl Strategy<Value = String> {
     let change = (any::<bool>(), 0..6u8, "[a-z]{0,3}");

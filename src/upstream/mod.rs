@@ -32,6 +32,7 @@ pub use outbound::Outbound;
 use crate::authn::lifetime::Lifetimes;
 use crate::message::{self, Body};
 use crate::policy::Permit;
+use crate::route::RewriteError;
 use body::{Farewell, RequestBody, ResponseBody};
 use instances::Instances;
 use lifetime::{Followed, Term, Tether};
@@ -101,6 +102,9 @@ pub enum UpstreamError {
     /// The session ended before the answer's head: 401.
     #[error("the session ended in the meantime")]
     SessionEnded,
+    /// The route cannot rewrite the path: 400.
+    #[error(transparent)]
+    Rewrite(#[from] RewriteError),
 }
 
 impl UpstreamError {
@@ -114,6 +118,7 @@ impl UpstreamError {
             Self::Invalid => "upstream_invalid",
             Self::RequestBody => "request_body",
             Self::SessionEnded => "session_ended",
+            Self::Rewrite(error) => error.code(),
         }
     }
 
@@ -122,7 +127,7 @@ impl UpstreamError {
         match self {
             Self::Connect(_) | Self::Closed(_) | Self::Invalid => StatusCode::BAD_GATEWAY,
             Self::ConnectTimeout | Self::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::RequestBody => StatusCode::BAD_REQUEST,
+            Self::RequestBody | Self::Rewrite(_) => StatusCode::BAD_REQUEST,
             Self::SessionEnded => StatusCode::UNAUTHORIZED,
         }
     }
@@ -201,7 +206,8 @@ impl Upstreams {
         let upstream = self.upstream(outbound.route.upstream)?;
         let lifetime = outbound.permit.as_ref().and_then(Permit::lifetime);
         let term = lifetime.map(|lifetime| Term::new(&self.followed, lifetime));
-        let (request, upgrade) = outbound.into_request(&upstream.settings, upstream.host.as_ref());
+        let path = outbound.rewritten()?;
+        let (request, upgrade) = outbound.into_request(&upstream.settings, upstream.host.as_ref(), path.as_ref());
         self.send(upstream, request, upgrade, term).await
     }
 

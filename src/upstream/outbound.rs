@@ -7,11 +7,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use super::UpstreamSettings;
 use super::upgrade::{self, Upgrade};
 use crate::authn::Identity;
-use crate::message::{Body, Inbound, forwarded, headers};
+use crate::message::{Body, Inbound, RequestPath, forwarded, headers};
 use crate::policy::Permit;
-use crate::route::{PublicRoute, Route};
+use crate::route::{PublicRoute, RewriteError, Route};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 /// How many headers are written beside those of the identity, at most: id, host, five of forwarding, authorization, upgrade.
 const OURS: usize = 10;
 
@@ -34,12 +35,18 @@ impl<'r> Outbound<'r> {
         Self { inbound, route: permit.route(), permit: Some(permit) }
     }
 
+    /// The path that the upstream gets instead of the client's, where the route changes it.
+    pub(super) fn rewritten(&self) -> Result<Option<RequestPath>, RewriteError> {
+        self.route.rewrite.as_ref().map(|rewrite| rewrite.apply(self.inbound.path())).transpose()
+    }
+
     /// The request to send, and the upgrade that it asks for. `host` is what the upstream sees as `Host` instead of the
-    /// client's.
+    /// client's, `path` what it sees instead of the client's path.
     pub(super) fn into_request(
         self,
         settings: &UpstreamSettings,
         host: Option<&HeaderValue>,
+        path: Option<&RequestPath>,
     ) -> (Request<Body>, Option<Upgrade>) {
         let Self { inbound, route, permit } = self;
         let protocol = inbound
@@ -57,6 +64,9 @@ impl<'r> Outbound<'r> {
         // Whatever hyper attached for its own use belongs to the client's connection.
         request.extensions_mut().clear();
         into_origin_form(request.uri_mut());
+        if let Some(path) = path {
+            put_path(request.uri_mut(), path);
+        }
 
         let identity = permit.as_ref().and_then(Permit::identity);
         let headers = request.headers_mut();
@@ -66,6 +76,9 @@ impl<'r> Outbound<'r> {
         put_host(headers, host, &authority);
         put(headers, &REQUEST_ID, id);
         forwarded::write(headers, &client, &authority);
+        if let Some(rewrite) = route.rewrite.as_deref().filter(|rewrite| !rewrite.strip.is_empty()) {
+            put(headers, &X_FORWARDED_PREFIX, HeaderValue::from_str(&rewrite.strip).ok());
+        }
         match &permit {
             Some(permit) => {
                 let ours = settings.access_token.then(|| permit.identity().and_then(bearer));
@@ -93,6 +106,13 @@ fn into_origin_form(uri: &mut Uri) {
         let target = std::mem::take(uri).into_parts().path_and_query;
         *uri = target.map(Uri::from).unwrap_or_default();
     }
+}
+
+/// Another path before the same query.
+fn put_path(uri: &mut Uri, path: &RequestPath) {
+    let query = uri.query().map(|query| ["?", query].concat()).unwrap_or_default();
+    // Nothing else can be made of a path that was read and a query that came in a target: never the client's own path.
+    *uri = Uri::try_from([path.raw(), &query].concat()).unwrap_or_default();
 }
 
 /// Takes out what is for us alone, before anything is written: no `Connection` of the client can take away what follows.

@@ -48,6 +48,12 @@ pub(in crate::config) struct RawRoute {
     pub preflight: Option<RawPreflight>,
     /// An identity older than this must sign in anew.
     pub max_identity_age: Option<Span>,
+    /// Taken away from the front of the path before the upstream sees it; it gets X-Forwarded-Prefix instead.
+    #[schemars(example = &"/app")]
+    pub strip_prefix: Option<String>,
+    /// Put in front of the path that the upstream sees, after strip_prefix.
+    #[schemars(example = &"/v2")]
+    pub add_prefix: Option<String>,
 }
 
 /// Who may pass.

@@ -4,6 +4,7 @@
 mod endpoints;
 mod identity;
 mod provider;
+mod rewrite;
 mod routes;
 mod session;
 mod upstreams;

@@ -63,6 +63,7 @@ impl Resolver {
 
     fn route(&mut self, index: usize, raw: RawRoute, around: &Around<'_>) -> Route {
         let at = |leaf: &str| format!("routes[{index}].{leaf}");
+        let rewrite = self.rewrite(index, &raw);
         let access = match raw.access {
             Some(RawAccess::Public) => Access::Public,
             Some(RawAccess::Optional) => Access::Optional,
@@ -119,6 +120,7 @@ impl Resolver {
                 Some(RawPreflight::Forward) => Preflight::Forward,
             },
             max_identity_age,
+            rewrite,
         }
     }
 
