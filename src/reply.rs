@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use serde_json::json;
 
@@ -42,7 +42,7 @@ impl Audience {
     /// A person reads what a window shows; a frame, a prefetch or a script does not show a page of ours to anyone.
     fn of(headers: &HeaderMap) -> Self {
         let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
-        if text(header::CONTENT_TYPE).is_some_and(|value| value.starts_with("application/grpc")) {
+        if text(header::CONTENT_TYPE).is_some_and(is_grpc) {
             return Self::Grpc;
         }
         let in_a_window = text(SEC_FETCH_DEST).is_none_or(|dest| dest == "document")
@@ -52,12 +52,20 @@ impl Audience {
     }
 }
 
+/// `application/grpc`, with any message format. gRPC-Web (`application/grpc-web`) comes from scripts in browsers, which see
+/// the status of HTTP and are told where to sign in, as every other script is.
+fn is_grpc(content_type: &str) -> bool {
+    let media_type = content_type.split(';').next().unwrap_or_default().trim();
+    let after = media_type.get(..16).filter(|start| start.eq_ignore_ascii_case("application/grpc"));
+    after.is_some_and(|start| media_type.len() == start.len() || media_type[start.len()..].starts_with('+'))
+}
+
 /// One request and its answer, as far as reply and log have to know. Lives as long as the request.
 #[derive(Debug)]
 pub struct Exchange<'g> {
     started: Instant,
     audience: Audience,
-    has_body: bool,
+    ends_connection: bool,
     /// What a person who tries again asks for.
     again: Option<PathAndQuery>,
     logged: bool,
@@ -146,11 +154,14 @@ impl Replies {
         let audience = Audience::of(headers);
         // Only a GET can be repeated by a link, and only a person is shown one.
         let may_repeat = audience == Audience::Person && *raw.method() == Method::GET;
-        let host = || headers.get(header::HOST).map(|host| String::from_utf8_lossy(host.as_bytes()).into_owned());
+        let authority = || raw.uri().authority().map(|authority| authority.as_str().as_bytes());
+        let host = headers.get(header::HOST).map(HeaderValue::as_bytes);
+        let host = || host.or_else(authority).map(|host| String::from_utf8_lossy(host).into_owned());
         Exchange {
             started: Instant::now(),
             audience,
-            has_body: !http_body::Body::is_end_stream(raw.body()),
+            // Over HTTP/2 only the stream ends, by a reset (RFC 9113 §8.1).
+            ends_connection: raw.version() != Version::HTTP_2 && !http_body::Body::is_end_stream(raw.body()),
             again: raw.uri().path_and_query().filter(|_| may_repeat).cloned(),
             logged: self.access_log,
             client: connection.peer.ip(),
@@ -236,7 +247,7 @@ impl Replies {
             headers.insert(header::ALLOW, HeaderValue::from_static(allow));
         }
         // What the client still sends was never read, so nothing else can be read from this connection.
-        if exchange.has_body {
+        if exchange.ends_connection {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
@@ -314,14 +325,23 @@ fn problem(notice: &Notice<'_>, id: &str) -> Response<Body> {
     response
 }
 
-/// gRPC over HTTP/2, "Trailers-Only": status in the head of a 200.
+/// gRPC over HTTP/2, "Trailers-Only": status in the head of a 200, by gRPC's own table of HTTP statuses.
 fn grpc_status(notice: &Notice<'_>) -> Response<Body> {
     let code = match notice.status {
+        // UNAUTHENTICATED
         StatusCode::UNAUTHORIZED => "16",
+        // PERMISSION_DENIED
         StatusCode::FORBIDDEN => "7",
-        StatusCode::NOT_FOUND => "12",
-        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => "14",
+        // UNIMPLEMENTED
+        StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => "12",
+        // UNAVAILABLE
+        StatusCode::TOO_MANY_REQUESTS
+        | StatusCode::BAD_GATEWAY
+        | StatusCode::SERVICE_UNAVAILABLE
+        | StatusCode::GATEWAY_TIMEOUT => "14",
+        // INTERNAL
         StatusCode::BAD_REQUEST => "13",
+        // UNKNOWN
         _ => "2",
     };
     let mut response = Response::new(Body::Empty);
@@ -361,5 +381,22 @@ mod tests {
             assert_eq!(audience(&[HTML, field]), expected, "{field:?}");
         }
         assert_eq!((audience(&[HTML]), audience(&[])), (Audience::Person, Audience::Program));
+    }
+
+    #[test]
+    fn grpc_is_told_by_its_media_type_and_grpc_web_is_a_script() {
+        for (content_type, wanted) in [
+            ("application/grpc", true),
+            ("application/grpc+proto", true),
+            ("Application/gRPC; charset=utf-8", true),
+            ("application/grpc-web", false),
+            ("application/grpc-web+proto", false),
+            ("application/grpc-web-text", false),
+            ("application/grpcx", false),
+            ("application/json", false),
+            ("", false),
+        ] {
+            assert_eq!(is_grpc(content_type), wanted, "{content_type}");
+        }
     }
 }

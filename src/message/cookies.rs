@@ -108,6 +108,20 @@ impl OwnCookies {
     }
 }
 
+/// RFC 9113 §8.2.3: HTTP/2 sends a `Cookie` field in as many pieces as it likes; whoever counts or reads fields sees one.
+pub fn join_crumbs(headers: &mut HeaderMap) {
+    if headers.get_all(COOKIE).iter().nth(1).is_none() {
+        return;
+    }
+    let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    let joined = HeaderValue::from_maybe_shared(bytes::Bytes::from(crumbs.join(&b"; "[..])));
+    // Valid values joined by a valid one are valid; were they not, no cookie is safer than some of them.
+    match joined {
+        Ok(joined) => drop(headers.insert(COOKIE, joined)),
+        Err(_) => drop(headers.remove(COOKIE)),
+    }
+}
+
 /// What remains of a line for the upstream.
 enum Left {
     Everything,
@@ -167,6 +181,21 @@ mod tests {
     use super::*;
 
     const BASE: &str = "__Host-vestibule";
+
+    #[test]
+    fn crumbs_are_one_field_and_a_name_twice_is_still_twice() {
+        let mut headers = HeaderMap::new();
+        for crumb in ["a=1", "__Host-vestibule=x", "b=2; c=3", "__Host-vestibule=y"] {
+            headers.append(COOKIE, HeaderValue::from_static(crumb));
+        }
+        join_crumbs(&mut headers);
+        assert_eq!(headers.len(), 1);
+        assert_eq!(headers[COOKIE], "a=1; __Host-vestibule=x; b=2; c=3; __Host-vestibule=y");
+        assert_eq!(OwnCookies::cut_from(&mut headers, BASE).get(BASE), Err(DuplicateCookie));
+        assert_eq!(headers[COOKIE], "a=1; b=2; c=3");
+        join_crumbs(&mut headers);
+        assert_eq!(headers[COOKIE], "a=1; b=2; c=3");
+    }
 
     fn cut(lines: &[&[u8]]) -> (OwnCookies, Vec<Vec<u8>>) {
         let mut headers = HeaderMap::new();

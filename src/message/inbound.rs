@@ -1,6 +1,7 @@
 //! The one door for requests: [`Inbound::sanitize`].
 
 mod authority;
+mod connect;
 mod navigation;
 mod request_id;
 
@@ -52,12 +53,13 @@ struct Head {
     path: RequestPath,
     client: Client,
     cookies: OwnCookies,
+    is_tunnel: bool,
 }
 
 /// Why a request is refused before it is routed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
-    /// RFC 9112 §3.2.
+    /// RFC 9112 §3.2; in HTTP/2 `:authority` stands in for it (RFC 9113 §8.3.1).
     #[error("the Host header is missing")]
     HostMissing,
     /// RFC 9112 §3.2.
@@ -66,7 +68,7 @@ pub enum Malformed {
     /// Not a host name or address with an optional port.
     #[error("the Host header is not a valid host")]
     HostInvalid,
-    /// The absolute-form target and the Host header name different hosts.
+    /// The absolute-form target, or `:authority`, and the Host header name different hosts.
     #[error("the request target and the Host header contradict each other")]
     HostContradicted,
     /// The path can be read two ways or is broken.
@@ -81,6 +83,9 @@ pub enum Malformed {
     /// `Upgrade` with a body.
     #[error("an upgrade request carries a body")]
     UpgradeWithBody,
+    /// The `:protocol` of an extended CONNECT (RFC 8441) names no protocol.
+    #[error("the protocol asked for has no name")]
+    UpgradeInvalid,
     /// TRACE and CONNECT: 405.
     #[error("the method is refused")]
     MethodRefused,
@@ -98,6 +103,7 @@ impl Malformed {
             Self::TargetInvalid => "target_invalid",
             Self::TransferCoding => "transfer_coding",
             Self::UpgradeWithBody => "upgrade_with_body",
+            Self::UpgradeInvalid => "upgrade_invalid",
             Self::MethodRefused => "method_refused",
         }
     }
@@ -113,7 +119,8 @@ impl Malformed {
             | Self::HostContradicted
             | Self::Path(_)
             | Self::TargetInvalid
-            | Self::UpgradeWithBody => StatusCode::BAD_REQUEST,
+            | Self::UpgradeWithBody
+            | Self::UpgradeInvalid => StatusCode::BAD_REQUEST,
         }
     }
 }
@@ -197,6 +204,12 @@ impl Inbound {
         requested_upgrade(self.request.version(), self.request.headers())
     }
 
+    /// Whether it came as an extended CONNECT (RFC 8441): it reads like a GET with `Upgrade`, but a success that is no
+    /// tunnel is no answer to it.
+    pub fn is_tunnel(&self) -> bool {
+        self.head.is_tunnel
+    }
+
     /// Gives up the request itself; for the upstream module and for endpoints that read a body. Its target is in
     /// origin-form, its headers are as [`Inbound::headers`] shows them (hop-by-hop ones included).
     pub fn into_request(self) -> Request<Incoming> {
@@ -206,13 +219,20 @@ impl Inbound {
 
 /// Judges a request's head and takes out of it what is not for the upstream. Generic, as only hyper makes [`Incoming`].
 fn read<B>(request: &mut Request<B>, connection: &Connection, settings: &Settings) -> Result<Head, Malformed> {
-    check_method(request.method())?;
-    let authority = read_host(request.uri(), request.headers())?;
+    let protocol = connect::protocol(request)?;
+    if protocol.is_none() {
+        check_method(request.method())?;
+    }
+    let authority = read_host(request)?;
     if request.uri().scheme().is_some() {
         let host = HeaderValue::from_str(authority.as_str()).map_err(|_| Malformed::HostInvalid)?;
         request.headers_mut().insert(HOST, host);
     }
     let path = read_target(request)?;
+    let is_tunnel = protocol.is_some();
+    if let Some(protocol) = protocol {
+        connect::into_upgrade(request, protocol)?;
+    }
     check_framing(request.headers())?;
 
     let headers = request.headers_mut();
@@ -220,7 +240,7 @@ fn read<B>(request: &mut Request<B>, connection: &Connection, settings: &Setting
     strip_forwarding(headers);
     settings.identity_names.strip(headers);
     let cookies = OwnCookies::cut_from(headers, &settings.cookie_base);
-    Ok(Head { authority, path, client, cookies })
+    Ok(Head { authority, path, client, cookies, is_tunnel })
 }
 
 /// TRACE echoes cookies, CONNECT opens tunnels; some upstreams know methods in any case.
@@ -229,23 +249,28 @@ fn check_method(method: &Method) -> Result<(), Malformed> {
     if is_refused { Err(Malformed::MethodRefused) } else { Ok(()) }
 }
 
-/// RFC 9112 §3.2: exactly one `Host`; the authority of an absolute-form target wins where both agree.
-fn read_host(target: &Uri, headers: &HeaderMap) -> Result<Authority, Malformed> {
-    let mut lines = headers.get_all(HOST).into_iter();
+/// RFC 9112 §3.2: exactly one `Host`; the authority of an absolute-form target wins where both agree. RFC 9113 §8.3.1: an
+/// HTTP/2 request names its host in `:authority`, and may do without `Host`.
+fn read_host<B>(request: &Request<B>) -> Result<Authority, Malformed> {
+    let target = request.uri();
+    let mut lines = request.headers().get_all(HOST).into_iter();
     let host = match (lines.next(), lines.next()) {
+        (None, _) if request.version() == Version::HTTP_2 => None,
         (None, _) => return Err(Malformed::HostMissing),
         (Some(_), Some(_)) => return Err(Malformed::HostRepeated),
-        (Some(line), None) => line,
+        (Some(line), None) => Some(line.to_str().ok().and_then(Authority::parse).ok_or(Malformed::HostInvalid)?),
     };
-    let host = host.to_str().ok().and_then(Authority::parse).ok_or(Malformed::HostInvalid)?;
-    let Some(authority) = target.authority() else { return Ok(host) };
+    let Some(authority) = target.authority() else { return host.ok_or(Malformed::HostMissing) };
     let default_port = match target.scheme_str() {
         Some("http") => 80,
         Some("https") => 443,
         _ => return Err(Malformed::TargetInvalid),
     };
     let named = Authority::parse(authority.as_str()).ok_or(Malformed::HostInvalid)?;
-    if named.agrees(&host, default_port) { Ok(named) } else { Err(Malformed::HostContradicted) }
+    match host {
+        Some(host) if !named.agrees(&host, default_port) => Err(Malformed::HostContradicted),
+        _ => Ok(named),
+    }
 }
 
 /// Brings the target into origin-form and reads its path.
@@ -253,8 +278,9 @@ fn read_target<B>(request: &mut Request<B>) -> Result<RequestPath, Malformed> {
     let target = request.uri().path_and_query().ok_or(Malformed::TargetInvalid)?;
     let is_absolute = request.uri().scheme().is_some();
     if !target.as_str().starts_with('/') {
-        // `http://host?query` has the path `/` (RFC 9110 §4.2.3); `*` and anything else has none.
-        let rooted = if is_absolute {
+        // `http://host?query` has the path `/` (RFC 9110 §4.2.3); `*` and anything else has none, nor has a `:path` that
+        // does not begin with `/` (RFC 9113 §8.3.1).
+        let rooted = if is_absolute && request.version() != Version::HTTP_2 {
             PathAndQuery::try_from(format!("/{}", target.as_str()))
         } else {
             return Err(Malformed::TargetInvalid);
@@ -356,6 +382,46 @@ mod tests {
             let host = reading("GET", target, &hosts).map(|(_, head)| head.authority.host().to_owned());
             assert_eq!(host, wanted.map(str::to_owned), "{target} {hosts:?}");
         }
+    }
+
+    #[test]
+    fn over_http_2_the_authority_is_the_host() {
+        for (target, hosts, wanted) in [
+            ("https://App.Example.com:8443/x", &[][..], Ok("App.Example.com:8443")),
+            ("http://a/x", &["A:80"], Ok("a")),
+            ("/x", &["a:1"], Ok("a:1")),
+            ("/x", &[], Err(Malformed::HostMissing)),
+            ("https://a/x", &["b"], Err(Malformed::HostContradicted)),
+            ("https://a/x", &["a:444"], Err(Malformed::HostContradicted)),
+            ("https://a/x", &["a", "a"], Err(Malformed::HostRepeated)),
+            ("https://user@a/x", &[], Err(Malformed::HostInvalid)),
+            ("ftp://a/x", &[], Err(Malformed::TargetInvalid)),
+            ("https://a?x", &[], Err(Malformed::TargetInvalid)),
+        ] {
+            let hosts: Vec<(&str, &str)> = hosts.iter().map(|host| ("host", *host)).collect();
+            let mut request = request("GET", target, &hosts);
+            *request.version_mut() = Version::HTTP_2;
+            let host = read_from("203.0.113.9:1", &mut request).map(|head| head.authority.as_str().to_owned());
+            assert_eq!(host, wanted.map(str::to_owned), "{target} {hosts:?}");
+            if let Ok(host) = host {
+                assert_eq!((request.headers()[HOST].to_str().unwrap(), request.uri().path()), (&*host, "/x"));
+            }
+        }
+        let mut star = request("OPTIONS", "/", &[]);
+        *star.uri_mut() = Uri::builder().scheme("https").authority("a").path_and_query("*").build().unwrap();
+        *star.version_mut() = Version::HTTP_2;
+        assert_eq!(read_from("203.0.113.9:1", &mut star).unwrap_err(), Malformed::TargetInvalid);
+    }
+
+    #[test]
+    fn an_extended_connect_reads_like_the_upgrade_that_it_is() {
+        let mut request = request("CONNECT", "https://a/chat?x", &[]);
+        *request.version_mut() = Version::HTTP_2;
+        request.extensions_mut().insert(hyper::ext::Protocol::from_static("websocket"));
+        let head = read_from("203.0.113.9:1", &mut request).unwrap();
+        assert!(head.is_tunnel && head.path.raw() == "/chat" && head.authority.as_str() == "a");
+        assert_eq!(requested_upgrade(request.version(), request.headers()).as_deref(), Some("websocket"));
+        assert_eq!(request.method(), Method::GET);
     }
 
     #[test]

@@ -364,6 +364,10 @@ fn upstream_notice(error: &UpstreamError) -> Notice<'static> {
             "The application behind this page is taking too long to answer."
         }
         UpstreamError::SessionEnded => return ClientFault::SessionEnded.notice(),
+        UpstreamError::TunnelRefused => {
+            let message = "What was asked for is not to be had at this address.";
+            return Notice::new(error.status(), error.code(), Page::Error, "Not implemented", message);
+        }
         UpstreamError::RequestBody => {
             let message = "The request broke off before it was complete.";
             return Notice::new(error.status(), error.code(), Page::Error, "Bad request", message);

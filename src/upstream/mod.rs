@@ -96,6 +96,9 @@ pub enum UpstreamError {
     /// An answer that is not HTTP, or a 101 that does not fit the request: 502.
     #[error("the upstream's answer is not understood")]
     Invalid,
+    /// A tunnel (RFC 8441) that the route does not allow, or that the upstream answered without opening it: 501.
+    #[error("what was asked for by extended CONNECT is not to be had here")]
+    TunnelRefused,
     /// The client's body failed: 400.
     #[error("the request body broke off")]
     RequestBody,
@@ -116,18 +119,20 @@ impl UpstreamError {
             Self::Closed(_) => "upstream_closed",
             Self::ResponseTimeout => "upstream_timeout",
             Self::Invalid => "upstream_invalid",
+            Self::TunnelRefused => "tunnel_refused",
             Self::RequestBody => "request_body",
             Self::SessionEnded => "session_ended",
             Self::Rewrite(error) => error.code(),
         }
     }
 
-    /// 502, 504, 400 or 401.
+    /// 502, 504, 501, 400 or 401.
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Connect(_) | Self::Closed(_) | Self::Invalid => StatusCode::BAD_GATEWAY,
             Self::ConnectTimeout | Self::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::RequestBody | Self::Rewrite(_) => StatusCode::BAD_REQUEST,
+            Self::TunnelRefused => StatusCode::NOT_IMPLEMENTED,
             Self::SessionEnded => StatusCode::UNAUTHORIZED,
         }
     }
@@ -206,6 +211,9 @@ impl Upstreams {
         let upstream = self.upstream(outbound.route.upstream)?;
         let lifetime = outbound.permit.as_ref().and_then(Permit::lifetime);
         let term = lifetime.map(|lifetime| Term::new(&self.followed, lifetime));
+        if outbound.is_refused_tunnel() {
+            return Err(UpstreamError::TunnelRefused);
+        }
         let path = outbound.rewritten()?;
         let (request, upgrade) = outbound.into_request(&upstream.settings, upstream.host.as_ref(), path.as_ref());
         self.send(upstream, request, upgrade, term).await
@@ -288,6 +296,9 @@ impl Upstreams {
             answer::announce_upgrade(&mut head.headers, upgrade.protocol());
             head.extensions.insert(Agreed { client: upgrade.into_client(), upstream: ours, term: asked.term });
             return Ok(Response::from_parts(head, Body::Empty));
+        }
+        if upgrade.is_some_and(|upgrade| upgrade.is_tunnel()) && response.status().is_success() {
+            return Err(UpstreamError::TunnelRefused);
         }
         if let Some(announced) = answer::announced_idle(response.headers()) {
             lease.limit_idle(announced);

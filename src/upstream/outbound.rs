@@ -40,6 +40,11 @@ impl<'r> Outbound<'r> {
         self.route.rewrite.as_ref().map(|rewrite| rewrite.apply(self.inbound.path())).transpose()
     }
 
+    /// Whether it asks for a tunnel (RFC 8441) that its route does not allow; an `Upgrade` field could be ignored instead.
+    pub(super) fn is_refused_tunnel(&self) -> bool {
+        self.inbound.is_tunnel() && allowed_upgrade(&self.inbound, self.route).is_none()
+    }
+
     /// The request to send, and the upgrade that it asks for. `host` is what the upstream sees as `Host` instead of the
     /// client's, `path` what it sees instead of the client's path.
     pub(super) fn into_request(
@@ -49,17 +54,15 @@ impl<'r> Outbound<'r> {
         path: Option<&RequestPath>,
     ) -> (Request<Body>, Option<Upgrade>) {
         let Self { inbound, route, permit } = self;
-        let protocol = inbound
-            .upgrade()
-            .filter(|protocol| upgrade::is_allowed(protocol, route))
-            .and_then(|protocol| HeaderValue::try_from(protocol).ok());
+        let is_tunnel = inbound.is_tunnel();
+        let protocol = allowed_upgrade(&inbound, route).and_then(|protocol| HeaderValue::try_from(protocol).ok());
         let client = inbound.client().clone();
         let authority = inbound.authority().to_owned();
         let id = HeaderValue::from_str(inbound.id().as_str()).ok();
         let mut request = inbound.into_request();
         let upgrade = protocol.clone().map(|protocol| {
             let client = hyper::upgrade::on(&mut request);
-            Upgrade::new(protocol, request.headers(), client)
+            Upgrade::new(protocol, request.headers(), client, is_tunnel)
         });
         // Whatever hyper attached for its own use belongs to the client's connection.
         request.extensions_mut().clear();
@@ -98,6 +101,10 @@ impl<'r> Outbound<'r> {
         }
         (request.map(Body::Incoming), upgrade)
     }
+}
+
+fn allowed_upgrade(inbound: &Inbound, route: &Route) -> Option<String> {
+    inbound.upgrade().filter(|protocol| upgrade::is_allowed(protocol, route))
 }
 
 /// `http://host/path?query` becomes `/path?query`, byte for byte (RFC 9112 §3.2.1).

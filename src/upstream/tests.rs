@@ -430,7 +430,7 @@ async fn before(fake: Fake) -> (std::net::SocketAddr, TaskTracker, CancellationT
                 let fake = Arc::clone(&fake);
                 async move {
                     let client = hyper::upgrade::on(&mut request);
-                    let upgrade = Upgrade::new(HeaderValue::from_static("websocket"), request.headers(), client);
+                    let upgrade = Upgrade::new(HeaderValue::from_static("websocket"), request.headers(), client, false);
                     let upstream = fake.upstreams.upstream(0).unwrap();
                     let answer = fake.upstreams.send(upstream, request.map(Body::Incoming), Some(upgrade), None).await;
                     let failed = |_| Response::builder().status(599).body(Body::Empty).unwrap();

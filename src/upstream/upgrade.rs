@@ -21,6 +21,7 @@ pub(super) struct Upgrade {
     protocol: HeaderValue,
     key: Option<HeaderValue>,
     client: OnUpgrade,
+    is_tunnel: bool,
 }
 
 /// Whether `protocol` (lower case) may be asked for on `route`. h2c never: requests inside it would pass unjudged.
@@ -29,9 +30,15 @@ pub(super) fn is_allowed(protocol: &str, route: &Route) -> bool {
 }
 
 impl Upgrade {
-    /// `headers` are the client's, `client` its connection.
-    pub(super) fn new(protocol: HeaderValue, headers: &HeaderMap, client: OnUpgrade) -> Self {
-        Self { key: headers.get(SEC_WEBSOCKET_KEY).cloned(), protocol, client }
+    /// `headers` are the client's, `client` its connection, or its stream, of which it asked for nothing else when
+    /// `is_tunnel`.
+    pub(super) fn new(protocol: HeaderValue, headers: &HeaderMap, client: OnUpgrade, is_tunnel: bool) -> Self {
+        Self { key: headers.get(SEC_WEBSOCKET_KEY).cloned(), protocol, client, is_tunnel }
+    }
+
+    /// Whether no other success will do (RFC 8441 §4: a 2xx opens the tunnel, whatever came with it).
+    pub(super) fn is_tunnel(&self) -> bool {
+        self.is_tunnel
     }
 
     /// The protocol's name, for `Upgrade`.
@@ -95,7 +102,12 @@ mod tests {
         let upgrade = |protocol: &'static str, key: Option<&'static str>| {
             let mut headers = HeaderMap::new();
             key.map(|key| headers.insert(SEC_WEBSOCKET_KEY, HeaderValue::from_static(key)));
-            Upgrade::new(HeaderValue::from_static(protocol), &headers, hyper::upgrade::on(http::Request::new(())))
+            Upgrade::new(
+                HeaderValue::from_static(protocol),
+                &headers,
+                hyper::upgrade::on(http::Request::new(())),
+                false,
+            )
         };
         let answer = |fields: &[(&'static str, &'static str)]| {
             fields.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value))).collect()
