@@ -118,7 +118,10 @@ fn codes() -> BTreeSet<String> {
             codes.extend(written.filter(|text| looks_like_a_code(text)).map(str::to_owned));
         }
         // What is said to whoever asked, and what hyper says by itself: each literal with a code's look is one.
-        if path.ends_with("reply/notice.rs") || path.ends_with("server/connection.rs") {
+        if ["reply/notice.rs", "server/connection.rs", "server/http1.rs", "server/http2.rs"]
+            .iter()
+            .any(|file| path.ends_with(file))
+        {
             codes.extend(literals(source).filter(|literal| looks_like_a_code(literal)));
         }
     }

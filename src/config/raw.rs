@@ -241,6 +241,9 @@ pub(super) struct RawLimits {
     /// The most header fields. Default 100.
     #[schemars(example = 100, range(min = 10, max = 1000))]
     pub max_headers: Option<u32>,
+    /// Requests at the same time on one connection of HTTP/2. Default 128.
+    #[schemars(example = 128, range(min = 1, max = 1000))]
+    pub h2_max_streams: Option<u32>,
     /// Connections at the same time. Default 10000.
     #[schemars(example = 10_000, range(min = 1, max = 10_000_000))]
     pub max_connections: Option<u32>,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// How long a client may leave our bytes unread.
-const UNREAD: Duration = Duration::from_secs(300);
+pub(super) const UNREAD: Duration = Duration::from_secs(300);
 
 /// What a connection is doing; written by its IO and its service, read by its clock, all on one task, so nothing is ordered.
 #[derive(Debug, Default)]
@@ -21,8 +21,10 @@ const HEARD: u32 = 2;
 const UNWRITTEN: u32 = 4;
 /// The last request had a body.
 const BODY: u32 = 8;
+/// The first bytes were those of HTTP/2.
+const HTTP2: u32 = 16;
 /// What is above counts every step forward, so that two looks tell a whole request, or a slow reader, from silence.
-const STEP: u32 = 16;
+const STEP: u32 = 32;
 
 impl Activity {
     /// Bytes came.
@@ -55,6 +57,21 @@ impl Activity {
         self.get() & BODY != 0
     }
 
+    /// The first bytes are those of HTTP/2.
+    pub(super) fn speaks_http2(&self) {
+        self.store(self.get() | HTTP2);
+    }
+
+    /// Whether the first bytes were those of HTTP/2.
+    pub(super) fn is_http2(&self) -> bool {
+        self.get() & HTTP2 != 0
+    }
+
+    /// Whether the kernel takes no bytes; and a number that changes when it has taken some again.
+    pub(super) fn unwritten(&self) -> (bool, u32) {
+        (self.get() & UNWRITTEN != 0, self.get() / STEP)
+    }
+
     fn get(&self) -> u32 {
         self.0.load(Ordering::Relaxed)
     }
@@ -73,6 +90,10 @@ pub(super) enum Expired {
     Head,
     /// The client does not read.
     Unread,
+    /// Frames of HTTP/2 came that ask for nothing, and too many of them.
+    Flood,
+    /// The client speaks HTTP/2.
+    NotHttp1,
 }
 
 /// The limits of a connection and since when the present one runs.

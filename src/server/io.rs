@@ -3,8 +3,9 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
+use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -17,12 +18,104 @@ pub(super) struct ClientIo {
     stream: Stream,
     activity: Arc<Activity>,
     ended: bool,
+    beginning: Beginning,
     _place: OwnedSemaphorePermit,
 }
 
+/// RFC 9113 §3.4: how a connection of HTTP/2 begins, and no request of HTTP/1.1.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What is known of a connection's first bytes.
+#[derive(Debug)]
+enum Beginning {
+    /// They have been passed on, or are not looked at.
+    Past,
+    /// These came, and all of the preface could still follow.
+    Awaited(Vec<u8>),
+    /// The preface came: whoever reads now is not the one to read it.
+    Http2(Bytes),
+    /// To be read before anything else.
+    Kept(Bytes),
+}
+
 impl ClientIo {
-    pub(super) fn new(stream: Stream, activity: Arc<Activity>, place: OwnedSemaphorePermit) -> Self {
-        Self { stream, activity, ended: false, _place: place }
+    /// With `is_open`, the first bytes are looked at: where they are the preface of HTTP/2 nothing is read, `activity` says
+    /// so, and [`Self::rewound`] gives them to whoever reads next.
+    pub(super) fn new(stream: Stream, activity: Arc<Activity>, place: OwnedSemaphorePermit, is_open: bool) -> Self {
+        let beginning = if is_open { Beginning::Awaited(Vec::new()) } else { Beginning::Past };
+        Self { stream, activity, ended: false, beginning, _place: place }
+    }
+
+    /// What its clock goes by.
+    pub(super) fn activity(&self) -> &Arc<Activity> {
+        &self.activity
+    }
+
+    /// Begins anew with the first bytes.
+    pub(super) fn rewound(mut self) -> Self {
+        if let Beginning::Http2(bytes) = self.beginning {
+            self.beginning = Beginning::Kept(bytes);
+        }
+        self
+    }
+
+    /// Reads while the beginning is not past. Of a request of HTTP/1.1 that comes in one piece nothing is copied.
+    #[cold]
+    fn poll_beginning(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        loop {
+            match &mut self.beginning {
+                Beginning::Past => return self.poll_stream(cx, buf),
+                Beginning::Http2(_) => return Poll::Pending,
+                Beginning::Kept(bytes) => {
+                    let count = bytes.len().min(buf.remaining());
+                    buf.put_slice(&bytes[..count]);
+                    bytes.advance(count);
+                    if bytes.is_empty() {
+                        self.beginning = Beginning::Past;
+                    }
+                    return Poll::Ready(Ok(()));
+                }
+                Beginning::Awaited(seen) => {
+                    let mut seen = std::mem::take(seen);
+                    let before = buf.filled().len();
+                    let read = self.poll_stream(cx, buf);
+                    let fresh = &buf.filled()[before..];
+                    if seen.is_empty() && !is_preface(fresh) {
+                        self.beginning = if read.is_ready() { Beginning::Past } else { Beginning::Awaited(seen) };
+                        return read;
+                    }
+                    seen.extend_from_slice(fresh);
+                    let is_over = fresh.is_empty();
+                    buf.set_filled(before);
+                    if read.is_pending() {
+                        self.beginning = Beginning::Awaited(seen);
+                        return read;
+                    }
+                    ready!(read)?;
+                    self.beginning = if !is_preface(&seen) || is_over {
+                        Beginning::Kept(seen.into())
+                    } else if seen.len() < PREFACE.len() {
+                        Beginning::Awaited(seen)
+                    } else {
+                        self.activity.speaks_http2();
+                        Beginning::Http2(seen.into())
+                    };
+                }
+            }
+        }
+    }
+
+    fn poll_stream(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if read.is_ready() {
+            if buf.filled().len() > before {
+                self.activity.heard();
+            } else {
+                self.ended = true;
+            }
+        }
+        read
     }
 
     /// Whether the client has said its last byte.
@@ -39,17 +132,13 @@ impl ClientIo {
 impl AsyncRead for ClientIo {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let before = buf.filled().len();
-        let read = Pin::new(&mut this.stream).poll_read(cx, buf);
-        if read.is_ready() {
-            if buf.filled().len() > before {
-                this.activity.heard();
-            } else {
-                this.ended = true;
-            }
-        }
-        read
+        if let Beginning::Past = this.beginning { this.poll_stream(cx, buf) } else { this.poll_beginning(cx, buf) }
     }
+}
+
+/// Whether `bytes` are the preface, or as much of it as they can be.
+fn is_preface(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && PREFACE.iter().zip(bytes).all(|(wanted, byte)| wanted == byte)
 }
 
 impl AsyncWrite for ClientIo {

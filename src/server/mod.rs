@@ -3,8 +3,12 @@
 mod clock;
 mod connection;
 pub mod drain;
+mod http1;
+mod http2;
 mod io;
+mod meter;
 mod stream;
+mod streams;
 mod worker;
 
 #[cfg(test)]
@@ -38,6 +42,8 @@ pub struct Settings {
     pub max_header_bytes: usize,
     /// The most header fields. Default 100.
     pub max_headers: usize,
+    /// Requests at the same time on one connection of HTTP/2. Default 128.
+    pub h2_max_streams: u32,
     /// Connections at the same time, all workers. Default 10,000.
     pub max_connections: usize,
     /// How a stop goes.
@@ -53,6 +59,7 @@ impl Default for Settings {
             idle_timeout: Duration::from_secs(75),
             max_header_bytes: 32 * 1024,
             max_headers: 100,
+            h2_max_streams: 128,
             max_connections: 10_000,
             drain: drain::Settings::default(),
         }

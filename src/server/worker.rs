@@ -7,13 +7,11 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use hyper::server::conn::http1;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
-use super::clock::Clock;
-use super::connection::{self, Closing, Open};
+use super::connection::{self, Open, Terms};
 use super::stream::{Protocol, Socket, Stream};
 use super::{Drain, Handler, Settings};
 use crate::message::{Connection, Scheme};
@@ -38,14 +36,11 @@ pub(super) fn run<H: Handler>(
         let worker = Worker {
             listener: TcpListener::from_std(listener)?,
             handler: make_handler(index),
-            builder: Arc::new(connection::builder(settings)),
+            terms: Arc::new(Terms::new(settings)),
             places: Arc::new(Semaphore::new(
                 settings.max_connections.div_ceil(settings.workers.get()).clamp(1, Semaphore::MAX_PERMITS),
             )),
             connections: TaskTracker::new(),
-            closing: Arc::default(),
-            idle: settings.idle_timeout,
-            head: settings.header_timeout,
             last_complaint: None,
         };
         worker.serve(drain).await;
@@ -58,14 +53,11 @@ pub(super) fn run<H: Handler>(
 struct Worker<H> {
     listener: TcpListener,
     handler: H,
-    builder: Arc<http1::Builder>,
+    /// This worker's own, so that its connections take no lock that another worker takes.
+    terms: Arc<Terms>,
     /// This worker's share of the cap, so that no counter is shared.
     places: Arc<Semaphore>,
     connections: TaskTracker,
-    /// This worker's own, so that its connections take no lock that another worker takes.
-    closing: Arc<Closing>,
-    idle: Duration,
-    head: Duration,
     last_complaint: Option<Instant>,
 }
 
@@ -77,11 +69,11 @@ impl<H: Handler> Worker<H> {
             () = self.accept_all() => {}
         }
         self.accept_backlog().await;
-        let Self { listener, connections, closing, .. } = self;
+        let Self { listener, connections, terms, .. } = self;
         drop(listener);
         // Connections just accepted get to see their first request before they hear of the end.
         tokio::time::sleep(FIRST_REQUEST).await;
-        closing.begin();
+        terms.closing.begin();
         connections.close();
         drain.tunnels.close();
         tokio::select! {
@@ -124,13 +116,7 @@ impl<H: Handler> Worker<H> {
             protocol: Protocol::Any,
             place,
         };
-        self.connections.spawn(connection::serve(
-            open,
-            self.handler.clone(),
-            Arc::clone(&self.builder),
-            Clock::new(self.idle, self.head),
-            Arc::clone(&self.closing),
-        ));
+        self.connections.spawn(connection::serve(open, self.handler.clone(), Arc::clone(&self.terms)));
     }
 
     /// A connection that ended before it was accepted is nothing; a lack of descriptors or memory passes, or it doesn't:

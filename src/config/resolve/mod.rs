@@ -141,7 +141,8 @@ impl Resolver {
     fn server(&mut self, raw: &RawConfig) -> server::Settings {
         let default = server::Settings::default();
         let workers = raw.workers.and_then(|workers| NonZeroUsize::new(workers as usize));
-        let RawLimits { header_timeout, idle_timeout, max_header_bytes, max_headers, max_connections } = &raw.limits;
+        let RawLimits { header_timeout, idle_timeout, max_header_bytes, max_headers, h2_max_streams, max_connections } =
+            &raw.limits;
         let max_header_bytes = max_header_bytes.as_ref().map_or(default.max_header_bytes, |size| size.0);
         // Below 8 KiB an ordinary request with a session cookie would not fit.
         if !(8 * 1024..=1024 * 1024).contains(&max_header_bytes) {
@@ -154,6 +155,7 @@ impl Resolver {
             idle_timeout: self.span("limits.idle_timeout", idle_timeout.as_ref(), default.idle_timeout),
             max_header_bytes,
             max_headers: max_headers.map_or(default.max_headers, |count| count as usize),
+            h2_max_streams: h2_max_streams.unwrap_or(default.h2_max_streams),
             max_connections: max_connections.map_or(default.max_connections, |count| count as usize),
             drain: self.drain(&raw.drain),
         }

@@ -1,0 +1,145 @@
+//! A connection that speaks HTTP/1.1, or says with its first bytes that it speaks HTTP/2.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+
+use super::clock::{Activity, Clock, Expired};
+use super::connection::{Terms, Wait, drive, linger, tell_expired};
+use super::io::ClientIo;
+use super::{Handler, Settings};
+use crate::message::body::BodyError;
+use crate::message::{Body, Connection};
+
+/// The most that hyper gathers of a body before it waits for the other side, in bytes.
+const BUFFER: usize = 64 * 1024;
+/// hyper's own number of header fields, which costs it no allocation.
+const DEFAULT_MAX_HEADERS: usize = 100;
+
+/// hyper as we want it.
+pub(super) fn builder(settings: &Settings) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        // A client that goes away cancels its request.
+        .half_close(false)
+        // Clocks are ours: see `Clock`.
+        .header_read_timeout(None)
+        .max_header_size(settings.max_header_bytes)
+        .max_buf_size(BUFFER.max(settings.max_header_bytes));
+    if settings.max_headers != DEFAULT_MAX_HEADERS {
+        builder.max_headers(settings.max_headers);
+    }
+    builder
+}
+
+/// What all requests of a connection share.
+struct Shared<H> {
+    handler: H,
+    connection: Connection,
+    activity: Arc<Activity>,
+}
+
+/// Serves a connection to its end; gives it back where its first bytes are those of HTTP/2 (RFC 9113 §3.3, prior knowledge).
+pub(super) async fn serve<H: Handler>(
+    io: ClientIo,
+    connection: Connection,
+    handler: H,
+    terms: &Terms,
+) -> Option<ClientIo> {
+    let peer = connection.peer;
+    let activity = Arc::clone(io.activity());
+    let shared = Arc::new(Shared { handler: handler.clone(), connection, activity: Arc::clone(&activity) });
+    let service = service_fn(move |request| answer(Arc::clone(&shared), request));
+    let mut http = terms.http1.serve_connection(TokioIo::new(io), service).with_upgrades();
+    let mut clock = Clock::new(terms.idle, terms.head);
+    let ended = drive(
+        &mut http,
+        |http| http.graceful_shutdown(),
+        &terms.closing,
+        || {
+            if activity.is_http2() {
+                return Wait::Over(Expired::NotHttp1);
+            }
+            clock.look(&activity).map_or(Wait::Long, |(deadline, expired)| Wait::Until(deadline, Some(expired)))
+        },
+    )
+    .await;
+
+    match ended {
+        Ok(outcome) => {
+            let refused = outcome.err().is_some_and(|error| report(&handler, peer, &error));
+            if (refused || activity.had_body())
+                && let Some(parts) = http.into_parts()
+            {
+                linger(parts.io.into_inner()).await;
+            }
+        }
+        Err(Expired::NotHttp1) => return http.into_parts().map(|parts| parts.io.into_inner()),
+        Err(expired) => tell_expired(&handler, peer, expired),
+    }
+    None
+}
+
+async fn answer<H: Handler>(
+    shared: Arc<Shared<H>>,
+    request: Request<Incoming>,
+) -> Result<Response<Answer<H>>, Infallible> {
+    shared.activity.begin(!request.body().is_end_stream());
+    let response = shared.handler.handle(request, &shared.connection).await;
+    Ok(response.map(|body| Answer { body, shared }))
+}
+
+/// A body that tells when hyper has it all.
+struct Answer<H> {
+    body: Body,
+    shared: Arc<Shared<H>>,
+}
+
+impl<H> Drop for Answer<H> {
+    fn drop(&mut self) {
+        self.shared.activity.end();
+    }
+}
+
+impl<H> http_body::Body for Answer<H> {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Pin::new(&mut self.get_mut().body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// hyper answers a broken head by itself; this is the only trace of it. Tells whether it did.
+fn report<H: Handler>(handler: &H, peer: SocketAddr, error: &hyper::Error) -> bool {
+    let (reason, status) = if error.is_parse_too_large() {
+        ("head_too_large", 431)
+    } else if error.is_parse() {
+        ("malformed_head", 400)
+    } else {
+        // The client went away, or an upstream's body broke off, which is told where it happens.
+        tracing::debug!(client = %peer.ip(), %error, "a connection broke");
+        return false;
+    };
+    tracing::info!(client = %peer.ip(), reason, %error, "request refused before it was read");
+    handler.refused(reason, status);
+    true
+}

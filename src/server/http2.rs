@@ -1,0 +1,170 @@
+//! A connection that speaks HTTP/2 (RFC 9113), by ALPN or by prior knowledge.
+
+use std::convert::Infallible;
+use std::error::Error as _;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, UPGRADE};
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::AsyncWriteExt;
+
+use super::clock::Expired;
+use super::connection::{Terms, drive, linger, tell_expired};
+use super::io::ClientIo;
+use super::meter::Metered;
+use super::streams::{Answer, Clock, Runner, Streams};
+use super::{Handler, Settings};
+use crate::message::{Body, Connection, cookies};
+
+/// What a client may send of one body before the upstream has taken it, in bytes: 25 MB/s at a round trip of 10 ms.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// And of all bodies of a connection: what one connection can make us hold.
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// The most of an answer that is gathered while the client does not take it, in bytes.
+const SEND_BUFFER: usize = 64 * 1024;
+/// Requests that may be taken back before they were looked at (CVE-2023-44487).
+const UNSEEN_RESETS: usize = 64;
+/// Streams of a connection that may be at fault before it is ended.
+const FAULTS: usize = 256;
+/// How often a client that says nothing is asked whether it is there, and how long it may take to say so.
+const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
+
+/// What one connection may ask for.
+#[derive(Debug)]
+pub(super) struct Limits {
+    max_streams: u32,
+    max_header_bytes: u32,
+    max_headers: usize,
+}
+
+impl Limits {
+    pub(super) fn new(settings: &Settings) -> Self {
+        Self {
+            max_streams: settings.h2_max_streams,
+            max_header_bytes: u32::try_from(settings.max_header_bytes).unwrap_or(u32::MAX),
+            max_headers: settings.max_headers,
+        }
+    }
+
+    /// hyper as we want it.
+    fn builder(&self, runner: Runner) -> http2::Builder<Runner> {
+        let mut builder = http2::Builder::new(runner);
+        builder
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(self.max_streams)
+            .max_header_list_size(self.max_header_bytes)
+            .max_pending_accept_reset_streams(UNSEEN_RESETS)
+            .max_local_error_reset_streams(FAULTS)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_send_buf_size(SEND_BUFFER)
+            .keep_alive_interval(PING.0)
+            .keep_alive_timeout(PING.1)
+            // RFC 8441.
+            .enable_connect_protocol();
+        builder
+    }
+}
+
+/// What all requests of a connection share.
+struct Shared<H> {
+    handler: H,
+    connection: Connection,
+    max_headers: usize,
+    streams: Arc<Streams>,
+}
+
+/// Serves a connection to its end.
+pub(super) async fn serve<H: Handler>(io: ClientIo, connection: Connection, handler: H, terms: &Terms) {
+    let (peer, closing) = (connection.peer, &terms.closing);
+    let activity = Arc::clone(io.activity());
+    let streams = Arc::new(Streams::default());
+    let shared = Arc::new(Shared {
+        handler: handler.clone(),
+        connection,
+        max_headers: terms.http2.max_headers,
+        streams: Arc::clone(&streams),
+    });
+    let service = service_fn(move |request| answer(Arc::clone(&shared), request));
+    let io = TokioIo::new(Metered::new(io.rewound(), Arc::clone(&streams)));
+    let mut http = terms.http2.builder(Runner(Arc::clone(&streams))).serve_connection(io, service);
+    let mut clock = Clock::new(terms.idle, terms.head);
+    let look = || clock.look(&activity, &streams, closing.has_begun());
+    let ended = drive(&mut http, |http| http.graceful_shutdown(), closing, look).await;
+
+    let is_refused = match ended {
+        Ok(outcome) => outcome.err().is_some_and(|error| report(&handler, peer, &error)),
+        Err(expired) => {
+            // As much of a goodbye as the socket takes at once.
+            poll_fn(|cx| {
+                Pin::new(&mut http).graceful_shutdown();
+                let _ = Pin::new(&mut http).poll(cx);
+                Poll::Ready(())
+            })
+            .await;
+            tell_expired(&handler, peer, expired);
+            expired == Expired::Flood
+        }
+    };
+    drop(http);
+    if let Some(mut io) = streams.take_back().filter(|_| is_refused) {
+        let _ = io.shutdown().await;
+        linger(io).await;
+    }
+}
+
+async fn answer<H: Handler>(
+    shared: Arc<Shared<H>>,
+    mut request: Request<Incoming>,
+) -> Result<Response<Answer>, Infallible> {
+    let Shared { handler, connection, max_headers, streams } = &*shared;
+    cookies::join_crumbs(request.headers_mut());
+    let response = if request.headers().len() > *max_headers {
+        tracing::info!(client = %connection.peer.ip(), reason = "head_too_large", "request refused before it was read");
+        handler.refused("head_too_large", 431);
+        let mut response = Response::new(Body::Empty);
+        *response.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        response
+    } else {
+        handler.handle(request, connection).await
+    };
+    Ok(as_http2(response).map(|body| Answer::new(body, streams)))
+}
+
+/// RFC 8441 §4: what HTTP/1.1 says with 101 and fields of the connection, HTTP/2 says with 200.
+fn as_http2(mut response: Response<Body>) -> Response<Body> {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        *response.status_mut() = StatusCode::OK;
+        for name in [CONNECTION, UPGRADE, SEC_WEBSOCKET_ACCEPT] {
+            response.headers_mut().remove(name);
+        }
+    }
+    response
+}
+
+/// What is at fault with a connection is answered with GOAWAY by h2 itself; this is the only trace of it. Tells whether it
+/// was.
+fn report<H: Handler>(handler: &H, peer: SocketAddr, error: &hyper::Error) -> bool {
+    let fault = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
+    let Some(fault) = fault.filter(|fault| fault.is_library() && fault.is_go_away()) else {
+        // The client went away.
+        tracing::debug!(client = %peer.ip(), %error, "a connection broke");
+        return false;
+    };
+    let (reason, status) = match fault.reason() {
+        Some(h2::Reason::ENHANCE_YOUR_CALM) => ("http2_flood", 429),
+        _ => ("http2_malformed", 400),
+    };
+    tracing::info!(client = %peer.ip(), reason, error = %fault, "connection closed: its frames are not to be served");
+    handler.refused(reason, status);
+    true
+}
