@@ -21,6 +21,8 @@ mod drain;
 mod forwarding;
 // What is wrong with an ID token is found out, whatever it is, and what is merely unusual passes.
 mod id_token_faults;
+// HTTP/2 towards the client means what HTTP/1.1 means, and bears no more.
+mod http2;
 // The application learns who somebody is from us or not at all.
 mod identity;
 // Signing in works from every tab, after every detour, and never in a circle.

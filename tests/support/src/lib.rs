@@ -10,6 +10,7 @@ mod browser;
 mod clock;
 mod echo;
 pub mod forge;
+pub mod h2;
 mod listener;
 mod nginx;
 mod program;
@@ -21,6 +22,7 @@ mod trace;
 
 use std::sync::OnceLock;
 
+pub use self::h2::{H2Client, H2Frames, H2Reply};
 pub use browser::{Browser, Reply, Request, StoredCookie};
 pub use bytes;
 pub use clock::TestClock;
