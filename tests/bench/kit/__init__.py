@@ -1,0 +1,1 @@
+"""What the benchmarks share: building, starting what takes part, and counting."""

@@ -1,0 +1,37 @@
+"""Load by wrk, and what a proxy spends on it."""
+
+import re
+import subprocess
+import sys
+import time
+
+from .processes import cpu_seconds
+
+
+def measure(pids, core, url, headers, *, connections, seconds, script=None):
+    """CPU microseconds of `pids` per request, with rate and latency as wrk on `core` sees them."""
+    command = ["taskset", "-c", str(core), "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "--timeout", "60s"]
+    for name, value in headers.items():
+        command += ["-H", f"{name}: {value}"]
+    if script:
+        command += ["-s", str(script)]
+    before, started = cpu_seconds(pids), time.monotonic()
+    output = subprocess.run([*command, url], capture_output=True, text=True, check=True).stdout
+    used, took = cpu_seconds(pids) - before, time.monotonic() - started
+    requests = int(re.search(r"(\d+) requests in", output).group(1))
+    if "Non-2xx" in output or "Socket errors" in output or not requests:
+        sys.exit(f"bench: {url}: not every request was answered:\n{output}")
+    return {
+        "CPU µs": used / requests * 1e6,
+        "CPU ms": used / requests * 1e3,
+        "req/s": float(re.search(r"Requests/sec:\s+([\d.]+)", output).group(1)),
+        "p50 ms": percentile(output, 50),
+        "p99 ms": percentile(output, 99),
+        "core used %": used / took * 100,
+    }
+
+
+def percentile(output, percent):
+    """Milliseconds, from wrk's table of latencies; its summary may hold `97.99%` too, so only whole lines count."""
+    value, unit = re.search(rf"^\s*{percent}%\s+([\d.]+)(us|ms|s|m)$", output, re.MULTILINE).groups()
+    return float(value) * {"us": 0.001, "ms": 1, "s": 1000, "m": 60000}[unit]

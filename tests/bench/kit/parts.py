@@ -1,0 +1,143 @@
+"""What takes part: the upstream, the proxies that are compared, and whoever is signed in."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+
+from .processes import free_ports, line_from, wait_until
+
+SECRET = "bench-Xq7mVt2Kd9zLr4wNc8YbHs1PfJg6Ue3Ra5TiOo0"
+IDENTITY_HEADERS = ["user", "email", "preferred_username", "groups", "roles"]
+BODY = ("x" * 63 + "\n") * 16
+# By name of the file below the upstream's root, blanks left out.
+LARGE = {"1 MB": 1_000_000, "100 MB": 100_000_000}
+
+
+class Stage:
+    """A provider, and people who sign in there."""
+
+    def __init__(self, processes, binary):
+        self.process = processes.start([binary], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.provider = json.loads(line_from(self.process))
+
+    def sign_in(self, origin):
+        """The `Cookie` header of a fresh session at the proxy whose public origin this is."""
+        self.process.stdin.write(origin + "\n")
+        self.process.stdin.flush()
+        session = json.loads(line_from(self.process))
+        if not 1300 <= session["session_bytes"] <= 1800:
+            sys.exit(f"bench: a session cookie of {session['session_bytes']} bytes is not what is to be measured")
+        return session
+
+
+def start_upstream(directory, processes, core, port):
+    place = directory / "upstream"
+    (place / "root").mkdir(parents=True)
+    (place / "root" / "index.html").write_text(BODY)
+    for size, count in LARGE.items():
+        with open(place / "root" / size.replace(" ", ""), "wb") as file:
+            file.truncate(count)
+    seen = "|".join(f"$http_x_forwarded_{name}" for name in IDENTITY_HEADERS)
+    return start_nginx(processes, place, core, port, f"""
+        keepalive_requests 100000000;
+        open_file_cache max=10 inactive=1h;
+        access_log off;
+        server {{
+            listen 127.0.0.1:{port};
+            root {place}/root;
+            location = /seen {{ default_type text/plain; return 200 "{seen}|$http_cookie"; }}
+        }}""")
+
+
+def start_nginx(processes, place, core, port, http):
+    for name in ("body", "proxy", "fastcgi", "uwsgi", "scgi"):
+        (place / name).mkdir()
+    (place / "nginx.conf").write_text(f"""
+daemon off;
+{"user root;" if os.geteuid() == 0 else ""}
+worker_processes 1;
+worker_rlimit_nofile 40000;
+pid {place}/pid;
+error_log {place}/error.log warn;
+events {{ worker_connections 30000; }}
+http {{
+        client_body_temp_path {place}/body; proxy_temp_path {place}/proxy; fastcgi_temp_path {place}/fastcgi;
+        uwsgi_temp_path {place}/uwsgi; scgi_temp_path {place}/scgi;{http}
+}}
+""")
+    command = ["nginx", "-p", str(place), "-e", f"{place}/error.log", "-c", f"{place}/nginx.conf"]
+    master = processes.start(["taskset", "-c", str(core), *command])
+    wait_until(lambda: status(f"http://127.0.0.1:{port}/") in (200, 502), f"nginx on port {port}", master)
+    return master
+
+
+def vestibule_command(directory, binary, core, port, origin, upstream, provider, logs=False, under=(), admin=None):
+    """One instance with one worker on one core, as a command and how to start it; `under` is what it runs under, such as
+    valgrind."""
+    environment = {
+        "PATH": os.environ["PATH"],
+        "OIDC_ISSUER": provider["issuer"],
+        "OIDC_CLIENT_ID": provider["client_id"],
+        "OIDC_CLIENT_SECRET": provider["client_secret"],
+        "OIDC_REDIRECT_URI": f"{origin}/auth/callback",
+        "SESSION_SECRET": SECRET,
+        "VESTIBULE_UPSTREAM": f"http://127.0.0.1:{upstream}",
+        "VESTIBULE_LISTEN": f"127.0.0.1:{port}",
+        "VESTIBULE_ADMIN_LISTEN": f"127.0.0.1:{admin or free_ports(1)[0]}",
+        "VESTIBULE_WORKERS": "1",
+        "VESTIBULE_NAME_CLAIM": "preferred_username",
+        "VESTIBULE__LOG__ACCESS_LOG": "true" if logs else "false",
+        "VESTIBULE__LIMITS__MAX_CONNECTIONS": "20000",
+    }
+    log = open(directory / f"vestibule-{port}.log", "w")
+    # Killed at the end: nobody is left who would need its grace time.
+    options = {"end_with": signal.SIGKILL, "env": environment, "stdout": log, "stderr": subprocess.STDOUT}
+    return ["taskset", "-c", str(core), *under, str(binary)], options
+
+
+def start_vestibule(directory, processes, binary, core, port, *settings, **more):
+    """One instance, ready with its provider."""
+    admin, = free_ports(1)
+    command, options = vestibule_command(directory, binary, core, port, *settings, admin=admin, **more)
+    process = processes.start(command, **options)
+
+    def ready():
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{admin}/readyz", timeout=2) as answer:
+                return b"unavailable" not in answer.read()
+        except OSError:
+            return False
+
+    try:
+        wait_until(ready, "Vestibule and its provider", process)
+    except SystemExit:
+        print(pathlib.Path(options["stdout"].name).read_text()[-4000:], file=sys.stderr)
+        raise
+    return process
+
+
+def check_session(session, ports, origin):
+    """That each proxy gives the upstream all identity headers and none of our cookies."""
+    for port in ports:
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/seen", headers={
+            "Cookie": session["cookie"] + "; own=1", "Host": origin.removeprefix("http://")})
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            *headers, cookie = answer.read().decode().split("|")
+        missing = [name for name, value in zip(IDENTITY_HEADERS, headers, strict=True) if not value]
+        if missing or cookie != "own=1":
+            sys.exit(f"bench: the upstream did not see {missing}, or saw our cookies: {cookie!r}")
+
+
+def status(url):
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return None

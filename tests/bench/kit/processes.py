@@ -1,0 +1,93 @@
+"""Processes that end with the benchmark, and what is read of them."""
+
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Processes:
+    """Ends whatever it started."""
+
+    def __enter__(self):
+        self.running = []
+        return self
+
+    def start(self, command, end_with=signal.SIGTERM, **options):
+        process = subprocess.Popen(command, **{"stdin": subprocess.DEVNULL, **options})
+        self.running.append((process, end_with))
+        return process
+
+    def end(self, process):
+        """Ends one of them before the others."""
+        _, end_with = next(entry for entry in self.running if entry[0] is process)
+        self.running = [entry for entry in self.running if entry[0] is not process]
+        finish([(process, end_with)])
+
+    def __exit__(self, *_):
+        finish(self.running)
+
+
+def finish(running):
+    for process, end_with in reversed(running):
+        process.send_signal(end_with)
+    for process, _ in running:
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def line_from(process):
+    line = process.stdout.readline()
+    if not line:
+        sys.exit("bench: the helper that signs in has ended")
+    return line
+
+
+def children(pid):
+    return [int(child) for child in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def cpu_seconds(pids):
+    total = 0
+    for pid in pids:
+        # utime and stime of the whole process, all threads: fields 14 and 15, counted behind the name in brackets.
+        fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        total += int(fields[11]) + int(fields[12])
+    return total / TICKS
+
+
+def resident_bytes(pids):
+    """What the processes hold of memory, a page that several share counted in parts (PSS)."""
+    total = 0
+    for pid in pids:
+        for line in pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                total += int(line.split()[1]) * 1024
+    return total
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def wait_until(holds, what, process, seconds=20):
+    end = time.monotonic() + seconds
+    while not holds():
+        if process.poll() is not None:
+            sys.exit(f"bench: {what} ended with code {process.returncode}")
+        if time.monotonic() > end:
+            sys.exit(f"bench: {what} is not ready after {seconds} s")
+        time.sleep(0.05)

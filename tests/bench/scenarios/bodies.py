@@ -1,0 +1,32 @@
+"""Large bodies, down and up."""
+
+from kit import load, sink
+from kit.parts import LARGE
+from kit.proxies import Haproxy, Nginx, Vestibule
+from kit.table import medians, table
+
+CONNECTIONS = 4
+
+
+def run(bench):
+    kinds = {"nginx": Nginx, "HAProxy": Haproxy, "Vestibule, signed in": Vestibule}
+    files = {name: make(bench) for name, make in kinds.items()}
+    port = sink.start(bench)
+    sinks = {name: make(bench, upstream=port) for name, make in kinds.items()}
+    for size, count in LARGE.items():
+        table_of(bench, files, f"GET of {size}", f"/{size.replace(' ', '')}", None)
+        body = bench.directory / f"post-{count}.lua"
+        body.write_text(f'wrk.method = "POST"\nwrk.body = string.rep("x", {count})\n')
+        table_of(bench, sinks, f"POST of {size}", "/", body)
+
+
+def table_of(bench, proxies, title, path, script):
+    def asks(proxy):
+        headers = {"Host": f"localhost:{proxy.port}", "Origin": f"http://localhost:{proxy.port}"}
+        if hasattr(proxy, "session"):
+            headers["Cookie"] = proxy.session["cookie"]
+        return lambda seconds: load.measure(proxy.pids(), bench.load_core, f"http://127.0.0.1:{proxy.port}{path}", headers,
+                                            connections=CONNECTIONS, seconds=seconds, script=script)
+
+    runs = bench.rounds_of({name: asks(proxy) for name, proxy in proxies.items()})
+    table(title, "CPU ms", {name: medians(runs[name]) for name in proxies}, ["req/s", "core used %"])
