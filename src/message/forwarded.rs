@@ -7,6 +7,7 @@
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use bytes::Bytes;
 use http::header::{FORWARDED, HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
@@ -48,25 +49,53 @@ pub struct Client {
     /// The scheme it used.
     pub scheme: Scheme,
     /// The value for `X-Forwarded-For` towards the upstream: the trusted chain and the peer.
-    pub forwarded_for: String,
+    pub forwarded_for: HeaderValue,
+}
+
+/// Where a request came from, as its upstream is told.
+#[derive(Debug)]
+pub struct Forwarding {
+    /// The client.
+    pub client: Client,
+    /// The host it asked for, with its port, as written.
+    pub authority: HeaderValue,
+}
+
+/// A socket's peer: its address, an IPv4 address as such however it came, and the same as text.
+#[derive(Debug, Clone)]
+pub(super) struct Peer {
+    address: IpAddr,
+    text: HeaderValue,
+}
+
+impl Peer {
+    pub(super) fn new(address: IpAddr) -> Self {
+        let address = address.to_canonical();
+        Self { address, text: text_of(address) }
+    }
+}
+
+fn text_of(text: impl ToString) -> HeaderValue {
+    // Addresses with commas between them are always valid.
+    HeaderValue::try_from(text.to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
 }
 
 impl Client {
     /// The client of a request that came from `peer` over `scheme`. The forwarding headers count only when `peer` is in one
     /// of the `trusted` networks; what is malformed there ends the chain, so that the nearest hop that is known counts.
-    pub fn derive(headers: &HeaderMap, peer: IpAddr, scheme: Scheme, trusted: &[IpNet]) -> Self {
-        let peer = peer.to_canonical();
-        let Some(trusted_peer) = TrustedPeer::new(peer, trusted) else {
-            return Self { address: peer, scheme, forwarded_for: peer.to_string() };
+    pub(super) fn derive(headers: &HeaderMap, peer: &Peer, scheme: Scheme, trusted: &[IpNet]) -> Self {
+        let Peer { address: peer, text } = peer;
+        let Some(trusted_peer) = TrustedPeer::new(*peer, trusted) else {
+            return Self { address: *peer, scheme, forwarded_for: text.clone() };
         };
         let hops = trusted_peer.hops(headers);
-        let address = hops.last().copied().unwrap_or(peer);
+        let address = hops.last().copied().unwrap_or(*peer);
         let mut forwarded_for = String::new();
         for hop in hops.iter().rev() {
             let _ = write!(forwarded_for, "{hop}, ");
         }
         let _ = write!(forwarded_for, "{peer}");
-        Self { address, scheme: trusted_peer.scheme(headers).unwrap_or(scheme), forwarded_for }
+        Self { address, scheme: trusted_peer.scheme(headers).unwrap_or(scheme), forwarded_for: text_of(forwarded_for) }
     }
 }
 
@@ -224,51 +253,49 @@ fn unquoted(value: &[u8]) -> Vec<u8> {
 }
 
 /// Writes the forwarding headers for the upstream, each exactly once: `X-Forwarded-For`, `X-Forwarded-Proto`,
-/// `X-Forwarded-Host`, `X-Real-IP` and `Forwarded` (RFC 7239). `authority` is the host with its port.
-pub fn write(headers: &mut HeaderMap, client: &Client, authority: &str) {
-    let insert = |headers: &mut HeaderMap, name: HeaderName, value: Option<HeaderValue>| match value {
-        Some(value) => {
-            headers.insert(name, value);
-        }
+/// `X-Forwarded-Host`, `X-Real-IP` and `Forwarded` (RFC 7239).
+pub fn write(headers: &mut HeaderMap, Forwarding { client, authority }: Forwarding) {
+    let forwarded = forwarded(&client, authority.as_bytes());
+    let real_ip = match client.forwarded_for.as_bytes().contains(&b',') {
+        true => text_of(client.address),
+        false => client.forwarded_for.clone(),
+    };
+    headers.insert(X_FORWARDED_FOR, client.forwarded_for);
+    headers.insert(X_REAL_IP, real_ip);
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(client.scheme.as_str()));
+    headers.insert(X_FORWARDED_HOST, authority);
+    match forwarded {
+        Some(forwarded) => headers.insert(FORWARDED, forwarded),
         // Nothing is better than somebody else's value.
-        None => {
-            headers.remove(name);
-        }
+        None => headers.remove(FORWARDED),
     };
-    let forwarded_for = HeaderValue::from_str(&client.forwarded_for).ok();
-    let real_ip = match client.forwarded_for.contains(',') {
-        true => HeaderValue::try_from(client.address.to_string()).ok(),
-        false => forwarded_for.clone(),
-    };
-    insert(headers, X_FORWARDED_FOR, forwarded_for);
-    insert(headers, X_REAL_IP, real_ip);
-    insert(headers, X_FORWARDED_PROTO, Some(HeaderValue::from_static(client.scheme.as_str())));
-    insert(headers, X_FORWARDED_HOST, HeaderValue::from_str(authority).ok());
-    insert(headers, FORWARDED, HeaderValue::try_from(forwarded(client, authority)).ok());
 }
 
-fn forwarded(client: &Client, authority: &str) -> String {
-    let mut text = String::with_capacity(32 + client.forwarded_for.len() * 2 + authority.len());
-    for hop in client.forwarded_for.split(',').map(str::trim) {
+fn forwarded(client: &Client, authority: &[u8]) -> Option<HeaderValue> {
+    let chain = client.forwarded_for.as_bytes();
+    let hops = chain.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    // What stands around a hop is at most `, for="[]"`.
+    let mut text = Vec::with_capacity(chain.len() + hops.clone().count() * 10 + authority.len() + 21);
+    for hop in hops {
         if !text.is_empty() {
-            text.push_str(", ");
+            text.extend_from_slice(b", ");
         }
         // RFC 7239 §6: an IPv6 address stands in brackets and quotes.
-        let (before, after) = if hop.contains(':') { ("\"[", "]\"") } else { ("", "") };
-        for part in ["for=", before, hop, after] {
-            text.push_str(part);
+        let (before, after): (&[u8], &[u8]) = if hop.contains(&b':') { (b"\"[", b"]\"") } else { (b"", b"") };
+        for part in [b"for=", before, hop, after] {
+            text.extend_from_slice(part);
         }
     }
-    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    let quote = if authority.bytes().all(is_token) { "" } else { "\"" };
-    if !authority.is_empty() && !authority.contains(['"', '\\']) {
-        for part in [";host=", quote, authority, quote] {
-            text.push_str(part);
+    let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    let quote: &[u8] = if authority.iter().all(is_token) { b"" } else { b"\"" };
+    if !authority.is_empty() && !authority.iter().any(|byte| matches!(byte, b'"' | b'\\')) {
+        for part in [b";host=", quote, authority, quote] {
+            text.extend_from_slice(part);
         }
     }
-    text.push_str(";proto=");
-    text.push_str(client.scheme.as_str());
-    text
+    text.extend_from_slice(b";proto=");
+    text.extend_from_slice(client.scheme.as_str().as_bytes());
+    HeaderValue::from_maybe_shared(Bytes::from(text)).ok()
 }
 
 #[cfg(test)]
@@ -286,7 +313,11 @@ mod tests {
         for (name, value) in lines {
             headers.append(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
-        Client::derive(&headers, peer.parse().unwrap(), Scheme::Http, &trusted)
+        Client::derive(&headers, &Peer::new(peer.parse().unwrap()), Scheme::Http, &trusted)
+    }
+
+    fn forwarding(client: Client, authority: &'static str) -> Forwarding {
+        Forwarding { client, authority: HeaderValue::from_static(authority) }
     }
 
     #[test]
@@ -335,7 +366,10 @@ mod tests {
     #[test]
     fn a_chain_of_trusted_hops_is_bounded() {
         let line = "10.0.0.2, ".repeat(500) + "10.0.0.2";
-        assert_eq!(client("10.0.0.1", &[("x-forwarded-for", &line)]).forwarded_for.matches(',').count(), MAX_HOPS);
+        assert_eq!(
+            client("10.0.0.1", &[("x-forwarded-for", &line)]).forwarded_for.to_str().unwrap().matches(',').count(),
+            MAX_HOPS
+        );
     }
 
     #[test]
@@ -388,7 +422,7 @@ mod tests {
         headers.append(X_FORWARDED_FOR, HeaderValue::from_static("evil"));
         headers.append(X_FORWARDED_FOR, HeaderValue::from_static("evil"));
         let client = client("fd00::1", &[("x-forwarded-for", "198.51.100.7"), ("x-forwarded-proto", "https")]);
-        write(&mut headers, &client, "app.example.com:8443");
+        write(&mut headers, forwarding(client, "app.example.com:8443"));
         assert_eq!(headers.len(), 5);
         assert_eq!(headers["x-forwarded-for"], "198.51.100.7, fd00::1");
         assert_eq!(headers["x-real-ip"], "198.51.100.7");
@@ -403,7 +437,7 @@ mod tests {
     #[test]
     fn a_plain_host_needs_no_quotes() {
         let mut headers = HeaderMap::new();
-        write(&mut headers, &client("203.0.113.9", &[]), "app.example.com");
+        write(&mut headers, forwarding(client("203.0.113.9", &[]), "app.example.com"));
         assert_eq!(headers["forwarded"], "for=203.0.113.9;host=app.example.com;proto=http");
         assert_eq!(headers["x-real-ip"], "203.0.113.9");
     }
@@ -416,8 +450,8 @@ mod tests {
         ) {
             let lines: Vec<(&'static str, &str)> = lines.iter().map(|line| (header, line.as_str())).collect();
             let believed = client("10.0.0.1", &lines);
-            prop_assert!(believed.forwarded_for.ends_with("10.0.0.1"));
-            let hops: Vec<IpAddr> = believed.forwarded_for.split(", ").map(|hop| hop.parse().unwrap()).collect();
+            prop_assert!(believed.forwarded_for.as_bytes().ends_with(b"10.0.0.1"));
+            let hops: Vec<IpAddr> = believed.forwarded_for.to_str().unwrap().split(", ").map(|hop| hop.parse().unwrap()).collect();
             // All but the first are trusted, and the first is the client.
             prop_assert_eq!(hops[0], believed.address);
             for hop in &hops[1..] {

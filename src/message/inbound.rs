@@ -15,8 +15,9 @@ use hyper::body::Incoming;
 use self::authority::Authority;
 pub use self::navigation::{is_prefetch, prefers_html};
 pub use self::request_id::RequestId;
+use super::forwarded::Peer;
 use super::headers::{IdentityNames, list_members, strip_forwarding};
-use super::{Client, OwnCookies, PathError, RequestPath, Scheme};
+use super::{Client, Forwarding, OwnCookies, PathError, RequestPath, Scheme};
 
 /// The connection a request came on.
 #[derive(Debug, Clone)]
@@ -25,6 +26,15 @@ pub struct Connection {
     pub peer: SocketAddr,
     /// The scheme spoken on the socket itself.
     pub scheme: Scheme,
+    /// The peer's address as headers have it, written once for all requests.
+    forwarded: Peer,
+}
+
+impl Connection {
+    /// A connection from `peer` over `scheme`.
+    pub fn new(peer: SocketAddr, scheme: Scheme) -> Self {
+        Self { peer, scheme, forwarded: Peer::new(peer.ip()) }
+    }
 }
 
 /// What [`Inbound::sanitize`] has to know.
@@ -210,6 +220,12 @@ impl Inbound {
         self.head.is_tunnel
     }
 
+    /// The request for the upstream, as [`Inbound::into_request`] gives it, and what the upstream is told of its origin.
+    pub fn into_parts(self) -> (Request<Incoming>, RequestId, Forwarding) {
+        let Head { authority, client, .. } = self.head;
+        (self.request, self.id, Forwarding { client, authority: authority.into_value() })
+    }
+
     /// Gives up the request itself; for the upstream module and for endpoints that read a body. Its target is in
     /// origin-form, its headers are as [`Inbound::headers`] shows them (hop-by-hop ones included).
     pub fn into_request(self) -> Request<Incoming> {
@@ -225,8 +241,7 @@ fn read<B>(request: &mut Request<B>, connection: &Connection, settings: &Setting
     }
     let authority = read_host(request)?;
     if request.uri().scheme().is_some() {
-        let host = HeaderValue::from_str(authority.as_str()).map_err(|_| Malformed::HostInvalid)?;
-        request.headers_mut().insert(HOST, host);
+        request.headers_mut().insert(HOST, authority.clone().into_value());
     }
     let path = read_target(request)?;
     let is_tunnel = protocol.is_some();
@@ -236,7 +251,7 @@ fn read<B>(request: &mut Request<B>, connection: &Connection, settings: &Setting
     check_framing(request.headers())?;
 
     let headers = request.headers_mut();
-    let client = Client::derive(headers, connection.peer.ip(), connection.scheme, &settings.trusted_proxies);
+    let client = Client::derive(headers, &connection.forwarded, connection.scheme, &settings.trusted_proxies);
     strip_forwarding(headers);
     settings.identity_names.strip(headers);
     let cookies = OwnCookies::cut_from(headers, &settings.cookie_base);
@@ -258,7 +273,7 @@ fn read_host<B>(request: &Request<B>) -> Result<Authority, Malformed> {
         (None, _) if request.version() == Version::HTTP_2 => None,
         (None, _) => return Err(Malformed::HostMissing),
         (Some(_), Some(_)) => return Err(Malformed::HostRepeated),
-        (Some(line), None) => Some(line.to_str().ok().and_then(Authority::parse).ok_or(Malformed::HostInvalid)?),
+        (Some(line), None) => Some(Authority::parse(line).ok_or(Malformed::HostInvalid)?),
     };
     let Some(authority) = target.authority() else { return host.ok_or(Malformed::HostMissing) };
     let default_port = match target.scheme_str() {
@@ -266,7 +281,8 @@ fn read_host<B>(request: &Request<B>) -> Result<Authority, Malformed> {
         Some("https") => 443,
         _ => return Err(Malformed::TargetInvalid),
     };
-    let named = Authority::parse(authority.as_str()).ok_or(Malformed::HostInvalid)?;
+    let named = HeaderValue::from_str(authority.as_str()).ok().as_ref().and_then(Authority::parse);
+    let named = named.ok_or(Malformed::HostInvalid)?;
     match host {
         Some(host) if !named.agrees(&host, default_port) => Err(Malformed::HostContradicted),
         _ => Ok(named),
@@ -344,7 +360,7 @@ mod tests {
     }
 
     fn read_from(peer: &str, request: &mut Request<()>) -> Result<Head, Malformed> {
-        let connection = Connection { peer: peer.parse().unwrap(), scheme: Scheme::Http };
+        let connection = Connection::new(peer.parse().unwrap(), Scheme::Http);
         read(request, &connection, &settings())
     }
 
@@ -542,7 +558,7 @@ mod tests {
         runtime.block_on(async {
             let (mut client, server) = tokio::io::duplex(64 * 1024);
             let service = hyper::service::service_fn(|request| async {
-                let connection = Connection { peer: "203.0.113.9:1".parse().unwrap(), scheme: Scheme::Http };
+                let connection = Connection::new("203.0.113.9:1".parse().unwrap(), Scheme::Http);
                 let inbound = Inbound::sanitize(request, &connection, &settings());
                 let told = inbound.map(|inbound| {
                     assert_eq!(inbound.id().as_str().len(), 22);

@@ -12,7 +12,7 @@ pub mod return_to;
 
 pub use body::Body;
 pub use cookies::{DuplicateCookie, OwnCookies};
-pub use forwarded::{Client, Scheme};
+pub use forwarded::{Client, Forwarding, Scheme};
 pub use inbound::{Connection, Inbound, Malformed, RequestId, Settings, is_prefetch, prefers_html};
 pub use initiator::Initiator;
 pub use path::{PathError, RequestPath};

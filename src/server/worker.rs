@@ -112,7 +112,7 @@ impl<H: Handler> Worker<H> {
         let _ = stream.set_nodelay(true);
         let open = Open {
             stream: Stream::Plain(Socket::Tcp(stream)),
-            connection: Connection { peer, scheme: Scheme::Http },
+            connection: Connection::new(peer, Scheme::Http),
             protocol: Protocol::Any,
             place,
         };

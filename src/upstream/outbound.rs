@@ -56,10 +56,8 @@ impl<'r> Outbound<'r> {
         let Self { inbound, route, permit } = self;
         let is_tunnel = inbound.is_tunnel();
         let protocol = allowed_upgrade(&inbound, route).and_then(|protocol| HeaderValue::try_from(protocol).ok());
-        let client = inbound.client().clone();
-        let authority = inbound.authority().to_owned();
-        let id = HeaderValue::from_str(inbound.id().as_str()).ok();
-        let mut request = inbound.into_request();
+        let (mut request, id, forwarding) = inbound.into_parts();
+        let id = HeaderValue::from_str(id.as_str()).ok();
         let upgrade = protocol.clone().map(|protocol| {
             let client = hyper::upgrade::on(&mut request);
             Upgrade::new(protocol, request.headers(), client, is_tunnel)
@@ -76,9 +74,9 @@ impl<'r> Outbound<'r> {
         // Ours come all at once: the map grows once.
         headers.reserve(OURS + identity.map_or(0, |identity| identity.headers().len()));
         drop_foreign(headers, route);
-        put_host(headers, host, &authority);
+        put_host(headers, host, &forwarding.authority);
         put(headers, &REQUEST_ID, id);
-        forwarded::write(headers, &client, &authority);
+        forwarded::write(headers, forwarding);
         if let Some(rewrite) = route.rewrite.as_deref().filter(|rewrite| !rewrite.strip.is_empty()) {
             put(headers, &X_FORWARDED_PREFIX, HeaderValue::from_str(&rewrite.strip).ok());
         }
@@ -130,16 +128,16 @@ fn drop_foreign(headers: &mut HeaderMap, route: &Route) {
     headers.remove(EXPECT);
 }
 
-fn put_host(headers: &mut HeaderMap, host: Option<&HeaderValue>, authority: &str) {
+fn put_host(headers: &mut HeaderMap, host: Option<&HeaderValue>, authority: &HeaderValue) {
     if let Some(host) = host {
         headers.insert(HOST, host.clone());
         return;
     }
     let mut present = headers.get_all(HOST).iter();
-    if present.next().is_some_and(|value| value.as_bytes() == authority.as_bytes()) && present.next().is_none() {
+    if present.next().is_some_and(|value| value == authority) && present.next().is_none() {
         return;
     }
-    put(headers, &HOST, HeaderValue::from_str(authority).ok());
+    headers.insert(HOST, authority.clone());
 }
 
 /// `ours` is the access token, where the upstream counts on it; the client's own never stands in for it.
@@ -196,9 +194,9 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.append(HOST, HeaderValue::from_static("other"));
         headers.append(HOST, HeaderValue::from_static("app:8080"));
-        put_host(&mut headers, None, "app:8080");
+        put_host(&mut headers, None, &HeaderValue::from_static("app:8080"));
         assert_eq!(headers.get_all(HOST).iter().collect::<Vec<_>>(), ["app:8080"]);
-        put_host(&mut headers, Some(&HeaderValue::from_static("internal")), "app:8080");
+        put_host(&mut headers, Some(&HeaderValue::from_static("internal")), &HeaderValue::from_static("app:8080"));
         assert_eq!(headers.get_all(HOST).iter().collect::<Vec<_>>(), ["internal"]);
     }
 

@@ -3,10 +3,12 @@
 use std::net::Ipv6Addr;
 use std::ops::Range;
 
+use http::HeaderValue;
+
 /// A host with an optional port, as written and as compared.
 #[derive(Debug, Clone)]
 pub(super) struct Authority {
-    text: String,
+    text: HeaderValue,
     host: Host,
     port: Option<u16>,
 }
@@ -21,7 +23,8 @@ enum Host {
 impl Authority {
     /// Reads `host`, `host:port`, `[v6]` or `[v6]:port` (RFC 9110 §7.2). Host names are letters, digits, `-`, `_` and single
     /// dots; no user information, no percent-encoding, no empty port.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub(super) fn parse(value: &HeaderValue) -> Option<Self> {
+        let text = value.to_str().ok()?;
         let (host, port) = match text.strip_prefix('[') {
             Some(rest) => {
                 let (address, after) = rest.split_once(']')?;
@@ -38,18 +41,24 @@ impl Authority {
             None if port.is_empty() => None,
             None => return None,
         };
-        Some(Self { text: text.to_owned(), host, port })
+        Some(Self { text: value.clone(), host, port })
     }
 
     /// As written.
     pub(super) fn as_str(&self) -> &str {
-        &self.text
+        // It was text when it was read.
+        self.text.to_str().unwrap_or_default()
+    }
+
+    /// As written, for a header; no copy.
+    pub(super) fn into_value(self) -> HeaderValue {
+        self.text
     }
 
     /// Lower case, no trailing dot, no port; IPv6 shortened and in brackets.
     pub(super) fn host(&self) -> &str {
         match &self.host {
-            Host::Within(range) => &self.text[range.clone()],
+            Host::Within(range) => &self.as_str()[range.clone()],
             Host::Normalised(host) => host,
         }
     }
@@ -85,6 +94,10 @@ fn port_number(digits: &str) -> Option<u16> {
 mod tests {
     use super::*;
 
+    fn parse(text: &str) -> Option<Authority> {
+        HeaderValue::from_str(text).ok().as_ref().and_then(Authority::parse)
+    }
+
     #[test]
     fn hosts_are_compared_lower_case_without_dot_and_port() {
         for (text, host) in [
@@ -96,7 +109,7 @@ mod tests {
             ("[::1]", "[::1]"),
             ("[2001:DB8:0:0::1]:443", "[2001:db8::1]"),
         ] {
-            let authority = Authority::parse(text).unwrap();
+            let authority = parse(text).unwrap();
             assert_eq!((authority.host(), authority.as_str()), (host, text));
         }
     }
@@ -140,14 +153,14 @@ mod tests {
             "a;b",
             "*.a",
         ] {
-            assert!(Authority::parse(text).is_none(), "{text}");
+            assert!(parse(text).is_none(), "{text:?}");
         }
-        assert!(Authority::parse(&"a.".repeat(200)).is_none());
+        assert!(parse(&"a.".repeat(200)).is_none());
     }
 
     #[test]
     fn a_port_left_out_is_the_default() {
-        let parse = |text| Authority::parse(text).unwrap();
+        let parse = |text| parse(text).unwrap();
         assert!(parse("a").agrees(&parse("A.:80"), 80));
         assert!(parse("a:443").agrees(&parse("a"), 443));
         assert!(!parse("a:8080").agrees(&parse("a"), 80));
