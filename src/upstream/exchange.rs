@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::{Method, Request, Response};
+use http::{HeaderName, HeaderValue, Method, Request, Response, Uri};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
@@ -45,7 +45,7 @@ pub(super) async fn exchange(
             None => instances.connect().await?,
         };
         fresh = true;
-        let copy = (replayable && lease.is_reused()).then(|| copy(&request));
+        let spare = (replayable && lease.is_reused()).then(|| Spare::of(&request));
         match send(&mut lease, request, settings, progress).await {
             Ok(response) => return Ok((response, lease)),
             Err(Failure::TimedOut) => return Err(UpstreamError::ResponseTimeout),
@@ -56,8 +56,8 @@ pub(super) async fn exchange(
                 if silent {
                     lease.pool().note_sudden_end();
                 }
-                match copy {
-                    Some(copy) if silent => request = copy,
+                match spare {
+                    Some(spare) if silent => request = spare.into_request(),
                     _ => return Err(classify(error)),
                 }
             }
@@ -112,13 +112,33 @@ fn is_idempotent(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE)
 }
 
-/// The same request, without a body. Whoever copies has made sure that there is none.
-fn copy(request: &Request<RequestBody>) -> Request<RequestBody> {
-    let mut copy = Request::new(RequestBody::empty());
-    copy.method_mut().clone_from(request.method());
-    copy.uri_mut().clone_from(request.uri());
-    copy.headers_mut().clone_from(request.headers());
-    copy
+/// A request without a body, in case that it has to be sent again: hardly ever, so this is cheap to make and not to use. Whoever
+/// makes one has seen that there is no body.
+struct Spare {
+    method: Method,
+    uri: Uri,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Spare {
+    fn of(request: &Request<RequestBody>) -> Self {
+        let headers = request.headers().iter();
+        Self {
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            headers: headers.map(|(name, value)| (name.clone(), value.clone())).collect(),
+        }
+    }
+
+    fn into_request(self) -> Request<RequestBody> {
+        let mut request = Request::new(RequestBody::empty());
+        *request.method_mut() = self.method;
+        *request.uri_mut() = self.uri;
+        for (name, value) in self.headers {
+            request.headers_mut().append(name, value);
+        }
+        request
+    }
 }
 
 fn classify(error: hyper::Error) -> UpstreamError {
