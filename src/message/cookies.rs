@@ -31,25 +31,25 @@ impl OwnCookies {
     /// Cuts every cookie named `base` or `base.…` out of the `Cookie` headers, and keeps it here. What is left stays in
     /// `headers` byte for byte, joined as it was; a `Cookie` header left empty goes. An empty `base` cuts nothing.
     pub fn cut_from(headers: &mut HeaderMap, base: &str) -> Self {
-        let is_ours = |pair: &Pair| pair.is_ours(base.as_bytes());
-        if base.is_empty()
-            || !headers.get_all(COOKIE).iter().any(|line| pairs(line.as_bytes()).any(|pair| is_ours(&pair)))
-        {
+        if base.is_empty() {
             return Self::default();
         }
-        let Entry::Occupied(entry) = headers.entry(COOKIE) else { return Self::default() };
-        let (_, lines) = entry.remove_entry_mult();
-        let lines: Vec<HeaderValue> = lines.collect();
-
         let mut own = Self::default();
-        for (index, line) in lines.iter().enumerate() {
-            match own.take_from(index, line.as_bytes(), base.as_bytes()) {
+        let lines = headers.get_all(COOKIE).iter().enumerate();
+        let left: Vec<Left> =
+            lines.map(|(index, line)| own.take_from(index, line.as_bytes(), base.as_bytes())).collect();
+        if own.is_empty() {
+            return own;
+        }
+        let Entry::Occupied(entry) = headers.entry(COOKIE) else { return Self::default() };
+        own.lines = entry.remove_entry_mult().1.collect();
+        for (line, left) in own.lines.iter().zip(left) {
+            match left {
                 Left::Everything => headers.append(COOKIE, line.clone()),
                 Left::Some(rest) => headers.append(COOKIE, rest),
                 Left::Nothing => continue,
             };
         }
-        own.lines = lines;
         own
     }
 

@@ -115,14 +115,14 @@ impl PackError {
     }
 }
 
-/// What is opened on every request.
+/// What is opened on every request. Text, but read as bytes: whoever needs text of it checks that it is.
 #[derive(Serialize, Deserialize)]
 struct Hot<'a> {
-    name: &'a str,
-    roles: &'a str,
-    groups: &'a str,
+    name: &'a [u8],
+    roles: &'a [u8],
+    groups: &'a [u8],
     #[serde(borrow)]
-    headers: Vec<Option<&'a str>>,
+    headers: Vec<Option<&'a [u8]>>,
 }
 
 /// What is opened rarely: the JSON of tokens and userinfo.
@@ -229,10 +229,10 @@ pub fn pack(
 
 fn pack_hot(mapped: &Mapped) -> Vec<u8> {
     to_bytes(&Hot {
-        name: &mapped.name,
-        roles: &Names::terminated(&mapped.roles),
-        groups: &Names::terminated(&mapped.groups),
-        headers: mapped.headers.iter().map(Option::as_deref).collect(),
+        name: mapped.name.as_bytes(),
+        roles: Names::terminated(&mapped.roles).as_bytes(),
+        groups: Names::terminated(&mapped.groups).as_bytes(),
+        headers: mapped.headers.iter().map(|value| value.as_deref().map(str::as_bytes)).collect(),
     })
 }
 
@@ -260,7 +260,7 @@ pub fn unpack(bytes: Vec<u8>) -> Option<(Record, Contents)> {
 impl Contents {
     fn read(hot: &Bytes, layers: Bytes) -> Option<Self> {
         let (parsed, rest) = postcard::take_from_bytes::<Hot<'_>>(hot).ok()?;
-        let text = |text: &str| if text.is_empty() { Bytes::new() } else { hot.slice_ref(text.as_bytes()) };
+        let text = |text: &[u8]| if text.is_empty() { Bytes::new() } else { hot.slice_ref(text) };
         // One allocation: how many there are cannot be known from an iterator that may stop.
         let mut headers = Vec::with_capacity(parsed.headers.len());
         for value in parsed.headers {
