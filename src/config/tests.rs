@@ -519,6 +519,7 @@ fn the_server_is_checked() {
         ("", "return_origins = [\"www.example.com\"]\n", "no origin"),
         ("limits", "max_header_bytes = \"1KiB\"", "is out of range"),
         ("limits", "max_headers = 1", "write a number from 10 to 1000"),
+        ("limits", "h2_max_streams = 0", "write a number from 1 to 1000"),
         ("limits", "idle_timeout = \"0s\"", "is zero"),
         ("log", "level = \"inf\"", "did you mean \"info\"?"),
         ("log", "level = \"vestibule=loud\"", "no filter directive"),

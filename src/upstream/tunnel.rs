@@ -107,8 +107,8 @@ where
         let second = Pin::new(&mut upstream).poll_shutdown(cx);
         if first.is_ready() && second.is_ready() { Poll::Ready(()) } else { Poll::Pending }
     });
-    // A shutdown of a socket never waits.
-    ends.await;
+    // A shutdown of a socket never waits; that of a stream of HTTP/2 waits for the client to take what was written.
+    let _ = tokio::time::timeout(patience, ends).await;
     Ok(())
 }
 

@@ -15,18 +15,9 @@ const ENHANCE_YOUR_CALM: u32 = 11;
 
 /// Writes `flood` until nobody takes it any more or it was written `most` times, and tells how the connection ended, while
 /// another client is served.
-async fn end_of(stage: &Stage, most: usize, mut flood: impl FnMut(usize) -> Vec<u8>) -> Option<u32> {
+async fn end_of(stage: &Stage, most: usize, flood: impl FnMut(usize) -> Vec<u8>) -> Option<u32> {
     let other = H2Client::connect(stage.address()).await;
-    let mut frames = H2Frames::connect(stage.address()).await;
-    let flooding = async {
-        for number in 0..most {
-            if !frames.write_bytes(&flood(number)).await {
-                break;
-            }
-        }
-        frames.go_away().await
-    };
-    let end = timeout(Duration::from_secs(20), flooding).await.expect("the connection's end");
+    let end = H2Frames::connect(stage.address()).await.flood(most, flood).await;
     assert_eq!(other.get(&stage.url("/")).await.unwrap().status, StatusCode::OK);
     end
 }

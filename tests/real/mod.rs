@@ -5,6 +5,8 @@
 mod behind_nginx;
 // A session of a real provider fits in one cookie and its callback passes a stock nginx.
 mod cookie_size;
+// Clients of HTTP/2 that others wrote, and the protocol's conformance suite.
+mod http2;
 // The container image is built and run.
 mod image;
 // The Kubernetes example passes a strict validator.

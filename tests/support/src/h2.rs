@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -70,6 +71,7 @@ impl H2Client {
     /// When there is no HTTP/2 at this address.
     pub async fn connect_with(address: SocketAddr, builder: &::h2::client::Builder) -> Self {
         let stream = TcpStream::connect(address).await.expect("a connection");
+        stream.set_nodelay(true).expect("a socket");
         let (sender, connection) = builder.handshake(stream).await.expect("HTTP/2");
         let connection = runtime().spawn(connection);
         // The server's settings, without which nobody knows what it can do.
@@ -161,7 +163,10 @@ async fn read(body: &mut RecvStream) -> Result<Bytes, ::h2::Error> {
 
 /// Frames written by hand. The preface and the first SETTINGS have been exchanged.
 #[derive(Debug)]
-pub struct H2Frames(TcpStream);
+pub struct H2Frames {
+    reading: OwnedReadHalf,
+    writing: OwnedWriteHalf,
+}
 
 /// A frame as it came.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -183,20 +188,22 @@ impl H2Frames {
     /// When nobody listens.
     pub async fn connect(address: SocketAddr) -> Self {
         let mut stream = TcpStream::connect(address).await.expect("a connection");
+        stream.set_nodelay(true).expect("a socket");
         stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.expect("a preface");
-        let mut frames = Self(stream);
+        let (reading, writing) = stream.into_split();
+        let mut frames = Self { reading, writing };
         assert!(frames.write(4, 0, 0, &[]).await);
         frames
     }
 
     /// Writes a frame; false when nobody takes it any more.
     pub async fn write(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> bool {
-        self.0.write_all(&frame(kind, flags, stream, payload)).await.is_ok()
+        self.writing.write_all(&frame(kind, flags, stream, payload)).await.is_ok()
     }
 
     /// Writes bytes as they are; false when nobody takes them any more.
     pub async fn write_bytes(&mut self, bytes: &[u8]) -> bool {
-        self.0.write_all(bytes).await.is_ok()
+        self.writing.write_all(bytes).await.is_ok()
     }
 
     /// The next frame; `None` at the connection's end.
@@ -204,21 +211,54 @@ impl H2Frames {
     /// # Panics
     /// When nothing comes within 30 s.
     pub async fn read(&mut self) -> Option<H2Frame> {
-        timeout(DEADLINE, self.read_frame()).await.expect("a frame in time")
+        timeout(DEADLINE, Self::read_frame(&mut self.reading)).await.expect("a frame in time")
     }
 
-    async fn read_frame(&mut self) -> Option<H2Frame> {
+    async fn read_frame(reading: &mut OwnedReadHalf) -> Option<H2Frame> {
         let mut head = [0; 9];
-        self.0.read_exact(&mut head).await.ok()?;
+        reading.read_exact(&mut head).await.ok()?;
         let [high, middle, low, kind, flags, stream @ ..] = head;
         let mut payload = vec![0; u32::from_be_bytes([0, high, middle, low]) as usize];
-        self.0.read_exact(&mut payload).await.ok()?;
+        reading.read_exact(&mut payload).await.ok()?;
         Some(H2Frame { kind, flags, stream: u32::from_be_bytes(stream), payload })
     }
 
     /// The error code of the GOAWAY that comes before the connection's end; `None` when it ends without.
     pub async fn go_away(&mut self) -> Option<u32> {
-        let mut code = None;
+        self.flood(0, |_| Vec::new()).await
+    }
+
+    /// Writes what `make` makes up to `most` times, until GOAWAY comes, then waits for the connection's end. The last
+    /// GOAWAY's error code; `None` when the connection ends without.
+    ///
+    /// # Panics
+    /// When it does not end within 30 s of the last byte.
+    pub async fn flood(&mut self, most: usize, mut make: impl FnMut(usize) -> Vec<u8>) -> Option<u32> {
+        let Self { reading, writing } = self;
+        let told = async {
+            while let Some(frame) = Self::read_frame(reading).await {
+                if frame.kind == 7 {
+                    return Some(u32::from_be_bytes(frame.payload[4..8].try_into().expect("four bytes")));
+                }
+            }
+            None
+        };
+        let flooding = async {
+            for number in 0..most {
+                if writing.write_all(&make(number)).await.is_err() {
+                    break;
+                }
+            }
+            tokio::time::sleep(DEADLINE).await;
+        };
+        let mut code = tokio::select! {
+            code = told => code,
+            () = flooding => panic!("the connection does not end"),
+        };
+        if code.is_some() {
+            // Whoever lingers for what is still to come is told that it was all.
+            let _ = writing.shutdown().await;
+        }
         while let Some(frame) = self.read().await {
             if frame.kind == 7 {
                 code = frame.payload[4..8].try_into().ok().map(u32::from_be_bytes);
