@@ -2,6 +2,8 @@
 
 // Who may open which route, whatever the path is spelled like.
 mod access;
+// Bodies of any size pass unchanged and are never gathered.
+mod bodies;
 // What we say is for whoever asked, and for no cache.
 mod caching;
 // Signed out, a person is sent to sign in and a program is told where.
@@ -17,6 +19,8 @@ mod cross_site;
 mod demo;
 // A stop loses no request and ends within its bound.
 mod drain;
+// Whoever breaks off, falls silent or holds on costs a bounded piece of memory and nobody else's time.
+mod faults;
 // The proxy is invisible to the application's protocols.
 mod forwarding;
 // What is wrong with an ID token is found out, whatever it is, and what is merely unusual passes.
@@ -39,7 +43,7 @@ mod readme;
 mod reading;
 // What a route changes on the way is what was judged.
 mod rewriting;
-// Large, slow and broken-off bodies, upgrades and waits cost neither memory nor anybody else's time.
+// Events, interim answers and upgrades pass as they come.
 mod streams;
 // Whatever still flows when a session ends, ends with it, and with a goodbye.
 mod session_streams;

@@ -3,6 +3,8 @@
 
 // A stock nginx in front takes the answers as they are, and a caching one mixes nobody up.
 mod behind_nginx;
+// What the fast tests do with less: bodies of a gigabyte, thousands of connections.
+mod burden;
 // A session of a real provider fits in one cookie and its callback passes a stock nginx.
 mod cookie_size;
 // Clients of HTTP/2 that others wrote, and the protocol's conformance suite.

@@ -17,6 +17,7 @@ mod program;
 mod provider;
 mod raw;
 pub mod real;
+pub mod script;
 mod stage;
 mod trace;
 

@@ -122,6 +122,32 @@ impl Program {
         self.child.id()
     }
 
+    /// Bytes of memory that it holds now.
+    pub fn memory(&self) -> u64 {
+        self.status_field("VmRSS")
+    }
+
+    /// Bytes of memory that it held at the most, since it began or [`Program::forget_peak_memory`].
+    pub fn peak_memory(&self) -> u64 {
+        self.status_field("VmHWM")
+    }
+
+    /// Begins to look for the peak anew.
+    ///
+    /// # Panics
+    /// When the kernel does not do so.
+    pub fn forget_peak_memory(&self) {
+        // proc(5): 5 resets the peak.
+        std::fs::write(format!("/proc/{}/clear_refs", self.id()), "5").expect("the peak can be reset");
+    }
+
+    /// A field of `/proc/PID/status` that is written in kilobytes, in bytes.
+    fn status_field(&self, name: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).expect("a program that runs");
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).expect("a known field");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number of kilobytes") * 1024
+    }
+
     /// Everything on both streams so far.
     pub fn text(&self) -> String {
         let text = |buffer: &Mutex<Vec<u8>>| String::from_utf8_lossy(&buffer.lock().unwrap()).into_owned();
