@@ -78,6 +78,69 @@ async fn assert_signs_in_soon(site: &Site) {
     assert_eq!(page.status, StatusCode::OK, "{}", page.text());
 }
 
+/// What a proxy of the network is asked first by a program whose provider is `https://id.invalid`; `None` when it is not asked
+/// by the time the provider is known to be unavailable.
+async fn asked_of_a_proxy(no_proxy: &str) -> Option<String> {
+    let site = Site::of(PROGRAM);
+    let proxy = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let launch = launch(&site)
+        .env("OIDC_ISSUER", "https://id.invalid")
+        .env("HTTPS_PROXY", format!("http://{}", proxy.local_addr().unwrap()))
+        .env("NO_PROXY", no_proxy);
+    let mut program = site.start_alone(launch);
+    let asked = async {
+        let (mut stream, _) = proxy.accept().await.unwrap();
+        let mut line = Vec::new();
+        while !line.ends_with(b"\r\n") {
+            line.push(stream.read_u8().await.unwrap());
+        }
+        String::from_utf8(line).unwrap()
+    };
+    let unavailable = tokio::task::spawn_blocking(move || {
+        program.wait_for_line(&["the provider is not available"]);
+        program
+    });
+    tokio::select! {
+        biased;
+        line = asked => Some(line),
+        _ = unavailable => None,
+    }
+}
+
+#[tokio::test]
+async fn the_networks_proxy_is_asked_for_the_provider_unless_no_proxy_names_it() {
+    for elsewhere in ["", "other.invalid,localhost"] {
+        assert_eq!(asked_of_a_proxy(elsewhere).await.as_deref(), Some("CONNECT id.invalid:443 HTTP/1.1\r\n"));
+    }
+    for direct in ["id.invalid", "other.invalid, .invalid", "*"] {
+        assert_eq!(asked_of_a_proxy(direct).await, None, "{direct}");
+    }
+}
+
+#[tokio::test]
+async fn what_an_operator_should_know_is_told_by_a_line() {
+    let site = Site::of(PROGRAM);
+    let mut program = site.start(launch(&site)).await;
+    assert_eq!(program.line(&["trust_unverified_email"]), None);
+    drop(program);
+
+    let config = "[identity]\ntrust_unverified_email = true\n[[routes]]\npath = \"/*\"\naccess = \"public\"\n";
+    let config = site.file("trusting.toml", config);
+    program = site.start(launch(&site).env("VESTIBULE_CONFIG", config)).await;
+    let line = program.wait_for_line(&["\"WARN\"", "identity.trust_unverified_email"]);
+    assert!(line.contains("verified or not") && line.contains("only for providers where"), "{line}");
+
+    for (name, passes) in [("vestibule", false), ("theme", true)] {
+        let reply =
+            site.browser().get(&site.url(&format!("/set-cookie?name={name}&value=set-by-the-application"))).await;
+        assert_eq!((reply.status, reply.set_cookies().len()), (StatusCode::OK, usize::from(passes)), "{name}");
+    }
+    let line = program.wait_for_line(&["\"WARN\"", "the upstream tried to set a cookie of ours"]);
+    assert!(line.contains("\"dropped\":1") && line.contains("\"upstream\":\"default\""), "{line}");
+    let told = program.text().lines().filter(|line| line.contains("cookie of ours")).count();
+    assert_eq!((told, program.line(&["set-by-the-application"])), (1, None), "once, and without the value");
+}
+
 #[tokio::test]
 async fn a_token_endpoint_that_is_gone_is_told_with_its_cause() {
     let site = Site::of(PROGRAM);

@@ -21,3 +21,16 @@ fn the_image_builds_runs_confined_and_stops_in_time() {
         String::from_utf8_lossy(&output.stderr),
     );
 }
+
+#[test]
+fn every_base_image_can_be_replaced() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("Dockerfile");
+    let text = std::fs::read_to_string(path).expect("the Dockerfile can be read");
+    let bases: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("FROM ")?.split(' ').next()).collect();
+    assert_eq!(bases, ["${BUILDER_IMAGE}", "${RUNTIME_IMAGE}"]);
+    // An argument of a FROM counts only above the first one.
+    let before = text.split("\nFROM ").next().expect("a beginning");
+    for argument in ["\nARG BUILDER_IMAGE=", "\nARG RUNTIME_IMAGE="] {
+        assert_eq!((before.matches(argument).count(), text.matches(argument).count()), (1, 1), "{argument}");
+    }
+}
