@@ -28,7 +28,7 @@ use crate::reply::Replies;
 use crate::reply::pages::{Pages, TemplateProblem};
 use crate::route::{Endpoint, RouteProblem, Routes};
 use crate::server::drain::Drain;
-use crate::server::{self, BindError};
+use crate::server::{self, Address, BindError};
 use crate::telemetry;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Upstreams;
@@ -68,7 +68,7 @@ pub enum StartError {
 /// A running proxy.
 #[derive(Debug)]
 pub struct Running {
-    address: SocketAddr,
+    addresses: Vec<Address>,
     admin_address: Option<SocketAddr>,
     stop: CancellationToken,
     admin_stop: CancellationToken,
@@ -108,9 +108,14 @@ impl Drop for Control {
 }
 
 impl Running {
-    /// Where requests are taken, with the real port.
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    /// Where requests are taken, with real ports, in the order of the settings.
+    pub fn addresses(&self) -> &[Address] {
+        &self.addresses
+    }
+
+    /// The first of them that has an address and port.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.addresses.iter().find_map(Address::tcp)
     }
 
     /// Where health and metrics are.
@@ -215,7 +220,12 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
     };
     let admin_address = admin.as_ref().and_then(|listener| listener.local_addr().ok());
     let bound = server::bind(settings.server.clone())?;
-    let address = bound.local_addr();
+    let addresses = bound.addresses().to_vec();
+    if let Some(expiry) = bound.certificate_expiry() {
+        let help = "When the first of the TLS certificates in use ends, since the Unix epoch.";
+        metrics.gauge("tls_certificate_expiry_timestamp_seconds", help, expiry);
+    }
+    control.handle().spawn(bound.reload());
     let serve = {
         let drain = drain.clone();
         // Told however the thread ends.
@@ -233,7 +243,7 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
     }
     background.spawn(drain.run(stop.clone().cancelled_owned(), settings.server.drain));
     background.spawn(provider.run());
-    Ok(Running { address, admin_address, stop, admin_stop, ended, server, control })
+    Ok(Running { addresses, admin_address, stop, admin_stop, ended, server, control })
 }
 
 /// Nobody is sent back into our own endpoints: that would loop.

@@ -16,6 +16,7 @@ use tracing::{info, warn};
 use vestibule::clock::SystemClock;
 use vestibule::config::{self, ConfigProblem, Loaded, Settings, Sources};
 use vestibule::route::Access;
+use vestibule::server::Listener;
 use vestibule::{app, telemetry};
 
 /// sysexits.h: the command was used wrongly.
@@ -148,7 +149,8 @@ fn start_and_wait(settings: Settings) -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut signals = runtime.block_on(async { Signals::new() })?;
     let running = app::start(settings, Arc::new(SystemClock))?;
-    info!(listen = %running.address(), admin = ?running.admin_address(), "ready to take requests");
+    let listen = running.addresses().iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    info!(listen, admin = ?running.admin_address(), "ready to take requests");
     let signal = runtime.block_on(async {
         tokio::select! {
             name = signals.next() => Some(name),
@@ -224,7 +226,7 @@ fn summary(settings: &Settings) -> String {
     let mut lines = vec![
         format!(
             "listen      {} ({}), admin {admin}",
-            settings.server.listen,
+            settings.server.listeners.iter().map(told).collect::<Vec<_>>().join(", "),
             plural(settings.server.workers.get(), "worker")
         ),
         format!("provider    {} as client {:?}", settings.provider.issuer, settings.provider.client_id),
@@ -251,6 +253,20 @@ fn summary(settings: &Settings) -> String {
     }
     lines.push("all else    required".to_owned());
     lines.iter().map(|line| format!("  {line}\n")).collect()
+}
+
+/// A listener, and what is spoken there.
+fn told(listener: &Listener) -> String {
+    let tls = match &listener.tls {
+        Some(tls) if tls.client_ca_file.is_some() && tls.client_certificate_required => {
+            " with TLS and client certificates"
+        }
+        Some(tls) if tls.client_ca_file.is_some() => " with TLS and optional client certificates",
+        Some(_) => " with TLS",
+        None => "",
+    };
+    let proxy = if listener.proxy_protocol_from.is_empty() { "" } else { " behind the PROXY protocol" };
+    format!("{}{tls}{proxy}", listener.address)
 }
 
 fn generate_secret() -> ExitCode {

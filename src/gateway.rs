@@ -55,6 +55,10 @@ impl Handler for Gateway {
     fn refused(&self, reason: &'static str, status: u16) {
         self.0.replies.metrics().unread(status, reason);
     }
+
+    fn turned_away(&self, reason: &'static str) {
+        self.0.replies.metrics().turned_away(reason);
+    }
 }
 
 impl Gateway {

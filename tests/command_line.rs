@@ -167,7 +167,7 @@ fn what_could_never_work_is_found_before_the_start() {
         ("OIDC_REDIRECT_URI", "https://app.example.com/auth/login", "which is that of endpoints.login too"),
         ("VESTIBULE_HOSTS", "other.example.com", "no sign-in could ever end"),
         ("VESTIBULE_UPSTREAM", "http://127.0.0.1:8080", "this proxy itself"),
-        ("VESTIBULE_ADMIN_LISTEN", "0.0.0.0:8080", "the address of the main listener"),
+        ("VESTIBULE_ADMIN_LISTEN", "0.0.0.0:8080", "the address of another listener"),
         ("SESSION_SECRET", "SENTINEL-client", "too short"),
         ("SESSION_SECRET", "SENTINELSENTINELSENTINELSENTINEL", "too weak"),
         ("SESSION_SECRET", "", "empty"),

@@ -33,6 +33,8 @@ mod identity;
 mod login;
 // Signing out ends the session here and at the provider.
 mod logout;
+// Requests come in by every listener, and who sent them is known by what each is trusted with.
+mod listeners;
 // A line tells what happened and nothing that was secret.
 mod logs;
 // A provider that is away, slow or talks nonsense takes nothing else down.
@@ -53,5 +55,7 @@ mod real;
 mod regression;
 // The program runs on whatever the world does to it, and stops when it is told to.
 mod running;
+// TLS is spoken well, or not at all, and its certificates change without anybody's noticing.
+mod tls;
 // A sign-in lasts as long as the seal says and belongs to one application.
 mod session;

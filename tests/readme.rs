@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use vestibule::config::{self, Sources};
+use vestibule_test_support::{CertificateFiles, TestCa};
 
 const BEGIN: &str = "<!-- environment:begin -->\n";
 const END: &str = "<!-- environment:end -->";
@@ -46,7 +47,11 @@ fn every_file_that_the_readme_links_is_there() {
 fn every_piece_of_configuration_in_readme_and_guides_is_one() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let upstream = "\n[upstream]\nurl = \"http://127.0.0.1:3000\"\n".to_owned();
-    let mut texts = vec![configuration(&readme())];
+    // The files of its [tls] are there, for this test.
+    let ca = TestCa::new();
+    let files = CertificateFiles::new(&ca.sign(&["app.example.com"]));
+    let readme = readme().replace("/run/secrets/tls", &files.path("").display().to_string());
+    let mut texts = vec![configuration(&readme)];
     for guide in ["auth0", "authentik", "entra", "keycloak"] {
         let path = root.join("deploy/guides").join(guide).with_extension("md");
         let guide = std::fs::read_to_string(path).expect("a guide can be read");

@@ -3,6 +3,7 @@
 //! Doc comments of fields are the schema's descriptions.
 
 mod identity;
+mod listener;
 mod provider;
 mod route;
 mod upstream;
@@ -14,6 +15,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 
 pub(super) use self::identity::{RawBuiltin, RawHeaderSource, RawIdentity, RawListFormat};
+pub(super) use self::listener::{RawClientCertificate, RawListener, RawListenerTls, RawPair, RawTls, RawTlsVersion};
 pub(super) use self::provider::{RawAlgorithm, RawProvider};
 pub(super) use self::route::{RawAccess, RawPreflight, RawRequire, RawRoute};
 pub(super) use self::upstream::{RawAccessToken, RawUpstream};
@@ -27,6 +29,11 @@ use crate::secret::SecretString;
 pub(super) struct RawConfig {
     /// Where requests are taken. Default 0.0.0.0:8080.
     pub listen: Option<Address>,
+    /// Further places where requests are taken: unix sockets, behind balancers, with other certificates.
+    #[serde(default)]
+    pub listeners: Vec<RawListener>,
+    /// TLS towards clients.
+    pub tls: Option<RawTls>,
     /// Where health, readiness and metrics are answered, or "off". Default 127.0.0.1:9090.
     pub admin_listen: Option<AdminAddress>,
     /// Worker threads. Default: the cores this process may use.

@@ -98,7 +98,7 @@ fn variables_alone_are_enough() {
     let loaded = read(&Sources { env: env(&ENOUGH), ..Sources::default() }).unwrap();
     assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
     let settings = loaded.settings;
-    assert_eq!(settings.server.listen.to_string(), "0.0.0.0:8080");
+    assert_eq!(settings.server.listeners[0].address.to_string(), "0.0.0.0:8080");
     assert_eq!(settings.admin_listen.unwrap().to_string(), "127.0.0.1:9090");
     assert_eq!(settings.provider.issuer, "https://id.example.com");
     assert_eq!(settings.provider.client_id, "12345");
@@ -130,7 +130,7 @@ fn nothing_at_all_tells_everything_that_is_missing() {
 fn each_layer_wins_over_the_one_below() {
     let file = with(&[("", "listen = \"127.0.0.1:1\"\n")]);
     let mut sources = Sources::toml(&file);
-    let listen = |sources: &Sources| read(sources).unwrap().settings.server.listen.port();
+    let listen = |sources: &Sources| read(sources).unwrap().settings.server.listeners[0].address.tcp().unwrap().port();
     assert_eq!(listen(&sources), 1);
     sources.env = env(&[("VESTIBULE_LISTEN", "127.0.0.1:2")]);
     assert_eq!(listen(&sources), 2);
@@ -358,7 +358,7 @@ fn identity_headers_are_checked() {
         ("\"X-Team\" = \"name\"\n\"x_team\" = \"roles\"", "is the same name as \"X-Team\""),
         (
             "\"X-Team\" = \"team\"",
-            "is \"team\", not one of \"name\", \"roles\", \"groups\", \"email\", \"subject\", or a table",
+            "is \"team\", not one of \"name\", \"roles\", \"groups\", \"email\", \"subject\", \"client_certificate_subject\", \"client_certificate_san\", or a table",
         ),
         ("\"X-Team\" = { claim = [] }", "names no claim"),
         ("\"X-Team\" = { clam = \"x\" }", "did you mean \"claim\"?"),
@@ -513,7 +513,7 @@ fn endpoints_can_be_moved_and_switched_off() {
 #[test]
 fn the_server_is_checked() {
     for (section, line, why) in [
-        ("", "admin_listen = \"0.0.0.0:8080\"\n", "is the address of the main listener"),
+        ("", "admin_listen = \"0.0.0.0:8080\"\n", "is the address of another listener"),
         ("", "listen = \"localhost\"\n", "is \"localhost\", not an address and port"),
         ("", "trusted_proxies = [\"10.0.0.0/40\"]\n", "not a network or an address"),
         ("", "return_origins = [\"www.example.com\"]\n", "no origin"),
@@ -592,6 +592,94 @@ fn every_example_has_routes_that_compile() {
     }
 }
 
+/// A folder with a certificate, its key, and another key.
+fn tls_files() -> &'static Path {
+    static FOLDER: std::sync::OnceLock<tempfile::TempDir> = std::sync::OnceLock::new();
+    let folder = FOLDER.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let made = rcgen::generate_simple_self_signed(["app.example.com".to_owned()]).unwrap();
+        let other = rcgen::KeyPair::generate().unwrap();
+        let mut expired = rcgen::CertificateParams::new(["app.example.com".to_owned()]).unwrap();
+        expired.not_after = rcgen::date_time_ymd(2020, 1, 1);
+        let expired = expired.self_signed(&made.signing_key).unwrap();
+        for (name, text) in [
+            ("tls.crt", made.cert.pem()),
+            ("tls.key", made.signing_key.serialize_pem()),
+            ("www.crt", made.cert.pem()),
+            ("www.key", made.signing_key.serialize_pem()),
+            ("clients.crt", made.cert.pem()),
+            ("expired.crt", expired.pem()),
+            ("other.key", other.serialize_pem()),
+            ("open.key", made.signing_key.serialize_pem()),
+            ("empty", String::new()),
+        ] {
+            use std::os::unix::fs::PermissionsExt as _;
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            let mode = if name == "open.key" { 0o644 } else { 0o600 };
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        }
+        folder
+    });
+    folder.path()
+}
+
+#[test]
+fn listeners_and_their_tls_are_checked() {
+    let at = |toml: &str| toml.replace("@", &format!("{}/", tls_files().display()));
+    let good = at("certificate_file = \"@tls.crt\"\nkey_file = \"@tls.key\"\n");
+    for (section, line, why) in [
+        ("[listeners]", "address = \"localhost:80\"", "not an address and port, or unix: and a path"),
+        ("[listeners]", "address = \"unix:\"", "not an address and port, or unix: and a path"),
+        ("[listeners]", "mode = \"0660\"", "lacks the key \"address\""),
+        ("[listeners]", "address = \"127.0.0.1:81\"\nmode = \"0660\"", "and this is none"),
+        ("[listeners]", "address = \"unix:/a\"\nmode = \"rw\"", "no file permissions"),
+        ("[listeners]", "address = \"unix:/a\"\nmode = \"4755\"", "no file permissions"),
+        ("[listeners]", "address = \"127.0.0.1:81\"\ntls = true", "there is no [tls] section"),
+        ("[listeners]", "address = \"127.0.0.1:81\"\nproxy_protocol_from = [\"x\"]", "not a network or an address"),
+        (
+            "[listeners]",
+            "address = \"127.0.0.1:81\"\n[[listeners]]\naddress = \"127.0.0.1:81\"",
+            "where another listener is",
+        ),
+        (
+            "[listeners]",
+            "address = \"127.0.0.1:81\"\n[listeners.tls]\nkey_file = \"@tls.key\"",
+            "listeners[0].tls.certificate_file is missing",
+        ),
+        ("tls", "key_file = \"@tls.key\"", "tls.certificate_file is missing"),
+        ("tls", "certificate_file = \"@none\"\nkey_file = \"@tls.key\"", "cannot be read"),
+        ("tls", "certificate_file = \"@empty\"\nkey_file = \"@tls.key\"", "holds no certificate"),
+        ("tls", "certificate_file = \"@tls.crt\"\nkey_file = \"@empty\"", "holds no private key"),
+        ("tls", "certificate_file = \"@tls.crt\"\nkey_file = \"@other.key\"", "is not the key of"),
+        ("tls", "GOODmin_version = \"1.1\"", "did you mean \"1.2\"?"),
+        ("tls", "GOODclient_certificate = \"required\"", "nothing says who signs them"),
+        ("tls", "GOODclient_ca_file = \"@none\"", "tls.client_ca_file names"),
+        (
+            "tls",
+            "GOOD[[tls.certificates]]\ncertificate_file = \"@tls.crt\"\nkey_file = \"@other.key\"",
+            "tls.certificates[0].key_file",
+        ),
+        (
+            "identity.headers",
+            "\"X-Subject\" = \"client_certificate_subject\"",
+            "identity.headers.X-Subject is filled from client certificates, and no listener asks",
+        ),
+    ] {
+        let text = errors(&[(section, &at(&line.replace("GOOD", &good)))]);
+        assert!(text.contains(why), "{line}: {text}");
+    }
+    for (section, line, why) in [
+        ("tls", "certificate_file = \"@expired.crt\"\nkey_file = \"@tls.key\"", "has expired"),
+        ("tls", "certificate_file = \"@tls.crt\"\nkey_file = \"@open.key\"", "can be read by every user"),
+        ("[listeners]", "address = \"127.0.0.1:81\"\nproxy_protocol_from = [\"::/0\"]", "trusts every address"),
+        ("[listeners]", "address = \"127.0.0.1:81\"\ntls = false\n[tls]\nGOOD", "is used by no listener"),
+    ] {
+        let loaded = read(&Sources::toml(&with(&[(section, &at(&line.replace("GOOD", &good)))]))).unwrap();
+        assert!(all(&loaded.warnings).contains(why), "{line}: {}", all(&loaded.warnings));
+    }
+}
+
 fn examples() -> Vec<(String, String)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
     let paths = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
@@ -599,7 +687,9 @@ fn examples() -> Vec<(String, String)> {
     paths
         .map(|path| {
             let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-            (name, std::fs::read_to_string(&path).unwrap())
+            // What the examples mount exists only here.
+            let text = std::fs::read_to_string(&path).unwrap();
+            (name, text.replace("/run/secrets/tls/", &format!("{}/", tls_files().display())))
         })
         .collect()
 }

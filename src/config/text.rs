@@ -11,12 +11,15 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use url::Url;
 
+use crate::server;
+
 /// What is wanted where `text` does not fit `format`; `None` where it fits or the format is none of ours.
 pub(super) fn misfit(format: &str, text: &str) -> Option<&'static str> {
     let fits = match format {
         Span::FORMAT => Span::parse(text).is_some(),
         Size::FORMAT => Size::parse(text).is_some(),
         Address::FORMAT => Address::parse(text).is_some(),
+        Place::FORMAT => Place::parse(text).is_some(),
         AdminAddress::FORMAT => AdminAddress::parse(text).is_some(),
         Network::FORMAT => Network::parse(text).is_some(),
         WebUrl::FORMAT => WebUrl::parse(text).is_some(),
@@ -31,6 +34,7 @@ pub(super) fn wanted(format: &str) -> &'static str {
         Span::FORMAT => "a duration with a unit",
         Size::FORMAT => "a size with a unit",
         Address::FORMAT => "an address and port",
+        Place::FORMAT => "an address and port, or unix: and a path",
         AdminAddress::FORMAT => "an address and port, or \"off\"",
         Network::FORMAT => "a network or an address",
         WebUrl::FORMAT => "an absolute http or https URL",
@@ -94,6 +98,15 @@ written_as_text!(
 written_as_text!(
     /// Where to listen.
     Address(SocketAddr), "address-and-port", "0.0.0.0:8080", |text| text.parse().ok()
+);
+written_as_text!(
+    /// Where to listen, be it a unix socket.
+    Place(server::Address), "address-and-port-or-unix-socket", "unix:/run/vestibule/http.sock", |text| {
+        match text.strip_prefix("unix:") {
+            Some(path) => (!path.is_empty()).then(|| server::Address::Unix(path.into())),
+            None => text.parse().ok().map(server::Address::Tcp),
+        }
+    }
 );
 written_as_text!(
     /// Where to listen, or not at all.

@@ -86,6 +86,7 @@ pub fn run(options: Options) -> Result<(), DemoError> {
 #[derive(Debug)]
 pub struct Demo {
     vestibule: Running,
+    listen: SocketAddr,
     origin: String,
     issuer: String,
     stop: CancellationToken,
@@ -123,12 +124,12 @@ impl Demo {
         ];
         let vestibule = app::start(settings, clock)?;
         let stop = guard.disarm();
-        Ok(Self { vestibule, origin, issuer, stop, threads })
+        Ok(Self { vestibule, listen, origin, issuer, stop, threads })
     }
 
     /// Where Vestibule listens.
     pub fn address(&self) -> SocketAddr {
-        self.vestibule.address()
+        self.listen
     }
 
     /// The provider's issuer URL.

@@ -158,7 +158,7 @@ impl<'t> TrustedPeer<'t> {
 }
 
 /// Whether `address` is in one of the networks. An IPv4 address counts as IPv4 however it is written, on both sides.
-fn is_within(address: IpAddr, networks: &[IpNet]) -> bool {
+pub(crate) fn is_within(address: IpAddr, networks: &[IpNet]) -> bool {
     networks.iter().any(|network| match (network, address) {
         // Only networks of mapped addresses can hold an IPv4 peer: `::/0` says nothing about IPv4.
         (IpNet::V6(network), IpAddr::V4(address)) => {

@@ -6,6 +6,7 @@ mod navigation;
 mod request_id;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING, UPGRADE};
 use http::uri::PathAndQuery;
@@ -17,23 +18,25 @@ pub use self::navigation::{is_prefetch, prefers_html};
 pub use self::request_id::RequestId;
 use super::forwarded::Peer;
 use super::headers::{IdentityNames, list_members, strip_forwarding};
-use super::{Client, Forwarding, OwnCookies, PathError, RequestPath, Scheme};
+use super::{Client, ClientCertificate, Forwarding, OwnCookies, PathError, RequestPath, Scheme};
 
 /// The connection a request came on.
 #[derive(Debug, Clone)]
 pub struct Connection {
-    /// The socket's peer.
+    /// The socket's peer, or whom its PROXY protocol header names.
     pub peer: SocketAddr,
     /// The scheme spoken on the socket itself.
     pub scheme: Scheme,
+    /// The certificate that the client has shown, verified.
+    pub certificate: Option<Arc<ClientCertificate>>,
     /// The peer's address as headers have it, written once for all requests.
     forwarded: Peer,
 }
 
 impl Connection {
-    /// A connection from `peer` over `scheme`.
+    /// A connection from `peer` over `scheme`, without a certificate.
     pub fn new(peer: SocketAddr, scheme: Scheme) -> Self {
-        Self { peer, scheme, forwarded: Peer::new(peer.ip()) }
+        Self { peer, scheme, certificate: None, forwarded: Peer::new(peer.ip()) }
     }
 }
 
@@ -62,6 +65,7 @@ struct Head {
     authority: Authority,
     path: RequestPath,
     client: Client,
+    certificate: Option<Arc<ClientCertificate>>,
     cookies: OwnCookies,
     is_tunnel: bool,
 }
@@ -187,6 +191,11 @@ impl Inbound {
         &self.head.client
     }
 
+    /// The certificate that the client has shown on this connection, verified.
+    pub fn certificate(&self) -> Option<&Arc<ClientCertificate>> {
+        self.head.certificate.as_ref()
+    }
+
     /// The headers, less identity names and our cookies. A trusted peer's forwarding headers are gone too: see [`Client`].
     pub fn headers(&self) -> &HeaderMap {
         self.request.headers()
@@ -255,7 +264,8 @@ fn read<B>(request: &mut Request<B>, connection: &Connection, settings: &Setting
     strip_forwarding(headers);
     settings.identity_names.strip(headers);
     let cookies = OwnCookies::cut_from(headers, &settings.cookie_base);
-    Ok(Head { authority, path, client, cookies, is_tunnel })
+    let certificate = connection.certificate.clone();
+    Ok(Head { authority, path, client, certificate, cookies, is_tunnel })
 }
 
 /// TRACE echoes cookies, CONNECT opens tunnels; some upstreams know methods in any case.

@@ -2,6 +2,7 @@
 //! and what comes through it has one reading, no header that could be mistaken for ours, and a known client.
 
 pub mod body;
+pub mod certificate;
 pub mod cookies;
 pub mod forwarded;
 pub mod headers;
@@ -11,6 +12,7 @@ pub mod path;
 pub mod return_to;
 
 pub use body::Body;
+pub use certificate::ClientCertificate;
 pub use cookies::{DuplicateCookie, OwnCookies};
 pub use forwarded::{Client, Forwarding, Scheme};
 pub use inbound::{Connection, Inbound, Malformed, RequestId, Settings, is_prefetch, prefers_html};

@@ -57,6 +57,11 @@ impl Closing {
         self.token.cancel();
     }
 
+    /// Resolves when it has begun.
+    pub(super) async fn begun(&self) {
+        self.token.cancelled().await;
+    }
+
     pub(super) fn has_begun(&self) -> bool {
         self.begun.load(Ordering::Relaxed)
     }

@@ -1,37 +1,48 @@
-//! Accept loops: one current-thread runtime and one SO_REUSEPORT listener per worker; knows no gateway.
+//! Accept loops: one current-thread runtime per worker, with its own end of every listener; TLS; knows no gateway.
 
 mod clock;
 mod connection;
 pub mod drain;
+mod entry;
 mod http1;
 mod http2;
 mod io;
+mod listener;
 mod meter;
+mod proxy_protocol;
 mod stream;
 mod streams;
+pub mod tls;
 mod worker;
 
 #[cfg(test)]
 mod tests;
 
 use std::future::Future;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
-use socket2::{Domain, Protocol, Socket, Type};
 
 pub use drain::Drain;
+pub use listener::{Address, DEFAULT_MODE, Listener};
+
+use self::entry::Entry;
+use self::listener::BoundSocket;
+use self::tls::{Reload, Tls};
 
 use crate::message::{Body, Connection};
 
-/// The listener, checked.
+/// The listeners and their workers, checked.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Where to listen.
-    pub listen: SocketAddr,
+    /// Where to listen; at least one.
+    pub listeners: Vec<Listener>,
+    /// How often certificate files are looked at. Default 5 s.
+    pub reload_interval: Duration,
     /// Threads; default: the cores this process may use.
     pub workers: NonZeroUsize,
     /// Time for a request's head, from its first byte. Default 15 s.
@@ -53,7 +64,8 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            listen: SocketAddr::from(([0, 0, 0, 0], 8080)),
+            listeners: vec![Listener::plain(Address::Tcp(SocketAddr::from(([0, 0, 0, 0], 8080))))],
+            reload_interval: Duration::from_secs(5),
             workers: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             header_timeout: Duration::from_secs(15),
             idle_timeout: Duration::from_secs(75),
@@ -80,75 +92,92 @@ pub trait Handler: Clone + Send + Sync + 'static {
     fn refused(&self, reason: &'static str, status: u16) {
         let _ = (reason, status);
     }
+
+    /// A connection that ended before its first request could come. `reason` is a constant code. Already logged; here to be
+    /// counted.
+    fn turned_away(&self, reason: &'static str) {
+        let _ = reason;
+    }
 }
 
-/// A bound listener, not yet accepting.
+/// Bound listeners, not yet accepting.
 #[derive(Debug)]
 pub struct Bound {
     settings: Settings,
-    address: SocketAddr,
-    listeners: Vec<TcpListener>,
+    addresses: Vec<Address>,
+    entries: Vec<Arc<Entry>>,
+    /// For each worker, its end of each listener.
+    sockets: Vec<Vec<BoundSocket>>,
 }
 
-/// Why the listener could not be bound.
+/// Why a listener cannot be had.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}")]
-pub struct BindError {
-    /// The address.
-    pub address: SocketAddr,
-    /// What the system said.
-    #[source]
-    pub source: std::io::Error,
+pub enum BindError {
+    /// Its address.
+    #[error("cannot listen on {address}")]
+    Address {
+        /// The address.
+        address: Address,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Its certificates.
+    #[error("cannot speak TLS on {address}: {problem}")]
+    Tls {
+        /// The address.
+        address: Address,
+        /// The first problem; `config` tells all of them.
+        #[source]
+        problem: tls::Problem,
+    },
 }
 
-/// Connections that the kernel holds ready per worker; it may hold fewer (`net.core.somaxconn`).
-const BACKLOG: i32 = 4096;
-/// How long a silent peer is believed to be there, for tunnels, which have no other clock.
-const KEEPALIVE: Duration = Duration::from_secs(120);
-
-/// Binds exclusively once, so that "address in use" is told, then once more per worker with SO_REUSEPORT.
+/// Reads every certificate, then binds every listener for every worker.
 ///
 /// # Errors
 /// [`BindError`].
 pub fn bind(settings: Settings) -> Result<Bound, BindError> {
-    let failed = |source| BindError { address: settings.listen, source };
-    let (address, listeners) = open_listeners(settings.listen, settings.workers).map_err(failed)?;
-    Ok(Bound { address, listeners, settings })
-}
-
-fn open_listeners(wanted: SocketAddr, workers: NonZeroUsize) -> std::io::Result<(SocketAddr, Vec<TcpListener>)> {
-    let first = socket(wanted)?;
-    first.bind(&wanted.into())?;
-    // The address is ours alone from here on, its port known; only now may our own workers join.
-    let address = first.local_addr()?.as_socket().unwrap_or(wanted);
-    first.set_reuse_port(true)?;
-    let mut sockets = vec![first];
-    for _ in 1..workers.get() {
-        let next = socket(address)?;
-        next.set_reuse_port(true)?;
-        next.bind(&address.into())?;
-        sockets.push(next);
+    let mut entries = Vec::new();
+    for listener in &settings.listeners {
+        let tls = listener.tls.clone().map(Tls::load).transpose().map_err(|mut problems| {
+            // There is at least one, or it were no error.
+            BindError::Tls { address: listener.address.clone(), problem: problems.swap_remove(0) }
+        })?;
+        let proxy_protocol_from = listener.proxy_protocol_from.clone();
+        entries.push(Arc::new(Entry { proxy_protocol_from, tls, time_limit: settings.header_timeout }));
     }
-    for socket in &sockets {
-        socket.listen(BACKLOG)?;
+    let mut addresses = Vec::new();
+    let mut sockets: Vec<Vec<_>> = std::iter::repeat_with(Vec::new).take(settings.workers.get()).collect();
+    for listener in &settings.listeners {
+        let failed = |source| BindError::Address { address: listener.address.clone(), source };
+        let (address, ends) = listener::bind(listener, settings.workers).map_err(failed)?;
+        addresses.push(address);
+        sockets.iter_mut().zip(ends).for_each(|(worker, end)| worker.push(end));
     }
-    Ok((address, sockets.into_iter().map(TcpListener::from).collect()))
-}
-
-fn socket(address: SocketAddr) -> std::io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    // So that a restart need not wait for the old connections' last two minutes.
-    socket.set_reuse_address(true)?;
-    // Accepted sockets inherit it.
-    socket.set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4))?;
-    socket.set_nonblocking(true)?;
-    Ok(socket)
+    Ok(Bound { settings, addresses, entries, sockets })
 }
 
 impl Bound {
-    /// The address with its real port.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.address
+    /// Where it listens, with real ports, in the order of the settings.
+    pub fn addresses(&self) -> &[Address] {
+        &self.addresses
+    }
+
+    /// Takes in certificates that change, for as long as it is polled; needs a runtime with blocking threads.
+    pub fn reload(&self) -> impl Future<Output = ()> + Send + 'static {
+        Reload::new(self.tls().cloned(), self.settings.reload_interval).run()
+    }
+
+    /// Tells when the first of all certificates in use ends, in seconds since the Unix epoch; `None` without TLS.
+    pub fn certificate_expiry(&self) -> Option<impl Fn() -> u64 + Send + Sync + 'static> {
+        let all: Vec<_> = self.tls().cloned().collect();
+        let first = move || all.iter().map(|tls| tls.expires_at()).min().unwrap_or_default();
+        self.tls().next().is_some().then_some(first)
+    }
+
+    fn tls(&self) -> impl Iterator<Item = &Arc<Tls>> {
+        self.entries.iter().filter_map(|entry| entry.tls.as_ref())
     }
 
     /// Runs one thread per worker, each with a handler made by `make_handler(worker)` on that worker's runtime; returns when
@@ -159,16 +188,17 @@ impl Bound {
         H: Handler,
         F: Fn(usize) -> H + Send + Sync + 'static,
     {
-        let Self { settings, listeners, .. } = self;
+        let Self { settings, sockets, entries, .. } = self;
         std::thread::scope(|scope| {
             let (settings, make_handler, drain) = (&settings, &make_handler, &drain);
             let mut workers = Vec::new();
-            for (index, listener) in listeners.into_iter().enumerate() {
+            for (index, sockets) in sockets.into_iter().enumerate() {
                 let thread = std::thread::Builder::new().name(format!("worker-{index}"));
+                let listeners = sockets.into_iter().zip(entries.iter().cloned()).collect();
                 let work = move || {
                     // Also in a panic; at the end of a drain it changes nothing.
                     let _over = drain.draining.clone().drop_guard();
-                    worker::run(index, listener, settings, make_handler, drain)
+                    worker::run(index, listeners, settings, make_handler, drain)
                 };
                 match thread.spawn_scoped(scope, work) {
                     Ok(worker) => workers.push((index, worker)),

@@ -12,7 +12,6 @@ use tokio_rustls::server::TlsStream;
 #[derive(Debug)]
 pub(super) enum Socket {
     Tcp(TcpStream),
-    #[expect(dead_code, reason = "unix listeners come next")]
     Unix(UnixStream),
 }
 
@@ -20,7 +19,6 @@ pub(super) enum Socket {
 #[derive(Debug)]
 pub(super) enum Stream {
     Plain(Socket),
-    #[expect(dead_code, reason = "TLS comes next")]
     Tls(Box<TlsStream<Socket>>),
 }
 
@@ -29,10 +27,8 @@ pub(super) enum Stream {
 pub(super) enum Protocol {
     /// Nothing was agreed: a plain connection, or a TLS client without ALPN. The first bytes tell.
     Any,
-    #[expect(dead_code, reason = "ALPN comes with TLS")]
     /// `http/1.1` by ALPN.
     Http1,
-    #[expect(dead_code, reason = "ALPN comes with TLS")]
     /// `h2` by ALPN.
     Http2,
 }

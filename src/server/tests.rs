@@ -61,9 +61,13 @@ impl Drop for Running {
     }
 }
 
+fn listener(address: SocketAddr) -> Listener {
+    Listener::plain(Address::Tcp(address))
+}
+
 fn start(change: impl FnOnce(&mut Settings)) -> Running {
     let mut settings = Settings {
-        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        listeners: vec![listener(SocketAddr::from(([127, 0, 0, 1], 0)))],
         workers: NonZeroUsize::new(2).unwrap(),
         header_timeout: Duration::from_millis(300),
         idle_timeout: Duration::from_millis(900),
@@ -71,7 +75,7 @@ fn start(change: impl FnOnce(&mut Settings)) -> Running {
     };
     change(&mut settings);
     let bound = bind(settings).unwrap();
-    let (address, drain) = (bound.local_addr(), Drain::default());
+    let (address, drain) = (bound.addresses()[0].tcp().unwrap(), Drain::default());
     let (refused, cancelled) = (Arc::default(), Arc::default());
     let thread = {
         let (drain, refused, cancelled) = (drain.clone(), Arc::clone(&refused), Arc::clone(&cancelled));
@@ -124,13 +128,14 @@ const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 #[test]
 fn an_address_in_use_is_told_and_the_workers_share_one() {
     let taken = StdListener::bind("127.0.0.1:0").unwrap();
-    let settings = Settings { listen: taken.local_addr().unwrap(), ..Settings::default() };
-    let error = bind(settings).unwrap_err();
-    assert_eq!(error.source.kind(), std::io::ErrorKind::AddrInUse);
+    let in_use = |address: SocketAddr| {
+        let error = bind(Settings { listeners: vec![listener(address)], ..Settings::default() }).unwrap_err();
+        matches!(error, BindError::Address { source, .. } if source.kind() == std::io::ErrorKind::AddrInUse)
+    };
+    assert!(in_use(taken.local_addr().unwrap()));
 
     let running = start(|_| {});
-    let again = bind(Settings { listen: running.address, ..Settings::default() });
-    assert_eq!(again.unwrap_err().source.kind(), std::io::ErrorKind::AddrInUse, "also when it is one of ours");
+    assert!(in_use(running.address), "also when it is one of ours");
     let mut seen = std::collections::BTreeSet::new();
     for _ in 0..100 {
         let stream = running.connect();
@@ -294,9 +299,10 @@ fn a_worker_that_cannot_start_begins_the_drain() {
     // No socket: one that nobody can wait for, and one that the runtime panics at.
     for flags in [O_NONBLOCK, 0] {
         let workers = NonZeroUsize::new(2).unwrap();
-        let mut bound = bind(Settings { listen: ([127, 0, 0, 1], 0).into(), workers, ..Settings::default() }).unwrap();
+        let listeners = vec![listener(([127, 0, 0, 1], 0).into())];
+        let mut bound = bind(Settings { listeners, workers, ..Settings::default() }).unwrap();
         let file = std::fs::OpenOptions::new().read(true).custom_flags(flags).open("/dev/null").unwrap();
-        bound.listeners[1] = StdListener::from(std::os::fd::OwnedFd::from(file));
+        bound.sockets[1][0] = BoundSocket::Tcp(StdListener::from(std::os::fd::OwnedFd::from(file)));
         let drain = Drain::default();
         let settings = drain::Settings { grace: Duration::ZERO, timeout: Duration::ZERO };
         let steps = drain.clone().run(std::future::pending(), settings);

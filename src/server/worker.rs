@@ -1,20 +1,22 @@
-//! One worker: a runtime of its own, a listener of its own, and the connections that the kernel gives it.
+//! One worker: a runtime of its own, its own end of every listener, and the connections that the kernel gives it.
 
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
-use super::connection::{self, Open, Terms};
+use super::connection::{self, Closing, Open, Terms};
+use super::entry::Entry;
+use super::listener::{Acceptor, BoundSocket};
 use super::stream::{Protocol, Socket, Stream};
 use super::{Drain, Handler, Settings};
 use crate::message::{Connection, Scheme};
+use crate::telemetry;
 
 /// What a worker waits after the system had no descriptor for a connection.
 const PAUSE: Duration = Duration::from_millis(75);
@@ -26,15 +28,18 @@ const LAST_WAIT: Duration = Duration::from_millis(250);
 /// Runs one worker to its end on this thread.
 pub(super) fn run<H: Handler>(
     index: usize,
-    listener: std::net::TcpListener,
+    listeners: Vec<(BoundSocket, Arc<Entry>)>,
     settings: &Settings,
     make_handler: &(dyn Fn(usize) -> H + Send + Sync),
     drain: &Drain,
 ) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(async {
+        let bound = listeners.into_iter().map(|(socket, entry)| Ok((Acceptor::new(socket)?, entry)));
+        let listeners = bound.collect::<io::Result<Vec<_>>>()?;
         let worker = Worker {
-            listener: TcpListener::from_std(listener)?,
+            listeners,
+            next: 0,
             handler: make_handler(index),
             terms: Arc::new(Terms::new(settings)),
             places: Arc::new(Semaphore::new(
@@ -51,7 +56,9 @@ pub(super) fn run<H: Handler>(
 }
 
 struct Worker<H> {
-    listener: TcpListener,
+    listeners: Vec<(Acceptor, Arc<Entry>)>,
+    /// Whose turn it is to be asked first.
+    next: usize,
     handler: H,
     /// This worker's own, so that its connections take no lock that another worker takes.
     terms: Arc<Terms>,
@@ -69,8 +76,8 @@ impl<H: Handler> Worker<H> {
             () = self.accept_all() => {}
         }
         self.accept_backlog().await;
-        let Self { listener, connections, terms, .. } = self;
-        drop(listener);
+        let Self { listeners, connections, terms, .. } = self;
+        drop(listeners);
         // Connections just accepted get to see their first request before they hear of the end.
         tokio::time::sleep(FIRST_REQUEST).await;
         terms.closing.begin();
@@ -87,8 +94,8 @@ impl<H: Handler> Worker<H> {
         loop {
             // Over the cap nothing is accepted; the backlog holds what comes meanwhile.
             let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { return };
-            match self.listener.accept().await {
-                Ok((stream, peer)) => self.start(stream, peer, place),
+            match poll_fn(|cx| self.poll_accept(cx)).await {
+                Ok((socket, peer, entry)) => self.start(socket, peer, entry, place),
                 Err(error) => self.refuse(&error).await,
             }
         }
@@ -97,26 +104,43 @@ impl<H: Handler> Worker<H> {
     /// What the kernel has accepted already is served: closing the listener would reset it.
     async fn accept_backlog(&mut self) {
         while let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
-            let accepted: Poll<io::Result<(TcpStream, _)>> =
-                poll_fn(|cx| Poll::Ready(self.listener.poll_accept(cx))).await;
-            match accepted {
-                Poll::Ready(Ok((stream, peer))) => self.start(stream, peer, place),
+            match poll_fn(|cx| Poll::Ready(self.poll_accept(cx))).await {
+                Poll::Ready(Ok((socket, peer, entry))) => self.start(socket, peer, entry, place),
                 Poll::Ready(Err(error)) if is_of_one_connection(&error) => {}
                 Poll::Ready(Err(_)) | Poll::Pending => return,
             }
         }
     }
 
-    fn start(&self, stream: TcpStream, peer: SocketAddr, place: OwnedSemaphorePermit) {
-        // A socket that can't be tuned still works.
-        let _ = stream.set_nodelay(true);
-        let open = Open {
-            stream: Stream::Plain(Socket::Tcp(stream)),
-            connection: Connection::new(peer, Scheme::Http),
-            protocol: Protocol::Any,
-            place,
-        };
-        self.connections.spawn(connection::serve(open, self.handler.clone(), Arc::clone(&self.terms)));
+    /// From whichever listener has one; in turn, so that a busy one does not keep another's waiting.
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Socket, SocketAddr, Arc<Entry>)>> {
+        for _ in 0..self.listeners.len() {
+            let (listener, entry) = &self.listeners[self.next];
+            self.next = (self.next + 1) % self.listeners.len();
+            if let Poll::Ready(accepted) = listener.poll_accept(cx) {
+                return Poll::Ready(accepted.map(|(socket, peer)| (socket, peer, Arc::clone(entry))));
+            }
+        }
+        Poll::Pending
+    }
+
+    fn start(&self, socket: Socket, peer: SocketAddr, entry: Arc<Entry>, place: OwnedSemaphorePermit) {
+        let (handler, terms) = (self.handler.clone(), Arc::clone(&self.terms));
+        if entry.is_open() {
+            let connection = Connection::new(peer, Scheme::Http);
+            let open = Open { stream: Stream::Plain(socket), connection, protocol: Protocol::Any, place };
+            self.connections.spawn(connection::serve(open, handler, terms));
+            return;
+        }
+        self.connections.spawn(async move {
+            // Boxed, so that a connection gives its room back once it is in.
+            if let Some((stream, connection, protocol)) =
+                Box::pin(enter(&entry, socket, peer, &handler, &terms.closing)).await
+            {
+                let open = Open { stream, connection, protocol, place };
+                connection::serve(open, handler, terms).await;
+            }
+        });
     }
 
     /// A connection that ended before it was accepted is nothing; a lack of descriptors or memory passes, or it doesn't:
@@ -131,6 +155,32 @@ impl<H: Handler> Worker<H> {
         }
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+/// Lets a connection in, or tells why not. At the end of the service nobody waits for a handshake: no request is lost with it.
+async fn enter<H: Handler>(
+    entry: &Entry,
+    socket: Socket,
+    peer: SocketAddr,
+    handler: &H,
+    closing: &Closing,
+) -> Option<(Stream, Connection, Protocol)> {
+    let turned_away = tokio::select! {
+        biased;
+        () = closing.begun() => return None,
+        passed = entry.pass(socket, peer) => match passed {
+            Ok(passed) => return Some(passed),
+            Err(turned_away) => turned_away,
+        },
+    };
+    if let Some(reason) = turned_away.code() {
+        tracing::info!(
+            client = %peer.ip(), reason, error = telemetry::chain(&turned_away),
+            "connection closed before its first request"
+        );
+        handler.turned_away(reason);
+    }
+    None
 }
 
 fn is_of_one_connection(error: &io::Error) -> bool {

@@ -124,6 +124,11 @@ impl WorkerMetrics {
         count(&self.cells.refusals, reason);
     }
 
+    /// One connection that ended before it could carry a request.
+    pub fn turned_away(&self, reason: &'static str) {
+        count(&self.cells.refusals, reason);
+    }
+
     fn class(&self, status: u16) {
         let class = usize::from(status / 100).clamp(1, CLASSES.len()) - 1;
         self.cells.classes[class].fetch_add(1, Ordering::Relaxed);
@@ -151,7 +156,7 @@ impl Collector for Metrics {
         let classes = CLASSES.into_iter().zip(totals.classes);
         let requests = "Requests answered, by class of their status.";
         encode_counters(&mut encoder, ("vestibule_requests", requests), "status", classes)?;
-        let refusals = "Requests refused, by reason code.";
+        let refusals = "Requests and connections refused, by reason code.";
         encode_counters(&mut encoder, ("vestibule_refusals", refusals), "reason", totals.refusals)?;
         let sign_ins = "Sign-ins finished, by outcome: ok, or a reason code.";
         encode_counters(&mut encoder, ("vestibule_sign_ins", sign_ins), "outcome", totals.sign_ins)?;

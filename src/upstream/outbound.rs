@@ -56,6 +56,7 @@ impl<'r> Outbound<'r> {
         let Self { inbound, route, permit } = self;
         let is_tunnel = inbound.is_tunnel();
         let protocol = allowed_upgrade(&inbound, route).and_then(|protocol| HeaderValue::try_from(protocol).ok());
+        let certificate = inbound.certificate().cloned();
         let (mut request, id, forwarding) = inbound.into_parts();
         let id = HeaderValue::from_str(id.as_str()).ok();
         let upgrade = protocol.clone().map(|protocol| {
@@ -92,6 +93,10 @@ impl<'r> Outbound<'r> {
         // Last of all, so that nothing written above can stand in an identity header.
         if let Some(identity) = identity {
             put_identity(headers, identity.headers());
+        }
+        // Who shows a certificate is known by it on every route, signed in or not. Without one the names are gone already.
+        for (name, value) in certificate.iter().flat_map(|certificate| certificate.headers()) {
+            headers.insert(name, value.clone());
         }
         if let Some(protocol) = protocol {
             headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));

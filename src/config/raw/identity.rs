@@ -51,13 +51,15 @@ pub(in crate::config) enum RawHeaderSource {
 
 /// Sources with a name of their own.
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub(in crate::config) enum RawBuiltin {
     Name,
     Roles,
     Groups,
     Email,
     Subject,
+    ClientCertificateSubject,
+    ClientCertificateSan,
 }
 
 /// Any claim.

@@ -10,9 +10,23 @@ use crate::config::problem::shown;
 use crate::config::raw::{OneOrMany, RawBuiltin, RawHeaderSource, RawIdentity, RawListFormat};
 use crate::config::walk::below;
 use crate::message::headers::{fold, is_functional};
+use crate::server::tls::CertificateField;
+
+/// Headers that are filled from client certificates.
+type CertificateHeaders = Vec<(HeaderName, CertificateField)>;
 
 impl Resolver {
-    pub(super) fn identity(&mut self, raw: RawIdentity) -> Option<roles::Settings> {
+    pub(super) fn identity(&mut self, raw: RawIdentity) -> (Option<roles::Settings>, CertificateHeaders) {
+        let mut of_certificates = Vec::new();
+        let identity = self.identity_of_claims(raw, &mut of_certificates);
+        (identity, of_certificates)
+    }
+
+    fn identity_of_claims(
+        &mut self,
+        raw: RawIdentity,
+        of_certificates: &mut CertificateHeaders,
+    ) -> Option<roles::Settings> {
         let default = roles::Settings::default();
         let name_claim = match raw.name_claim {
             Some(written) => self.claim("identity.name_claim", written),
@@ -27,7 +41,7 @@ impl Resolver {
             None => Some(default.roles_claims),
         };
         let headers = match raw.headers {
-            Some(written) => self.headers(written),
+            Some(written) => self.headers(written, of_certificates),
             None => default.headers,
         };
         let role_mapping = raw.role_mapping.map(several);
@@ -70,13 +84,26 @@ impl Resolver {
         Some(ClaimPath(path))
     }
 
-    /// Setting headers replaces the default ones; their names stay stripped from requests all the same.
-    fn headers(&mut self, written: BTreeMap<String, RawHeaderSource>) -> Vec<(HeaderName, HeaderSource)> {
+    /// Setting headers replaces the default ones; their names stay stripped from requests all the same. Those that come from
+    /// the connection, not from a sign-in, go to `of_certificates`.
+    fn headers(
+        &mut self,
+        written: BTreeMap<String, RawHeaderSource>,
+        of_certificates: &mut CertificateHeaders,
+    ) -> Vec<(HeaderName, HeaderSource)> {
         let mut headers = Vec::new();
         let mut folded: BTreeMap<String, String> = BTreeMap::new();
         for (name, source) in written {
             let key = below("identity.headers", &name);
+            let field = match source {
+                RawHeaderSource::Builtin(RawBuiltin::ClientCertificateSubject) => Some(CertificateField::Subject),
+                RawHeaderSource::Builtin(RawBuiltin::ClientCertificateSan) => Some(CertificateField::AlternativeNames),
+                _ => None,
+            };
             let source = match source {
+                RawHeaderSource::Builtin(RawBuiltin::ClientCertificateSubject | RawBuiltin::ClientCertificateSan) => {
+                    None
+                }
                 RawHeaderSource::Builtin(RawBuiltin::Name) => Some(HeaderSource::Name),
                 RawHeaderSource::Builtin(RawBuiltin::Roles) => Some(HeaderSource::Roles),
                 RawHeaderSource::Builtin(RawBuiltin::Groups) => Some(HeaderSource::Groups),
@@ -104,6 +131,7 @@ impl Resolver {
                 self.error(&key, what, "choose another name");
                 continue;
             }
+            of_certificates.extend(field.map(|field| (header.clone(), field)));
             headers.extend(source.map(|source| (header, source)));
         }
         headers

@@ -3,6 +3,7 @@
 
 mod endpoints;
 mod identity;
+mod listeners;
 mod provider;
 mod rewrite;
 mod routes;
@@ -72,16 +73,18 @@ struct Resolver {
 }
 
 impl Resolver {
-    fn everything(&mut self, raw: RawConfig, compile: Compile) -> Option<Settings> {
-        let server = self.server(&raw);
+    fn everything(&mut self, mut raw: RawConfig, compile: Compile) -> Option<Settings> {
+        let (identity, certificate_headers) = self.identity(std::mem::take(&mut raw.identity));
+        let server = self.server(&raw, &certificate_headers);
         let admin_listen = match &raw.admin_listen {
             Some(address) => address.0,
             None => Some(([127, 0, 0, 1], 9090).into()),
         };
-        if admin_listen == Some(server.listen) && server.listen.port() != 0 {
+        let is_admin = |listener: &server::Listener| admin_listen.is_some() && listener.address.tcp() == admin_listen;
+        if admin_listen.is_some_and(|address| address.port() != 0) && server.listeners.iter().any(is_admin) {
             self.error(
                 "admin_listen",
-                "is the address of the main listener",
+                "is the address of another listener",
                 "give it a port of its own, or write \"off\"",
             );
         }
@@ -97,7 +100,6 @@ impl Resolver {
         let endpoints = self.endpoints(raw.endpoints, redirect_uri.as_ref(), return_origins);
         let upstreams = self.upstreams(raw.upstream, raw.upstreams, &server);
         let routes = self.routes(raw.routes, upstreams.as_deref(), &hosts, redirect_uri.as_ref());
-        let identity = self.identity(raw.identity);
         let trusted_proxies = self.trusted_proxies(raw.trusted_proxies);
         let pages = self.pages(raw.pages);
         let telemetry = self.log(raw.log);
@@ -108,13 +110,15 @@ impl Resolver {
         let ((provider, provider_http), session) = (provider?, session?);
         let (upstreams, identity) = (upstreams?, identity?);
         let secure = provider.redirect_uri.scheme() == "https";
+        let names = identity.headers.iter().map(|(name, _)| name);
+        let names = names.chain(certificate_headers.iter().map(|(name, _)| name));
         Some(Settings {
             server,
             admin_listen,
             provider_http,
             message: message::Settings {
                 trusted_proxies,
-                identity_names: message::headers::IdentityNames::new(identity.headers.iter().map(|(name, _)| name)),
+                identity_names: message::headers::IdentityNames::new(names),
                 cookie_base: session.cookie_base(secure),
             },
             routes,
@@ -138,7 +142,7 @@ impl Resolver {
         }
     }
 
-    fn server(&mut self, raw: &RawConfig) -> server::Settings {
+    fn server(&mut self, raw: &RawConfig, headers: &listeners::CertificateHeaders) -> server::Settings {
         let default = server::Settings::default();
         let workers = raw.workers.and_then(|workers| NonZeroUsize::new(workers as usize));
         let RawLimits { header_timeout, idle_timeout, max_header_bytes, max_headers, h2_max_streams, max_connections } =
@@ -149,7 +153,8 @@ impl Resolver {
             self.error("limits.max_header_bytes", "is out of range", "write a size from 8KiB to 1MiB");
         }
         server::Settings {
-            listen: raw.listen.as_ref().map_or(default.listen, |address| address.0),
+            listeners: self.listeners(raw, headers),
+            reload_interval: default.reload_interval,
             workers: workers.unwrap_or(default.workers),
             header_timeout: self.span("limits.header_timeout", header_timeout.as_ref(), default.header_timeout),
             idle_timeout: self.span("limits.idle_timeout", idle_timeout.as_ref(), default.idle_timeout),

@@ -117,8 +117,9 @@ impl Resolver {
             self.error(key, format!("is {}, without host or port", shown(&text)), fix);
             return None;
         };
-        if port == server.listen.port() && super::is_loopback(&url) {
-            let what = format!("is this proxy itself, which listens on {}", server.listen);
+        let mut own = server.listeners.iter().filter_map(|listener| listener.address.tcp());
+        if let Some(own) = own.find(|own| own.port() == port && super::is_loopback(&url)) {
+            let what = format!("is this proxy itself, which listens on {own}");
             self.error(key, what, "write the application's address, or listen elsewhere");
         }
         Some(Place::Host { host, port })

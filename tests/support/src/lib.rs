@@ -19,6 +19,7 @@ mod raw;
 pub mod real;
 pub mod script;
 mod stage;
+mod tls;
 mod trace;
 
 use std::sync::OnceLock;
@@ -38,6 +39,8 @@ pub use provider::{
 pub use raw::{raw_request, raw_request_within};
 pub use serde_json::{Value, json};
 pub use stage::{Stage, StageBuilder, free_port};
+pub use tls::{CertificateFiles, Signed, TestCa, TlsClient, get};
+pub use {rcgen, tokio_rustls};
 
 /// The runtime of every server in this crate; it lives as long as the test process.
 pub fn runtime() -> &'static tokio::runtime::Runtime {

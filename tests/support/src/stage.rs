@@ -211,13 +211,14 @@ impl Stage {
             let mut settings = loaded.settings;
             settings.server.drain.grace = plan.grace;
             settings.server.drain.timeout = Duration::from_secs(2);
+            settings.server.reload_interval = Duration::from_millis(100);
             let shared: SharedClock = Arc::new(clock.clone());
             crate::trace::begin();
             crate::trace::secret("session secret", SESSION_SECRET);
             match vestibule::app::start(settings, shared) {
                 Ok(running) => {
                     let stage = Self {
-                        address: running.address(),
+                        address: running.address().expect("a listener on a port"),
                         admin: running.admin_address(),
                         warnings: loaded.warnings.iter().map(|warning| format!("{warning:?}")).collect(),
                         running: Some(running),

@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use url::Url;
 
@@ -19,17 +20,18 @@ pub use cookies::StoredCookie;
 use cookies::{Context, Jar, host, is_trustworthy, site};
 
 use crate::clock::TestClock;
-use crate::runtime;
+use crate::{TlsClient, runtime};
 
 /// No answer takes longer than this.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A user agent. Clones are tabs: they share the cookies.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Browser {
     clock: TestClock,
     jar: Arc<Mutex<Jar>>,
     routes: Arc<Mutex<BTreeMap<String, SocketAddr>>>,
+    tls: Option<TlsClient>,
 }
 
 /// One answer.
@@ -167,12 +169,18 @@ impl Request {
 impl Browser {
     /// An empty jar; cookies end by `clock`.
     pub fn new(clock: TestClock) -> Self {
-        Self { clock, jar: Arc::default(), routes: Arc::default() }
+        Self { clock, jar: Arc::default(), routes: Arc::default(), tls: None }
     }
 
     /// Another tab: the same cookies.
     pub fn tab(&self) -> Self {
         self.clone()
+    }
+
+    /// This user agent with TLS for https. Without it, https is what a TLS server in front makes of it, so plain http here.
+    pub fn with_tls(mut self, tls: TlsClient) -> Self {
+        self.tls = Some(tls);
+        self
     }
 
     /// Takes no cookies from now on and forgets those it has.
@@ -280,6 +288,12 @@ impl Browser {
         let url = &request.url;
         let address = self.address(url);
         let stream = TcpStream::connect(address).await.unwrap_or_else(|error| panic!("{url} ({address}): {error}"));
+        let stream: Box<dyn Stream> = match &self.tls {
+            Some(tls) if url.scheme() == "https" => {
+                Box::new(tls.wrap(stream, host(url)).await.unwrap_or_else(|error| panic!("{url}: {error}")))
+            }
+            _ => Box::new(stream),
+        };
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("a handshake");
         // Dropped with this call: a test that gives up cuts the connection, as a closed tab does.
@@ -448,6 +462,10 @@ impl Reply {
         values.first().map(|&value| value.to_owned())
     }
 }
+
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
 

@@ -1,0 +1,161 @@
+//! The files of a TLS section, read all at once, so that what is judged is what is used.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::digest;
+use rustls::RootCertStore;
+use rustls::crypto::CryptoProvider;
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use x509_parser::prelude::{FromDer, X509Certificate};
+use zeroize::Zeroizing;
+
+use super::client::dns_names;
+use super::{Certificate, Problem, Settings};
+
+/// No certificate file is bigger: a bundle of every public root has 250 KB.
+const LARGEST: u64 = 1 << 20;
+
+/// SHA-256 over everything.
+pub(super) type Digest = [u8; 32];
+
+/// What the files hold, or why they can't be read.
+pub(super) struct Files {
+    pairs: Vec<(Contents, Contents)>,
+    client_ca: Option<Contents>,
+}
+
+struct Contents {
+    key: String,
+    path: PathBuf,
+    bytes: Result<Zeroizing<Vec<u8>>, String>,
+}
+
+impl Files {
+    /// Blocks.
+    pub(super) fn read(settings: &Settings) -> Self {
+        let pairs = settings.certificates.iter().enumerate().map(|(index, pair)| {
+            let prefix = index.checked_sub(1).map_or(String::new(), |further| format!("certificates[{further}]."));
+            let certificate = Contents::read(format!("{prefix}certificate_file"), &pair.certificate_file);
+            (certificate, Contents::read(format!("{prefix}key_file"), &pair.key_file))
+        });
+        Self {
+            pairs: pairs.collect(),
+            client_ca: settings.client_ca_file.as_ref().map(|path| Contents::read("client_ca_file".to_owned(), path)),
+        }
+    }
+
+    pub(super) fn digest(&self) -> Digest {
+        let mut context = digest::Context::new(&digest::SHA256);
+        let contents = self.pairs.iter().flat_map(|(certificate, key)| [certificate, key]).chain(&self.client_ca);
+        for contents in contents {
+            let (kind, bytes): (u8, &[u8]) = match &contents.bytes {
+                Ok(bytes) => (1, bytes),
+                Err(why) => (0, why.as_bytes()),
+            };
+            context.update(&[kind]);
+            context.update(&(bytes.len() as u64).to_be_bytes());
+            context.update(bytes);
+        }
+        // SHA-256 has 32 bytes.
+        context.finish().as_ref().try_into().unwrap_or_default()
+    }
+
+    /// The certificate, the names in it, and both together for rustls.
+    pub(super) fn pair(
+        &self,
+        index: usize,
+        provider: &CryptoProvider,
+    ) -> Result<(Certificate, Vec<String>, CertifiedKey), Vec<Problem>> {
+        let (certificate, key) = &self.pairs[index];
+        let (chain, private) = match (certificate.chain(), key.private_key()) {
+            (Ok(chain), Ok(private)) => (chain, private),
+            (chain, private) => return Err(chain.err().into_iter().chain(private.err()).collect()),
+        };
+        let no_certificate = |error: &dyn std::fmt::Display| {
+            let what = format!("holds a certificate that cannot be read: {error}");
+            vec![certificate.problem(what, "name a PEM file as your CA gave it")]
+        };
+        let (expires_at, names) = {
+            let (_, leaf) = X509Certificate::from_der(&chain[0]).map_err(|error| no_certificate(&error))?;
+            let names = dns_names(&leaf).map_err(|error| no_certificate(&error))?;
+            (u64::try_from(leaf.validity().not_after.timestamp()).unwrap_or_default(), names)
+        };
+        let certified = CertifiedKey::from_der(chain, private, provider).map_err(|error| {
+            let fix =
+                "certificate and key must be made for each other; the server's own certificate comes first in its file";
+            vec![match error {
+                rustls::Error::InconsistentKeys(_) => {
+                    key.problem(format!("is not the key of {}", certificate.path.display()), fix)
+                }
+                error => key.problem(format!("cannot be used: {error}"), "use an RSA, ECDSA or Ed25519 key"),
+            }]
+        })?;
+        Ok((Certificate { key: certificate.key.clone(), expires_at }, names, certified))
+    }
+
+    /// The roots that client certificates lead to.
+    pub(super) fn client_roots(&self) -> Result<RootCertStore, Problem> {
+        let mut roots = RootCertStore::empty();
+        // Asked only where one is configured.
+        let Some(file) = &self.client_ca else { return Ok(roots) };
+        for certificate in file.chain()? {
+            roots.add(certificate).map_err(|error| {
+                file.problem(
+                    format!("holds a certificate that cannot be a root: {error}"),
+                    "name the CA's own certificate",
+                )
+            })?;
+        }
+        Ok(roots)
+    }
+}
+
+impl Contents {
+    fn read(key: String, path: &Path) -> Self {
+        Self { key, path: path.to_owned(), bytes: bounded(path).map_err(|error| error.to_string()) }
+    }
+
+    fn problem(&self, what: impl Into<String>, fix: &'static str) -> Problem {
+        Problem { key: self.key.clone(), file: self.path.clone(), what: what.into(), fix }
+    }
+
+    fn bytes(&self) -> Result<&[u8], Problem> {
+        let unreadable = |why: &String| {
+            self.problem(format!("cannot be read: {why}"), "name a file that exists and that this process may read")
+        };
+        self.bytes.as_ref().map(|bytes| bytes.as_slice()).map_err(unreadable)
+    }
+
+    fn chain(&self) -> Result<Vec<CertificateDer<'static>>, Problem> {
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(self.bytes()?).collect();
+        match chain {
+            Ok(chain) if !chain.is_empty() => Ok(chain),
+            Ok(_) => Err(self.problem("holds no certificate", "name a PEM file with -----BEGIN CERTIFICATE-----")),
+            Err(error) => Err(self.problem(format!("is not PEM: {error}"), "name a PEM file, not DER or PKCS #12")),
+        }
+    }
+
+    fn private_key(&self) -> Result<PrivateKeyDer<'static>, Problem> {
+        // The parser's own words could show what it read.
+        PrivateKeyDer::from_pem_slice(self.bytes()?).map_err(|_| {
+            self.problem("holds no private key", "name a PEM file with an unencrypted -----BEGIN PRIVATE KEY-----")
+        })
+    }
+}
+
+fn bounded(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+    // The kind first: opening a pipe would wait for its writer.
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no file"));
+    }
+    let mut bytes = Zeroizing::new(Vec::new());
+    File::open(path)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is bigger than 1 MiB"));
+    }
+    Ok(bytes)
+}
