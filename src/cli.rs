@@ -240,7 +240,7 @@ fn summary(settings: &Settings) -> String {
         ),
     ];
     for upstream in &settings.upstreams {
-        lines.push(format!("upstream    {}: {}", upstream.name, upstream.place));
+        lines.push(format!("upstream    {}: {}", upstream.name, upstream.place.url(upstream.tls.is_some())));
     }
     for route in &settings.routes.routes {
         let access = match route.access {

@@ -30,7 +30,7 @@ async fn in_front_of(site: &Site, application: &str) -> Program {
     site.start(site.launch().env("VESTIBULE_CONFIG", site.file("routes.toml", &routes))).await
 }
 
-fn hex(digest: &digest::Digest) -> String {
+pub(crate) fn hex(digest: &digest::Digest) -> String {
     digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

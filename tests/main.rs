@@ -59,3 +59,5 @@ mod running;
 mod tls;
 // A sign-in lasts as long as the seal says and belongs to one application.
 mod session;
+// Every way to the application that can be configured carries everything.
+mod upstreams;

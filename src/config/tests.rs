@@ -9,7 +9,7 @@ use super::*;
 use crate::authn::oidc::jose::Algorithm;
 use crate::authn::roles::{ClaimPath, HeaderSource};
 use crate::route::{Access, Endpoint};
-use crate::upstream::Place;
+use crate::upstream::{Place, Protocol};
 
 const SECRET: &str = "k7Rw2vXq9LmTz4NcYb8HfJd3GsPa6Ue1";
 const OTHER: &str = "Zt5Bn8Wq1Xc4Vm7Lk0Jh3Gf6Ds9Ap2Oy";
@@ -396,8 +396,10 @@ fn identity_comes_out_as_written() {
 fn upstreams_are_checked() {
     for (url, why) in [
         ("localhost:3000", "write \"http://localhost:3000\""),
-        ("https://app:3000", "this release does not speak"),
-        ("unix:///run/app.sock", "has the scheme \"unix\""),
+        ("ftp://app:3000", "has the scheme \"ftp\""),
+        ("unix:run/app.sock", "write the whole path"),
+        ("unix://run/app.sock", "write the whole path"),
+        ("https://app:3000/base", "is more than host and port"),
         ("http://app:3000/base", "is more than host and port"),
         ("http://app:3000?x", "is more than host and port"),
         ("http://user:hunter2@app:3000", "carries credentials"),
@@ -412,11 +414,49 @@ fn upstreams_are_checked() {
     let v6 =
         settings(&[("upstream", "url = \"http://[::1]:3000\"\nhost = \"app.internal:80\"\naccess_token = \"bearer\"")]);
     assert_eq!(v6.upstreams[0].place, Place::Host { host: "::1".to_owned(), port: 3000 });
+    assert_eq!(v6.upstreams[0].place.url(true), "https://[::1]:3000");
     assert_eq!(v6.upstreams[0].host_header.as_deref(), Some("app.internal:80"));
     assert!(v6.upstreams[0].access_token);
     assert!(errors(&[("upstream", "host = \"a b\"")]).contains("no host"));
+    for url in ["unix:/run/app.sock", "unix:///run/app.sock"] {
+        let unix = settings(&[("upstream", &format!("url = \"{url}\"\ntotal_timeout = \"0s\"\n"))]);
+        assert_eq!(unix.upstreams[0].place, Place::Unix("/run/app.sock".into()));
+        assert_eq!(unix.upstreams[0].total_timeout, None);
+        assert_eq!(unix.upstreams[0].place.url(false), "unix:/run/app.sock");
+    }
     let missing = with(&[]).replace("url = \"http://127.0.0.1:3000\"\n", "");
     assert!(all(&read(&Sources::toml(&missing)).unwrap_err()).contains("upstream.url is missing"));
+}
+
+#[test]
+fn the_protocol_and_tls_of_an_upstream_are_checked() {
+    let upstream = |url: &str, rest: &str| errors(&[("upstream", &format!("url = \"{url}\"\n{rest}\n"))]);
+    for (url, rest, why) in [
+        ("http://app:1", "protocol = \"auto\"", "write \"h2\" if the application speaks HTTP/2"),
+        ("unix:/run/app.sock", "protocol = \"auto\"", "the url is not https"),
+        ("http://app:1", "protocol = \"h3\"", "http1"),
+        ("http://app:1", "tls = {}", "write the url with https://"),
+        ("https://app:1", "tls = { ca_file = \"/nonexistent.pem\" }", "upstream.tls.ca_file names /nonexistent.pem"),
+        ("https://app:1", "tls = { ca_file = \"Cargo.toml\" }", "holds no PEM certificate"),
+        ("https://app:1", "tls = { server_name = \"a b\" }", "no name that a certificate can have"),
+        (
+            "https://app:1",
+            "tls = { client_key_file = \"Cargo.toml\" }",
+            "upstream.tls.client_certificate_file is missing",
+        ),
+        (
+            "https://app:1",
+            "tls = { client_certificate_file = \"Cargo.toml\" }",
+            "upstream.tls.client_key_file is missing",
+        ),
+        ("https://app:1", "tls = { insecure_skip_verify = true }", "is not a known key"),
+    ] {
+        let text = upstream(url, rest);
+        assert!(text.contains(why), "{url} {rest}: {text}");
+    }
+    let h2c = settings(&[("upstream", "url = \"http://app:1\"\nprotocol = \"h2\"\ntotal_timeout = \"10m\"\n")]);
+    assert_eq!(h2c.upstreams[0].protocol, Protocol::H2);
+    assert_eq!(h2c.upstreams[0].total_timeout, Some(Duration::from_secs(600)));
 }
 
 #[test]

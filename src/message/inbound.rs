@@ -38,6 +38,11 @@ impl Connection {
     pub fn new(peer: SocketAddr, scheme: Scheme) -> Self {
         Self { peer, scheme, certificate: None, forwarded: Peer::new(peer.ip()) }
     }
+
+    /// The same, with what the client has shown.
+    pub fn with_certificate(self, certificate: Option<Arc<ClientCertificate>>) -> Self {
+        Self { certificate, ..self }
+    }
 }
 
 /// What [`Inbound::sanitize`] has to know.

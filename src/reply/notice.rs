@@ -357,10 +357,12 @@ const UNBELIEVED: &str = "The answer of the sign-in service can't be accepted, s
 
 fn upstream_notice(error: &UpstreamError) -> Notice<'static> {
     let message = match error {
-        UpstreamError::Connect(_) | UpstreamError::Closed(_) | UpstreamError::Invalid => {
-            "The application behind this page is not answering properly."
-        }
-        UpstreamError::ConnectTimeout | UpstreamError::ResponseTimeout => {
+        UpstreamError::Connect(_)
+        | UpstreamError::Closed(_)
+        | UpstreamError::Invalid
+        | UpstreamError::Certificate(_)
+        | UpstreamError::Tls(_) => "The application behind this page is not answering properly.",
+        UpstreamError::ConnectTimeout | UpstreamError::ResponseTimeout | UpstreamError::TotalTimeout => {
             "The application behind this page is taking too long to answer."
         }
         UpstreamError::SessionEnded => return ClientFault::SessionEnded.notice(),
@@ -410,7 +412,8 @@ pub fn log(rejection: &Rejection, notice: &Notice<'_>, request: &str) {
         Rejection::Upstream(error) if error.status().is_client_error() => {
             info!(reason, request, cause, "request refused");
         }
-        Rejection::Provider(_) | Rejection::Upstream(_) | Rejection::Ourselves(_) => {
+        Rejection::Upstream(error) => warn!(reason, request, cause, remedy = error.remedy(), "request failed"),
+        Rejection::Provider(_) | Rejection::Ourselves(_) => {
             warn!(reason, request, cause, "request failed");
         }
     }

@@ -113,7 +113,7 @@ impl Entry {
             Some(_) => Protocol::Http1,
             None => Protocol::Any,
         };
-        let connection = Connection { certificate, ..Connection::new(peer, Scheme::Https) };
+        let connection = Connection::new(peer, Scheme::Https).with_certificate(certificate);
         Ok((Stream::Tls(Box::new(stream)), connection, protocol))
     }
 }

@@ -1,6 +1,5 @@
 //! Where an instance of an upstream is, and the way there.
 
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -25,12 +24,14 @@ pub enum Place {
     Unix(PathBuf),
 }
 
-impl fmt::Display for Place {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Place {
+    /// As it is written in the configuration, `tls` for https.
+    pub fn url(&self, tls: bool) -> String {
+        let scheme = if tls { "https" } else { "http" };
         match self {
-            Self::Host { host, port } if host.contains(':') => write!(formatter, "http://[{host}]:{port}"),
-            Self::Host { host, port } => write!(formatter, "http://{host}:{port}"),
-            Self::Unix(path) => write!(formatter, "unix:{}", path.display()),
+            Self::Host { host, port } if host.contains(':') => format!("{scheme}://[{host}]:{port}"),
+            Self::Host { host, port } => format!("{scheme}://{host}:{port}"),
+            Self::Unix(path) => format!("unix:{}", path.display()),
         }
     }
 }

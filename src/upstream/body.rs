@@ -30,13 +30,20 @@ pub(super) enum Cut {
     /// It may not go on.
     #[error("the session ended while the body was on its way")]
     SessionEnded,
+    /// It has taken longer than `total_timeout`.
+    #[error("the request took longer than total_timeout")]
+    Overdue,
+    /// The other side broke it off.
+    #[error("the body broke off")]
+    Broken,
 }
 
 /// What is to blame where there is no answer: a request that we cut has failed for that reason, whatever came of it.
 pub(super) fn blame(progress: Option<&Progress>, error: UpstreamError) -> UpstreamError {
     match progress.and_then(|progress| progress.cut.get()) {
         Some(Cut::SessionEnded) => UpstreamError::SessionEnded,
-        Some(Cut::Stalled) => UpstreamError::RequestBody,
+        Some(Cut::Overdue) => UpstreamError::TotalTimeout,
+        Some(Cut::Stalled | Cut::Broken) => UpstreamError::RequestBody,
         None => error,
     }
 }
@@ -57,7 +64,12 @@ impl Progress {
         self.moved.store(elapsed, Ordering::Relaxed);
     }
 
-    /// Whether hyper has all of it, or wants no more.
+    fn end(&self) {
+        self.touch();
+        self.over.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether all of it is on its way, or no more is wanted.
     pub(super) fn is_over(&self) -> bool {
         self.over.load(Ordering::Relaxed)
     }
@@ -78,6 +90,18 @@ impl Progress {
 pub(super) struct RequestBody {
     inner: Body,
     watch: Option<Box<Watch>>,
+    /// What was taken from it before and is to be sent once more.
+    again: Option<Box<Again>>,
+}
+
+#[derive(Debug)]
+struct Again {
+    /// In reverse.
+    frames: Vec<Frame<Bytes>>,
+    /// Bytes in them.
+    length: u64,
+    /// Whether they are all there is.
+    whole: bool,
 }
 
 #[derive(Debug)]
@@ -85,6 +109,7 @@ struct Watch {
     progress: Arc<Progress>,
     deadline: Deadline,
     idle: Duration,
+    is_http2: bool,
     tether: Option<Tether>,
     trust: Arc<Settings>,
 }
@@ -96,11 +121,13 @@ pub(super) struct Limits {
     pub(super) idle: Duration,
     /// The session it belongs to.
     pub(super) term: Option<Term>,
+    /// Whether its end must be an end of HTTP/2: hyper passes a body that was reset with CANCEL or NO_ERROR off as complete.
+    pub(super) is_http2: bool,
 }
 
 impl RequestBody {
     pub(super) fn empty() -> Self {
-        Self { inner: Body::Empty, watch: None }
+        Self { inner: Body::Empty, watch: None, again: None }
     }
 
     /// A body that ends with a [`Cut`] where it leaves its `limits`, and whose trailers pass `trust`.
@@ -116,10 +143,24 @@ impl RequestBody {
             progress: Arc::clone(&progress),
             deadline: Deadline::default(),
             idle: limits.idle,
+            is_http2: limits.is_http2,
             tether: limits.term.map(Tether::new),
             trust: Arc::clone(trust),
         };
-        (Self { inner, watch: Some(Box::new(watch)) }, progress)
+        (Self { inner, watch: Some(Box::new(watch)), again: None }, progress)
+    }
+
+    /// The body as it was before `data`, and at its end (`whole`) `trailers`, were taken from it.
+    pub(super) fn rewound(self, data: Vec<Bytes>, trailers: Option<HeaderMap>, whole: bool) -> Self {
+        let length = data.iter().map(|data| data.len() as u64).sum();
+        let frames = data.into_iter().map(Frame::data).chain(trailers.map(Frame::trailers));
+        let mut frames: Vec<_> = frames.collect();
+        frames.reverse();
+        if let Some(watch) = &self.watch {
+            watch.progress.touch();
+            watch.progress.over.store(whole, Ordering::Relaxed);
+        }
+        Self { again: Some(Box::new(Again { frames, length, whole })), ..self }
     }
 }
 
@@ -134,8 +175,7 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         // hyper drops a body when its last byte is handed over, or when nobody wants the rest.
-        self.progress.touch();
-        self.progress.over.store(true, Ordering::Relaxed);
+        self.progress.end();
     }
 }
 
@@ -145,6 +185,15 @@ impl http_body::Body for RequestBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
+        if let Some(again) = &mut this.again {
+            if let Some(frame) = again.frames.pop() {
+                again.length -= frame.data_ref().map_or(0, |data| data.len() as u64);
+                return Poll::Ready(Some(Ok(frame)));
+            }
+            if again.whole {
+                return Poll::Ready(None);
+            }
+        }
         let Some(watch) = &mut this.watch else { return Pin::new(&mut this.inner).poll_frame(cx) };
         let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) else {
             watch.progress.waits_for_client.store(true, Ordering::Relaxed);
@@ -160,20 +209,36 @@ impl http_body::Body for RequestBody {
         if watch.tether.as_mut().is_some_and(Tether::is_over) {
             return watch.cut(Cut::SessionEnded);
         }
+        if frame.is_none() && watch.is_http2 && !this.inner.is_end_stream() {
+            return watch.cut(Cut::Broken);
+        }
         watch.progress.waits_for_client.store(false, Ordering::Relaxed);
         watch.progress.touch();
         watch.deadline.clear();
+        match &frame {
+            None => watch.progress.end(),
+            Some(Err(_)) => drop(watch.progress.cut.set(Cut::Broken)),
+            Some(Ok(_)) => {}
+        }
         Poll::Ready(frame.map(|frame| {
             frame.map(|frame| filter_trailers(frame, |trailers| watch.trust.identity_names.strip_trailers(trailers)))
         }))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        match &self.again {
+            None => self.inner.is_end_stream(),
+            Some(again) => again.frames.is_empty() && (again.whole || self.inner.is_end_stream()),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        let Some(again) = &self.again else { return self.inner.size_hint() };
+        match self.inner.size_hint().exact() {
+            _ if again.whole => SizeHint::with_exact(again.length),
+            Some(rest) => SizeHint::with_exact(again.length + rest),
+            None => SizeHint::default(),
+        }
     }
 }
 
@@ -184,6 +249,7 @@ pub(super) struct ResponseBody {
     inner: Body,
     lease: Option<Lease>,
     idle: Duration,
+    total: Option<Instant>,
     tether: Option<Tether>,
     farewell: Farewell,
 }
@@ -198,9 +264,10 @@ pub(super) enum Farewell {
 }
 
 impl ResponseBody {
-    pub(super) fn new(inner: Body, mut lease: Lease, idle: Duration) -> Self {
+    /// A body that ends with [`Cut::Stalled`] after `idle` without a frame, and with [`Cut::Overdue`] at `total`.
+    pub(super) fn new(inner: Body, mut lease: Lease, idle: Duration, total: Option<Instant>) -> Self {
         lease.deadline().clear();
-        Self { inner, lease: Some(lease), idle, tether: None, farewell: Farewell::Break }
+        Self { inner, lease: Some(lease), idle, total, tether: None, farewell: Farewell::Break }
     }
 
     /// Ends with its session.
@@ -219,6 +286,16 @@ impl ResponseBody {
             }
         }))
     }
+
+    fn is_overdue(&self) -> bool {
+        self.total.is_some_and(|total| Instant::now() >= total)
+    }
+
+    /// Closes the connection, or cancels the stream.
+    fn break_off(&mut self, error: BodyError) -> BodyError {
+        self.lease = None;
+        tell_broken(error)
+    }
 }
 
 impl http_body::Body for ResponseBody {
@@ -227,17 +304,21 @@ impl http_body::Body for ResponseBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
+        if this.lease.is_some() && this.is_overdue() {
+            return Poll::Ready(Some(Err(this.break_off(Cut::Overdue.into()))));
+        }
         let Some(lease) = &mut this.lease else { return Poll::Ready(None) };
         let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) else {
             if !lease.deadline().is_set() {
-                lease.deadline().set(Instant::now() + this.idle);
+                let stalled = Instant::now() + this.idle;
+                lease.deadline().set(this.total.map_or(stalled, |total| total.min(stalled)));
             }
             if this.tether.as_mut().is_some_and(|tether| tether.poll_over(cx).is_ready()) {
                 return this.end_with_session();
             }
             ready!(lease.deadline().poll(cx));
-            this.lease = None;
-            return Poll::Ready(Some(Err(tell_broken(Cut::Stalled.into()))));
+            let error = if this.is_overdue() { Cut::Overdue } else { Cut::Stalled };
+            return Poll::Ready(Some(Err(this.break_off(error.into()))));
         };
         if this.tether.as_mut().is_some_and(Tether::is_over) {
             return this.end_with_session();
@@ -251,10 +332,7 @@ impl http_body::Body for ResponseBody {
                 }
                 Poll::Ready(Some(Ok(filter_trailers(frame, strip_response_trailers))))
             }
-            Some(Err(error)) => {
-                this.lease = None;
-                Poll::Ready(Some(Err(tell_broken(error))))
-            }
+            Some(Err(error)) => Poll::Ready(Some(Err(this.break_off(error)))),
             None => {
                 this.lease.take().into_iter().for_each(Lease::give_back);
                 Poll::Ready(None)
@@ -273,11 +351,19 @@ impl http_body::Body for ResponseBody {
 
 /// The answer's head is out, so the client only sees its connection end: this line is what the operator has.
 fn tell_broken(error: BodyError) -> BodyError {
-    tracing::warn!(
-        reason = "upstream_broke_off",
-        error = crate::telemetry::chain(&*error),
-        "an answer of the upstream broke off before its end; look into the application's own log"
-    );
+    let cause = crate::telemetry::chain(&*error);
+    match error.downcast_ref() {
+        Some(Cut::Overdue) => tracing::warn!(
+            reason = "upstream_total_timeout",
+            error = cause,
+            "an answer of the upstream was cut off because it took longer than total_timeout"
+        ),
+        _ => tracing::warn!(
+            reason = "upstream_broke_off",
+            error = cause,
+            "an answer of the upstream broke off before its end; look into the application's own log"
+        ),
+    }
     error
 }
 

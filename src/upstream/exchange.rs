@@ -6,27 +6,28 @@ use std::task::Poll;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method, Request, Response, Uri};
-use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::body::{Progress, RequestBody};
+use super::fault::Fault;
 use super::instances::Instances;
 use super::pool::Lease;
 use super::{UpstreamError, UpstreamSettings};
+use crate::message::Body;
 
 /// One connection from the pool and two fresh ones: an upstream that breaks them all is down.
 const TRIES: usize = 3;
 
 /// Why there is no answer's head.
-enum Failure {
-    /// hyper had not begun to write.
-    Unsent(Box<Request<RequestBody>>, hyper::Error),
+pub(super) enum Failure {
+    /// Nothing was written, or the upstream said that it has not looked at it.
+    Unsent(Box<Request<RequestBody>>, Fault),
     /// It broke, and bytes of the request may have arrived.
-    Broken(hyper::Error),
+    Broken(Fault),
     TimedOut,
 }
 
-/// Sends `request`, on a connection from the pool if there is a good one. It is sent again only where it was never written,
+/// Sends `request`, on a connection from the pool if there is a good one, `alone` on one of HTTP/1.1 if so. It is sent again only where it was never written,
 /// or where it changes nothing to receive it twice (an idempotent method without a body, RFC 9110 §9.2.2) and a connection
 /// that had been idle broke before any byte of an answer (RFC 9112 §9.3.1).
 pub(super) async fn exchange(
@@ -34,15 +35,16 @@ pub(super) async fn exchange(
     settings: &UpstreamSettings,
     mut request: Request<RequestBody>,
     progress: Option<&Progress>,
-) -> Result<(Response<Incoming>, Lease), UpstreamError> {
+    alone: bool,
+) -> Result<(Response<Body>, Lease), UpstreamError> {
     let replayable = progress.is_none() && is_idempotent(request.method());
     let mut fresh = !replayable && instances.is_unreliable();
     let mut tries = 1;
     loop {
-        let pooled = if fresh { None } else { instances.check_out() };
+        let pooled = if fresh { None } else { instances.check_out(alone) };
         let mut lease = match pooled {
             Some(lease) => lease,
-            None => instances.connect().await?,
+            None => instances.connect(alone).await?,
         };
         fresh = true;
         let spare = (replayable && lease.is_reused()).then(|| Spare::of(&request));
@@ -50,7 +52,7 @@ pub(super) async fn exchange(
             Ok(response) => return Ok((response, lease)),
             Err(Failure::TimedOut) => return Err(UpstreamError::ResponseTimeout),
             Err(Failure::Unsent(unsent, _)) if tries < TRIES => request = *unsent,
-            Err(Failure::Unsent(_, error)) => return Err(classify(error)),
+            Err(Failure::Unsent(_, error)) => return Err(error.classify()),
             Err(Failure::Broken(error)) => {
                 let silent = lease.is_reused() && !lease.heard() && !error.is_user();
                 if silent {
@@ -58,7 +60,7 @@ pub(super) async fn exchange(
                 }
                 match spare {
                     Some(spare) if silent => request = spare.into_request(),
-                    _ => return Err(classify(error)),
+                    _ => return Err(error.classify()),
                 }
             }
         }
@@ -71,11 +73,11 @@ async fn send(
     request: Request<RequestBody>,
     settings: &UpstreamSettings,
     progress: Option<&Progress>,
-) -> Result<Response<Incoming>, Failure> {
+) -> Result<Response<Body>, Failure> {
     let (response, idle) = (settings.response_timeout, settings.idle_timeout);
     let first = if progress.is_some() { response.min(idle) } else { response };
     lease.deadline().set(Instant::now() + first);
-    let mut answer = pin!(lease.sender().try_send_request(request));
+    let mut answer = pin!(lease.send(request));
     let outcome = poll_fn(|cx| {
         loop {
             if let Poll::Ready(outcome) = answer.as_mut().poll(cx) {
@@ -91,14 +93,7 @@ async fn send(
         }
     })
     .await;
-    match outcome {
-        Some(Ok(response)) => Ok(response),
-        Some(Err(mut failed)) => Err(match failed.take_message() {
-            Some(unsent) => Failure::Unsent(Box::new(unsent), failed.into_error()),
-            None => Failure::Broken(failed.into_error()),
-        }),
-        None => Err(Failure::TimedOut),
-    }
+    outcome.unwrap_or(Err(Failure::TimedOut))
 }
 
 /// The deadline after one that passed: later only while a body moves, or while the client is waited for.
@@ -138,15 +133,5 @@ impl Spare {
             request.headers_mut().append(name, value);
         }
         request
-    }
-}
-
-fn classify(error: hyper::Error) -> UpstreamError {
-    if error.is_user() {
-        UpstreamError::RequestBody
-    } else if error.is_parse() {
-        UpstreamError::Invalid
-    } else {
-        UpstreamError::Closed(error)
     }
 }

@@ -39,12 +39,12 @@ impl Instances {
     }
 
     /// An unused connection that is still good.
-    pub(super) fn check_out(&self) -> Option<Lease> {
-        self.pools().iter().find_map(Pool::check_out)
+    pub(super) fn check_out(&self, alone: bool) -> Option<Lease> {
+        self.pools().iter().find_map(|pool| pool.check_out(alone))
     }
 
     /// A new connection: every address of the name in the resolver's order, each with its share of what is left of the time.
-    pub(super) async fn connect(&self) -> Result<Lease, UpstreamError> {
+    pub(super) async fn connect(&self, alone: bool) -> Result<Lease, UpstreamError> {
         let deadline = Instant::now() + self.settings.connect_timeout;
         let pools = match &self.name {
             Some(name) => self.resolve(name, deadline).await?,
@@ -54,7 +54,7 @@ impl Instances {
         for (index, pool) in pools.iter().enumerate() {
             let now = Instant::now();
             let left = u32::try_from(pools.len() - index).unwrap_or(u32::MAX);
-            match pool.connect(now + deadline.saturating_duration_since(now) / left).await {
+            match pool.connect(alone, now + deadline.saturating_duration_since(now) / left).await {
                 Ok(lease) => return Ok(lease),
                 Err(error) => last = error,
             }
@@ -83,6 +83,11 @@ impl Instances {
     fn pools(&self) -> MutexGuard<'_, Vec<Arc<Pool>>> {
         // A panic between two statements above leaves a list that is still a list.
         self.pools.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[cfg(test)]
+    pub(super) fn forget_idle(&self) {
+        self.pools().iter().for_each(|pool| pool.forget_idle());
     }
 
     #[cfg(test)]

@@ -1,33 +1,42 @@
-//! Forwarding: one pool of HTTP/1.1 connections per worker and instance of an upstream, bodies streamed both ways, hop-by-hop rules.
+//! Forwarding: one pool of connections per worker and instance of an upstream, HTTP/1.1 or HTTP/2, bodies streamed both ways, hop-by-hop rules.
 
 mod address;
 mod answer;
 mod body;
 mod deadline;
 mod exchange;
+mod fault;
 mod frames;
+mod http2;
 mod instances;
 mod lifetime;
 pub mod outbound;
 mod pool;
 mod socket;
+mod stream;
+mod tls;
 mod tunnel;
 mod upgrade;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_http2;
+#[cfg(test)]
+mod tests_tls;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::body::Body as _;
-use hyper::body::Incoming;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use address::{Address, Place};
 pub use outbound::Outbound;
+pub use tls::{Tls, TlsFileError, TlsSettings};
 
 use crate::authn::lifetime::Lifetimes;
 use crate::message::{self, Body};
@@ -46,6 +55,10 @@ pub struct UpstreamSettings {
     pub name: String,
     /// Where it listens.
     pub place: Place,
+    /// What is spoken there.
+    pub protocol: Protocol,
+    /// How, if in TLS.
+    pub tls: Option<Arc<Tls>>,
     /// What the upstream sees as `Host`; `None`: the client's.
     pub host_header: Option<String>,
     /// Put the provider's access token into `Authorization: Bearer`.
@@ -56,6 +69,9 @@ pub struct UpstreamSettings {
     pub response_timeout: Duration,
     /// The most time without a byte on a body, either way. Default 5 min.
     pub idle_timeout: Duration,
+    /// From the request's arrival to the end of its answer, but for tunnels: 504, or the end of the answer as an error.
+    /// Default off.
+    pub total_timeout: Option<Duration>,
     /// How long an unused connection is kept. Default 55 s.
     pub pool_idle: Duration,
     /// The most unused connections kept, per worker. Default 128.
@@ -67,15 +83,29 @@ impl Default for UpstreamSettings {
         Self {
             name: "default".to_owned(),
             place: Place::Host { host: "127.0.0.1".to_owned(), port: 3000 },
+            protocol: Protocol::Http1,
+            tls: None,
             host_header: None,
             access_token: false,
             connect_timeout: Duration::from_secs(5),
             response_timeout: Duration::from_secs(60),
             idle_timeout: Duration::from_secs(300),
+            total_timeout: None,
             pool_idle: Duration::from_secs(55),
             pool_size: 128,
         }
     }
+}
+
+/// What is spoken to an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2: by ALPN in TLS, known beforehand without (RFC 9113 §3.3). Upgrades still go over HTTP/1.1.
+    H2,
+    /// Whichever the upstream takes by ALPN, HTTP/2 first; TLS only.
+    Auto,
 }
 
 /// Why an upstream gave no answer.
@@ -89,7 +119,16 @@ pub enum UpstreamError {
     ConnectTimeout,
     /// The connection broke before the answer's head: 502.
     #[error("the upstream closed the connection before it answered")]
-    Closed(#[source] hyper::Error),
+    Closed(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Its certificate is not good: 502.
+    #[error("the upstream's certificate is not believed")]
+    Certificate(#[source] std::io::Error),
+    /// The TLS handshake failed, or the upstream refused us as its client: 502.
+    #[error("TLS with the upstream failed")]
+    Tls(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Connecting, sending and answering together took too long: 504.
+    #[error("the request took longer than its total time limit")]
+    TotalTimeout,
     /// No answer in time: 504.
     #[error("the upstream did not answer in time")]
     ResponseTimeout,
@@ -117,7 +156,10 @@ impl UpstreamError {
             Self::Connect(_) => "upstream_connect",
             Self::ConnectTimeout => "upstream_connect_timeout",
             Self::Closed(_) => "upstream_closed",
+            Self::Certificate(_) => "upstream_certificate",
+            Self::Tls(_) => "upstream_tls",
             Self::ResponseTimeout => "upstream_timeout",
+            Self::TotalTimeout => "upstream_total_timeout",
             Self::Invalid => "upstream_invalid",
             Self::TunnelRefused => "tunnel_refused",
             Self::RequestBody => "request_body",
@@ -129,11 +171,22 @@ impl UpstreamError {
     /// 502, 504, 501, 400 or 401.
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::Connect(_) | Self::Closed(_) | Self::Invalid => StatusCode::BAD_GATEWAY,
-            Self::ConnectTimeout | Self::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::Connect(_) | Self::Closed(_) | Self::Invalid | Self::Certificate(_) | Self::Tls(_) => {
+                StatusCode::BAD_GATEWAY
+            }
+            Self::ConnectTimeout | Self::ResponseTimeout | Self::TotalTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::RequestBody | Self::Rewrite(_) => StatusCode::BAD_REQUEST,
             Self::TunnelRefused => StatusCode::NOT_IMPLEMENTED,
             Self::SessionEnded => StatusCode::UNAUTHORIZED,
+        }
+    }
+
+    /// What the operator can do, where the error itself tells.
+    pub fn remedy(&self) -> Option<&'static str> {
+        match self {
+            Self::Certificate(error) => Some(tls::remedy(error)),
+            Self::Tls(error) => Some(tls::remedy(&**error)),
+            _ => None,
         }
     }
 }
@@ -169,6 +222,8 @@ struct Asked {
     method: Method,
     version: Version,
     term: Option<Term>,
+    /// When its answer has to be whole.
+    total: Option<Instant>,
 }
 
 impl Asked {
@@ -242,7 +297,8 @@ impl Upstreams {
         term: Option<Term>,
     ) -> Result<Response<Body>, UpstreamError> {
         let (mut head, body) = request.into_parts();
-        let asked = Asked { method: head.method.clone(), version: head.version, term };
+        let total = upstream.settings.total_timeout.map(|total| Instant::now() + total);
+        let asked = Asked { method: head.method.clone(), version: head.version, term, total };
         head.version = Version::HTTP_11;
         head.headers.remove(header::CONTENT_LENGTH);
         head.headers.remove(header::TRANSFER_ENCODING);
@@ -260,14 +316,23 @@ impl Upstreams {
             }
             let (body, progress) = RequestBody::watched(
                 body,
-                body::Limits { idle: upstream.settings.idle_timeout, term: asked.term.clone() },
+                body::Limits {
+                    idle: upstream.settings.idle_timeout,
+                    term: asked.term.clone(),
+                    is_http2: asked.version == Version::HTTP_2,
+                },
                 &self.trust,
             );
             (body, Some(progress))
         };
         let request = Request::from_parts(head, body);
-        let answered = exchange::exchange(&upstream.instances, &upstream.settings, request, progress.as_deref()).await;
-        let mut answered = answered.map_err(|error| body::blame(progress.as_deref(), error))?;
+        let alone = upgrade.is_some() || is_personal;
+        let exchange = exchange::exchange(&upstream.instances, &upstream.settings, request, progress.as_deref(), alone);
+        let outcome = match asked.total {
+            Some(total) => timeout_at(total, exchange).await.unwrap_or(Err(UpstreamError::TotalTimeout)),
+            None => exchange.await,
+        };
+        let mut answered = outcome.map_err(|error| body::blame(progress.as_deref(), error))?;
         if is_personal || answer::signs_in_connection(answered.0.headers(), &header::WWW_AUTHENTICATE) {
             answered.1.use_once();
         }
@@ -279,7 +344,7 @@ impl Upstreams {
         &self,
         upstream: &Upstream,
         asked: Asked,
-        (mut response, mut lease): (Response<Incoming>, Lease),
+        (mut response, mut lease): (Response<Body>, Lease),
         upgrade: Option<Upgrade>,
     ) -> Result<Response<Body>, UpstreamError> {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -310,7 +375,7 @@ impl Upstreams {
             lease.give_back();
             Body::Empty
         } else {
-            let body = ResponseBody::new(Body::Incoming(body), lease, upstream.settings.idle_timeout);
+            let body = ResponseBody::new(body, lease, upstream.settings.idle_timeout, asked.total);
             let farewell = asked.farewell(&head.headers);
             Body::stream(body.until(asked.term, farewell))
         };

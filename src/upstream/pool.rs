@@ -5,15 +5,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use futures_util::future::Either;
+use http::uri::Scheme;
+use http::{Request, Response};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use tokio::time::Instant;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, timeout_at};
 
 use super::address::{self, Address};
 use super::body::{Progress, RequestBody};
 use super::deadline::Deadline;
+use super::exchange::Failure;
+use super::http2::{Shared, Slot};
 use super::socket::{Socket, SocketIo};
-use super::{UpstreamError, UpstreamSettings};
+use super::{Protocol, Tls, UpstreamError, UpstreamSettings};
+use crate::message::Body;
 
 /// A connection that is closed without a word within this time after its last answer makes the upstream
 /// [unreliable](Pool::is_unreliable).
@@ -27,16 +34,24 @@ const BUFFER: usize = 64 * 1024;
 #[derive(Debug)]
 pub(super) struct Pool {
     address: Address,
+    protocol: Protocol,
+    tls: Option<Arc<Tls>>,
     keep: Duration,
     size: usize,
     state: Mutex<State>,
     sweeping: AtomicBool,
+    /// Held by whoever makes a connection that others will share.
+    turn: tokio::sync::Mutex<()>,
+    /// What the instance chose where it had the choice.
+    chose_http1: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct State {
     /// Oldest first.
     idle: Vec<Idle>,
+    /// HTTP/2, idle or not.
+    shared: Vec<Arc<Shared>>,
     unreliable_until: Option<Instant>,
 }
 
@@ -56,24 +71,35 @@ struct Connection {
     keep: Duration,
 }
 
-/// The sole use of a connection, for one request. Dropped, it closes the connection; [`Lease::give_back`] keeps it.
+/// The use of a connection, or of one stream of it, for one request. Dropped, it closes the connection or cancels the stream;
+/// [`Lease::give_back`] keeps it.
 #[derive(Debug)]
 pub(super) struct Lease {
-    connection: Connection,
+    line: Line,
     pool: Arc<Pool>,
     reused: bool,
     once: bool,
     request_body: Option<Arc<Progress>>,
 }
 
+#[derive(Debug)]
+enum Line {
+    Http1(Connection),
+    Http2(Slot),
+}
+
 impl Pool {
     pub(super) fn new(settings: &UpstreamSettings, address: Address) -> Arc<Self> {
         Arc::new(Self {
             address,
+            protocol: settings.protocol,
+            tls: settings.tls.clone(),
             keep: settings.pool_idle,
             size: settings.pool_size,
             state: Mutex::default(),
             sweeping: AtomicBool::new(false),
+            turn: tokio::sync::Mutex::new(()),
+            chose_http1: AtomicBool::new(false),
         })
     }
 
@@ -100,21 +126,21 @@ impl Pool {
         self.state().unreliable_until = Some(Instant::now() + UNRELIABLE_FOR);
     }
 
-    /// The connection used last, if it is still good.
-    pub(super) fn check_out(self: &Arc<Self>) -> Option<Lease> {
+    /// A connection, if there is a good one: with room for one more request, or the one used last. A request that takes it
+    /// for itself (an upgrade) or signs it in (RFC 4559 §6) is to be `alone` on it.
+    pub(super) fn check_out(self: &Arc<Self>, alone: bool) -> Option<Lease> {
         let mut state = self.state();
+        if self.protocol_for(alone) != Protocol::Http1
+            && let Some(slot) = state.share()
+        {
+            return Some(self.lease(Line::Http2(slot), true));
+        }
         while let Some(idle) = state.idle.pop() {
             let Idle { connection, since } = idle;
             let age = since.elapsed();
             if age < connection.keep && connection.sender.is_ready() && connection.socket.is_quiet() {
                 connection.socket.begin();
-                return Some(Lease {
-                    connection,
-                    pool: Arc::clone(self),
-                    reused: true,
-                    once: false,
-                    request_body: None,
-                });
+                return Some(self.lease(Line::Http1(connection), true));
             }
             if age < SUDDEN {
                 state.unreliable_until = Some(Instant::now() + UNRELIABLE_FOR);
@@ -123,22 +149,80 @@ impl Pool {
         None
     }
 
-    /// A new connection, by `deadline`.
-    pub(super) async fn connect(self: &Arc<Self>, deadline: Instant) -> Result<Lease, UpstreamError> {
+    /// A new connection by `deadline`; or room on one that somebody else made meanwhile.
+    pub(super) async fn connect(self: &Arc<Self>, alone: bool, deadline: Instant) -> Result<Lease, UpstreamError> {
+        let protocol = self.protocol_for(alone);
+        if protocol == Protocol::Http1 || self.chose_http1.load(Ordering::Relaxed) {
+            return self.open(protocol, deadline).await;
+        }
+        let _turn = timeout_at(deadline, self.turn.lock()).await.map_err(|_| UpstreamError::ConnectTimeout)?;
+        let room = self.state().share();
+        match room {
+            Some(slot) => Ok(self.lease(Line::Http2(slot), false)),
+            None => self.open(protocol, deadline).await,
+        }
+    }
+
+    fn protocol_for(&self, alone: bool) -> Protocol {
+        if alone { Protocol::Http1 } else { self.protocol }
+    }
+
+    async fn open(self: &Arc<Self>, protocol: Protocol, deadline: Instant) -> Result<Lease, UpstreamError> {
         let socket = Socket::new(address::dial(&self.address, deadline).await?);
+        let io = SocketIo(Arc::clone(&socket));
+        let line = match &self.tls {
+            None if protocol == Protocol::H2 => self.multiplex(io, socket, Scheme::HTTP).await?,
+            None => Line::Http1(self.speak(io, socket).await?),
+            Some(tls) => {
+                let shaken = timeout_at(deadline, tls.connect(io, protocol)).await;
+                let (io, is_h2) = shaken.map_err(|_| UpstreamError::ConnectTimeout)??;
+                socket.begin();
+                if protocol == Protocol::Auto {
+                    self.chose_http1.store(!is_h2, Ordering::Relaxed);
+                }
+                match is_h2 {
+                    true => self.multiplex(io, socket, Scheme::HTTPS).await?,
+                    false => Line::Http1(self.speak(io, socket).await?),
+                }
+            }
+        };
+        Ok(self.lease(line, false))
+    }
+
+    /// HTTP/1.1 on a fresh connection.
+    async fn speak<I>(&self, io: I, socket: Arc<Socket>) -> Result<Connection, UpstreamError>
+    where
+        I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(BUFFER)
-            .handshake::<_, RequestBody>(TokioIo::new(SocketIo(Arc::clone(&socket))))
+            .handshake::<_, RequestBody>(TokioIo::new(io))
             .await
-            .map_err(UpstreamError::Closed)?;
+            .map_err(|error| UpstreamError::Closed(error.into()))?;
         tokio::spawn(async move {
             // Whoever waits for an answer is told the error there; here it can only be that of an idle connection.
             if let Err(error) = connection.with_upgrades().await {
                 tracing::debug!(%error, "an upstream connection ended");
             }
         });
-        let connection = Connection { sender, socket, deadline: Deadline::default(), keep: self.keep };
-        Ok(Lease { connection, pool: Arc::clone(self), reused: false, once: false, request_body: None })
+        Ok(Connection { sender, socket, deadline: Deadline::default(), keep: self.keep })
+    }
+
+    /// HTTP/2 on a fresh connection, which the next requests find in the pool.
+    async fn multiplex<I>(self: &Arc<Self>, io: I, socket: Arc<Socket>, scheme: Scheme) -> Result<Line, UpstreamError>
+    where
+        I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let started = Shared::start(io, socket, scheme).await;
+        let shared = started.map_err(|error| UpstreamError::Closed(error.into()))?;
+        let slot = shared.take();
+        self.state().shared.push(shared);
+        self.begin_sweeping();
+        Ok(Line::Http2(slot))
+    }
+
+    fn lease(self: &Arc<Self>, line: Line, reused: bool) -> Lease {
+        Lease { line, pool: Arc::clone(self), reused, once: false, request_body: None }
     }
 
     fn keep(self: &Arc<Self>, connection: Connection) {
@@ -148,6 +232,10 @@ impl Pool {
         }
         state.idle.push(Idle { connection, since: Instant::now() });
         drop(state);
+        self.begin_sweeping();
+    }
+
+    fn begin_sweeping(self: &Arc<Self>) {
         if !self.sweeping.load(Ordering::Relaxed) && !self.sweeping.swap(true, Ordering::Relaxed) {
             tokio::spawn(sweep(Arc::downgrade(self)));
         }
@@ -157,11 +245,14 @@ impl Pool {
     fn discard_old(&self) -> bool {
         let mut state = self.state();
         state.idle.retain(|idle| idle.since.elapsed() < idle.connection.keep && !idle.connection.sender.is_closed());
-        if state.idle.is_empty() {
+        let unused = |shared: &Arc<Shared>| shared.idle_since().is_some_and(|since| since.elapsed() >= self.keep);
+        state.shared.retain(|shared| shared.is_open() && !unused(shared));
+        let is_empty = state.idle.is_empty() && state.shared.is_empty();
+        if is_empty {
             state.idle.shrink_to(8);
             self.sweeping.store(false, Ordering::Relaxed);
         }
-        !state.idle.is_empty()
+        !is_empty
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -172,6 +263,22 @@ impl Pool {
     #[cfg(test)]
     pub(super) fn idle_count(&self) -> usize {
         self.state().idle.len()
+    }
+
+    #[cfg(test)]
+    pub(super) fn forget_idle(&self) {
+        self.state().idle.clear();
+    }
+}
+
+impl State {
+    /// A stream on a connection that has room for one.
+    fn share(&mut self) -> Option<Slot> {
+        if let Some(slot) = self.shared.iter().find_map(Shared::try_take) {
+            return Some(slot);
+        }
+        self.shared.retain(|shared| shared.is_open());
+        None
     }
 }
 
@@ -189,12 +296,34 @@ async fn sweep(pool: Weak<Pool>) {
 }
 
 impl Lease {
-    pub(super) fn sender(&mut self) -> &mut SendRequest<RequestBody> {
-        &mut self.connection.sender
+    /// Sends `request` and gives the answer's head.
+    pub(super) fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> impl Future<Output = Result<Response<Body>, Failure>> + use<> {
+        match &mut self.line {
+            Line::Http1(connection) => {
+                let sent = connection.sender.try_send_request(request);
+                Either::Left(async move {
+                    match sent.await {
+                        Ok(response) => Ok(response.map(Body::Incoming)),
+                        Err(mut failed) => Err(match failed.take_message() {
+                            Some(unsent) => Failure::Unsent(Box::new(unsent), failed.into_error().into()),
+                            None => Failure::Broken(failed.into_error().into()),
+                        }),
+                    }
+                })
+            }
+            // Boxed, so that the common case does not carry its size.
+            Line::Http2(slot) => Either::Right(Box::pin(slot.send(request))),
+        }
     }
 
     pub(super) fn deadline(&mut self) -> &mut Deadline {
-        &mut self.connection.deadline
+        match &mut self.line {
+            Line::Http1(connection) => &mut connection.deadline,
+            Line::Http2(slot) => &mut slot.deadline,
+        }
     }
 
     /// Where the connection belongs.
@@ -209,13 +338,19 @@ impl Lease {
 
     /// Whether any byte of the answer came.
     pub(super) fn heard(&self) -> bool {
-        self.connection.socket.heard()
+        match &self.line {
+            Line::Http1(connection) => connection.socket.heard(),
+            // Whatever came, it was nobody's answer, or the head would be here.
+            Line::Http2(_) => false,
+        }
     }
 
     /// `Keep-Alive: timeout=` of an answer: we stop using the connection before the upstream closes it.
     pub(super) fn limit_idle(&mut self, announced: Duration) {
-        let margin = (announced / 2).min(Duration::from_secs(1));
-        self.connection.keep = self.connection.keep.min(announced - margin);
+        if let Line::Http1(connection) = &mut self.line {
+            let margin = (announced / 2).min(Duration::from_secs(1));
+            connection.keep = connection.keep.min(announced - margin);
+        }
     }
 
     /// Gives it to nobody else: it may be signed in as somebody by now.
@@ -234,7 +369,7 @@ impl Lease {
         if self.once || self.request_body.is_some_and(|body| !body.is_over()) {
             return;
         }
-        let Self { mut connection, pool, .. } = self;
+        let Self { line: Line::Http1(mut connection), pool, .. } = self else { return };
         connection.deadline.clear();
         if connection.sender.is_ready() {
             pool.keep(connection);

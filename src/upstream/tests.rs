@@ -5,18 +5,19 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Incoming;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 
 /// An upstream that says what `script` says, one call per connection; counts connections.
-struct Fake {
-    upstreams: Upstreams,
+pub(super) struct Fake {
+    pub(super) upstreams: Upstreams,
     connections: Arc<AtomicUsize>,
 }
 
-async fn fake<S, F>(change: impl FnOnce(&mut UpstreamSettings), script: S) -> Fake
+pub(super) async fn fake<S, F>(change: impl FnOnce(&mut UpstreamSettings), script: S) -> Fake
 where
     S: Fn(TcpStream, usize) -> F + Send + 'static,
     F: Future<Output = ()> + Send + 'static,
@@ -45,35 +46,35 @@ where
 }
 
 impl Fake {
-    async fn send(&self, request: Request<Body>) -> Result<Response<Body>, UpstreamError> {
+    pub(super) async fn send(&self, request: Request<Body>) -> Result<Response<Body>, UpstreamError> {
         let upstream = self.upstreams.upstream(0).unwrap();
         tokio::time::timeout(Duration::from_secs(10), self.upstreams.send(upstream, request, None, None)).await.unwrap()
     }
 
-    async fn text(&self, request: Request<Body>) -> String {
+    pub(super) async fn text(&self, request: Request<Body>) -> String {
         let body = self.send(request).await.unwrap().into_body().collect().await.unwrap();
         String::from_utf8(body.to_bytes().to_vec()).unwrap()
     }
 
-    fn connections(&self) -> usize {
+    pub(super) fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
     }
 
-    fn idle(&self) -> usize {
+    pub(super) fn idle(&self) -> usize {
         self.upstreams.upstreams[0].instances.idle_count()
     }
 }
 
-fn request(method: Method, body: Body) -> Request<Body> {
+pub(super) fn request(method: Method, body: Body) -> Request<Body> {
     Request::builder().method(method).uri("/x").header("host", "app").body(body).unwrap()
 }
 
-fn get() -> Request<Body> {
+pub(super) fn get() -> Request<Body> {
     request(Method::GET, Body::Empty)
 }
 
 /// Reads a head, and a body as its framing says; `None` at the end of the connection.
-async fn read_request(stream: &mut TcpStream) -> Option<String> {
+pub(super) async fn read_request(stream: &mut TcpStream) -> Option<String> {
     let mut bytes = Vec::new();
     let mut byte = [0];
     let done = |bytes: &[u8]| {
@@ -94,11 +95,11 @@ async fn read_request(stream: &mut TcpStream) -> Option<String> {
     Some(String::from_utf8(bytes).unwrap())
 }
 
-async fn say(stream: &mut TcpStream, text: &str) {
+pub(super) async fn say(stream: &mut TcpStream, text: &str) {
     let _ = stream.write_all(text.as_bytes()).await;
 }
 
-const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+pub(super) const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
 #[tokio::test]
 async fn connections_are_reused_and_answers_without_a_body_give_theirs_back() {
@@ -276,6 +277,36 @@ async fn every_wait_is_bounded() {
     });
     let answer = steady.send(request(Method::POST, Body::stream(StreamBody::new(Box::pin(slow))))).await;
     assert!(answer.is_ok(), "a body that moves may take longer than any one wait: {answer:?}");
+}
+
+#[tokio::test]
+async fn the_total_time_limit_ends_a_wait_and_an_answer_that_goes_on() {
+    let limited = |settings: &mut UpstreamSettings| settings.total_timeout = Some(Duration::from_millis(200));
+    let silent = fake(limited, |mut stream: TcpStream, _| async move {
+        read_request(&mut stream).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    })
+    .await;
+    let failed = silent.send(get()).await.unwrap_err();
+    assert!(matches!(failed, UpstreamError::TotalTimeout), "{failed:?}");
+    assert_eq!((failed.status(), failed.code()), (StatusCode::GATEWAY_TIMEOUT, "upstream_total_timeout"));
+
+    for pause in [10, 5000] {
+        let endless = fake(limited, move |mut stream: TcpStream, _| async move {
+            read_request(&mut stream).await;
+            say(&mut stream, "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await;
+            loop {
+                if stream.write_all(b"1\r\nx\r\n").await.is_err() {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(pause)).await;
+            }
+        })
+        .await;
+        let body = endless.send(get()).await.unwrap().into_body();
+        let outcome = tokio::time::timeout(Duration::from_secs(2), body.collect()).await.expect("an end");
+        assert!(matches!(outcome.unwrap_err().downcast_ref(), Some(body::Cut::Overdue)), "{pause}");
+    }
 }
 
 #[tokio::test]

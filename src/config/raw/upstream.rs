@@ -1,5 +1,7 @@
 //! The upstreams, as they are written.
 
+use std::path::PathBuf;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -9,26 +11,61 @@ use crate::config::text::Span;
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct RawUpstream {
-    /// Its address: http, host and port, no path.
+    /// Its address: http or https with host and port and no path, or unix: and a socket's path.
     #[schemars(example = &"http://127.0.0.1:3000")]
     pub url: Option<String>,
     /// What it sees as Host. Default: what the client wrote.
     #[schemars(example = &"app.internal")]
     pub host: Option<String>,
+    /// What is spoken there: http1, h2, or auto, which lets an https upstream choose by ALPN. Default http1.
+    #[schemars(example = &"h2")]
+    pub protocol: Option<RawProtocol>,
+    /// TLS towards an https upstream.
+    pub tls: Option<RawUpstreamTls>,
     /// Give it the provider's access token as Authorization: Bearer.
     #[schemars(example = &"bearer")]
     pub access_token: Option<RawAccessToken>,
-    /// To connect. Default 5s.
+    /// To connect, TLS included. Default 5s.
     pub connect_timeout: Option<Span>,
     /// From the end of the request to the answer's head. Default 60s.
     pub response_timeout: Option<Span>,
     /// The most time without a byte on a body, either way. Default 5m.
     pub idle_timeout: Option<Span>,
+    /// From the request's arrival to the end of its answer; 0s is no limit. Default 0s.
+    #[schemars(example = &"10m")]
+    pub total_timeout: Option<Span>,
     /// How long an unused connection is kept. Default 55s.
     pub pool_idle: Option<Span>,
     /// The most unused connections kept, per worker. Default 128.
     #[schemars(example = 128, range(max = 100_000))]
     pub pool_size: Option<u32>,
+}
+
+/// What is spoken to an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::config) enum RawProtocol {
+    Http1,
+    H2,
+    Auto,
+}
+
+/// Whose certificate is believed, and whose is shown.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct RawUpstreamTls {
+    /// The only roots that are believed (PEM). Default: the system's.
+    #[schemars(example = &"/etc/ssl/internal-ca.pem")]
+    pub ca_file: Option<PathBuf>,
+    /// The name that is asked for and that the certificate must have. Default: the URL's host.
+    #[schemars(example = &"app.internal")]
+    pub server_name: Option<String>,
+    /// Our certificate with its chain (PEM), for an upstream that asks for one.
+    #[schemars(example = &"/run/secrets/client.pem")]
+    pub client_certificate_file: Option<PathBuf>,
+    /// Its key (PEM).
+    #[schemars(example = &"/run/secrets/client-key.pem")]
+    pub client_key_file: Option<PathBuf>,
 }
 
 /// How the access token is passed on.

@@ -7,10 +7,12 @@ use url::Url;
 
 use super::Resolver;
 use crate::config::problem::shown;
-use crate::config::raw::{RawAccessToken, RawUpstream};
+use crate::config::raw::{RawAccessToken, RawProtocol, RawUpstream};
 use crate::config::walk::below;
 use crate::server;
-use crate::upstream::{Place, UpstreamSettings};
+use crate::upstream::{Place, Protocol, UpstreamSettings};
+
+mod tls;
 
 /// The upstream of everything that no route names one for.
 const DEFAULT: &str = "default";
@@ -54,9 +56,13 @@ impl Resolver {
         let default = UpstreamSettings::default();
         let at = |leaf: &str| format!("{key}.{leaf}");
         let place = self.upstream_url(&at("url"), raw.url, server);
+        let protocol = self.protocol(&at("protocol"), raw.protocol, place.as_ref());
+        let tls = self.upstream_tls(&at("tls"), raw.tls, place.as_ref());
         let host_header = raw.host.and_then(|host| self.host_header(&at("host"), host));
         let settings = UpstreamSettings {
             name,
+            protocol,
+            tls,
             host_header,
             access_token: raw.access_token == Some(RawAccessToken::Bearer),
             connect_timeout: self.span(&at("connect_timeout"), raw.connect_timeout.as_ref(), default.connect_timeout),
@@ -66,20 +72,49 @@ impl Resolver {
                 default.response_timeout,
             ),
             idle_timeout: self.span(&at("idle_timeout"), raw.idle_timeout.as_ref(), default.idle_timeout),
+            total_timeout: raw.total_timeout.map(|span| span.0).filter(|span| !span.is_zero()),
             // Zero keeps no connection.
             pool_idle: raw.pool_idle.map_or(default.pool_idle, |span| span.0),
             pool_size: raw.pool_size.map_or(default.pool_size, |size| size as usize),
             ..default
         };
-        Some(UpstreamSettings { place: place?, ..settings })
+        Some(UpstreamSettings { place: place?.0, ..settings })
     }
 
-    fn upstream_url(&mut self, key: &str, written: Option<String>, server: &server::Settings) -> Option<Place> {
+    fn protocol(&mut self, key: &str, written: Option<RawProtocol>, place: Option<&(Place, bool)>) -> Protocol {
+        match written {
+            None | Some(RawProtocol::Http1) => Protocol::Http1,
+            Some(RawProtocol::H2) => Protocol::H2,
+            Some(RawProtocol::Auto) => {
+                if let Some((_, false)) = place {
+                    let fix = "write \"h2\" if the application speaks HTTP/2, else \"http1\"";
+                    self.error(key, "is \"auto\", which only TLS can tell, and the url is not https", fix);
+                }
+                Protocol::Auto
+            }
+        }
+    }
+
+    /// Where it is, and whether it is spoken to in TLS.
+    fn upstream_url(&mut self, key: &str, written: Option<String>, server: &server::Settings) -> Option<(Place, bool)> {
         let example = "http://127.0.0.1:3000";
         let Some(text) = written else {
             self.missing(key, example);
             return None;
         };
+        if let Some(path) = text.strip_prefix("unix:") {
+            // As a path and as a URL without host.
+            let path = path.strip_prefix("//").unwrap_or(path);
+            if path.starts_with('/') {
+                return Some((Place::Unix(path.into()), false));
+            }
+            self.error(
+                key,
+                format!("is {}, no socket", shown(&text)),
+                "write the whole path, as in \"unix:/run/app.sock\"",
+            );
+            return None;
+        }
         let bare = !text.contains("://");
         let fix = if bare { format!("write \"http://{text}\"") } else { format!("for example \"{example}\"") };
         let url = match Url::parse(&text) {
@@ -89,17 +124,14 @@ impl Resolver {
                 return None;
             }
         };
-        match url.scheme() {
-            "http" => {}
-            "https" => {
-                let fix = "write http://…; keep the way to the application inside one machine or one pod";
-                self.error(key, "is https, which this release does not speak to upstreams", fix);
-                return None;
-            }
-            other => {
-                self.error(key, format!("has the scheme {other:?}"), "write http://host:port");
-                return None;
-            }
+        let scheme = url.scheme();
+        if !matches!(scheme, "http" | "https") {
+            self.error(
+                key,
+                format!("has the scheme {scheme:?}"),
+                "write http://host:port, https://host:port or unix:/path",
+            );
+            return None;
         }
         if !url.username().is_empty() || url.password().is_some() {
             self.error(key, "carries credentials", "write http://host:port without them");
@@ -122,7 +154,7 @@ impl Resolver {
             let what = format!("is this proxy itself, which listens on {own}");
             self.error(key, what, "write the application's address, or listen elsewhere");
         }
-        Some(Place::Host { host, port })
+        Some((Place::Host { host, port }, scheme == "https"))
     }
 
     fn host_header(&mut self, key: &str, host: String) -> Option<String> {
