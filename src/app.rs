@@ -31,7 +31,7 @@ use crate::server::drain::Drain;
 use crate::server::{self, Address, BindError};
 use crate::telemetry;
 use crate::telemetry::metrics::Metrics;
-use crate::upstream::Upstreams;
+use crate::upstream::{Fleet, Upstreams};
 
 /// Why the program does not start.
 #[derive(Debug, thiserror::Error)]
@@ -192,7 +192,8 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
     let trust = Arc::new(settings.message);
     let make_gateway = {
         let drain_metrics = Arc::clone(&metrics);
-        let upstreams = settings.upstreams;
+        let fleet = Fleet::start(&settings.upstreams, control.handle());
+        fleet.show(&metrics);
         let log = settings.telemetry.access_log;
         let (tunnels, closing) = (drain.tunnels.clone(), drain.closing.clone());
         move |_worker| {
@@ -203,7 +204,7 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
                 endpoints: Arc::clone(&endpoints),
                 replies: Replies::new(Arc::clone(&pages), drain_metrics.worker(), log),
                 upstreams: Upstreams::new(
-                    &upstreams,
+                    &fleet,
                     Arc::clone(&trust),
                     lifetimes.clone(),
                     tunnels.clone(),

@@ -240,7 +240,8 @@ fn summary(settings: &Settings) -> String {
         ),
     ];
     for upstream in &settings.upstreams {
-        lines.push(format!("upstream    {}: {}", upstream.name, upstream.place.url(upstream.tls.is_some())));
+        let places: Vec<_> = upstream.places.iter().map(|place| place.url(upstream.tls.is_some())).collect();
+        lines.push(format!("upstream    {}: {}", upstream.name, places.join(", ")));
     }
     for route in &settings.routes.routes {
         let access = match route.access {

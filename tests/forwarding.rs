@@ -152,7 +152,7 @@ async fn an_upstream_that_closes_kept_connections_unannounced_costs_no_request()
     let stage = Stage::with(PUBLIC);
     let browser = stage.browser();
     for method in [Method::GET, Method::POST] {
-        for _ in 0..100 {
+        for _ in 0..1_000 {
             let request = Request::new(method.clone(), &stage.url("/close-after")).body(if method == Method::POST {
                 "x"
             } else {

@@ -29,6 +29,8 @@ mod id_token_faults;
 mod http2;
 // The application learns who somebody is from us or not at all.
 mod identity;
+// An upstream of several instances serves on whatever happens to one of them.
+mod instances;
 // Signing in works from every tab, after every detour, and never in a circle.
 mod login;
 // Signing out ends the session here and at the provider.

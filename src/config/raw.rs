@@ -18,7 +18,7 @@ pub(super) use self::identity::{RawBuiltin, RawHeaderSource, RawIdentity, RawLis
 pub(super) use self::listener::{RawClientCertificate, RawListener, RawListenerTls, RawPair, RawTls, RawTlsVersion};
 pub(super) use self::provider::{RawAlgorithm, RawProvider};
 pub(super) use self::route::{RawAccess, RawPreflight, RawRequire, RawRoute};
-pub(super) use self::upstream::{RawAccessToken, RawProtocol, RawUpstream, RawUpstreamTls};
+pub(super) use self::upstream::{RawAccessToken, RawHealth, RawProtocol, RawUpstream, RawUpstreamTls};
 use super::text::{Address, AdminAddress, Network, Size, Span};
 use crate::secret::SecretString;
 

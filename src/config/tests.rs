@@ -108,7 +108,7 @@ fn variables_alone_are_enough() {
     assert_eq!(settings.session.lifetime, Duration::from_secs(24 * 3600));
     assert_eq!(settings.session.idle, Duration::from_secs(3600));
     assert_eq!(settings.message.cookie_base, "__Host-vestibule");
-    assert_eq!(settings.upstreams[0].place, Place::Host { host: "app".to_owned(), port: 3000 });
+    assert_eq!(settings.upstreams[0].places, [Place::Host { host: "app".to_owned(), port: 3000 }]);
     assert_eq!(settings.endpoints.login_path.as_deref(), Some("/auth/login"));
     assert_eq!(settings.routes.prefix, "/auth");
     let callback = (Endpoint::Callback, "/auth/callback".to_owned());
@@ -413,16 +413,16 @@ fn upstreams_are_checked() {
     }
     let v6 =
         settings(&[("upstream", "url = \"http://[::1]:3000\"\nhost = \"app.internal:80\"\naccess_token = \"bearer\"")]);
-    assert_eq!(v6.upstreams[0].place, Place::Host { host: "::1".to_owned(), port: 3000 });
-    assert_eq!(v6.upstreams[0].place.url(true), "https://[::1]:3000");
+    assert_eq!(v6.upstreams[0].places, [Place::Host { host: "::1".to_owned(), port: 3000 }]);
+    assert_eq!(v6.upstreams[0].places[0].url(true), "https://[::1]:3000");
     assert_eq!(v6.upstreams[0].host_header.as_deref(), Some("app.internal:80"));
     assert!(v6.upstreams[0].access_token);
     assert!(errors(&[("upstream", "host = \"a b\"")]).contains("no host"));
     for url in ["unix:/run/app.sock", "unix:///run/app.sock"] {
         let unix = settings(&[("upstream", &format!("url = \"{url}\"\ntotal_timeout = \"0s\"\n"))]);
-        assert_eq!(unix.upstreams[0].place, Place::Unix("/run/app.sock".into()));
+        assert_eq!(unix.upstreams[0].places, [Place::Unix("/run/app.sock".into())]);
         assert_eq!(unix.upstreams[0].total_timeout, None);
-        assert_eq!(unix.upstreams[0].place.url(false), "unix:/run/app.sock");
+        assert_eq!(unix.upstreams[0].places[0].url(false), "unix:/run/app.sock");
     }
     let missing = with(&[]).replace("url = \"http://127.0.0.1:3000\"\n", "");
     assert!(all(&read(&Sources::toml(&missing)).unwrap_err()).contains("upstream.url is missing"));
@@ -457,6 +457,46 @@ fn the_protocol_and_tls_of_an_upstream_are_checked() {
     let h2c = settings(&[("upstream", "url = \"http://app:1\"\nprotocol = \"h2\"\ntotal_timeout = \"10m\"\n")]);
     assert_eq!(h2c.upstreams[0].protocol, Protocol::H2);
     assert_eq!(h2c.upstreams[0].total_timeout, Some(Duration::from_secs(600)));
+}
+
+#[test]
+fn several_instances_and_their_checks_are_checked() {
+    let some = "urls = [\"http://10.0.0.1:3000\", \"http://app:3000\"]\neject_after = 0";
+    let health = ("upstream.health", "path = \"/healthz?full\"\nexpect = \"200\"\ninterval = \"3s\"");
+    let text = with(&[("upstream", some), health]).replace("url = \"http://127.0.0.1:3000\"\n", "");
+    let read = read(&Sources::toml(&text)).unwrap_or_else(|problems| panic!("{}", all(&problems))).settings;
+    let upstream = &read.upstreams[0];
+    assert_eq!(upstream.places.len(), 2);
+    assert_eq!((upstream.eject_after, upstream.resolve_interval), (0, Duration::from_secs(5)));
+    let checks = upstream.health.as_ref().unwrap();
+    assert_eq!((checks.path.as_str(), checks.expect.clone()), ("/healthz?full", 200..=200));
+    assert_eq!((checks.interval, checks.timeout), (Duration::from_secs(3), Duration::from_secs(2)));
+    for (urls, why) in [
+        ("urls = []", "upstream.urls is empty"),
+        ("urls = [\"http://a:1\"]", "upstream.urls stands beside url"),
+        ("urls = [\"http://a:1\", \"http://a:1\"]", "upstream.urls[1] is there twice"),
+        ("urls = [\"http://a:1\", \"http://a:1/x\"]", "upstream.urls[1] is more than host and port"),
+        ("urls = [\"https://a:1\", \"http://a:2\"]", "upstream.urls[1] has another scheme than the first"),
+        ("urls = [\"https://a:1\", \"https://b:1\"]", "write server_name in [upstream.tls]"),
+        ("resolve_interval = \"0s\"", "upstream.resolve_interval is zero"),
+        ("eject_after = 1001", "upstream.eject_after"),
+    ] {
+        let text = errors(&[("upstream", urls)]);
+        assert!(text.contains(why), "{urls}: {text}");
+    }
+    for (line, why) in [
+        ("interval = \"3s\"", "upstream.health.path is missing"),
+        ("path = \"healthz\"", "is \"healthz\", no path"),
+        ("path = \"/a b\"", "no path"),
+        ("path = \"/x\"\ntimeout = \"11s\"", "upstream.health.timeout leaves a question unanswered"),
+        ("path = \"/x\"\nexpect = \"2xx\"", "a status or a range of them"),
+        ("path = \"/x\"\nhealthy_after = 0", "upstream.health.healthy_after"),
+    ] {
+        let text = errors(&[("upstream.health", line)]);
+        assert!(text.contains(why), "{line}: {text}");
+    }
+    let literal = warnings(&[("upstream", "resolve_interval = \"9s\"")]);
+    assert!(literal.contains("resolve_interval does nothing"), "{literal}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -23,6 +24,7 @@ pub(super) fn misfit(format: &str, text: &str) -> Option<&'static str> {
         AdminAddress::FORMAT => AdminAddress::parse(text).is_some(),
         Network::FORMAT => Network::parse(text).is_some(),
         WebUrl::FORMAT => WebUrl::parse(text).is_some(),
+        Statuses::FORMAT => Statuses::parse(text).is_some(),
         _ => true,
     };
     if fits { None } else { Some(wanted(format)) }
@@ -38,6 +40,7 @@ pub(super) fn wanted(format: &str) -> &'static str {
         AdminAddress::FORMAT => "an address and port, or \"off\"",
         Network::FORMAT => "a network or an address",
         WebUrl::FORMAT => "an absolute http or https URL",
+        Statuses::FORMAT => "a status or a range of them",
         "path" => "the path of a file",
         _ => "a text",
     }
@@ -134,6 +137,15 @@ written_as_text!(
         (plain && strict).then(|| (url, text.to_owned()))
     }
 );
+written_as_text!(
+    /// A status of an answer, or a range of them, ends included.
+    Statuses(RangeInclusive<u16>), "status-range", "200-299", |text| {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        let status = |text: &str| text.trim().parse().ok().filter(|status| (100..=599).contains(status));
+        let (first, last) = (status(first)?, status(last)?);
+        (first <= last).then_some(first..=last)
+    }
+);
 
 #[cfg(test)]
 mod tests {
@@ -178,6 +190,16 @@ mod tests {
         assert_eq!(Network::parse("fd00::/8").map(|net| net.0.prefix_len()), Some(8));
         assert!(Network::parse("10.0.0.0/33").is_none());
         assert!(Network::parse("example.com").is_none());
+    }
+
+    #[test]
+    fn a_status_is_a_range_of_one() {
+        for (text, range) in [("204", Some(204..=204)), ("200-299", Some(200..=299)), ("200 - 204", Some(200..=204))] {
+            assert_eq!(Statuses::parse(text).map(|statuses| statuses.0), range, "{text}");
+        }
+        for bad in ["", "ok", "2xx", "299-200", "99", "200-600", "200-"] {
+            assert!(Statuses::parse(bad).is_none(), "{bad}");
+        }
     }
 
     #[test]

@@ -24,7 +24,7 @@ const BOUNDS: [u64; 11] = [500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100
 pub struct Metrics {
     started: SystemTime,
     workers: Mutex<Vec<Arc<Cells>>>,
-    gauges: Mutex<Vec<Gauge>>,
+    families: Mutex<Vec<Family>>,
 }
 
 /// One worker's counters.
@@ -48,16 +48,27 @@ struct Cells {
 
 type Table = BTreeMap<&'static str, u64>;
 
-struct Gauge {
+/// What is kept elsewhere and read at each scrape.
+struct Family {
     name: &'static str,
     help: &'static str,
-    read: Box<dyn Fn() -> u64 + Send + Sync>,
+    kind: MetricType,
+    read: Box<dyn Fn() -> Vec<Sample> + Send + Sync>,
+}
+
+/// One value of a family that is told apart by labels.
+#[derive(Debug, Clone)]
+pub struct Sample {
+    /// Names and values; as many at a time as the configuration and the world around it are bounded to.
+    pub labels: Vec<(&'static str, String)>,
+    /// The value.
+    pub value: u64,
 }
 
 impl Metrics {
     /// A fresh set.
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { started: SystemTime::now(), workers: Mutex::default(), gauges: Mutex::default() })
+        Arc::new(Self { started: SystemTime::now(), workers: Mutex::default(), families: Mutex::default() })
     }
 
     /// Counters for one more worker.
@@ -70,7 +81,27 @@ impl Metrics {
     /// Adds a value that is read at each scrape, such as the number of open connections. `name` without our prefix, in
     /// the base unit.
     pub fn gauge(&self, name: &'static str, help: &'static str, read: impl Fn() -> u64 + Send + Sync + 'static) {
-        lock(&self.gauges).push(Gauge { name, help, read: Box::new(read) });
+        self.gauges(name, help, move || vec![Sample { labels: Vec::new(), value: read() }]);
+    }
+
+    /// As [`Metrics::gauge`], one for each set of labels.
+    pub fn gauges(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        read: impl Fn() -> Vec<Sample> + Send + Sync + 'static,
+    ) {
+        lock(&self.families).push(Family { name, help, kind: MetricType::Gauge, read: Box::new(read) });
+    }
+
+    /// As [`Metrics::gauges`], for values that only grow.
+    pub fn counters(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        read: impl Fn() -> Vec<Sample> + Send + Sync + 'static,
+    ) {
+        lock(&self.families).push(Family { name, help, kind: MetricType::Counter, read: Box::new(read) });
     }
 
     /// The exposition text ([`CONTENT_TYPE`]).
@@ -173,11 +204,27 @@ impl Collector for Metrics {
         encoder
             .encode_descriptor("vestibule_log_lines_dropped", help, None, MetricType::Counter)?
             .encode_counter::<NoLabelSet, _, f64>(&super::dropped_lines(), None)?;
-        for gauge in lock(&self.gauges).iter() {
-            let name = format!("vestibule_{}", gauge.name);
-            encoder.encode_descriptor(&name, gauge.help, None, MetricType::Gauge)?.encode_gauge(&(gauge.read)())?;
+        for family in lock(&self.families).iter() {
+            family.encode(&mut encoder)?;
         }
         self.encode_process(encoder)
+    }
+}
+
+impl Family {
+    fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let name = format!("vestibule_{}", self.name);
+        let mut family = encoder.encode_descriptor(&name, self.help, None, self.kind)?;
+        for Sample { labels, value } in (self.read)() {
+            match (self.kind, labels.is_empty()) {
+                (MetricType::Counter, _) => {
+                    family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(&value, None)?;
+                }
+                (_, true) => family.encode_gauge(&value)?,
+                (_, false) => family.encode_family(&labels)?.encode_gauge(&value)?,
+            }
+        }
+        Ok(())
     }
 }
 
@@ -284,9 +331,18 @@ mod tests {
         let metrics = Metrics::new();
         metrics.worker().sign_in("ok");
         metrics.gauge("connections", "Open connections.", || 17);
+        let sample = |labels: &[(&'static str, &str)]| {
+            let labels = labels.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+            vec![Sample { labels, value: 1 }]
+        };
+        metrics.gauges("up", "What is up.", move || sample(&[("upstream", "a"), ("instance", "b\"c")]));
+        metrics.counters("retries", "Second tries.", move || sample(&[("upstream", "a")]));
         let text = metrics.render();
         assert!(text.ends_with("# EOF\n"));
         assert_eq!(value(&text, "vestibule_connections"), Some(17.0));
+        for sample in [r#"vestibule_up{upstream="a",instance="b\"c"}"#, r#"vestibule_retries_total{upstream="a"}"#] {
+            assert_eq!(value(&text, sample), Some(1.0), "{sample} in\n{text}");
+        }
         assert_eq!(
             value(&text, &format!("vestibule_build_info{{version={:?}}}", env!("CARGO_PKG_VERSION"))),
             Some(1.0)

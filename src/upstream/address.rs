@@ -1,5 +1,6 @@
 //! Where an instance of an upstream is, and the way there.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,7 +16,7 @@ use super::socket::Stream;
 pub enum Place {
     /// A name or an IP address (without brackets), and a port.
     Host {
-        /// A name is resolved for each new connection.
+        /// A name stands for all its addresses, and is resolved again and again while it is used.
         host: String,
         /// The port.
         port: u16,
@@ -43,6 +44,30 @@ pub enum Address {
     Tcp(SocketAddr),
     /// A socket in the file system.
     Unix(PathBuf),
+}
+
+impl Address {
+    /// Whether it is IPv6.
+    pub(super) fn is_v6(&self) -> bool {
+        matches!(self, Self::Tcp(address) if address.is_ipv6())
+    }
+
+    /// What stands in `Host` where nobody else says.
+    pub(super) fn authority(&self) -> String {
+        match self {
+            Self::Tcp(address) => address.to_string(),
+            Self::Unix(_) => "localhost".to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(formatter),
+            Self::Unix(path) => write!(formatter, "unix:{}", path.display()),
+        }
+    }
 }
 
 /// Connects; what a kernel gives up on in its own time counts as [`UpstreamError::ConnectTimeout`] too.

@@ -10,12 +10,12 @@ use tokio::time::Instant;
 
 use super::body::{Progress, RequestBody};
 use super::fault::Fault;
-use super::instances::Instances;
+use super::instances::{self, Instances, Tried};
 use super::pool::Lease;
 use super::{UpstreamError, UpstreamSettings};
 use crate::message::Body;
 
-/// One connection from the pool and two fresh ones: an upstream that breaks them all is down.
+/// Fresh connections or instances: an upstream that breaks them all is down. One connection from a pool comes before them.
 const TRIES: usize = 3;
 
 /// Why there is no answer's head.
@@ -27,9 +27,27 @@ pub(super) enum Failure {
     TimedOut,
 }
 
-/// Sends `request`, on a connection from the pool if there is a good one, `alone` on one of HTTP/1.1 if so. It is sent again only where it was never written,
-/// or where it changes nothing to receive it twice (an idempotent method without a body, RFC 9110 §9.2.2) and a connection
-/// that had been idle broke before any byte of an answer (RFC 9112 §9.3.1).
+impl Failure {
+    /// Whether the client's body failed.
+    fn is_of_the_client(&self) -> bool {
+        matches!(self, Self::Broken(error) if error.is_user())
+    }
+
+    /// What can be sent again, `spare` where the request itself is gone, and what to tell.
+    fn into_parts(self, spare: Option<Spare>) -> (Option<Request<RequestBody>>, UpstreamError) {
+        match self {
+            Self::Unsent(unsent, error) => (Some(*unsent), error.classify()),
+            Self::Broken(error) => (spare.map(Spare::into_request), error.classify()),
+            Self::TimedOut => (None, UpstreamError::ResponseTimeout),
+        }
+    }
+}
+
+/// Sends `request`, on a connection from the pool if there is a good one, `alone` on
+/// one of HTTP/1.1 if so. It is sent again only where it was never written,
+/// or where it changes nothing to receive it twice (an idempotent method without a body, RFC 9110 §9.2.2) and no byte of an
+/// answer came: on a fresh connection where one that had been idle broke (RFC 9112 §9.3.1), to another instance where a
+/// fresh one broke.
 pub(super) async fn exchange(
     instances: &Instances,
     settings: &UpstreamSettings,
@@ -38,34 +56,72 @@ pub(super) async fn exchange(
     alone: bool,
 ) -> Result<(Response<Body>, Lease), UpstreamError> {
     let replayable = progress.is_none() && is_idempotent(request.method());
-    let mut fresh = !replayable && instances.is_unreliable();
-    let mut tries = 1;
+    let (mut tries, mut tried, mut connect_by) = (1, Tried::default(), None);
+    let mut fresh = false;
     loop {
-        let pooled = if fresh { None } else { instances.check_out(alone) };
+        let chosen = instances.choose(&tried).await?;
+        let pool = chosen.pool();
+        let pooled = if fresh || (!replayable && pool.is_unreliable()) { None } else { pool.check_out(alone) };
+        fresh = true;
         let mut lease = match pooled {
             Some(lease) => lease,
-            None => instances.connect(alone).await?,
-        };
-        fresh = true;
-        let spare = (replayable && lease.is_reused()).then(|| Spare::of(&request));
-        match send(&mut lease, request, settings, progress).await {
-            Ok(response) => return Ok((response, lease)),
-            Err(Failure::TimedOut) => return Err(UpstreamError::ResponseTimeout),
-            Err(Failure::Unsent(unsent, _)) if tries < TRIES => request = *unsent,
-            Err(Failure::Unsent(_, error)) => return Err(error.classify()),
-            Err(Failure::Broken(error)) => {
-                let silent = lease.is_reused() && !lease.heard() && !error.is_user();
-                if silent {
-                    lease.pool().note_sudden_end();
-                }
-                match spare {
-                    Some(spare) if silent => request = spare.into_request(),
-                    _ => return Err(error.classify()),
+            None => {
+                let now = Instant::now();
+                let end = *connect_by.get_or_insert(now + settings.connect_timeout);
+                let left = instances.untried(&tried).min(TRIES + 1 - tries);
+                match pool.connect(alone, instances::share(end, now, left)).await {
+                    Ok(lease) => lease,
+                    Err(error) => {
+                        instances.failed(&chosen, &error, &mut tried);
+                        if tries == TRIES || !instances.may_go_on(&tried) {
+                            return Err(error);
+                        }
+                        tries += 1;
+                        continue;
+                    }
                 }
             }
+        };
+        let spare = (replayable && (lease.is_reused() || instances.has_several())).then(|| Spare::of(&request));
+        let failure = match send(&mut lease, request, settings, progress).await {
+            Ok(response) => {
+                lease.count(instances.succeeded(chosen));
+                return Ok((response, lease));
+            }
+            Err(failure) => failure,
+        };
+        let silent = !lease.heard() && !failure.is_of_the_client();
+        let was_idle = silent && lease.is_reused() && !matches!(failure, Failure::TimedOut);
+        if was_idle && matches!(failure, Failure::Broken(_)) {
+            pool.note_sudden_end();
         }
-        tries += 1;
+        let (again, error) = failure.into_parts(spare.filter(|_| silent));
+        if !was_idle && !matches!(error, UpstreamError::RequestBody) {
+            instances.failed(&chosen, &error, &mut tried);
+        }
+        let Some(again) = again else { return Err(error) };
+        if !was_idle {
+            if tries == TRIES || (instances.has_several() && !instances.may_go_on(&tried)) {
+                return Err(error);
+            }
+            tries += 1;
+        }
+        request = again;
+        // This one connected, so the next has all the time to do so.
+        connect_by = None;
     }
+}
+
+/// Sends a request without a body, once.
+///
+/// # Errors
+/// [`UpstreamError`].
+pub(super) async fn ask(
+    lease: &mut Lease,
+    request: Request<RequestBody>,
+    settings: &UpstreamSettings,
+) -> Result<Response<Body>, UpstreamError> {
+    send(lease, request, settings, None).await.map_err(|failure| failure.into_parts(None).1)
 }
 
 async fn send(

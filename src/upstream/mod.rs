@@ -2,16 +2,22 @@
 
 mod address;
 mod answer;
+mod balance;
 mod body;
+mod budget;
 mod deadline;
+mod eject;
 mod exchange;
 mod fault;
+mod fleet;
 mod frames;
+mod health;
 mod http2;
 mod instances;
 mod lifetime;
 pub mod outbound;
 mod pool;
+mod resolve;
 mod socket;
 mod stream;
 mod tls;
@@ -35,7 +41,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use address::{Address, Place};
+pub use fleet::Fleet;
+pub use health::HealthSettings;
 pub use outbound::Outbound;
+pub use resolve::Lookup;
 pub use tls::{Tls, TlsFileError, TlsSettings};
 
 use crate::authn::lifetime::Lifetimes;
@@ -43,7 +52,8 @@ use crate::message::{self, Body};
 use crate::policy::Permit;
 use crate::route::RewriteError;
 use body::{Farewell, RequestBody, ResponseBody};
-use instances::Instances;
+use fleet::Directory;
+use instances::{Busy, Instances};
 use lifetime::{Followed, Term, Tether};
 use pool::Lease;
 use upgrade::Upgrade;
@@ -53,8 +63,18 @@ use upgrade::Upgrade;
 pub struct UpstreamSettings {
     /// For logs.
     pub name: String,
-    /// Where it listens.
-    pub place: Place,
+    /// Where its instances listen.
+    pub places: Vec<Place>,
+    /// How names become addresses.
+    pub lookup: Lookup,
+    /// How often they do, while the upstream is used. Default 5 s.
+    pub resolve_interval: Duration,
+    /// Failures in a row after which one of several instances is left out; 0: never. Default 3.
+    pub eject_after: u32,
+    /// For how long, the first time; doubled up to 5 min. Default 10 s.
+    pub eject_for: Duration,
+    /// How instances are asked how they are; `None`: not at all.
+    pub health: Option<HealthSettings>,
     /// What is spoken there.
     pub protocol: Protocol,
     /// How, if in TLS.
@@ -82,7 +102,12 @@ impl Default for UpstreamSettings {
     fn default() -> Self {
         Self {
             name: "default".to_owned(),
-            place: Place::Host { host: "127.0.0.1".to_owned(), port: 3000 },
+            places: vec![Place::Host { host: "127.0.0.1".to_owned(), port: 3000 }],
+            lookup: Lookup::default(),
+            resolve_interval: Duration::from_secs(5),
+            eject_after: 3,
+            eject_for: Duration::from_secs(10),
+            health: None,
             protocol: Protocol::Http1,
             tls: None,
             host_header: None,
@@ -205,7 +230,7 @@ pub struct Upstreams {
 struct Upstream {
     settings: UpstreamSettings,
     host: Option<HeaderValue>,
-    instances: Instances,
+    instances: Arc<Instances>,
 }
 
 /// Both halves of a tunnel that is agreed on and not open yet; travels in the extensions of its 101.
@@ -214,6 +239,8 @@ struct Agreed {
     client: tunnel::Client,
     upstream: hyper::upgrade::OnUpgrade,
     term: Option<Term>,
+    /// The instance's load for as long as the tunnel is open.
+    busy: Option<Arc<Busy>>,
 }
 
 /// What an answer has to know of its request.
@@ -239,21 +266,19 @@ impl Upstreams {
     /// For one worker. `trust` knows which names only we may set, in trailers and cookies; `lifetimes` tells when a stream
     /// has to end. Tunnels (WebSockets) run in `tunnels`; when `closing` is cancelled each one gets its goodbye (close 1001, "going away") and ends.
     pub fn new(
-        settings: &[UpstreamSettings],
+        fleet: &Fleet,
         trust: Arc<message::Settings>,
         lifetimes: Lifetimes,
         tunnels: TaskTracker,
         closing: CancellationToken,
     ) -> Self {
-        let upstreams = settings
-            .iter()
-            .map(|settings| Upstream {
-                // Configuration has checked that it is a host; one that isn't would leave the client's.
-                host: settings.host_header.as_deref().and_then(|host| HeaderValue::from_str(host).ok()),
-                instances: Instances::new(settings),
-                settings: settings.clone(),
-            })
-            .collect();
+        let upstream = |directory: &Arc<Directory>| Upstream {
+            settings: directory.settings.clone(),
+            // Configuration has checked that it is a host; one that isn't would leave the client's.
+            host: directory.settings.host_header.as_deref().and_then(|host| HeaderValue::from_str(host).ok()),
+            instances: Instances::new(directory),
+        };
+        let upstreams = fleet.directories().iter().map(upstream).collect();
         // A token of this worker's own, so that its tunnels take no lock that another worker takes.
         Self { upstreams, trust, followed: Followed::new(lifetimes), tunnels, closing: closing.child_token() }
     }
@@ -277,9 +302,13 @@ impl Upstreams {
     /// Opens the tunnel that an answer has agreed on, if it has. Called for what really goes to the client: dropped instead,
     /// the answer takes the upstream's connection with it.
     pub fn open_tunnel(&self, response: &mut Response<Body>) {
-        if let Some(Agreed { client, upstream, term }) = response.extensions_mut().remove() {
+        if let Some(Agreed { client, upstream, term, busy }) = response.extensions_mut().remove() {
             let ends = tunnel::Ends { closing: self.closing.clone(), session: term.map(Tether::new) };
-            self.tunnels.spawn(tunnel::run(client, upstream, ends));
+            let tunnel = tunnel::run(client, upstream, ends);
+            self.tunnels.spawn(async move {
+                tunnel.await;
+                drop(busy);
+            });
         }
     }
 
@@ -359,7 +388,8 @@ impl Upstreams {
             answer::clean(&mut head, &asked.method)?;
             self.drop_own_cookies(upstream, &mut head.headers);
             answer::announce_upgrade(&mut head.headers, upgrade.protocol());
-            head.extensions.insert(Agreed { client: upgrade.into_client(), upstream: ours, term: asked.term });
+            let busy = lease.busy().map(Arc::new);
+            head.extensions.insert(Agreed { client: upgrade.into_client(), upstream: ours, term: asked.term, busy });
             return Ok(Response::from_parts(head, Body::Empty));
         }
         if upgrade.is_some_and(|upgrade| upgrade.is_tunnel()) && response.status().is_success() {

@@ -18,6 +18,7 @@ use super::body::{Progress, RequestBody};
 use super::deadline::Deadline;
 use super::exchange::Failure;
 use super::http2::{Shared, Slot};
+use super::instances::Busy;
 use super::socket::{Socket, SocketIo};
 use super::{Protocol, Tls, UpstreamError, UpstreamSettings};
 use crate::message::Body;
@@ -53,6 +54,8 @@ struct State {
     /// HTTP/2, idle or not.
     shared: Vec<Arc<Shared>>,
     unreliable_until: Option<Instant>,
+    /// Nobody comes here any more.
+    retired: bool,
 }
 
 #[derive(Debug)]
@@ -80,6 +83,7 @@ pub(super) struct Lease {
     reused: bool,
     once: bool,
     request_body: Option<Arc<Progress>>,
+    busy: Option<Busy>,
 }
 
 #[derive(Debug)]
@@ -101,11 +105,6 @@ impl Pool {
             turn: tokio::sync::Mutex::new(()),
             chose_http1: AtomicBool::new(false),
         })
-    }
-
-    /// The instance's.
-    pub(super) fn address(&self) -> &Address {
-        &self.address
     }
 
     /// Whether the upstream has lately closed a connection right after an answer without announcing it. A request that can't
@@ -216,18 +215,22 @@ impl Pool {
         let started = Shared::start(io, socket, scheme).await;
         let shared = started.map_err(|error| UpstreamError::Closed(error.into()))?;
         let slot = shared.take();
-        self.state().shared.push(shared);
+        let mut state = self.state();
+        if !state.retired {
+            state.shared.push(shared);
+        }
+        drop(state);
         self.begin_sweeping();
         Ok(Line::Http2(slot))
     }
 
     fn lease(self: &Arc<Self>, line: Line, reused: bool) -> Lease {
-        Lease { line, pool: Arc::clone(self), reused, once: false, request_body: None }
+        Lease { line, pool: Arc::clone(self), reused, once: false, request_body: None, busy: None }
     }
 
     fn keep(self: &Arc<Self>, connection: Connection) {
         let mut state = self.state();
-        if state.idle.len() >= self.size {
+        if state.retired || state.idle.len() >= self.size {
             return;
         }
         state.idle.push(Idle { connection, since: Instant::now() });
@@ -239,6 +242,15 @@ impl Pool {
         if !self.sweeping.load(Ordering::Relaxed) && !self.sweeping.swap(true, Ordering::Relaxed) {
             tokio::spawn(sweep(Arc::downgrade(self)));
         }
+    }
+
+    /// Closes what is idle, and what is in use once that ends: the instance is gone.
+    pub(super) fn retire(&self) {
+        let mut state = self.state();
+        state.retired = true;
+        state.idle.clear();
+        // Those in use are kept by their streams.
+        state.shared.clear();
     }
 
     /// Drops what has ended or grown too old, and tells whether anything is left.
@@ -326,11 +338,6 @@ impl Lease {
         }
     }
 
-    /// Where the connection belongs.
-    pub(super) fn pool(&self) -> &Arc<Pool> {
-        &self.pool
-    }
-
     /// Whether it has carried a request before.
     pub(super) fn is_reused(&self) -> bool {
         self.reused
@@ -356,6 +363,16 @@ impl Lease {
     /// Gives it to nobody else: it may be signed in as somebody by now.
     pub(super) fn use_once(&mut self) {
         self.once = true;
+    }
+
+    /// Counts as the instance's load for as long as it is used.
+    pub(super) fn count(&mut self, busy: Option<Busy>) {
+        self.busy = busy;
+    }
+
+    /// What [`Lease::count`] was given, for a tunnel that outlives the lease.
+    pub(super) fn busy(&mut self) -> Option<Busy> {
+        self.busy.take()
     }
 
     /// Remembers how far the body of the present request has got.

@@ -24,7 +24,7 @@ where
 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let place = Place::Host { host: "127.0.0.1".to_owned(), port: listener.local_addr().unwrap().port() };
-    let mut settings = UpstreamSettings { place, ..UpstreamSettings::default() };
+    let mut settings = UpstreamSettings { places: vec![place], ..UpstreamSettings::default() };
     change(&mut settings);
     let connections = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&connections);
@@ -35,13 +35,9 @@ where
         }
     });
     let trust = message::Settings { cookie_base: "__Host-vestibule".to_owned(), ..message::Settings::default() };
-    let upstreams = Upstreams::new(
-        &[settings],
-        Arc::new(trust),
-        Lifetimes::for_test(),
-        TaskTracker::new(),
-        CancellationToken::new(),
-    );
+    let fleet = Fleet::start(&[settings], &tokio::runtime::Handle::current());
+    let upstreams =
+        Upstreams::new(&fleet, Arc::new(trust), Lifetimes::for_test(), TaskTracker::new(), CancellationToken::new());
     Fake { upstreams, connections }
 }
 
@@ -398,7 +394,8 @@ async fn what_is_not_http_or_was_not_asked_for_is_invalid() {
 #[tokio::test]
 async fn a_port_without_a_listener_is_told_apart_from_one_that_does_not_answer() {
     let fake =
-        fake(|settings| settings.place = Place::Host { host: "127.0.0.1".to_owned(), port: 1 }, |_, _| async {}).await;
+        fake(|settings| settings.places = vec![Place::Host { host: "127.0.0.1".to_owned(), port: 1 }], |_, _| async {})
+            .await;
     assert!(matches!(fake.send(get()).await, Err(UpstreamError::Connect(_))));
     let named = fake_by_name().await;
     assert_eq!(named.text(get()).await, "ok");
@@ -407,7 +404,7 @@ async fn a_port_without_a_listener_is_told_apart_from_one_that_does_not_answer()
 async fn fake_by_name() -> Fake {
     fake(
         |settings| {
-            if let Place::Host { host, .. } = &mut settings.place {
+            if let Place::Host { host, .. } = &mut settings.places[0] {
                 "localhost".clone_into(host);
             }
         },

@@ -268,7 +268,7 @@ async fn a_unix_socket_is_spoken_to_in_both_protocols() {
         });
         let fake = fake(
             |settings| {
-                settings.place = Place::Unix(path.clone());
+                settings.places = vec![Place::Unix(path.clone())];
                 settings.protocol = protocol;
             },
             |_, _| async {},
@@ -279,6 +279,6 @@ async fn a_unix_socket_is_spoken_to_in_both_protocols() {
         }
         drop(fake.send(get()).await.unwrap().into_body().collect().await);
     }
-    let gone = fake(|settings| settings.place = Place::Unix(authority.file("none.sock")), |_, _| async {}).await;
+    let gone = fake(|settings| settings.places = vec![Place::Unix(authority.file("none.sock"))], |_, _| async {}).await;
     assert!(matches!(gone.send(get()).await, Err(UpstreamError::Connect(_))));
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::config::text::Span;
+use crate::config::text::{Span, Statuses};
 
 /// One application.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -14,6 +14,9 @@ pub(in crate::config) struct RawUpstream {
     /// Its address: http or https with host and port and no path, or unix: and a socket's path.
     #[schemars(example = &"http://127.0.0.1:3000")]
     pub url: Option<String>,
+    /// Several instances, in the place of url: the addresses of each.
+    #[schemars(example = ["http://10.0.0.1:3000", "http://10.0.0.2:3000"])]
+    pub urls: Option<Vec<String>>,
     /// What it sees as Host. Default: what the client wrote.
     #[schemars(example = &"app.internal")]
     pub host: Option<String>,
@@ -39,6 +42,36 @@ pub(in crate::config) struct RawUpstream {
     /// The most unused connections kept, per worker. Default 128.
     #[schemars(example = 128, range(max = 100_000))]
     pub pool_size: Option<u32>,
+    /// How often host names are resolved while they are used; each address is an instance. Default 5s.
+    pub resolve_interval: Option<Span>,
+    /// Failures in a row after which one of several instances is left out; 0: never. Default 3.
+    #[schemars(example = 3, range(max = 1_000))]
+    pub eject_after: Option<u32>,
+    /// For how long, the first time; doubled each time in a row, up to 5m. Default 10s.
+    pub eject_for: Option<Span>,
+    /// Asks each instance how it is. Default: not at all.
+    pub health: Option<RawHealth>,
+}
+
+/// How instances are asked how they are.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct RawHealth {
+    /// What they are asked for.
+    #[schemars(example = &"/healthz")]
+    pub path: Option<String>,
+    /// How often. Default 10s.
+    pub interval: Option<Span>,
+    /// The most time for an answer. Default 2s.
+    pub timeout: Option<Span>,
+    /// Good answers in a row that bring an instance back. Default 2.
+    #[schemars(example = 2, range(min = 1, max = 1_000))]
+    pub healthy_after: Option<u32>,
+    /// Bad answers in a row that take one out. Default 3.
+    #[schemars(example = 3, range(min = 1, max = 1_000))]
+    pub unhealthy_after: Option<u32>,
+    /// The status of a good answer, or a range. Default 200-299.
+    pub expect: Option<Statuses>,
 }
 
 /// What is spoken to an upstream.

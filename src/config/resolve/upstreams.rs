@@ -1,21 +1,23 @@
 //! `[upstream]` and `[upstreams.NAME]`.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
-use http::uri::Authority;
+use http::uri::{Authority, PathAndQuery};
 use url::Url;
 
 use super::Resolver;
 use crate::config::problem::shown;
-use crate::config::raw::{RawAccessToken, RawProtocol, RawUpstream};
+use crate::config::raw::{RawAccessToken, RawHealth, RawProtocol, RawUpstream};
 use crate::config::walk::below;
 use crate::server;
-use crate::upstream::{Place, Protocol, UpstreamSettings};
+use crate::upstream::{HealthSettings, Place, Protocol, UpstreamSettings};
 
 mod tls;
 
 /// The upstream of everything that no route names one for.
 const DEFAULT: &str = "default";
+const EXAMPLE: &str = "http://127.0.0.1:3000";
 
 impl Resolver {
     /// The one for everything else comes first: `[upstream]`, `[upstreams.default]`, or the only one.
@@ -31,7 +33,7 @@ impl Resolver {
             self.error("upstreams.default", "is [upstream] once more", "keep one of them");
         }
         if single.is_none() && named.is_empty() {
-            self.missing("upstream.url", "http://127.0.0.1:3000");
+            self.missing("upstream.url", EXAMPLE);
             return None;
         }
         let single = single.map(|raw| ("upstream".to_owned(), DEFAULT.to_owned(), raw));
@@ -55,9 +57,23 @@ impl Resolver {
     ) -> Option<UpstreamSettings> {
         let default = UpstreamSettings::default();
         let at = |leaf: &str| format!("{key}.{leaf}");
-        let place = self.upstream_url(&at("url"), raw.url, server);
-        let protocol = self.protocol(&at("protocol"), raw.protocol, place.as_ref());
-        let tls = self.upstream_tls(&at("tls"), raw.tls, place.as_ref());
+        let (places, is_https) = self.places(key, raw.url, raw.urls, server).unzip();
+        let first = places.as_ref().and_then(|places| Some((places.first()?.clone(), is_https?)));
+        let is_named = |place: &Place| matches!(place, Place::Host { host, .. } if host.parse::<IpAddr>().is_err());
+        if raw.resolve_interval.is_some() && places.as_ref().is_some_and(|places| !places.iter().any(is_named)) {
+            self.warn(&at("resolve_interval"), "does nothing: no address is a host name", "");
+        }
+        let has_server_name = raw.tls.as_ref().is_some_and(|tls| tls.server_name.is_some());
+        if is_https == Some(true) && !has_server_name && places.as_ref().is_some_and(|places| !share_a_host(places)) {
+            let what = "name several hosts, and only one name is looked for in certificates";
+            self.error(
+                &at("urls"),
+                what,
+                format!("write server_name in [{key}.tls]: a name that all certificates have"),
+            );
+        }
+        let protocol = self.protocol(&at("protocol"), raw.protocol, first.as_ref());
+        let tls = self.upstream_tls(&at("tls"), raw.tls, first.as_ref());
         let host_header = raw.host.and_then(|host| self.host_header(&at("host"), host));
         let settings = UpstreamSettings {
             name,
@@ -76,9 +92,17 @@ impl Resolver {
             // Zero keeps no connection.
             pool_idle: raw.pool_idle.map_or(default.pool_idle, |span| span.0),
             pool_size: raw.pool_size.map_or(default.pool_size, |size| size as usize),
+            resolve_interval: self.span(
+                &at("resolve_interval"),
+                raw.resolve_interval.as_ref(),
+                default.resolve_interval,
+            ),
+            eject_after: raw.eject_after.unwrap_or(default.eject_after),
+            eject_for: self.span(&at("eject_for"), raw.eject_for.as_ref(), default.eject_for),
+            health: raw.health.and_then(|health| self.health(&at("health"), health)),
             ..default
         };
-        Some(UpstreamSettings { place: place?.0, ..settings })
+        Some(UpstreamSettings { places: places?, ..settings })
     }
 
     fn protocol(&mut self, key: &str, written: Option<RawProtocol>, place: Option<&(Place, bool)>) -> Protocol {
@@ -95,9 +119,70 @@ impl Resolver {
         }
     }
 
+    /// `url`, or each of `urls`; and whether they are spoken to in TLS.
+    fn places(
+        &mut self,
+        key: &str,
+        url: Option<String>,
+        urls: Option<Vec<String>>,
+        server: &server::Settings,
+    ) -> Option<(Vec<Place>, bool)> {
+        let Some(urls) = urls else {
+            let (place, is_https) = self.upstream_url(&below(key, "url"), url, server)?;
+            return Some((vec![place], is_https));
+        };
+        let key = below(key, "urls");
+        if url.is_some() {
+            self.error(&key, "stands beside url", "keep one of them");
+        }
+        if urls.is_empty() {
+            self.error(&key, "is empty", format!("write the address of each instance, such as [\"{EXAMPLE}\"]"));
+        }
+        let mut places = Vec::new();
+        let mut whole = !urls.is_empty();
+        let mut scheme = None;
+        for (index, url) in urls.into_iter().enumerate() {
+            let key = format!("{key}[{index}]");
+            match self.upstream_url(&key, Some(url), server) {
+                Some((place, _)) if places.contains(&place) => self.error(&key, "is there twice", "keep one of them"),
+                Some((_, is_https)) if *scheme.get_or_insert(is_https) != is_https => {
+                    self.error(&key, "has another scheme than the first", "speak to all of them in TLS, or to none");
+                }
+                Some((place, _)) => places.push(place),
+                None => whole = false,
+            }
+        }
+        whole.then_some((places, scheme.unwrap_or(false)))
+    }
+
+    fn health(&mut self, key: &str, raw: RawHealth) -> Option<HealthSettings> {
+        let default = HealthSettings::default();
+        let at = |leaf: &str| below(key, leaf);
+        let settings = HealthSettings {
+            interval: self.span(&at("interval"), raw.interval.as_ref(), default.interval),
+            timeout: self.span(&at("timeout"), raw.timeout.as_ref(), default.timeout),
+            healthy_after: raw.healthy_after.unwrap_or(default.healthy_after),
+            unhealthy_after: raw.unhealthy_after.unwrap_or(default.unhealthy_after),
+            expect: raw.expect.map_or(default.expect, |statuses| statuses.0),
+            path: String::new(),
+        };
+        if settings.timeout > settings.interval {
+            let key = at(if raw.timeout.is_some() { "timeout" } else { "interval" });
+            self.error(&key, "leaves a question unanswered when the next is due", "make the timeout the shorter one");
+        }
+        let Some(path) = raw.path else {
+            self.missing(&at("path"), "/healthz");
+            return None;
+        };
+        if !path.starts_with('/') || path.contains('#') || path.parse::<PathAndQuery>().is_err() {
+            self.error(&at("path"), format!("is {}, no path", shown(&path)), "write a path such as \"/healthz\"");
+        }
+        Some(HealthSettings { path, ..settings })
+    }
+
     /// Where it is, and whether it is spoken to in TLS.
     fn upstream_url(&mut self, key: &str, written: Option<String>, server: &server::Settings) -> Option<(Place, bool)> {
-        let example = "http://127.0.0.1:3000";
+        let example = EXAMPLE;
         let Some(text) = written else {
             self.missing(key, example);
             return None;
@@ -168,4 +253,13 @@ impl Resolver {
         }
         sound.then_some(host)
     }
+}
+
+/// Whether one certificate name can fit all of them.
+fn share_a_host(places: &[Place]) -> bool {
+    let host = |place: &Place| match place {
+        Place::Host { host, .. } => host.clone(),
+        Place::Unix(_) => String::new(),
+    };
+    places.windows(2).all(|two| host(&two[0]) == host(&two[1]))
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use vestibule::app::Running;
 use vestibule::clock::SharedClock;
 use vestibule::config::{self, Sources};
+use vestibule::upstream::Lookup;
 
 use crate::browser::{Browser, Reply};
 use crate::clock::TestClock;
@@ -49,6 +50,7 @@ pub struct StageBuilder {
     clock: Option<TestClock>,
     grace: Duration,
     without_provider: bool,
+    lookup: Option<Lookup>,
 }
 
 #[derive(Debug, Clone)]
@@ -58,6 +60,7 @@ struct Plan {
     public_port: Option<u16>,
     grace: Duration,
     without_provider: bool,
+    lookup: Option<Lookup>,
 }
 
 impl Stage {
@@ -212,6 +215,9 @@ impl Stage {
             settings.server.drain.grace = plan.grace;
             settings.server.drain.timeout = Duration::from_secs(2);
             settings.server.reload_interval = Duration::from_millis(100);
+            if let Some(lookup) = &plan.lookup {
+                settings.upstreams.iter_mut().for_each(|upstream| upstream.lookup = lookup.clone());
+            }
             let shared: SharedClock = Arc::new(clock.clone());
             crate::trace::begin();
             crate::trace::secret("session secret", SESSION_SECRET);
@@ -292,6 +298,12 @@ impl StageBuilder {
         self
     }
 
+    /// What the upstreams' names stand for.
+    pub fn lookup(mut self, lookup: Lookup) -> Self {
+        self.lookup = Some(lookup);
+        self
+    }
+
     /// How long new connections are served after a stop has begun; none by default.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
@@ -309,6 +321,7 @@ impl StageBuilder {
             public_port: self.public_port,
             grace: self.grace,
             without_provider: self.without_provider,
+            lookup: self.lookup,
         };
         Stage::launch(plan, provider, upstream, clock)
     }
