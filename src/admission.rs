@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use http::{Method, header};
 
+use crate::authn::Identity;
 use crate::authn::session::{NoSession, Renewal, Sessions};
 use crate::clock::SharedClock;
 use crate::message::{Inbound, Initiator, Origin};
 use crate::policy::{self, Denial, Permit, SignInReason, Verdict};
+use crate::rate::TooMany;
 use crate::route::{GuardedRoute, Route};
 
 /// What becomes of a request on a guarded route.
@@ -18,6 +20,8 @@ pub enum Decision<'r> {
     Challenge(Challenge),
     /// Not allowed.
     Deny(Denial, Renewal),
+    /// Allowed, but not that often.
+    Hold(TooMany, Renewal),
     /// Forward it.
     Admit(Permit<'r>, Renewal),
 }
@@ -47,7 +51,10 @@ impl Admission {
     pub fn decide<'r>(&self, inbound: &Inbound, route: GuardedRoute<'r>) -> Decision<'r> {
         if is_preflight(inbound) {
             return match policy::preflight(route) {
-                Ok(permit) => Decision::Admit(permit, Renewal::none()),
+                Ok(permit) => match route.route().take_turn_of_user(None, inbound.client().address) {
+                    Ok(()) => Decision::Admit(permit, Renewal::none()),
+                    Err(too_many) => Decision::Hold(too_many, Renewal::none()),
+                },
                 Err(denial) => Decision::Deny(denial, Renewal::none()),
             };
         }
@@ -60,7 +67,13 @@ impl Admission {
             return Decision::Deny(Denial::ForeignOrigin, Renewal::none());
         }
         match policy::authorize(route, identity, self.clock.now()) {
-            Verdict::Permit(permit) => Decision::Admit(permit, renewal),
+            Verdict::Permit(permit) => {
+                let user = permit.identity().map(Identity::name);
+                match route.route().take_turn_of_user(user, inbound.client().address) {
+                    Ok(()) => Decision::Admit(permit, renewal),
+                    Err(too_many) => Decision::Hold(too_many, renewal),
+                }
+            }
             Verdict::Deny(denial) => Decision::Deny(denial, renewal),
             Verdict::SignIn(SignInReason::NoSession) => Decision::Challenge(Challenge { reason: absence.code() }),
             Verdict::SignIn(SignInReason::IdentityTooOld) => {

@@ -24,6 +24,7 @@ use crate::gateway::{Gateway, Parts};
 use crate::message::Origin;
 use crate::message::return_to::ReturnRules;
 use crate::provider_http::{ProviderHttp, SetupError};
+use crate::rate::{Per, RateLimit};
 use crate::reply::Replies;
 use crate::reply::pages::{Pages, TemplateProblem};
 use crate::route::{Endpoint, RouteProblem, Routes};
@@ -176,6 +177,7 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
     let sessions = Arc::new(Sessions::new(settings.session, mapper, &binding, Arc::clone(&clock)));
     let logins = Logins::new(ring, &origin, &settings.provider, sessions.jar().clone(), Arc::clone(&clock));
     let endpoints = Arc::new(Endpoints {
+        sign_ins: settings.endpoints.sign_in_rate.map(|rate| RateLimit::new(Per::Client, rate)),
         settings: settings.endpoints,
         provider: Arc::clone(&provider),
         sessions: Arc::clone(&sessions),

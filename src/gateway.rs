@@ -74,15 +74,18 @@ impl Gateway {
             Target::Endpoint(endpoint) => endpoints.serve(endpoint, inbound, replies, exchange).await,
             Target::Public(route) => {
                 exchange.routed(route.route());
+                route.route().take_turn(inbound.client().address)?;
                 Ok(upstreams.forward(Outbound::anonymous(inbound, route)).await?)
             }
             Target::Guarded(route) => {
                 exchange.routed(route.route());
+                route.route().take_turn(inbound.client().address)?;
                 match admission.decide(&inbound, route) {
                     Decision::Challenge(challenge) => endpoints.challenge(challenge, &inbound, replies, exchange),
                     Decision::Deny(denial, renewal) => {
                         Ok(renewal.attach(endpoints.deny(denial, &inbound, replies, exchange)))
                     }
+                    Decision::Hold(too_many, renewal) => Ok(renewal.attach(replies.reject(&too_many.into(), exchange))),
                     Decision::Admit(permit, renewal) => {
                         exchange.admitted(&permit);
                         let outcome = upstreams.forward(Outbound::on_behalf_of(inbound, permit)).await;

@@ -8,6 +8,7 @@
 //! | layer | module | what it is for |
 //! |---|---|---|
 //! | 1 | [`clock`], [`secret`] | time as an argument; strings that are never shown |
+//! | 1 | [`rate`] | token buckets |
 //! | 1 | [`telemetry`] | log subscriber, access log, metrics |
 //! | 2 | [`message`] | HTTP as we trust it: one canonical reading of each request |
 //! | 2 | [`provider_http`] | the bounded HTTP client towards providers |
@@ -38,6 +39,7 @@ pub mod gateway;
 pub mod message;
 pub mod policy;
 pub mod provider_http;
+pub mod rate;
 pub mod reply;
 pub mod route;
 pub mod secret;

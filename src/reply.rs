@@ -325,7 +325,8 @@ fn problem(notice: &Notice<'_>, id: &str) -> Response<Body> {
     response
 }
 
-/// gRPC over HTTP/2, "Trailers-Only": status in the head of a 200, by gRPC's own table of HTTP statuses.
+/// gRPC over HTTP/2, "Trailers-Only": status in the head of a 200, by gRPC's own table of HTTP statuses;
+/// what is bounded here is a resource that is used up, and not a server that is away.
 fn grpc_status(notice: &Notice<'_>) -> Response<Body> {
     let code = match notice.status {
         // UNAUTHENTICATED
@@ -335,12 +336,11 @@ fn grpc_status(notice: &Notice<'_>) -> Response<Body> {
         // UNIMPLEMENTED
         StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => "12",
         // UNAVAILABLE
-        StatusCode::TOO_MANY_REQUESTS
-        | StatusCode::BAD_GATEWAY
-        | StatusCode::SERVICE_UNAVAILABLE
-        | StatusCode::GATEWAY_TIMEOUT => "14",
+        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => "14",
         // INTERNAL
         StatusCode::BAD_REQUEST => "13",
+        // RESOURCE_EXHAUSTED
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::PAYLOAD_TOO_LARGE => "8",
         // UNKNOWN
         _ => "2",
     };

@@ -31,6 +31,8 @@ mod http2;
 mod identity;
 // An upstream of several instances serves on whatever happens to one of them.
 mod instances;
+// What is too long, too large or too slow is refused, and what is merely large or slow is not.
+mod limits;
 // Signing in works from every tab, after every detour, and never in a circle.
 mod login;
 // Signing out ends the session here and at the provider.
@@ -41,6 +43,8 @@ mod listeners;
 mod logs;
 // A provider that is away, slow or talks nonsense takes nothing else down.
 mod provider_faults;
+// Who asks too often is told when to come back, and nobody else notices.
+mod rate_limits;
 // The README says what the program does.
 mod readme;
 // A request has one reading or it is refused.

@@ -17,9 +17,9 @@ use serde::Deserialize;
 pub(super) use self::identity::{RawBuiltin, RawHeaderSource, RawIdentity, RawListFormat};
 pub(super) use self::listener::{RawClientCertificate, RawListener, RawListenerTls, RawPair, RawTls, RawTlsVersion};
 pub(super) use self::provider::{RawAlgorithm, RawProvider};
-pub(super) use self::route::{RawAccess, RawPreflight, RawRequire, RawRoute};
+pub(super) use self::route::{RawAccess, RawPer, RawPreflight, RawRateLimit, RawRequire, RawRoute};
 pub(super) use self::upstream::{RawAccessToken, RawHealth, RawProtocol, RawUpstream, RawUpstreamTls};
-use super::text::{Address, AdminAddress, Network, Size, Span};
+use super::text::{Address, AdminAddress, Network, OftenOrOff, Size, SizeOrOff, Span};
 use crate::secret::SecretString;
 
 /// Configuration of Vestibule.
@@ -254,6 +254,20 @@ pub(super) struct RawLimits {
     /// Connections at the same time. Default 10000.
     #[schemars(example = 10_000, range(min = 1, max = 10_000_000))]
     pub max_connections: Option<u32>,
+    /// The longest request target: path and query. Default 8KiB.
+    pub max_uri_bytes: Option<Size>,
+    /// The largest request body, or "off"; a route can say otherwise. Default off.
+    pub max_body: Option<SizeOrOff>,
+    /// The slowest a request body may come, in bytes per second on average, or "off". Default 240B.
+    #[schemars(example = &"240B")]
+    pub min_body_rate: Option<SizeOrOff>,
+    /// How long a request body may fall behind min_body_rate. Default 60s.
+    pub body_grace: Option<Span>,
+    /// How often one client address may sign in, or "off". Default 10/s.
+    pub sign_in_rate: Option<OftenOrOff>,
+    /// How many sign-ins of one client address may come at once. Default 600.
+    #[schemars(example = 600, range(min = 1, max = 1_000_000))]
+    pub sign_in_burst: Option<u32>,
 }
 
 /// How a stop goes.

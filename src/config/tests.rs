@@ -591,6 +591,21 @@ fn endpoints_can_be_moved_and_switched_off() {
 }
 
 #[test]
+fn rate_limits_are_checked() {
+    for (line, why) in [
+        ("rate_limit = { per = \"user\", rate = \"1/s\" }\naccess = \"public\"", "contradicts access = \"public\""),
+        ("rate_limit = { per = \"client\" }", "lacks the key \"rate\""),
+        ("rate_limit = { rate = \"1/s\" }", "lacks the key \"per\""),
+        ("rate_limit = { per = \"session\", rate = \"1/s\" }", "session"),
+        ("rate_limit = { per = \"client\", rate = \"1/day\" }", "not a number per s, min or h"),
+        ("rate_limit = { per = \"client\", rate = \"1/s\", burst = 0 }", "write a number from 1"),
+    ] {
+        let text = errors(&[("routes", &format!("path = \"/x\"\n{line}\n"))]);
+        assert!(text.contains(why), "{line}: {text}");
+    }
+}
+
+#[test]
 fn the_server_is_checked() {
     for (section, line, why) in [
         ("", "admin_listen = \"0.0.0.0:8080\"\n", "is the address of another listener"),
@@ -601,6 +616,12 @@ fn the_server_is_checked() {
         ("limits", "max_headers = 1", "write a number from 10 to 1000"),
         ("limits", "h2_max_streams = 0", "write a number from 1 to 1000"),
         ("limits", "idle_timeout = \"0s\"", "is zero"),
+        ("limits", "max_uri_bytes = \"1KiB\"", "write a size from 2KiB to 60KiB"),
+        ("limits", "max_body = \"much\"", "not a size with a unit, or \"off\""),
+        ("limits", "min_body_rate = \"0B\"", "is zero"),
+        ("limits", "min_body_rate = \"off\"\nbody_grace = \"9s\"", "has no meaning beside min_body_rate"),
+        ("limits", "sign_in_rate = \"10\"", "not a number per s, min or h, or \"off\""),
+        ("limits", "sign_in_rate = \"off\"\nsign_in_burst = 9", "has no meaning beside sign_in_rate"),
         ("log", "level = \"inf\"", "did you mean \"info\"?"),
         ("log", "level = \"vestibule=loud\"", "no filter directive"),
     ] {

@@ -19,6 +19,9 @@ pub(super) fn misfit(format: &str, text: &str) -> Option<&'static str> {
     let fits = match format {
         Span::FORMAT => Span::parse(text).is_some(),
         Size::FORMAT => Size::parse(text).is_some(),
+        SizeOrOff::FORMAT => SizeOrOff::parse(text).is_some(),
+        Often::FORMAT => Often::parse(text).is_some(),
+        OftenOrOff::FORMAT => OftenOrOff::parse(text).is_some(),
         Address::FORMAT => Address::parse(text).is_some(),
         Place::FORMAT => Place::parse(text).is_some(),
         AdminAddress::FORMAT => AdminAddress::parse(text).is_some(),
@@ -35,6 +38,9 @@ pub(super) fn wanted(format: &str) -> &'static str {
     match format {
         Span::FORMAT => "a duration with a unit",
         Size::FORMAT => "a size with a unit",
+        SizeOrOff::FORMAT => "a size with a unit, or \"off\"",
+        Often::FORMAT => "a number per s, min or h",
+        OftenOrOff::FORMAT => "a number per s, min or h, or \"off\"",
         Address::FORMAT => "an address and port",
         Place::FORMAT => "an address and port, or unix: and a path",
         AdminAddress::FORMAT => "an address and port, or \"off\"",
@@ -96,6 +102,32 @@ written_as_text!(
     Size(usize), "size-with-unit", "32KiB", |text| {
         let size: bytesize::ByteSize = text.trim().parse().ok()?;
         usize::try_from(size.as_u64()).ok()
+    }
+);
+written_as_text!(
+    /// A number of bytes with a unit, or no bound.
+    SizeOrOff(Option<u64>), "size-with-unit-or-off", "10MiB", |text| {
+        if text == "off" { Some(None) } else { Size::parse(text).map(|size| Some(size.0 as u64)) }
+    }
+);
+written_as_text!(
+    /// How often in a second, minute or hour: the number, and the time in which one is earned.
+    Often((u32, Duration)), "number-per-time", "10/s", |text| {
+        let (count, unit) = text.split_once('/')?;
+        let count: u32 = count.trim().parse().ok().filter(|count| *count > 0)?;
+        let time = match unit.trim() {
+            "s" => Duration::from_secs(1),
+            "min" => Duration::from_secs(60),
+            "h" => Duration::from_secs(3600),
+            _ => return None,
+        };
+        Some((count, (time / count).max(Duration::from_nanos(1))))
+    }
+);
+written_as_text!(
+    /// How often, or without a bound.
+    OftenOrOff(Option<Often>), "number-per-time-or-off", "10/s", |text| {
+        if text == "off" { Some(None) } else { Often::parse(text).map(Some) }
     }
 );
 written_as_text!(
@@ -161,6 +193,19 @@ mod tests {
         assert_eq!(Size::parse("32KiB").map(|size| size.0), Some(32 * 1024));
         assert_eq!(Size::parse("1 MiB").map(|size| size.0), Some(1 << 20));
         assert!(Size::parse("big").is_none());
+    }
+
+    #[test]
+    fn how_often_is_a_number_per_time() {
+        let often = |text| Often::parse(text).map(|often| often.0);
+        assert_eq!(often("10/s"), Some((10, Duration::from_millis(100))));
+        assert_eq!(often("1 / h"), Some((1, Duration::from_secs(3600))));
+        for bad in ["10", "0/s", "-1/s", "10/day", "10/5s", "1.5/s", "off", "/s", ""] {
+            assert!(often(bad).is_none(), "{bad}");
+        }
+        assert!(OftenOrOff::parse("off").is_some_and(|often| often.0.is_none()));
+        assert!(SizeOrOff::parse("off").is_some_and(|size| size.0.is_none()));
+        assert_eq!(SizeOrOff::parse("1KiB").and_then(|size| size.0), Some(1024));
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod logout;
 pub mod query;
 pub mod userinfo;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::{Method, Response};
@@ -17,6 +18,7 @@ use crate::authn::session::Sessions;
 use crate::authn::session::seal::Sealer;
 use crate::message::return_to::ReturnRules;
 use crate::message::{Body, Inbound, Origin, ReturnTo};
+use crate::rate::{Rate, RateLimit, TooMany};
 use crate::reply::{ClientFault, Exchange, Rejection, Replies};
 use crate::route::Endpoint;
 
@@ -31,6 +33,8 @@ pub struct Settings {
     pub signed_out_path: Option<String>,
     /// Further origins people may be sent back to.
     pub return_origins: Vec<Origin>,
+    /// How often one client may sign in; `None`: as often as it likes.
+    pub sign_in_rate: Option<Rate>,
 }
 
 /// All of them; one for all workers.
@@ -43,6 +47,7 @@ pub struct Endpoints {
     pub logins: Logins,
     pub logout_state: Sealer<String>,
     pub rules: ReturnRules,
+    pub sign_ins: Option<RateLimit>,
 }
 
 impl Endpoints {
@@ -66,6 +71,9 @@ impl Endpoints {
         if inbound.is_tunnel() || !allow.split(", ").any(|method| inbound.method().as_str() == method) {
             return Err(ClientFault::Method { allow }.into());
         }
+        if matches!(endpoint, Endpoint::Login | Endpoint::Callback) {
+            self.take_sign_in(inbound.client().address)?;
+        }
         match endpoint {
             Endpoint::Login => self.login(&inbound),
             Endpoint::Callback => self.callback(&inbound, replies).await,
@@ -73,6 +81,17 @@ impl Endpoints {
             Endpoint::SignedOut => self.signed_out(&inbound, replies, exchange),
             Endpoint::Userinfo => self.userinfo(&inbound, replies, exchange),
         }
+    }
+
+    /// So that nobody can spend everybody's calls of the provider. A proxy on this machine that is not named in
+    /// `trusted_proxies` lends its address to all its clients, so loopback says nothing about who asks.
+    fn take_sign_in(&self, client: IpAddr) -> Result<(), ClientFault> {
+        let Some(limit) = self.sign_ins.as_ref().filter(|_| !client.to_canonical().is_loopback()) else {
+            return Ok(());
+        };
+        limit
+            .client(client)
+            .map_err(|TooMany { retry_after }| ClientFault::TooMany { reason: "too_many_sign_ins", retry_after })
     }
 
     /// Where the person wanted to go, from the request itself: only a GET can be repeated after a sign-in.

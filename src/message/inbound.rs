@@ -46,7 +46,7 @@ impl Connection {
 }
 
 /// What [`Inbound::sanitize`] has to know.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// Peers whose `X-Forwarded-*`, `X-Real-IP` and `Forwarded` are believed.
     pub trusted_proxies: Vec<ipnet::IpNet>,
@@ -54,6 +54,19 @@ pub struct Settings {
     pub identity_names: IdentityNames,
     /// The base name of our cookies, with its prefix (`__Host-vestibule`).
     pub cookie_base: String,
+    /// The longest request target, in bytes. Default 8 KiB: 414.
+    pub max_uri_bytes: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            trusted_proxies: Vec::new(),
+            identity_names: IdentityNames::default(),
+            cookie_base: String::new(),
+            max_uri_bytes: 8 * 1024,
+        }
+    }
 }
 
 /// A request with one reading and no header that could be mistaken for ours.
@@ -96,6 +109,9 @@ pub enum Malformed {
     /// The target is none of origin-form or absolute-form with http or https.
     #[error("the request target has no path of ours")]
     TargetInvalid,
+    /// The target is longer than `limits.max_uri_bytes`: 414.
+    #[error("the request target is too long")]
+    UriTooLong,
     /// A transfer coding other than exactly `chunked` (RFC 9112 §6.1): 501.
     #[error("the transfer coding is not understood")]
     TransferCoding,
@@ -120,6 +136,7 @@ impl Malformed {
             Self::HostContradicted => "host_contradicted",
             Self::Path(error) => error.code(),
             Self::TargetInvalid => "target_invalid",
+            Self::UriTooLong => "uri_too_long",
             Self::TransferCoding => "transfer_coding",
             Self::UpgradeWithBody => "upgrade_with_body",
             Self::UpgradeInvalid => "upgrade_invalid",
@@ -127,10 +144,11 @@ impl Malformed {
         }
     }
 
-    /// The status it is answered with: 400, 405 or 501.
+    /// The status it is answered with: 400, 405, 414 or 501.
     pub fn status(&self) -> StatusCode {
         match self {
             Self::MethodRefused => StatusCode::METHOD_NOT_ALLOWED,
+            Self::UriTooLong => StatusCode::URI_TOO_LONG,
             Self::TransferCoding => StatusCode::NOT_IMPLEMENTED,
             Self::HostMissing
             | Self::HostRepeated
@@ -253,6 +271,9 @@ fn read<B>(request: &mut Request<B>, connection: &Connection, settings: &Setting
     if protocol.is_none() {
         check_method(request.method())?;
     }
+    if request.uri().path_and_query().is_some_and(|target| target.as_str().len() > settings.max_uri_bytes) {
+        return Err(Malformed::UriTooLong);
+    }
     let authority = read_host(request)?;
     if request.uri().scheme().is_some() {
         request.headers_mut().insert(HOST, authority.clone().into_value());
@@ -363,6 +384,7 @@ mod tests {
             trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()],
             identity_names: IdentityNames::default(),
             cookie_base: "__Host-vestibule".to_owned(),
+            ..Settings::default()
         }
     }
 

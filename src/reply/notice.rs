@@ -15,6 +15,7 @@ use crate::authn::session::CreateError;
 use crate::message::Malformed;
 use crate::message::return_to::ReturnToError;
 use crate::policy::Denial;
+use crate::rate::TooMany;
 use crate::route::RouteError;
 use crate::telemetry::chain;
 use crate::upstream::UpstreamError;
@@ -63,6 +64,20 @@ pub enum ClientFault {
     /// Our endpoint was called by another site.
     #[error("the request came from another site")]
     CrossSite,
+    /// Its body is larger than the route takes.
+    #[error("the request body is too large")]
+    BodyTooLarge,
+    /// Its body came too slowly.
+    #[error("the request body came too slowly")]
+    BodyTooSlow,
+    /// It came too often.
+    #[error("no turn is left")]
+    TooMany {
+        /// The reason code.
+        reason: &'static str,
+        /// Until the next turn.
+        retry_after: std::time::Duration,
+    },
     /// The session ended while the request was on its way.
     #[error("the session ended in the meantime")]
     SessionEnded,
@@ -107,8 +122,16 @@ impl From<UpstreamError> for Rejection {
     fn from(error: UpstreamError) -> Self {
         match error {
             UpstreamError::SessionEnded => ClientFault::SessionEnded.into(),
+            UpstreamError::BodyTooLarge => ClientFault::BodyTooLarge.into(),
+            UpstreamError::BodyTooSlow => ClientFault::BodyTooSlow.into(),
             error => Self::Upstream(error),
         }
+    }
+}
+
+impl From<TooMany> for Rejection {
+    fn from(TooMany { retry_after }: TooMany) -> Self {
+        ClientFault::TooMany { reason: "too_many_requests", retry_after }.into()
     }
 }
 
@@ -270,6 +293,22 @@ impl ClientFault {
                 let message = "This request came from another site, so nothing was done.";
                 Notice::new(StatusCode::FORBIDDEN, "cross_site", Page::AccessDenied, "Access denied", message)
             }
+            Self::BodyTooLarge => {
+                let message = "What you sent is larger than this site takes.";
+                Notice::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", Page::Error, "Too large", message)
+            }
+            Self::BodyTooSlow => {
+                let message = "What you sent came too slowly, so it was not waited for any longer.";
+                Notice::new(StatusCode::REQUEST_TIMEOUT, "body_too_slow", Page::Error, "Too slow", message)
+            }
+            Self::TooMany { reason, retry_after } => {
+                let message = "You have asked for this too often in a short time.";
+                let notice =
+                    Notice::new(StatusCode::TOO_MANY_REQUESTS, reason, Page::Error, "Too many requests", message);
+                // Whole seconds (RFC 9110 §10.2.3), rounded up: sooner would be refused again.
+                let seconds = u32::try_from(retry_after.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
+                Notice { retry_after: Some(seconds), ..notice.advice("Please wait a moment and try again.") }
+            }
             Self::SessionEnded => {
                 let message = "Your session has ended.";
                 Notice::new(StatusCode::UNAUTHORIZED, "session_ended", Page::Error, "Please sign in", message)
@@ -370,6 +409,8 @@ fn upstream_notice(error: &UpstreamError) -> Notice<'static> {
             let message = "What was asked for is not to be had at this address.";
             return Notice::new(error.status(), error.code(), Page::Error, "Not implemented", message);
         }
+        UpstreamError::BodyTooLarge => return ClientFault::BodyTooLarge.notice(),
+        UpstreamError::BodyTooSlow => return ClientFault::BodyTooSlow.notice(),
         UpstreamError::RequestBody => {
             let message = "The request broke off before it was complete.";
             return Notice::new(error.status(), error.code(), Page::Error, "Bad request", message);

@@ -8,6 +8,8 @@ mod rewrite;
 mod tests;
 
 use std::cmp::Reverse;
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
@@ -15,6 +17,7 @@ use http::Method;
 use self::pattern::{Pattern, eq_folded, folded_segments};
 pub use self::rewrite::{Rewrite, RewriteError};
 use crate::message::{Inbound, Origin, RequestPath};
+use crate::rate::{Per, RateLimit, TooMany};
 
 /// Who may pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -89,6 +92,35 @@ pub struct Route {
     pub max_identity_age: Option<Duration>,
     /// How the path changes on its way to the upstream.
     pub rewrite: Option<Box<Rewrite>>,
+    /// The largest request body, in bytes; `None`: any.
+    pub max_body: Option<u64>,
+    /// How often it may be used.
+    pub rate_limit: Option<Arc<RateLimit>>,
+}
+
+impl Route {
+    /// Takes a turn of a client, where the route counts clients.
+    ///
+    /// # Errors
+    /// [`TooMany`].
+    pub fn take_turn(&self, client: IpAddr) -> Result<(), TooMany> {
+        match &self.rate_limit {
+            Some(limit) if limit.per == Per::Client => limit.client(client),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes a turn of whoever was admitted, where the route counts users.
+    ///
+    /// # Errors
+    /// [`TooMany`].
+    pub fn take_turn_of_user(&self, user: Option<&str>, client: IpAddr) -> Result<(), TooMany> {
+        match (&self.rate_limit, user) {
+            (Some(limit), Some(user)) if limit.per == Per::User => limit.user(user),
+            (Some(limit), None) if limit.per == Per::User => limit.client(client),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Our own endpoints.
@@ -130,6 +162,8 @@ pub struct Settings {
     pub prefix: String,
     /// The endpoints that are switched on, with their whole paths.
     pub endpoints: Vec<(Endpoint, String)>,
+    /// The largest request body of what falls through to no route, in bytes; `None`: any.
+    pub max_body: Option<u64>,
 }
 
 /// What a request is for.
@@ -275,7 +309,7 @@ impl Routes {
         let ours = prefix.into_iter().chain(settings.endpoints.iter().map(|(_, path)| Ours::new(path, false)));
         Ok(Self {
             compiled,
-            fallback: Route { name: "default".to_owned(), ..Route::default() },
+            fallback: Route { name: "default".to_owned(), max_body: settings.max_body, ..Route::default() },
             hosts,
             ours: ours.collect(),
             endpoints: settings.endpoints,

@@ -24,6 +24,7 @@ fn settings(routes: Vec<Route>) -> Settings {
             endpoint(Endpoint::Callback, "/oidc/callback"),
             endpoint(Endpoint::Logout, "/auth/logout"),
         ],
+        max_body: None,
     }
 }
 

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::UpstreamError;
 use super::deadline::Deadline;
 use super::lifetime::{self, Term, Tether};
+use super::pace::{Pace, Paced};
 use super::pool::Lease;
 use crate::message::body::BodyError;
 use crate::message::{Body, Settings, headers};
@@ -27,6 +28,12 @@ pub(super) enum Cut {
     /// No byte came for the idle time.
     #[error("the body stood still for too long")]
     Stalled,
+    /// It falls behind its pace.
+    #[error("the body came too slowly")]
+    TooSlow,
+    /// It is larger than it may be.
+    #[error("the body is too large")]
+    TooLarge,
     /// It may not go on.
     #[error("the session ended while the body was on its way")]
     SessionEnded,
@@ -44,6 +51,8 @@ pub(super) fn blame(progress: Option<&Progress>, error: UpstreamError) -> Upstre
         Some(Cut::SessionEnded) => UpstreamError::SessionEnded,
         Some(Cut::Overdue) => UpstreamError::TotalTimeout,
         Some(Cut::Stalled | Cut::Broken) => UpstreamError::RequestBody,
+        Some(Cut::TooSlow) => UpstreamError::BodyTooSlow,
+        Some(Cut::TooLarge) => UpstreamError::BodyTooLarge,
         None => error,
     }
 }
@@ -55,6 +64,7 @@ pub(super) struct Progress {
     moved: AtomicU64,
     waits_for_client: AtomicBool,
     over: AtomicBool,
+    answered: AtomicBool,
     cut: OnceLock<Cut>,
 }
 
@@ -67,6 +77,11 @@ impl Progress {
     fn end(&self) {
         self.touch();
         self.over.store(true, Ordering::Relaxed);
+    }
+
+    /// The application answers while it still takes in: from here on the pace is its business.
+    pub(super) fn answer_begins(&self) {
+        self.answered.store(true, Ordering::Relaxed);
     }
 
     /// Whether all of it is on its way, or no more is wanted.
@@ -110,6 +125,10 @@ struct Watch {
     deadline: Deadline,
     idle: Duration,
     is_http2: bool,
+    /// Since when the client is waited for.
+    waits: Option<Instant>,
+    paced: Option<Paced>,
+    left: Option<u64>,
     tether: Option<Tether>,
     trust: Arc<Settings>,
 }
@@ -119,6 +138,10 @@ struct Watch {
 pub(super) struct Limits {
     /// The most time without a frame.
     pub(super) idle: Duration,
+    /// The slowest it may come.
+    pub(super) pace: Option<Pace>,
+    /// The most bytes.
+    pub(super) most: Option<u64>,
     /// The session it belongs to.
     pub(super) term: Option<Term>,
     /// Whether its end must be an end of HTTP/2: hyper passes a body that was reset with CANCEL or NO_ERROR off as complete.
@@ -137,6 +160,7 @@ impl RequestBody {
             moved: AtomicU64::new(0),
             waits_for_client: AtomicBool::new(false),
             over: AtomicBool::new(false),
+            answered: AtomicBool::new(false),
             cut: OnceLock::new(),
         });
         let watch = Watch {
@@ -144,6 +168,9 @@ impl RequestBody {
             deadline: Deadline::default(),
             idle: limits.idle,
             is_http2: limits.is_http2,
+            waits: None,
+            paced: limits.pace.map(Paced::new),
+            left: limits.most,
             tether: limits.term.map(Tether::new),
             trust: Arc::clone(trust),
         };
@@ -165,6 +192,40 @@ impl RequestBody {
 }
 
 impl Watch {
+    /// The client is waited for: ready with the reason to wait no longer.
+    fn wait(&mut self, cx: &mut Context<'_>) -> Poll<Cut> {
+        self.progress.waits_for_client.store(true, Ordering::Relaxed);
+        if self.tether.as_mut().is_some_and(|tether| tether.poll_over(cx).is_ready()) {
+            return Poll::Ready(Cut::SessionEnded);
+        }
+        let since = *self.waits.get_or_insert_with(Instant::now);
+        let paced = self.paced.as_ref().filter(|_| !self.progress.answered.load(Ordering::Relaxed));
+        let (patience, cut) = match paced.map(Paced::left) {
+            Some(left) if left < self.idle => (left, Cut::TooSlow),
+            _ => (self.idle, Cut::Stalled),
+        };
+        self.deadline.set(since + patience);
+        self.deadline.poll(cx).map(|()| cut)
+    }
+
+    /// Something came: whether it may not go on.
+    fn pass(&mut self, data: Option<&Bytes>) -> Option<Cut> {
+        self.progress.waits_for_client.store(false, Ordering::Relaxed);
+        self.progress.touch();
+        let waited = self.waits.take().map_or(Duration::ZERO, |since| since.elapsed());
+        let length = data.map_or(0, Bytes::len);
+        if let Some(paced) = &mut self.paced {
+            paced.came(length, waited);
+        }
+        if let Some(left) = &mut self.left {
+            match left.checked_sub(length as u64) {
+                Some(less) => *left = less,
+                None => return Some(Cut::TooLarge),
+            }
+        }
+        self.tether.as_mut().is_some_and(Tether::is_over).then_some(Cut::SessionEnded)
+    }
+
     fn cut<T>(&self, cut: Cut) -> Poll<Option<Result<T, BodyError>>> {
         // Once cut, hyper does not ask again.
         let _ = self.progress.cut.set(cut);
@@ -196,25 +257,15 @@ impl http_body::Body for RequestBody {
         }
         let Some(watch) = &mut this.watch else { return Pin::new(&mut this.inner).poll_frame(cx) };
         let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) else {
-            watch.progress.waits_for_client.store(true, Ordering::Relaxed);
-            if !watch.deadline.is_set() {
-                watch.deadline.set(Instant::now() + watch.idle);
-            }
-            if watch.tether.as_mut().is_some_and(|tether| tether.poll_over(cx).is_ready()) {
-                return watch.cut(Cut::SessionEnded);
-            }
-            ready!(watch.deadline.poll(cx));
-            return watch.cut(Cut::Stalled);
+            let cut = ready!(watch.wait(cx));
+            return watch.cut(cut);
         };
-        if watch.tether.as_mut().is_some_and(Tether::is_over) {
-            return watch.cut(Cut::SessionEnded);
+        if let Some(cut) = watch.pass(frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref())) {
+            return watch.cut(cut);
         }
         if frame.is_none() && watch.is_http2 && !this.inner.is_end_stream() {
             return watch.cut(Cut::Broken);
         }
-        watch.progress.waits_for_client.store(false, Ordering::Relaxed);
-        watch.progress.touch();
-        watch.deadline.clear();
         match &frame {
             None => watch.progress.end(),
             Some(Err(_)) => drop(watch.progress.cut.set(Cut::Broken)),

@@ -16,6 +16,7 @@ mod http2;
 mod instances;
 mod lifetime;
 pub mod outbound;
+mod pace;
 mod pool;
 mod resolve;
 mod socket;
@@ -44,6 +45,7 @@ pub use address::{Address, Place};
 pub use fleet::Fleet;
 pub use health::HealthSettings;
 pub use outbound::Outbound;
+pub use pace::Pace;
 pub use resolve::Lookup;
 pub use tls::{Tls, TlsFileError, TlsSettings};
 
@@ -92,6 +94,8 @@ pub struct UpstreamSettings {
     /// From the request's arrival to the end of its answer, but for tunnels: 504, or the end of the answer as an error.
     /// Default off.
     pub total_timeout: Option<Duration>,
+    /// The slowest a request's body may come; `None`: any.
+    pub pace: Option<Pace>,
     /// How long an unused connection is kept. Default 55 s.
     pub pool_idle: Duration,
     /// The most unused connections kept, per worker. Default 128.
@@ -116,6 +120,7 @@ impl Default for UpstreamSettings {
             response_timeout: Duration::from_secs(60),
             idle_timeout: Duration::from_secs(300),
             total_timeout: None,
+            pace: Some(Pace { rate: 240, grace: Duration::from_secs(60) }),
             pool_idle: Duration::from_secs(55),
             pool_size: 128,
         }
@@ -166,6 +171,12 @@ pub enum UpstreamError {
     /// The client's body failed: 400.
     #[error("the request body broke off")]
     RequestBody,
+    /// The client's body is larger than the route takes: 413.
+    #[error("the request body is too large")]
+    BodyTooLarge,
+    /// The client's body came too slowly: 408.
+    #[error("the request body came too slowly")]
+    BodyTooSlow,
     /// The session ended before the answer's head: 401.
     #[error("the session ended in the meantime")]
     SessionEnded,
@@ -188,12 +199,14 @@ impl UpstreamError {
             Self::Invalid => "upstream_invalid",
             Self::TunnelRefused => "tunnel_refused",
             Self::RequestBody => "request_body",
+            Self::BodyTooLarge => "body_too_large",
+            Self::BodyTooSlow => "body_too_slow",
             Self::SessionEnded => "session_ended",
             Self::Rewrite(error) => error.code(),
         }
     }
 
-    /// 502, 504, 501, 400 or 401.
+    /// 502, 504, 501, 400, 401, 408 or 413.
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Connect(_) | Self::Closed(_) | Self::Invalid | Self::Certificate(_) | Self::Tls(_) => {
@@ -202,6 +215,8 @@ impl UpstreamError {
             Self::ConnectTimeout | Self::ResponseTimeout | Self::TotalTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::RequestBody | Self::Rewrite(_) => StatusCode::BAD_REQUEST,
             Self::TunnelRefused => StatusCode::NOT_IMPLEMENTED,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::SessionEnded => StatusCode::UNAUTHORIZED,
         }
     }
@@ -241,6 +256,15 @@ struct Agreed {
     term: Option<Term>,
     /// The instance's load for as long as the tunnel is open.
     busy: Option<Arc<Busy>>,
+}
+
+/// What admission and the route say about a request.
+#[derive(Debug, Default)]
+struct Admitted {
+    /// The session it was let in for.
+    term: Option<Term>,
+    /// The most bytes of its body.
+    max_body: Option<u64>,
 }
 
 /// What an answer has to know of its request.
@@ -290,13 +314,16 @@ impl Upstreams {
     pub async fn forward(&self, outbound: Outbound<'_>) -> Result<Response<Body>, UpstreamError> {
         let upstream = self.upstream(outbound.route.upstream)?;
         let lifetime = outbound.permit.as_ref().and_then(Permit::lifetime);
-        let term = lifetime.map(|lifetime| Term::new(&self.followed, lifetime));
+        let admitted = Admitted {
+            term: lifetime.map(|lifetime| Term::new(&self.followed, lifetime)),
+            max_body: outbound.route.max_body,
+        };
         if outbound.is_refused_tunnel() {
             return Err(UpstreamError::TunnelRefused);
         }
         let path = outbound.rewritten()?;
         let (request, upgrade) = outbound.into_request(&upstream.settings, upstream.host.as_ref(), path.as_ref());
-        self.send(upstream, request, upgrade, term).await
+        self.send(upstream, request, upgrade, admitted).await
     }
 
     /// Opens the tunnel that an answer has agreed on, if it has. Called for what really goes to the client: dropped instead,
@@ -323,9 +350,12 @@ impl Upstreams {
         upstream: &Upstream,
         request: Request<Body>,
         upgrade: Option<Upgrade>,
-        term: Option<Term>,
+        Admitted { term, max_body }: Admitted,
     ) -> Result<Response<Body>, UpstreamError> {
         let (mut head, body) = request.into_parts();
+        if max_body.is_some_and(|most| body.size_hint().lower() > most) {
+            return Err(UpstreamError::BodyTooLarge);
+        }
         let total = upstream.settings.total_timeout.map(|total| Instant::now() + total);
         let asked = Asked { method: head.method.clone(), version: head.version, term, total };
         head.version = Version::HTTP_11;
@@ -343,15 +373,18 @@ impl Upstreams {
                 // hyper would otherwise send a GET without its body.
                 head.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
             }
-            let (body, progress) = RequestBody::watched(
-                body,
-                body::Limits {
-                    idle: upstream.settings.idle_timeout,
-                    term: asked.term.clone(),
-                    is_http2: asked.version == Version::HTTP_2,
-                },
-                &self.trust,
-            );
+            let length_known = body.size_hint().exact().is_some();
+            // Whoever announces a length has the bytes; a stream may say something once an hour. But a stranger's that is
+            // alone on its connection holds a place that others need.
+            let paced = length_known || (asked.term.is_none() && asked.version != Version::HTTP_2);
+            let limits = body::Limits {
+                idle: upstream.settings.idle_timeout,
+                pace: upstream.settings.pace.filter(|_| paced),
+                most: max_body,
+                term: asked.term.clone(),
+                is_http2: asked.version == Version::HTTP_2,
+            };
+            let (body, progress) = RequestBody::watched(body, limits, &self.trust);
             (body, Some(progress))
         };
         let request = Request::from_parts(head, body);
@@ -364,6 +397,9 @@ impl Upstreams {
         let mut answered = outcome.map_err(|error| body::blame(progress.as_deref(), error))?;
         if is_personal || answer::signs_in_connection(answered.0.headers(), &header::WWW_AUTHENTICATE) {
             answered.1.use_once();
+        }
+        if let Some(progress) = &progress {
+            progress.answer_begins();
         }
         answered.1.watch(progress);
         self.answer(upstream, asked, answered, upgrade)

@@ -44,7 +44,9 @@ where
 impl Fake {
     pub(super) async fn send(&self, request: Request<Body>) -> Result<Response<Body>, UpstreamError> {
         let upstream = self.upstreams.upstream(0).unwrap();
-        tokio::time::timeout(Duration::from_secs(10), self.upstreams.send(upstream, request, None, None)).await.unwrap()
+        tokio::time::timeout(Duration::from_secs(10), self.upstreams.send(upstream, request, None, Admitted::default()))
+            .await
+            .unwrap()
     }
 
     pub(super) async fn text(&self, request: Request<Body>) -> String {
@@ -460,7 +462,10 @@ async fn before(fake: Fake) -> (std::net::SocketAddr, TaskTracker, CancellationT
                     let client = hyper::upgrade::on(&mut request);
                     let upgrade = Upgrade::new(HeaderValue::from_static("websocket"), request.headers(), client, false);
                     let upstream = fake.upstreams.upstream(0).unwrap();
-                    let answer = fake.upstreams.send(upstream, request.map(Body::Incoming), Some(upgrade), None).await;
+                    let answer = fake
+                        .upstreams
+                        .send(upstream, request.map(Body::Incoming), Some(upgrade), Admitted::default())
+                        .await;
                     let failed = |_| Response::builder().status(599).body(Body::Empty).unwrap();
                     let mut answer = answer.unwrap_or_else(failed);
                     fake.upstreams.open_tunnel(&mut answer);
@@ -581,7 +586,8 @@ async fn a_stream_whose_session_is_over_breaks_off_or_ends_with_a_status_of_grpc
         *request.version_mut() = version;
         let term = Term::new(&fake.upstreams.followed, ended_long_ago());
         let upstream = fake.upstreams.upstream(0).unwrap();
-        let answer = fake.upstreams.send(upstream, request, None, Some(term)).await.unwrap();
+        let answer =
+            fake.upstreams.send(upstream, request, None, Admitted { term: Some(term), max_body: None }).await.unwrap();
         let body = tokio::time::timeout(Duration::from_secs(2), answer.into_body().collect()).await.unwrap();
         match (status, body) {
             (Some(status), Ok(body)) => {

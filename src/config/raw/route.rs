@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::OneOrMany;
-use crate::config::text::Span;
+use crate::config::text::{Often, SizeOrOff, Span};
 
 /// One rule.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -54,6 +54,32 @@ pub(in crate::config) struct RawRoute {
     /// Put in front of the path that the upstream sees, after strip_prefix.
     #[schemars(example = &"/v2")]
     pub add_prefix: Option<String>,
+    /// The largest request body, or "off". Default: that of [limits].
+    pub max_body: Option<SizeOrOff>,
+    /// How often one client or user may use it; what is more gets 429. Default: as often as they like.
+    pub rate_limit: Option<RawRateLimit>,
+}
+
+/// How often.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct RawRateLimit {
+    /// Whose requests are counted: those of an address, or of a signed-in user.
+    #[schemars(example = &"client")]
+    pub per: RawPer,
+    /// How many in a second, minute or hour.
+    pub rate: Often,
+    /// How many may come at once. Default: the number in rate.
+    #[schemars(example = 20, range(min = 1, max = 1_000_000))]
+    pub burst: Option<u32>,
+}
+
+/// Whose requests are counted.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::config) enum RawPer {
+    Client,
+    User,
 }
 
 /// Who may pass.

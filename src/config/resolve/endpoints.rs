@@ -78,6 +78,7 @@ impl Resolver {
             logout_path: path_of(Endpoint::Logout),
             signed_out_path: path_of(Endpoint::SignedOut),
             return_origins,
+            sign_in_rate: None,
         };
         Endpoints { prefix, paths, settings }
     }

@@ -3,6 +3,7 @@
 
 mod endpoints;
 mod identity;
+mod limits;
 mod listeners;
 mod provider;
 mod rewrite;
@@ -27,6 +28,7 @@ use super::{Compile, Loaded, Settings};
 use crate::message::{self, Origin};
 use crate::reply::pages::{self, Page, Pages};
 use crate::route::{self, Routes};
+use crate::upstream::UpstreamSettings;
 use crate::{server, telemetry};
 
 pub(super) fn settings(merged: Merged, compile: Compile) -> Result<Loaded, Vec<ConfigProblem>> {
@@ -97,13 +99,28 @@ impl Resolver {
         self.distinct_secrets(session.as_ref(), provider.as_ref().map(|(provider, _)| provider));
         let return_origins = self.origins("return_origins", raw.return_origins);
         let hosts = self.hosts(raw.hosts, redirect_uri.as_ref());
-        let endpoints = self.endpoints(raw.endpoints, redirect_uri.as_ref(), return_origins);
-        let upstreams = self.upstreams(raw.upstream, raw.upstreams, &server);
-        let routes = self.routes(raw.routes, upstreams.as_deref(), &hosts, redirect_uri.as_ref());
+        let mut endpoints = self.endpoints(raw.endpoints, redirect_uri.as_ref(), return_origins);
+        endpoints.settings.sign_in_rate = self.sign_in_rate(&raw.limits);
+        let mut upstreams = self.upstreams(raw.upstream, raw.upstreams, &server);
+        let pace = self.pace(&raw.limits, UpstreamSettings::default().pace);
+        upstreams.iter_mut().flatten().for_each(|upstream| upstream.pace = pace);
+        let max_body = raw.limits.max_body.clone();
+        let mut raw_routes = raw.routes;
+        for route in raw_routes.iter_mut().filter(|route| route.max_body.is_none()) {
+            route.max_body.clone_from(&max_body);
+        }
+        let max_uri_bytes = self.max_uri_bytes(&raw.limits, message::Settings::default().max_uri_bytes);
+        let routes = self.routes(raw_routes, upstreams.as_deref(), &hosts, redirect_uri.as_ref());
         let trusted_proxies = self.trusted_proxies(raw.trusted_proxies);
         let pages = self.pages(raw.pages);
         let telemetry = self.log(raw.log);
-        let routes = route::Settings { hosts, routes, prefix: endpoints.prefix, endpoints: endpoints.paths };
+        let routes = route::Settings {
+            hosts,
+            routes,
+            prefix: endpoints.prefix,
+            endpoints: endpoints.paths,
+            max_body: max_body.and_then(|size| size.0),
+        };
         // Even where the rest is wrong, so that these problems come with the others.
         self.take(compile(&routes, &pages));
 
@@ -120,6 +137,7 @@ impl Resolver {
                 trusted_proxies,
                 identity_names: message::headers::IdentityNames::new(names),
                 cookie_base: session.cookie_base(secure),
+                max_uri_bytes,
             },
             routes,
             endpoints: endpoints.settings,
@@ -145,8 +163,15 @@ impl Resolver {
     fn server(&mut self, raw: &RawConfig, headers: &listeners::CertificateHeaders) -> server::Settings {
         let default = server::Settings::default();
         let workers = raw.workers.and_then(|workers| NonZeroUsize::new(workers as usize));
-        let RawLimits { header_timeout, idle_timeout, max_header_bytes, max_headers, h2_max_streams, max_connections } =
-            &raw.limits;
+        let RawLimits {
+            header_timeout,
+            idle_timeout,
+            max_header_bytes,
+            max_headers,
+            h2_max_streams,
+            max_connections,
+            ..
+        } = &raw.limits;
         let max_header_bytes = max_header_bytes.as_ref().map_or(default.max_header_bytes, |size| size.0);
         // Below 8 KiB an ordinary request with a session cookie would not fit.
         if !(8 * 1024..=1024 * 1024).contains(&max_header_bytes) {

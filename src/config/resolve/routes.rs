@@ -121,6 +121,8 @@ impl Resolver {
             },
             max_identity_age,
             rewrite,
+            max_body: raw.max_body.and_then(|size| size.0),
+            rate_limit: self.rate_limit(&at("rate_limit"), raw.rate_limit, access),
         }
     }
 

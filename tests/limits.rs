@@ -1,0 +1,157 @@
+//! What is too long, too large or too slow is refused before it costs the application anything, or as soon as it shows.
+
+use std::time::{Duration, Instant};
+
+use http::{Method, StatusCode};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use vestibule_test_support::{Browser, Reply, Request, Stage, raw_request};
+
+const PUBLIC: &str = "[[routes]]\npath = \"/*\"\naccess = \"public\"";
+/// Slower than a KiB a second is too slow, after a second.
+const QUICK: &str = "[limits]\nmin_body_rate = \"1KiB\"\nbody_grace = \"1s\"";
+
+fn assert_code(reply: &Reply, status: StatusCode, code: &str) {
+    assert_eq!((reply.status, &reply.json()["code"]), (status, &code.into()), "{}", reply.text());
+}
+
+async fn post(stage: &Stage, browser: &Browser, path: &str, bytes: usize) -> Reply {
+    browser
+        .send(Request::fetch(Method::POST, &stage.url(path)).from_page(&stage.url("/")).body(vec![b'x'; bytes]))
+        .await
+}
+
+/// A chunked body of `bytes`; everything that comes back.
+async fn post_chunked(stage: &Stage, path: &str, bytes: usize) -> String {
+    let host = stage.host();
+    let head =
+        format!("POST {path} HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n");
+    let mut request = head.into_bytes();
+    for piece in vec![b'x'; bytes].chunks(500) {
+        request.extend([format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat());
+    }
+    request.extend(b"0\r\n\r\n");
+    String::from_utf8(raw_request(stage.address(), &request).await).unwrap()
+}
+
+#[tokio::test]
+async fn an_address_longer_than_the_limit_is_414() {
+    let stage = Stage::with(PUBLIC);
+    let browser = stage.browser();
+    let target = |length: usize| stage.url(&format!("/x?q={}", "a".repeat(length - "/x?q=".len())));
+    assert_code(&browser.fetch(&target(8 * 1024 + 1)).await, StatusCode::URI_TOO_LONG, "uri_too_long");
+    stage.upstream.assert_untouched();
+    assert_eq!(browser.fetch(&target(8 * 1024)).await.status, StatusCode::OK);
+    let stage = Stage::with(&format!("[limits]\nmax_uri_bytes = \"16KiB\"\n{PUBLIC}"));
+    let target = stage.url(&format!("/x?q={}", "a".repeat(12_000)));
+    assert_eq!(stage.browser().fetch(&target).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_body_that_is_announced_as_too_large_never_reaches_the_application() {
+    let stage = Stage::with(
+        "[limits]\nmax_body = \"1KiB\"\n[[routes]]\npath = \"/up/*\"\nmax_body = \"3KiB\"\n\
+         [[routes]]\npath = \"/any/*\"\nmax_body = \"off\"",
+    );
+    let browser = stage.signed_in_browser().await;
+    for (path, most) in [("/", 1024), ("/up/x", 3072)] {
+        assert_code(&post(&stage, &browser, path, most + 1).await, StatusCode::PAYLOAD_TOO_LARGE, "body_too_large");
+        stage.upstream.assert_untouched();
+        let reply = post(&stage, &browser, path, most).await;
+        assert_eq!(reply.json()["body"]["length"], most);
+        stage.upstream.forget();
+    }
+    assert_eq!(post(&stage, &browser, "/any/x", 100_000).await.json()["body"]["length"], 100_000);
+}
+
+#[tokio::test]
+async fn a_body_that_turns_out_too_large_is_cut_and_told_so() {
+    let stage = Stage::with(&format!("[limits]\nmax_body = \"2KiB\"\n{PUBLIC}"));
+    let answer = post_chunked(&stage, "/x", 2048).await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"length\": 2048"), "{answer}");
+    stage.upstream.forget();
+    let answer = post_chunked(&stage, "/x", 2049).await;
+    assert!(answer.starts_with("HTTP/1.1 413") && answer.contains("\"body_too_large\""), "{answer}");
+    // It saw a beginning, and never a whole request.
+    assert!(stage.upstream.requests().iter().all(|request| !request.complete));
+}
+
+/// Sends a byte every 100 ms behind `head` until an answer comes, for `limit` at most.
+async fn drip(stage: &Stage, head: &str, byte: &[u8], limit: Duration) -> (String, Duration) {
+    let mut stream = TcpStream::connect(stage.address()).await.unwrap();
+    stream.write_all(head.replace("{host}", &stage.host()).as_bytes()).await.unwrap();
+    let (started, mut answer) = (Instant::now(), Vec::new());
+    while started.elapsed() < limit {
+        let _ = stream.write_all(byte).await;
+        let mut buffer = vec![0; 4096];
+        if let Ok(Ok(count)) = timeout(Duration::from_millis(100), stream.read(&mut buffer)).await {
+            answer.extend_from_slice(&buffer[..count]);
+            if count == 0 || answer.ends_with(b"}") {
+                break;
+            }
+        }
+    }
+    (String::from_utf8(answer).unwrap(), started.elapsed())
+}
+
+#[tokio::test]
+async fn a_body_that_drips_is_cut_and_others_are_served_meanwhile() {
+    let stage = Stage::with(&format!("{QUICK}\n{PUBLIC}"));
+    let announced = "POST /slow-body HTTP/1.1\r\nHost: {host}\r\nContent-Length: 100000\r\n\r\n";
+    let chunked = "POST /slow-body HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let limit = Duration::from_secs(10);
+    let (one, other, ()) =
+        tokio::join!(drip(&stage, announced, b"x", limit), drip(&stage, chunked, b"1\r\nx\r\n", limit), async {
+            for _ in 0..10 {
+                assert_eq!(stage.browser().fetch(&stage.url("/x")).await.status, StatusCode::OK);
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        });
+    for (answer, took) in [one, other] {
+        assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("\"body_too_slow\""), "{answer}");
+        assert!(took > Duration::from_millis(900) && took < Duration::from_secs(5), "{took:?}");
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let seen = stage.upstream.requests();
+    assert!(seen.iter().filter(|request| request.path() == "/slow-body").all(|request| !request.complete));
+}
+
+#[tokio::test]
+async fn a_slow_stream_of_somebody_who_is_signed_in_goes_on() {
+    let stage = Stage::with(QUICK);
+    let browser = stage.signed_in_browser().await;
+    let cookies = browser.cookie_line(&stage.origin());
+    let head = format!("POST / HTTP/1.1\r\nHost: {{host}}\r\nCookie: {cookies}\r\nTransfer-Encoding: chunked\r\n\r\n");
+    let (answer, _) = drip(&stage, &head, b"1\r\nx\r\n", Duration::from_secs(3)).await;
+    assert_eq!(answer, "");
+    assert_eq!(stage.upstream.count(), 1);
+}
+
+#[tokio::test]
+async fn a_body_that_keeps_up_and_one_without_a_rule_are_never_cut() {
+    for (limits, piece) in [(QUICK, 200), ("[limits]\nmin_body_rate = \"off\"", 1)] {
+        let stage = Stage::with(&format!("{limits}\n{PUBLIC}"));
+        let head = "POST / HTTP/1.1\r\nHost: {host}\r\nContent-Length: 100000\r\n\r\n";
+        let (answer, _) = drip(&stage, head, &vec![b'x'; piece], Duration::from_secs(3)).await;
+        assert_eq!(answer, "", "{limits}");
+    }
+}
+
+#[tokio::test]
+async fn once_the_application_answers_the_pace_is_its_business() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut buffer = [0; 4096];
+        let _ = stream.read(&mut buffer).await.unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n").await.unwrap();
+        while stream.read(&mut buffer).await.is_ok_and(|count| count > 0) {}
+    });
+    let stage = Stage::with(&format!("{QUICK}\n[upstream]\nurl = \"{url}\"\n{PUBLIC}"));
+    let head = "POST / HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let (answer, took) = drip(&stage, head, b"1\r\nx\r\n", Duration::from_secs(3)).await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("hi\r\n"), "{answer}");
+    assert!(took >= Duration::from_secs(3), "{took:?}");
+}
