@@ -33,6 +33,13 @@ pub struct Challenge {
     pub reason: &'static str,
 }
 
+impl Challenge {
+    /// Whether a session did come: it is only too old for the route, so signing in again is no circle.
+    pub fn has_session(&self) -> bool {
+        self.reason == "identity_too_old"
+    }
+}
+
 /// Decides; one for all workers.
 #[derive(Debug)]
 pub struct Admission {

@@ -56,8 +56,8 @@ impl Handler for Gateway {
         self.0.replies.metrics().unread(status, reason);
     }
 
-    fn turned_away(&self, reason: &'static str) {
-        self.0.replies.metrics().turned_away(reason);
+    fn cut(&self, reason: &'static str) {
+        self.0.replies.metrics().cut(reason);
     }
 }
 

@@ -284,3 +284,19 @@ async fn userinfo_tells_the_front_end_who_and_no_tokens() {
     let signed_out = stage.browser().fetch(&stage.url("/auth/userinfo")).await;
     assert_eq!((signed_out.status, stage.provider.count(Endpoint::Authorize)), (StatusCode::UNAUTHORIZED, 1));
 }
+
+// A sign-in that is asked for anew is no circle: the session came, and was only too old.
+#[tokio::test]
+async fn a_route_that_asks_for_very_fresh_sign_ins_never_ends_on_the_page_of_lost_sessions() {
+    let stage = Stage::with("[[routes]]\npath = \"/fresh\"\nmax_identity_age = \"2s\"");
+    let browser = stage.signed_in_browser().await;
+    for _ in 0..6 {
+        stage.clock.advance(Duration::from_secs(4));
+        stage.upstream.forget();
+        let asked = browser.get(&stage.url("/fresh")).await;
+        assert_eq!(asked.status, StatusCode::FOUND, "{}", asked.text());
+        stage.upstream.assert_untouched();
+        let reply = browser.follow_reply(asked, 10).await;
+        assert_eq!((reply.status, reply.url.path()), (StatusCode::OK, "/fresh"), "{}", reply.text());
+    }
+}

@@ -155,3 +155,54 @@ async fn once_the_application_answers_the_pace_is_its_business() {
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("hi\r\n"), "{answer}");
     assert!(took >= Duration::from_secs(3), "{took:?}");
 }
+
+const GET: &str = "GET /x HTTP/1.1\r\nHost: {host}\r\n\r\n";
+
+/// A connection with one answer behind it, so that it is known to be served.
+async fn served(stage: &Stage) -> TcpStream {
+    let mut stream = TcpStream::connect(stage.address()).await.unwrap();
+    assert!(ask(stage, &mut stream).await.starts_with("HTTP/1.1 200"));
+    stream
+}
+
+/// One answer, with a body that ends as JSON does.
+async fn ask(stage: &Stage, stream: &mut TcpStream) -> String {
+    stream.write_all(GET.replace("{host}", &stage.host()).as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\n}") {
+        answer.push(timeout(Duration::from_secs(10), stream.read_u8()).await.unwrap().unwrap());
+    }
+    String::from_utf8(answer).unwrap().to_ascii_lowercase().replacen("http", "HTTP", 1)
+}
+
+#[tokio::test]
+async fn a_connection_ends_after_so_many_requests_and_says_so() {
+    let stage = Stage::with(&format!("[limits]\nmax_requests_per_connection = 3\n{PUBLIC}"));
+    let mut stream = served(&stage).await;
+    assert!(!ask(&stage, &mut stream).await.contains("connection: close"));
+    assert!(ask(&stage, &mut stream).await.contains("connection: close"));
+    assert_eq!(stream.read(&mut [0; 16]).await.unwrap_or(0), 0);
+    assert_eq!(stage.upstream.count(), 3);
+}
+
+#[tokio::test]
+async fn one_client_has_only_so_many_connections_at_the_same_time() {
+    let limit = format!("[limits]\nmax_connections_per_client = 2\n{PUBLIC}");
+    let stage = Stage::with(&limit);
+    let (first, _second) = (served(&stage).await, served(&stage).await);
+    stage.upstream.forget();
+    let request = GET.replace("{host}", &stage.host());
+    assert_eq!(raw_request(stage.address(), request.as_bytes()).await, b"");
+    stage.upstream.assert_untouched();
+    let metrics = stage.browser().fetch(&stage.admin_url("/metrics")).await.text();
+    assert!(metrics.contains("vestibule_refusals_total{reason=\"too_many_connections\"} 1"), "{metrics}");
+    drop(first);
+    // The proxy has to see that the first is gone.
+    let end = Instant::now() + Duration::from_secs(5);
+    while raw_request(stage.address(), request.as_bytes()).await.is_empty() {
+        assert!(Instant::now() < end, "its place never came back");
+    }
+    let stage = Stage::with(&format!("trusted_proxies = [\"127.0.0.1\"]\n{limit}"));
+    let many = [served(&stage).await, served(&stage).await, served(&stage).await];
+    assert_eq!(many.len(), 3);
+}

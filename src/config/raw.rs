@@ -254,6 +254,12 @@ pub(super) struct RawLimits {
     /// Connections at the same time. Default 10000.
     #[schemars(example = 10_000, range(min = 1, max = 10_000_000))]
     pub max_connections: Option<u32>,
+    /// Connections of one client address at the same time; trusted proxies may have any number. Default: any number.
+    #[schemars(example = 100, range(min = 1, max = 10_000_000))]
+    pub max_connections_per_client: Option<u32>,
+    /// Requests of one HTTP/1.1 connection, one after another. Default 10000.
+    #[schemars(example = 10_000, range(min = 1, max = 1_000_000_000))]
+    pub max_requests_per_connection: Option<u32>,
     /// The longest request target: path and query. Default 8KiB.
     pub max_uri_bytes: Option<Size>,
     /// The largest request body, or "off"; a route can say otherwise. Default off.

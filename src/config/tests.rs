@@ -620,6 +620,8 @@ fn the_server_is_checked() {
         ("limits", "max_body = \"much\"", "not a size with a unit, or \"off\""),
         ("limits", "min_body_rate = \"0B\"", "is zero"),
         ("limits", "min_body_rate = \"off\"\nbody_grace = \"9s\"", "has no meaning beside min_body_rate"),
+        ("limits", "max_connections = 9\nmax_connections_per_client = 10", "so it bounds nothing"),
+        ("limits", "max_requests_per_connection = 0", "write a number from 1"),
         ("limits", "sign_in_rate = \"10\"", "not a number per s, min or h, or \"off\""),
         ("limits", "sign_in_rate = \"off\"\nsign_in_burst = 9", "has no meaning beside sign_in_rate"),
         ("log", "level = \"inf\"", "did you mean \"info\"?"),

@@ -42,7 +42,10 @@ impl Endpoints {
         if inbound.host() != self.host() {
             return Ok(redirect(StatusCode::FOUND, &self.away_from_alias(return_to.as_str())));
         }
-        let finished = self.logins.finished_in_a_row(inbound.cookies());
+        let finished = match challenge.has_session() {
+            true => 0,
+            false => self.logins.finished_in_a_row(inbound.cookies()),
+        };
         if finished >= MAX_ATTEMPTS {
             return Err(ClientFault::Chain(StrayCause::SessionLost).into());
         }

@@ -13,6 +13,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::clients::{Clients, Place};
 use super::clock::Expired;
 use super::io::ClientIo;
 use super::stream::{Protocol, Stream};
@@ -29,6 +30,8 @@ pub(super) struct Terms {
     pub(super) http2: http2::Limits,
     pub(super) idle: Duration,
     pub(super) head: Duration,
+    pub(super) clients: Option<Arc<Clients>>,
+    pub(super) max_requests: u32,
     pub(super) closing: Closing,
 }
 
@@ -39,6 +42,8 @@ impl Terms {
             http2: http2::Limits::new(settings),
             idle: settings.idle_timeout,
             head: settings.header_timeout,
+            clients: settings.clients.clone(),
+            max_requests: settings.max_requests,
             closing: Closing::default(),
         }
     }
@@ -78,6 +83,12 @@ pub(super) struct Open {
 /// Serves a connection until it ends, or until the end of service has begun and its requests in flight are answered.
 pub(super) async fn serve<H: Handler>(open: Open, handler: H, terms: Arc<Terms>) {
     let Open { stream, connection, protocol, place } = open;
+    let peer = connection.peer;
+    let Some(place) = Place::new(place, terms.clients.as_ref(), peer.ip()) else {
+        tracing::info!(client = %peer.ip(), reason = "too_many_connections", "connection closed: its client has too many");
+        handler.cut("too_many_connections");
+        return;
+    };
     let io = ClientIo::new(stream, Arc::default(), place, protocol == Protocol::Any);
     let io = match protocol {
         Protocol::Http2 => Some(io),
@@ -157,6 +168,7 @@ pub(super) fn tell_expired<H: Handler>(handler: &H, peer: SocketAddr, expired: E
         }
         Expired::Unread => {
             tracing::info!(client = %peer.ip(), reason = "unread", "connection closed: the client does not read its answer");
+            handler.cut("unread");
         }
         Expired::Flood => {
             tracing::info!(client = %peer.ip(), reason = "http2_flood", "connection closed: too many HTTP/2 frames that ask for nothing");

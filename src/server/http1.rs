@@ -4,10 +4,11 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -47,6 +48,17 @@ struct Shared<H> {
     handler: H,
     connection: Connection,
     activity: Arc<Activity>,
+    /// How many more requests are taken.
+    left: AtomicU32,
+}
+
+impl<H> Shared<H> {
+    /// Counts a request; whether it is the last. They come one after another, so nothing is ordered.
+    fn is_last(&self) -> bool {
+        let left = self.left.load(Ordering::Relaxed).saturating_sub(1);
+        self.left.store(left, Ordering::Relaxed);
+        left == 0
+    }
 }
 
 /// Serves a connection to its end; gives it back where its first bytes are those of HTTP/2 (RFC 9113 §3.3, prior knowledge).
@@ -58,7 +70,12 @@ pub(super) async fn serve<H: Handler>(
 ) -> Option<ClientIo> {
     let peer = connection.peer;
     let activity = Arc::clone(io.activity());
-    let shared = Arc::new(Shared { handler: handler.clone(), connection, activity: Arc::clone(&activity) });
+    let shared = Arc::new(Shared {
+        handler: handler.clone(),
+        connection,
+        activity: Arc::clone(&activity),
+        left: terms.max_requests.into(),
+    });
     let service = service_fn(move |request| answer(Arc::clone(&shared), request));
     let mut http = terms.http1.serve_connection(TokioIo::new(io), service).with_upgrades();
     let mut clock = Clock::new(terms.idle, terms.head);
@@ -95,7 +112,10 @@ async fn answer<H: Handler>(
     request: Request<Incoming>,
 ) -> Result<Response<Answer<H>>, Infallible> {
     shared.activity.begin(!request.body().is_end_stream());
-    let response = shared.handler.handle(request, &shared.connection).await;
+    let mut response = shared.handler.handle(request, &shared.connection).await;
+    if shared.is_last() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        super::close_after(&mut response);
+    }
     Ok(response.map(|body| Answer { body, shared }))
 }
 

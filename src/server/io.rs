@@ -7,8 +7,8 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::OwnedSemaphorePermit;
 
+use super::clients::Place;
 use super::clock::Activity;
 use super::stream::Stream;
 
@@ -19,7 +19,7 @@ pub(super) struct ClientIo {
     activity: Arc<Activity>,
     ended: bool,
     beginning: Beginning,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 /// RFC 9113 §3.4: how a connection of HTTP/2 begins, and no request of HTTP/1.1.
@@ -41,7 +41,7 @@ enum Beginning {
 impl ClientIo {
     /// With `is_open`, the first bytes are looked at: where they are the preface of HTTP/2 nothing is read, `activity` says
     /// so, and [`Self::rewound`] gives them to whoever reads next.
-    pub(super) fn new(stream: Stream, activity: Arc<Activity>, place: OwnedSemaphorePermit, is_open: bool) -> Self {
+    pub(super) fn new(stream: Stream, activity: Arc<Activity>, place: Place, is_open: bool) -> Self {
         let beginning = if is_open { Beginning::Awaited(Vec::new()) } else { Beginning::Past };
         Self { stream, activity, ended: false, beginning, _place: place }
     }

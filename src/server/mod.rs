@@ -1,5 +1,6 @@
 //! Accept loops: one current-thread runtime per worker, with its own end of every listener; TLS; knows no gateway.
 
+mod clients;
 mod clock;
 mod connection;
 pub mod drain;
@@ -24,9 +25,10 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, header};
 use hyper::body::Incoming;
 
+pub use clients::Clients;
 pub use drain::Drain;
 pub use listener::{Address, DEFAULT_MODE, Listener};
 
@@ -57,6 +59,10 @@ pub struct Settings {
     pub h2_max_streams: u32,
     /// Connections at the same time, all workers. Default 10,000.
     pub max_connections: usize,
+    /// Connections of one client address at the same time; `None`: any number.
+    pub clients: Option<Arc<Clients>>,
+    /// Requests of one connection of HTTP/1.1, one after another. Default 10,000.
+    pub max_requests: u32,
     /// How a stop goes.
     pub drain: drain::Settings,
 }
@@ -73,6 +79,8 @@ impl Default for Settings {
             max_headers: 100,
             h2_max_streams: 128,
             max_connections: 10_000,
+            clients: None,
+            max_requests: 10_000,
             drain: drain::Settings::default(),
         }
     }
@@ -93,11 +101,16 @@ pub trait Handler: Clone + Send + Sync + 'static {
         let _ = (reason, status);
     }
 
-    /// A connection that ended before its first request could come. `reason` is a constant code. Already logged; here to be
+    /// A connection was closed for `reason`, a constant code, before its first request or whatever became of its requests. Already logged; here to be
     /// counted.
-    fn turned_away(&self, reason: &'static str) {
+    fn cut(&self, reason: &'static str) {
         let _ = reason;
     }
+}
+
+/// Says that the connection ends with this answer (RFC 9112 §9.6).
+fn close_after<B>(response: &mut Response<B>) {
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
 }
 
 /// Bound listeners, not yet accepting.

@@ -178,7 +178,7 @@ async fn enter<H: Handler>(
             client = %peer.ip(), reason, error = telemetry::chain(&turned_away),
             "connection closed before its first request"
         );
-        handler.turned_away(reason);
+        handler.cut(reason);
     }
     None
 }

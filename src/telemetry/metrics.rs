@@ -155,8 +155,8 @@ impl WorkerMetrics {
         count(&self.cells.refusals, reason);
     }
 
-    /// One connection that ended before it could carry a request.
-    pub fn turned_away(&self, reason: &'static str) {
+    /// One connection that was closed for a reason, whatever was counted of its requests.
+    pub fn cut(&self, reason: &'static str) {
         count(&self.cells.refusals, reason);
     }
 

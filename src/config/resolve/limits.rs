@@ -1,13 +1,15 @@
 //! The bounds of `[limits]` that are not the listener's, and those of a route.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Resolver;
-use crate::config::raw::{RawLimits, RawPer, RawRateLimit};
+use crate::config::raw::{RawConfig, RawLimits, RawPer, RawRateLimit};
 use crate::config::text::{Often, OftenOrOff};
 use crate::rate::{Per, Rate, RateLimit};
 use crate::route::Access;
+use crate::server::Clients;
 use crate::upstream::Pace;
 
 /// Shorter, and the answer of an ordinary provider would not fit.
@@ -22,6 +24,17 @@ impl Resolver {
             self.error("limits.max_uri_bytes", "is out of range", "write a size from 2KiB to 60KiB");
         }
         bytes
+    }
+
+    /// A proxy speaks for many, so those that are trusted are not counted.
+    pub(super) fn clients(&mut self, raw: &RawConfig) -> Option<Arc<Clients>> {
+        let most = raw.limits.max_connections_per_client.and_then(NonZeroU32::new)?;
+        if raw.limits.max_connections.is_some_and(|all| all < most.get()) {
+            let what = "is above limits.max_connections, so it bounds nothing";
+            self.error("limits.max_connections_per_client", what, "write a smaller number, or remove it");
+        }
+        let proxies = raw.trusted_proxies.iter().flatten().map(|network| network.0.trunc());
+        Some(Clients::new(most, proxies.collect()))
     }
 
     pub(super) fn pace(&mut self, raw: &RawLimits, default: Option<Pace>) -> Option<Pace> {
