@@ -6,6 +6,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::connection::Wait;
+
+/// How long a client is silent before it is expected to remain so.
+const SILENT: Duration = Duration::from_secs(1);
 /// How long a client may leave our bytes unread.
 pub(super) const UNREAD: Duration = Duration::from_secs(300);
 
@@ -86,6 +90,8 @@ impl Activity {
 pub(super) enum Expired {
     /// No request came.
     Idle,
+    /// No request came for a while, and there is room to save.
+    Silent,
     /// A head did not end.
     Head,
     /// The client does not read.
@@ -110,6 +116,21 @@ impl Clock {
         Self { idle, head, seen: 0, since: Instant::now() }
     }
 
+    /// What a connection of HTTP/1.1 may wait for now. It is [`Expired::Silent`] only where the next byte begins a request: not
+    /// behind one with a body, of which some may still come.
+    pub(super) fn wait(&mut self, activity: &Activity) -> Wait {
+        if activity.is_http2() {
+            return Wait::Over(Expired::NotHttp1);
+        }
+        match self.look(activity) {
+            None => Wait::Long,
+            Some((_, Expired::Idle)) if SILENT < self.idle && !activity.had_body() => {
+                Wait::Until(self.since + SILENT, Some(Expired::Silent))
+            }
+            Some((deadline, expired)) => Wait::Until(deadline, Some(expired)),
+        }
+    }
+
     /// Takes note of what the connection does now; gives until when it may, `None`: as long as the handler takes.
     pub(super) fn look(&mut self, activity: &Activity) -> Option<(Instant, Expired)> {
         let now = activity.get() & !BODY;
@@ -130,6 +151,28 @@ impl Clock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn silence_is_told_only_where_the_next_byte_begins_a_request() {
+        let activity = Activity::default();
+        let kind = |idle: u64, activity: &Activity| match Clock::new(Duration::from_secs(idle), SILENT).wait(activity) {
+            Wait::Until(_, expired) => expired,
+            Wait::Long | Wait::Over(_) => None,
+        };
+        assert_eq!(kind(75, &activity), Some(Expired::Silent));
+        assert_eq!(kind(1, &activity), Some(Expired::Idle), "there is nothing to save");
+        activity.heard();
+        assert_eq!(kind(75, &activity), Some(Expired::Head));
+        activity.begin(true);
+        assert_eq!(kind(75, &activity), None);
+        activity.end();
+        assert_eq!(kind(75, &activity), Some(Expired::Idle), "some of the body may still come");
+        activity.begin(false);
+        activity.end();
+        assert_eq!(kind(75, &activity), Some(Expired::Silent));
+        activity.written(false);
+        assert_eq!(kind(75, &activity), Some(Expired::Unread));
+    }
 
     #[test]
     fn idling_heads_and_answers_have_their_own_limits() {

@@ -174,7 +174,7 @@ pub(super) fn tell_expired<H: Handler>(handler: &H, peer: SocketAddr, expired: E
             tracing::info!(client = %peer.ip(), reason = "http2_flood", "connection closed: too many HTTP/2 frames that ask for nothing");
             handler.refused("http2_flood", 429);
         }
-        Expired::Idle | Expired::NotHttp1 => {}
+        Expired::Idle | Expired::Silent | Expired::NotHttp1 => {}
     }
 }
 

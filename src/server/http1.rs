@@ -16,8 +16,9 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 
 use super::clock::{Activity, Clock, Expired};
-use super::connection::{Terms, Wait, drive, linger, tell_expired};
+use super::connection::{Terms, drive, linger, tell_expired};
 use super::io::ClientIo;
+use super::rest::{Rested, rest};
 use super::{Handler, Settings};
 use crate::message::body::BodyError;
 use crate::message::{Body, Connection};
@@ -62,8 +63,9 @@ impl<H> Shared<H> {
 }
 
 /// Serves a connection to its end; gives it back where its first bytes are those of HTTP/2 (RFC 9113 §3.3, prior knowledge).
+/// Between two requests that are far apart it [rests](super::rest), and holds a tenth of the memory.
 pub(super) async fn serve<H: Handler>(
-    io: ClientIo,
+    mut io: ClientIo,
     connection: Connection,
     handler: H,
     terms: &Terms,
@@ -76,35 +78,43 @@ pub(super) async fn serve<H: Handler>(
         activity: Arc::clone(&activity),
         left: terms.max_requests.into(),
     });
-    let service = service_fn(move |request| answer(Arc::clone(&shared), request));
-    let mut http = terms.http1.serve_connection(TokioIo::new(io), service).with_upgrades();
     let mut clock = Clock::new(terms.idle, terms.head);
-    let ended = drive(
-        &mut http,
-        |http| http.graceful_shutdown(),
-        &terms.closing,
-        || {
-            if activity.is_http2() {
-                return Wait::Over(Expired::NotHttp1);
+    loop {
+        let shared = Arc::clone(&shared);
+        let service = service_fn(move |request| answer(Arc::clone(&shared), request));
+        let mut http = terms.http1.serve_connection(TokioIo::new(io), service).with_upgrades();
+        let ended = drive(&mut http, |http| http.graceful_shutdown(), &terms.closing, || clock.wait(&activity)).await;
+        match ended {
+            Ok(outcome) => {
+                let refused = outcome.err().is_some_and(|error| report(&handler, peer, &error));
+                if (refused || activity.had_body())
+                    && let Some(parts) = http.into_parts()
+                {
+                    linger(parts.io.into_inner()).await;
+                }
+                return None;
             }
-            clock.look(&activity).map_or(Wait::Long, |(deadline, expired)| Wait::Until(deadline, Some(expired)))
-        },
-    )
-    .await;
-
-    match ended {
-        Ok(outcome) => {
-            let refused = outcome.err().is_some_and(|error| report(&handler, peer, &error));
-            if (refused || activity.had_body())
-                && let Some(parts) = http.into_parts()
-            {
-                linger(parts.io.into_inner()).await;
+            Err(Expired::NotHttp1) => return http.into_parts().map(|parts| parts.io.into_inner()),
+            Err(Expired::Silent) => {
+                let parts = http.into_parts()?;
+                io = parts.io.into_inner();
+                // Nothing was heard since the last answer, so hyper has read nothing either; were it otherwise, it would be next.
+                if !parts.read_buf.is_empty() {
+                    io.keep(parts.read_buf);
+                    continue;
+                }
+                io = match rest(io, &mut clock, terms).await {
+                    Rested::Awake(io) => io,
+                    Rested::Http2(io) => return Some(io),
+                    Rested::Over => return None,
+                };
+            }
+            Err(expired) => {
+                tell_expired(&handler, peer, expired);
+                return None;
             }
         }
-        Err(Expired::NotHttp1) => return http.into_parts().map(|parts| parts.io.into_inner()),
-        Err(expired) => tell_expired(&handler, peer, expired),
     }
-    None
 }
 
 async fn answer<H: Handler>(

@@ -59,6 +59,11 @@ impl ClientIo {
         self
     }
 
+    /// Has `bytes`, which were read already, read again before what follows them.
+    pub(super) fn keep(&mut self, bytes: Bytes) {
+        self.beginning = Beginning::Kept(bytes);
+    }
+
     /// Reads while the beginning is not past. Of a request of HTTP/1.1 that comes in one piece nothing is copied.
     #[cold]
     fn poll_beginning(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {

@@ -11,6 +11,7 @@ mod io;
 mod listener;
 mod meter;
 mod proxy_protocol;
+mod rest;
 mod stream;
 mod streams;
 pub mod tls;

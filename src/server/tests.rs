@@ -178,6 +178,42 @@ fn idle_connections_outlive_the_head_timeout_and_heads_do_not_get_the_idle_time(
 }
 
 #[test]
+fn a_connection_that_rested_goes_on_where_it_was() {
+    let mut running = start(|settings| {
+        settings.idle_timeout = Duration::from_millis(2_500);
+        settings.workers = NonZeroUsize::MIN;
+    });
+    let (asked, silent, posted) = (running.connect(), running.connect(), running.connect());
+    send(&asked, GET);
+    read_answer(&asked);
+    send(&posted, "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nok");
+    read_answer(&posted);
+    for _ in 0..2 {
+        std::thread::sleep(Duration::from_millis(1_300));
+        for stream in [&asked, &posted] {
+            // More than what is read to wake up, and a beginning that comes in pieces.
+            send(stream, "G");
+            std::thread::sleep(Duration::from_millis(20));
+            send(stream, &format!("ET / HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "y".repeat(900)));
+            assert!(read_answer(stream).starts_with("HTTP/1.1 200"));
+        }
+    }
+    assert_eq!(read_to_end(&silent), "", "a rest does not prolong the idle time");
+    let start = Instant::now();
+    assert_eq!(read_to_end(&asked), "");
+    let idled = start.elapsed();
+    assert!(idled > Duration::from_millis(1_500) && idled < Duration::from_secs(6), "{idled:?}");
+
+    let last = running.connect();
+    send(&last, GET);
+    read_answer(&last);
+    std::thread::sleep(Duration::from_millis(1_300));
+    running.drain.closing.cancel();
+    assert_eq!(read_to_end(&last), "", "the end of service wakes it");
+    running.thread.take().unwrap().join().unwrap();
+}
+
+#[test]
 fn heads_that_hyper_answers_are_told_to_the_handler() {
     let running = start(|settings| settings.max_header_bytes = 4096);
     for (request, status, reason) in [

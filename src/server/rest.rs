@@ -1,0 +1,67 @@
+//! A connection whose client is silent: hyper's buffers and the room for a request are given up until it speaks.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, ReadBuf};
+
+use super::clock::{Clock, Expired};
+use super::connection::{Terms, Wait, drive};
+use super::io::ClientIo;
+
+/// What is read when the client speaks again; hyper reads the rest.
+const FIRST_BYTES: usize = 64;
+
+/// How a rest has ended.
+pub(super) enum Rested {
+    /// The client speaks.
+    Awake(ClientIo),
+    /// It speaks HTTP/2.
+    Http2(ClientIo),
+    /// It is gone, its time is over, or the service ends.
+    Over,
+}
+
+/// Rests until the client speaks, for what its idle time still has.
+pub(super) async fn rest(io: ClientIo, clock: &mut Clock, terms: &Terms) -> Rested {
+    let activity = Arc::clone(io.activity());
+    let mut resting = Resting { io: Some(io), over: false };
+    let look = || {
+        if activity.is_http2() {
+            return Wait::Over(Expired::NotHttp1);
+        }
+        clock.look(&activity).map_or(Wait::Long, |(deadline, expired)| Wait::Until(deadline, Some(expired)))
+    };
+    match drive(&mut resting, |resting| resting.get_mut().over = true, &terms.closing, look).await {
+        Ok(Some(io)) => Rested::Awake(io),
+        Err(Expired::NotHttp1) => resting.io.map_or(Rested::Over, Rested::Http2),
+        Ok(None) | Err(_) => Rested::Over,
+    }
+}
+
+/// Ends with the connection when there is something to read, without it at the end.
+struct Resting {
+    io: Option<ClientIo>,
+    over: bool,
+}
+
+impl Future for Resting {
+    type Output = Option<ClientIo>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<ClientIo>> {
+        let this = self.get_mut();
+        let Some(io) = this.io.as_mut().filter(|_| !this.over) else { return Poll::Ready(None) };
+        let mut bytes = [0; FIRST_BYTES];
+        let mut bytes = ReadBuf::new(&mut bytes);
+        match Pin::new(&mut *io).poll_read(cx, &mut bytes) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(())) if !bytes.filled().is_empty() => {
+                io.keep(Bytes::copy_from_slice(bytes.filled()));
+                Poll::Ready(this.io.take())
+            }
+            Poll::Ready(_) => Poll::Ready(None),
+        }
+    }
+}
