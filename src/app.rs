@@ -204,7 +204,7 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
                 routes: Arc::clone(&routes),
                 admission: Arc::clone(&admission),
                 endpoints: Arc::clone(&endpoints),
-                replies: Replies::new(Arc::clone(&pages), drain_metrics.worker(), log),
+                replies: Replies::new(Arc::clone(&pages), drain_metrics.worker(), log, settings.hsts.clone()),
                 upstreams: Upstreams::new(
                     &fleet,
                     Arc::clone(&trust),

@@ -70,6 +70,7 @@ impl Gateway {
         let Parts { routes, admission, endpoints, replies, upstreams, .. } = &*self.0;
         exchange.read(&inbound);
         match routes.resolve(&inbound)? {
+            Target::Elsewhere(elsewhere) => Ok(replies.moved(&elsewhere.location(&inbound), exchange)),
             Target::NoEndpoint => Err(Rejection::NoEndpoint),
             Target::Endpoint(endpoint) => endpoints.serve(endpoint, inbound, replies, exchange).await,
             Target::Public(route) => {

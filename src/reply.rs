@@ -17,7 +17,7 @@ use serde_json::json;
 pub use notice::{ClientFault, Notice, ProviderFault, Rejection, Way};
 
 use self::pages::{PageContext, Pages, protect};
-use crate::message::{Body, Connection, Inbound, RequestId, is_prefetch, prefers_html};
+use crate::message::{Body, Connection, Inbound, RequestId, Scheme, is_prefetch, prefers_html};
 use crate::policy::Permit;
 use crate::route::{Access, GuardedRoute, Route};
 use crate::telemetry::access_log::{self, Access as AccessLine};
@@ -66,6 +66,7 @@ pub struct Exchange<'g> {
     started: Instant,
     audience: Audience,
     ends_connection: bool,
+    is_secure: bool,
     /// What a person who tries again asks for.
     again: Option<PathAndQuery>,
     logged: bool,
@@ -89,6 +90,7 @@ impl<'g> Exchange<'g> {
     pub fn read(&mut self, inbound: &Inbound) {
         self.id = Some(inbound.id().clone());
         self.client = inbound.client().address;
+        self.is_secure = inbound.client().scheme == Scheme::Https;
     }
 
     /// The route that was found.
@@ -113,6 +115,13 @@ impl<'g> Exchange<'g> {
         self.reason = Some(reason);
     }
 
+    /// What the client still sends was never read, so nothing else can be read from its connection.
+    fn close_if_unread(&self, headers: &mut HeaderMap) {
+        if self.ends_connection {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+    }
+
     /// Who reads the answer.
     pub fn audience(&self) -> Audience {
         self.audience
@@ -135,12 +144,13 @@ pub struct Replies {
     pages: Arc<Pages>,
     metrics: WorkerMetrics,
     access_log: bool,
+    hsts: Option<HeaderValue>,
 }
 
 impl Replies {
-    /// For one worker.
-    pub fn new(pages: Arc<Pages>, metrics: WorkerMetrics, access_log: bool) -> Self {
-        Self { pages, metrics, access_log }
+    /// For one worker. `hsts` is the value of `Strict-Transport-Security`, if it is ours to say.
+    pub fn new(pages: Arc<Pages>, metrics: WorkerMetrics, access_log: bool, hsts: Option<HeaderValue>) -> Self {
+        Self { pages, metrics, access_log, hsts }
     }
 
     /// The worker's counters.
@@ -163,6 +173,7 @@ impl Replies {
             // Over HTTP/2 only the stream ends, by a reset (RFC 9113 §8.1).
             ends_connection: raw.version() != Version::HTTP_2 && !http_body::Body::is_end_stream(raw.body()),
             again: raw.uri().path_and_query().filter(|_| may_repeat).cloned(),
+            is_secure: connection.scheme == Scheme::Https,
             logged: self.access_log,
             client: connection.peer.ip(),
             method: raw.method().clone(),
@@ -177,7 +188,10 @@ impl Replies {
 
     /// Ends an exchange: an error becomes HTTP, the request is counted and logged, once.
     pub fn finish(&self, outcome: Result<Response<Body>, Rejection>, mut exchange: Exchange<'_>) -> Response<Body> {
-        let response = outcome.unwrap_or_else(|rejection| self.reject(&rejection, &mut exchange));
+        let mut response = outcome.unwrap_or_else(|rejection| self.reject(&rejection, &mut exchange));
+        if let Some(hsts) = &self.hsts {
+            put_hsts(response.headers_mut(), hsts, exchange.is_secure);
+        }
         let duration = exchange.started.elapsed();
         let status = response.status().as_u16();
         self.metrics.request(status, exchange.reason, duration);
@@ -232,6 +246,15 @@ impl Replies {
         response
     }
 
+    /// To where a request should have come. Nobody keeps it, so that the setting can be taken back.
+    pub fn moved(&self, location: &str, exchange: &mut Exchange<'_>) -> Response<Body> {
+        exchange.endpoint("redirect");
+        // The same method and body again.
+        let mut response = redirect(StatusCode::PERMANENT_REDIRECT, location);
+        exchange.close_if_unread(response.headers_mut());
+        response
+    }
+
     /// Says something to whoever asked.
     pub fn notify(&self, notice: &Notice<'_>, exchange: &Exchange<'_>) -> Response<Body> {
         let mut response = match exchange.audience {
@@ -246,10 +269,7 @@ impl Replies {
         if let Some(allow) = notice.allow {
             headers.insert(header::ALLOW, HeaderValue::from_static(allow));
         }
-        // What the client still sends was never read, so nothing else can be read from this connection.
-        if exchange.ends_connection {
-            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
+        exchange.close_if_unread(headers);
         response
     }
 
@@ -277,6 +297,15 @@ impl Replies {
             other_label: notice.other.as_ref().map(|(_, label)| *label),
         };
         self.pages.render(notice.page, &context, form_action)
+    }
+}
+
+/// RFC 6797 §7.2: on whatever goes over https, ours before the application's, and on nothing else.
+fn put_hsts(headers: &mut HeaderMap, hsts: &HeaderValue, is_secure: bool) {
+    if is_secure {
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone());
+    } else {
+        headers.remove(header::STRICT_TRANSPORT_SECURITY);
     }
 }
 

@@ -49,8 +49,12 @@ mod rate_limits;
 mod readme;
 // A request has one reading or it is refused.
 mod reading;
+// Whoever comes over http or to an alias is sent to where the application lives.
+mod redirects;
 // What a route changes on the way is what was judged.
 mod rewriting;
+// A folder or a fixed answer stands where an application would.
+mod static_files;
 // Events, interim answers and upgrades pass as they come.
 mod streams;
 // Whatever still flows when a session ends, ends with it, and with a goodbye.

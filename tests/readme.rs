@@ -74,6 +74,7 @@ fn configuration(markdown: &str) -> String {
         for line in piece.lines() {
             match line.split(" = ").next() {
                 Some("client_secret_file") => text.push_str("client_secret = \"what-the-provider-shows\""),
+                Some("files") => text.push_str("files = \"/\""),
                 Some("secrets_files") => text.push_str(&format!("secret = \"{}\"", secret())),
                 _ => text.push_str(line),
             }

@@ -1,6 +1,7 @@
 //! What a route changes on the way to the application is what was judged, and nothing a client can steer.
 
-use vestibule_test_support::{Stage, raw_request};
+use http::Method;
+use vestibule_test_support::{Request, Stage, raw_request};
 
 const STRIPPED: &str = r#"
 [[routes]]
@@ -108,4 +109,56 @@ async fn a_guarded_route_met_by_another_spelling_of_its_prefix_is_refused() {
         assert_eq!((reply.status.as_u16(), &reply.json()["code"]), (400, &"path_prefix".into()), "{path}");
         stage.upstream.assert_untouched();
     }
+}
+
+#[tokio::test]
+async fn header_fields_are_set_and_removed_and_ours_stay() {
+    let stage = Stage::with(
+        r#"
+[upstream]
+request_headers = { set = { "X-Environment" = "production", "X-Where" = "upstream" }, remove = ["X-Debug", "Accept-Language"] }
+response_headers = { set = { "X-Frame-Options" = "DENY" }, remove = ["X-Powered-By", "Content-Type"] }
+[[routes]]
+path = "/*"
+request_headers = { set = { "X-Where" = "route", "Authorization" = "Basic eDp5" }, remove = ["Cookie"] }
+response_headers = { set = { "Cache-Control" = "public, max-age=60" }, remove = ["Set-Cookie"] }
+"#,
+    );
+    let browser = stage.signed_in_browser().await;
+    let path =
+        "/respond?header=X-Powered-By:x&header=Set-Cookie:theirs%3D1&header=Cache-Control:no-store&header=X-Kept:1";
+    let request = Request::fetch(Method::GET, &stage.url(path))
+        .header("x_environment", "theirs")
+        .header("x-debug", "1")
+        .header("x_debug", "1")
+        .header("x-kept", "1")
+        .header("authorization", "Bearer theirs")
+        .header("cookie", "theirs=1")
+        .header("x-forwarded-user", "admin");
+    let reply = browser.send(request).await;
+    let seen = stage.upstream.last();
+    for (name, values) in [
+        ("x-environment", &["production"][..]),
+        ("x_environment", &[]),
+        ("x-where", &["route"]),
+        ("x-debug", &[]),
+        ("x_debug", &[]),
+        ("x-kept", &["1"]),
+        ("authorization", &["Basic eDp5"]),
+        ("cookie", &[]),
+    ] {
+        assert_eq!(seen.header(name), values, "{name}");
+    }
+    assert!(seen.header("x-forwarded-user").len() == 1 && seen.header("x-forwarded-user") != ["admin"]);
+    assert_eq!(reply.header("x-frame-options"), Some("DENY"));
+    assert_eq!(reply.header("cache-control"), Some("public, max-age=60"));
+    assert_eq!(
+        reply.header("vary"),
+        Some("Cookie"),
+        "what a cache may keep is still another answer than the challenge"
+    );
+    for name in ["x-powered-by", "content-type", "set-cookie"] {
+        assert_eq!(reply.header(name), None, "{name}");
+    }
+    assert_eq!(reply.header("x-kept"), Some("1"));
 }

@@ -49,6 +49,8 @@ pub struct Settings {
     pub message: message::Settings,
     /// Our endpoints.
     pub endpoints: endpoints::Settings,
+    /// `Strict-Transport-Security` on https answers.
+    pub hsts: Option<http::HeaderValue>,
     /// Templates.
     pub pages: reply::pages::Settings,
     /// Logs.

@@ -2,6 +2,7 @@
 //! walk that finds every problem at once ([`super::walk`]) is driven by that schema, so that there is one list of keys.
 //! Doc comments of fields are the schema's descriptions.
 
+mod edits;
 mod identity;
 mod listener;
 mod provider;
@@ -14,6 +15,7 @@ use std::path::PathBuf;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 
+pub(super) use self::edits::{RawHeaderEdits, RawRespond};
 pub(super) use self::identity::{RawBuiltin, RawHeaderSource, RawIdentity, RawListFormat};
 pub(super) use self::listener::{RawClientCertificate, RawListener, RawListenerTls, RawPair, RawTls, RawTlsVersion};
 pub(super) use self::provider::{RawAlgorithm, RawProvider};
@@ -47,6 +49,14 @@ pub(super) struct RawConfig {
     /// The hosts that are served; all others get 421. Default: any.
     #[schemars(example = ["app.example.com"])]
     pub hosts: Option<Vec<String>>,
+    /// Send what came over http to https. Default false.
+    #[schemars(example = true)]
+    pub https_redirect: Option<bool>,
+    /// The one host to be known by, the redirect URI's: what comes to another one is sent there.
+    #[schemars(example = &"app.example.com")]
+    pub canonical_host: Option<String>,
+    /// Strict-Transport-Security on whatever goes over https: for how long, or a table. Default: what the application says.
+    pub hsts: Option<RawHsts>,
     /// A folder for whatever has to outlive a restart. Not used by this release.
     pub state_dir: Option<PathBuf>,
     /// The OpenID Provider.
@@ -84,6 +94,31 @@ pub(super) struct RawConfig {
     /// How a stop goes.
     #[serde(default)]
     pub drain: RawDrain,
+}
+
+/// Strict-Transport-Security.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(example = &"1y")]
+pub(super) enum RawHsts {
+    /// For how long.
+    Age(Span),
+    /// All of it.
+    Policy(RawHstsPolicy),
+}
+
+/// Strict-Transport-Security (RFC 6797 §6.1).
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawHstsPolicy {
+    /// For how long.
+    pub max_age: Span,
+    /// Also for every host below this one.
+    #[schemars(example = true)]
+    pub include_subdomains: Option<bool>,
+    /// Also for browsers that have never been here.
+    #[schemars(example = true)]
+    pub preload: Option<bool>,
 }
 
 /// The session.

@@ -924,3 +924,134 @@ fn a_prefix_is_plain_and_above_its_route() {
         assert!(told.contains(wanted), "{lines}: {told}");
     }
 }
+
+#[test]
+fn header_fields_that_are_ours_or_the_connections_cannot_be_set() {
+    let edits = settings(&[(
+        "upstream",
+        "request_headers = { set = { \"X-A\" = \"1\", Authorization = \"Basic eA==\" }, remove = [\"Cookie\", \"X-B\"] }\n\
+         response_headers = { remove = [\"Set-Cookie\", \"Server\"] }\n",
+    )]);
+    assert!(edits.upstreams[0].edits.is_some());
+    assert!(settings(&[]).upstreams[0].edits.is_none() && settings(&[("routes", "")]).routes.routes[0].edits.is_none());
+    for (lines, wanted) in [
+        ("request_headers = { set = { Host = \"x\" } }", "names host, which has a key of its own"),
+        ("request_headers = { set = { \"X_Forwarded_User\" = \"x\" } }", "which only an identity may fill"),
+        ("request_headers = { set = { \"X-Department\" = \"x\" } }", "which only an identity may fill"),
+        ("request_headers = { remove = [\"X-Forwarded-For\"] }", "request_headers.remove[0] names x-forwarded-for"),
+        ("request_headers = { set = { \"Transfer-Encoding\" = \"gzip\" } }", "written anew for each connection"),
+        ("request_headers = { set = { Cookie = \"a=b\" } }", "cookies belong to one person"),
+        ("response_headers = { set = { \"Set-Cookie\" = \"a=b\" } }", "cookies belong to one person"),
+        ("response_headers = { remove = [\"Content-Length\"] }", "written anew for each connection"),
+        ("request_headers = { set = { \"X-HTTP-Method-Override\" = \"PUT\" } }", "after it was judged"),
+        ("request_headers = { set = { \"X-A\" = \"s3cret\\r\\nX-B: 1\" } }", "no header can carry"),
+        ("request_headers = { set = { \"X-A\" = \" s3cret\" } }", "no header can carry"),
+        ("request_headers = { set = { \"X A\" = \"1\" } }", "no header"),
+        ("request_headers = { set = { \"X-A\" = \"1\", \"X_A\" = \"2\" } }", "in another spelling too"),
+        ("request_headers = { set = { \"X-A\" = \"1\" }, remove = [\"x-a\"] }", "which is set too"),
+        ("request_headers = { add = { \"X-A\" = \"1\" } }", "not a known key"),
+    ] {
+        for section in ["upstream", "routes"] {
+            let told = errors(&[(section, lines), ("identity.headers", "\"X-Department\" = { claim = \"d\" }\n")]);
+            assert!(told.contains(wanted) && !told.contains("s3cret"), "{lines}: {told}");
+        }
+    }
+    let authorization = "request_headers = { set = { Authorization = \"Basic eA==\" } }\n";
+    let told = errors(&[("upstream", &format!("{authorization}access_token = \"bearer\"\n"))]);
+    assert!(told.contains("upstream.request_headers.set sets Authorization"), "{told}");
+    let told = errors(&[("routes", authorization), ("upstream", "access_token = \"bearer\"\n")]);
+    assert!(told.contains("routes[0].request_headers.set sets Authorization"), "{told}");
+    let told = errors(&[("routes", &format!("{authorization}pass_authorization = true\n"))]);
+    assert!(told.contains("so does pass_authorization"), "{told}");
+}
+
+#[test]
+fn an_upstream_without_an_address_answers_itself() {
+    let folder = Folder::new();
+    folder.file("index.html", "front");
+    let files = format!("files = {:?}\nfallback = \"app.html\"\n", folder.0);
+    let upstreams = settings(&[("upstreams.site", &files), ("routes", "upstream = \"site\"\n")]).upstreams;
+    let own = upstreams.iter().find_map(|upstream| upstream.own.as_ref());
+    let Some(crate::upstream::Own::Files(site)) = own else { panic!("{own:?}") };
+    assert_eq!((site.index.as_slice(), site.fallback.as_deref()), (&["index.html".to_owned()][..], Some("app.html")));
+    let told = warnings(&[("upstreams.site", &files), ("routes", "upstream = \"site\"\n")]);
+    assert!(told.contains("upstreams.site.fallback is app.html, which is not there now"), "{told}");
+    let file = folder.file("plain.txt", "");
+    for (lines, wanted) in [
+        ("respond = { status = 99 }".to_owned(), "respond.status"),
+        ("respond = { status = 204, body = \"x\" }".to_owned(), "contradicts status = 204"),
+        ("respond = { content_type = \"a\\nb\" }".to_owned(), "is no content type"),
+        ("respond = { headers = { \"Set-Cookie\" = \"a=b\" } }".to_owned(), "cookies belong to one person"),
+        (
+            "respond = { headers = { \"Content-Type\" = \"a/b\" }, content_type = \"a/b\" }".to_owned(),
+            "is in headers too",
+        ),
+        ("respond = {}\nurl = \"http://127.0.0.1:1\"".to_owned(), "upstreams.site.url means nothing beside respond"),
+        ("respond = {}\nfiles = \"/\"".to_owned(), "upstreams.site.files means nothing beside respond"),
+        (format!("{files}host = \"x\""), "upstreams.site.host means nothing beside files"),
+        (format!("{files}request_headers = {{ remove = [\"X-A\"] }}"), "request_headers means nothing beside files"),
+        ("files = \"/nothing/here\"".to_owned(), "which cannot be read"),
+        (format!("files = {file:?}"), "which cannot be read"),
+        (format!("files = {:?}\nfallback = \"../x\"", folder.0), "no file of the folder"),
+        (format!("files = {:?}\nfallback = \"/etc/passwd\"", folder.0), "no file of the folder"),
+        (format!("files = {:?}\nindex = [\"a/b\"]", folder.0), "no name of a file"),
+        (format!("files = {:?}\nindex = [\".env\"]", folder.0), "no name of a file"),
+        ("url = \"http://127.0.0.1:1\"\nfallback = \"x\"".to_owned(), "means nothing without files"),
+    ] {
+        let told = errors(&[("upstreams.site", &lines), ("routes", "upstream = \"site\"\n")]);
+        assert!(told.contains(wanted), "{lines}: {told}");
+    }
+}
+
+#[test]
+fn redirects_and_hsts_speak_of_the_redirect_uris_origin() {
+    let believed = "trusted_proxies = [\"10.0.0.0/8\"]\n";
+    let all = settings(&[(
+        "",
+        &format!("{believed}https_redirect = true\ncanonical_host = \"App.Example.com.\"\nhsts = \"365d\"\n"),
+    )]);
+    let canonical = &all.routes.canonical;
+    assert!(canonical.https && canonical.one_host && canonical.port.is_none());
+    assert_eq!((canonical.host.as_str(), canonical.scheme), ("app.example.com", Some(crate::message::Scheme::Https)));
+    assert_eq!(all.hsts.unwrap(), "max-age=31536000");
+    let none = settings(&[]);
+    assert!(none.hsts.is_none() && !none.routes.canonical.https && !none.routes.canonical.one_host);
+    let port = settings(&[("provider", "redirect_uri = \"https://app.example.com:8443/cb\"\n")]).routes.canonical.port;
+    assert_eq!(port, Some(8443));
+    for (hsts, value) in [
+        ("\"0s\"", "max-age=0"),
+        ("{ max_age = \"1h\" }", "max-age=3600"),
+        (
+            "{ max_age = \"730d\", include_subdomains = true, preload = true }",
+            "max-age=63072000; includeSubDomains; preload",
+        ),
+    ] {
+        assert_eq!(settings(&[("", &format!("hsts = {hsts}\n"))]).hsts.unwrap(), value, "{hsts}");
+    }
+    assert!(warnings(&[("", "https_redirect = true\n")]).contains("redirected for ever"));
+    assert!(!warnings(&[("", &format!("{believed}https_redirect = true\n"))]).contains("redirected"));
+    let http = ("provider", "redirect_uri = \"http://localhost:8080/cb\"\n");
+    for (lines, wanted) in [
+        ("https_redirect = true\n", "https_redirect contradicts provider.redirect_uri, which is http"),
+        ("hsts = \"1y\"\n", "hsts contradicts provider.redirect_uri, which is http"),
+        ("canonical_host = \"app.example.com\"\n", "people sign in on localhost"),
+    ] {
+        let told = errors(&[("", lines), http]);
+        assert!(told.contains(wanted), "{lines}: {told}");
+    }
+    for (lines, wanted) in [
+        ("canonical_host = \"www.example.com\"\n", "write \"app.example.com\""),
+        ("canonical_host = \"https://app.example.com\"\n", "no host"),
+        ("hsts = true\n", "hsts must be"),
+        ("hsts = \"soon\"\n", "hsts"),
+        ("hsts = { include_subdomains = true }\n", "lacks the key \"max_age\""),
+        ("hsts = { max_age = \"2y\", preload = true }\n", "hsts.preload asks for preloading"),
+        (
+            "hsts = { max_age = \"30d\", include_subdomains = true, preload = true }\n",
+            "hsts.preload asks for preloading",
+        ),
+    ] {
+        let told = errors(&[("", lines)]);
+        assert!(told.contains(wanted), "{lines}: {told}");
+    }
+}

@@ -143,7 +143,7 @@ pub fn strip_forwarding(headers: &mut HeaderMap) {
 }
 
 /// Headers that make some applications answer for another path or method than the one that was judged.
-const OVERRIDES: &[&str] =
+pub(super) const OVERRIDES: &[&str] =
     &["x-original-url", "x-rewrite-url", "x-http-method", "x-http-method-override", "x-method-override"];
 
 /// Removes the headers that change a request after judgement (`X-Original-URL`, `X-HTTP-Method-Override` and their like, in
@@ -184,7 +184,7 @@ fn is_hop_by_hop(name: &str) -> bool {
 }
 
 /// In lower case, as a map holds them.
-const HOP_BY_HOP: &[&str] = &[
+pub(super) const HOP_BY_HOP: &[&str] = &[
     "connection",
     // Part of the h2c upgrade, which never happens here.
     "http2-settings",
@@ -289,7 +289,7 @@ pub(super) fn list_members<'h>(headers: &'h HeaderMap, name: &HeaderName) -> imp
 }
 
 /// Removes the headers whose name `unwanted` picks; allocates only when there is one.
-fn remove_where(headers: &mut HeaderMap, unwanted: impl Fn(&str) -> bool) {
+pub(super) fn remove_where(headers: &mut HeaderMap, unwanted: impl Fn(&str) -> bool) {
     let names: Vec<HeaderName> = headers.keys().filter(|name| unwanted(name.as_str())).cloned().collect();
     for name in names {
         headers.remove(name);
@@ -297,7 +297,7 @@ fn remove_where(headers: &mut HeaderMap, unwanted: impl Fn(&str) -> bool) {
 }
 
 /// Whether `name` folds to `folded`.
-fn eq_folded(folded: &[u8], name: &[u8]) -> bool {
+pub(super) fn eq_folded(folded: &[u8], name: &[u8]) -> bool {
     folded.len() == name.len() && folded.iter().zip(name).all(|(wanted, byte)| *wanted == fold_byte(*byte))
 }
 

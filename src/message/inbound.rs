@@ -240,6 +240,12 @@ impl Inbound {
         self.request.uri().path_and_query().map_or("/", |target| target.as_str())
     }
 
+    /// Whether an answer that leaves the body unread ends the connection too; over HTTP/2 only the stream ends, by a reset
+    /// (RFC 9113 §8.1).
+    pub fn ends_connection_unread(&self) -> bool {
+        self.request.version() != Version::HTTP_2 && !http_body::Body::is_end_stream(self.request.body())
+    }
+
     /// The upgrade the request asks for (`websocket`, lower case), when `Connection` names `upgrade` and exactly one
     /// protocol is asked for.
     pub fn upgrade(&self) -> Option<String> {

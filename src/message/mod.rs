@@ -4,6 +4,7 @@
 pub mod body;
 pub mod certificate;
 pub mod cookies;
+pub mod edits;
 pub mod forwarded;
 pub mod headers;
 pub mod inbound;

@@ -18,7 +18,7 @@ use crate::policy::Denial;
 use crate::rate::TooMany;
 use crate::route::RouteError;
 use crate::telemetry::chain;
-use crate::upstream::UpstreamError;
+use crate::upstream::{FileError, UpstreamError};
 
 /// Any refusal as an error, by who erred.
 #[derive(Debug, thiserror::Error)]
@@ -415,6 +415,13 @@ fn upstream_notice(error: &UpstreamError) -> Notice<'static> {
             let message = "The request broke off before it was complete.";
             return Notice::new(error.status(), error.code(), Page::Error, "Bad request", message);
         }
+        UpstreamError::File(FileError::NotFound(_)) => {
+            let message = "There is nothing at this address.";
+            return Notice::new(error.status(), error.code(), Page::Error, "Not found", message)
+                .action("/", "Go to the front page");
+        }
+        UpstreamError::File(FileError::Unreadable(_)) => "This page cannot be shown at the moment.",
+        UpstreamError::Method { allow } => return ClientFault::Method { allow }.notice(),
         UpstreamError::Rewrite(_) => {
             return Notice::new(error.status(), error.code(), Page::Error, "Bad request", UNREADABLE);
         }

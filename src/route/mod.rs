@@ -1,6 +1,7 @@
 //! Host + path + method → what happens with a request. The most specific route wins (host, then path, then method); a rule
 //! that demands more also wins on the case-folded, slash- and `;`-tolerant reading, while `public` matches bytes exactly.
 
+mod canonical;
 mod demand;
 mod pattern;
 mod rewrite;
@@ -14,8 +15,10 @@ use std::time::Duration;
 
 use http::Method;
 
+pub use self::canonical::{Canonical, Elsewhere};
 use self::pattern::{Pattern, eq_folded, folded_segments};
 pub use self::rewrite::{Rewrite, RewriteError};
+use crate::message::edits::Edits;
 use crate::message::{Inbound, Origin, RequestPath};
 use crate::rate::{Per, RateLimit, TooMany};
 
@@ -96,6 +99,8 @@ pub struct Route {
     pub max_body: Option<u64>,
     /// How often it may be used.
     pub rate_limit: Option<Arc<RateLimit>>,
+    /// Header fields that are set and removed, after those of the upstream.
+    pub edits: Option<Box<Edits>>,
 }
 
 impl Route {
@@ -164,11 +169,15 @@ pub struct Settings {
     pub endpoints: Vec<(Endpoint, String)>,
     /// The largest request body of what falls through to no route, in bytes; `None`: any.
     pub max_body: Option<u64>,
+    /// Where requests should have come to.
+    pub canonical: Canonical,
 }
 
 /// What a request is for.
 #[derive(Debug, Clone, Copy)]
 pub enum Target<'r> {
+    /// Another origin of ours: a redirect.
+    Elsewhere(Elsewhere<'r>),
     /// One of ours.
     Endpoint(Endpoint),
     /// Under our prefix, but nothing there: 404, never forwarded.
@@ -242,6 +251,7 @@ pub struct Routes {
     /// Hosts that are served, lower case; empty: any.
     hosts: Vec<String>,
     endpoints: Vec<(Endpoint, String)>,
+    canonical: Canonical,
     /// The prefix and every endpoint, as a lenient upstream reads them.
     ours: Vec<Ours>,
 }
@@ -313,6 +323,7 @@ impl Routes {
             hosts,
             ours: ours.collect(),
             endpoints: settings.endpoints,
+            canonical: settings.canonical,
         })
     }
 
@@ -366,7 +377,26 @@ impl Routes {
     /// # Errors
     /// [`RouteError`].
     pub fn resolve(&self, inbound: &Inbound) -> Result<Target<'_>, RouteError> {
-        self.resolve_parts(inbound.host(), inbound.method(), inbound.path())
+        match self.elsewhere(inbound) {
+            Some(elsewhere) => Ok(Target::Elsewhere(elsewhere)),
+            None => self.resolve_parts(inbound.host(), inbound.method(), inbound.path()),
+        }
+    }
+
+    fn elsewhere(&self, inbound: &Inbound) -> Option<Elsewhere<'_>> {
+        let host = inbound.host();
+        // What is not served here is refused, not sent on.
+        if !self.canonical.is_on() || !self.serves(host) {
+            return None;
+        }
+        let named = self.compiled.iter().filter_map(|one| one.route.host.as_deref()).find(|named| *named == host);
+        let listed = self.hosts.iter().find(|listed| *listed == host).map(String::as_str);
+        let listed = named.map(|host| (host, true)).or(listed.map(|host| (host, false)));
+        self.canonical.elsewhere(inbound.client().scheme, host, inbound.path().raw(), listed)
+    }
+
+    fn serves(&self, host: &str) -> bool {
+        self.hosts.is_empty() || self.hosts.iter().any(|listed| listed == host)
     }
 
     /// As [`Routes::resolve`]; `host` is lower case, without port.
@@ -376,7 +406,7 @@ impl Routes {
         method: &Method,
         path: &RequestPath,
     ) -> Result<Target<'_>, RouteError> {
-        if !self.hosts.is_empty() && !self.hosts.iter().any(|listed| listed == host) {
+        if !self.serves(host) {
             return Err(RouteError::UnlistedHost);
         }
         if let Some((endpoint, _)) = self.endpoints.iter().find(|(_, own)| own == path.raw()) {

@@ -25,6 +25,7 @@ fn settings(routes: Vec<Route>) -> Settings {
             endpoint(Endpoint::Logout, "/auth/logout"),
         ],
         max_body: None,
+        canonical: Canonical::default(),
     }
 }
 
@@ -38,6 +39,7 @@ fn told(routes: &Routes, host: &str, method: &str, path: &str) -> String {
     match routes.resolve_parts(host, &method.parse().unwrap(), &path) {
         Ok(Target::Public(public)) => format!("public {}", public.route().name),
         Ok(Target::Guarded(guarded)) => format!("guarded {}", guarded.route().name),
+        Ok(Target::Elsewhere(elsewhere)) => format!("{elsewhere:?}"),
         Ok(Target::NoEndpoint) => "ours".to_owned(),
         Ok(Target::Endpoint(endpoint)) => format!("{endpoint:?}"),
         Err(RouteError::AmbiguousPath) => "ambiguous".to_owned(),

@@ -9,6 +9,7 @@ mod deadline;
 mod eject;
 mod exchange;
 mod fault;
+mod files;
 mod fleet;
 mod frames;
 mod health;
@@ -16,9 +17,11 @@ mod http2;
 mod instances;
 mod lifetime;
 pub mod outbound;
+mod own;
 mod pace;
 mod pool;
 mod resolve;
+mod respond;
 mod socket;
 mod stream;
 mod tls;
@@ -42,14 +45,18 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use address::{Address, Place};
+pub use files::{FileError, Files};
 pub use fleet::Fleet;
 pub use health::HealthSettings;
 pub use outbound::Outbound;
+pub use own::Own;
 pub use pace::Pace;
 pub use resolve::Lookup;
+pub use respond::Respond;
 pub use tls::{Tls, TlsFileError, TlsSettings};
 
 use crate::authn::lifetime::Lifetimes;
+use crate::message::edits::Edits;
 use crate::message::{self, Body};
 use crate::policy::Permit;
 use crate::route::RewriteError;
@@ -100,6 +107,10 @@ pub struct UpstreamSettings {
     pub pool_idle: Duration,
     /// The most unused connections kept, per worker. Default 128.
     pub pool_size: usize,
+    /// What answers without any connection; nothing above but the name counts then.
+    pub own: Option<Own>,
+    /// Header fields that are set and removed; those of the route come after.
+    pub edits: Option<Box<Edits>>,
 }
 
 impl Default for UpstreamSettings {
@@ -123,6 +134,8 @@ impl Default for UpstreamSettings {
             pace: Some(Pace { rate: 240, grace: Duration::from_secs(60) }),
             pool_idle: Duration::from_secs(55),
             pool_size: 128,
+            own: None,
+            edits: None,
         }
     }
 }
@@ -183,6 +196,15 @@ pub enum UpstreamError {
     /// The route cannot rewrite the path: 400.
     #[error(transparent)]
     Rewrite(#[from] RewriteError),
+    /// There is no file to answer with: 404 or 500.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// What answers here takes other methods: 405.
+    #[error("the method is none for files")]
+    Method {
+        /// For `Allow`.
+        allow: &'static str,
+    },
 }
 
 impl UpstreamError {
@@ -203,6 +225,8 @@ impl UpstreamError {
             Self::BodyTooSlow => "body_too_slow",
             Self::SessionEnded => "session_ended",
             Self::Rewrite(error) => error.code(),
+            Self::File(error) => error.code(),
+            Self::Method { .. } => "method_not_allowed",
         }
     }
 
@@ -217,6 +241,8 @@ impl UpstreamError {
             Self::TunnelRefused => StatusCode::NOT_IMPLEMENTED,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::File(error) => error.status(),
+            Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::SessionEnded => StatusCode::UNAUTHORIZED,
         }
     }
@@ -321,9 +347,20 @@ impl Upstreams {
         if outbound.is_refused_tunnel() {
             return Err(UpstreamError::TunnelRefused);
         }
+        let route = outbound.route;
         let path = outbound.rewritten()?;
-        let (request, upgrade) = outbound.into_request(&upstream.settings, upstream.host.as_ref(), path.as_ref());
-        self.send(upstream, request, upgrade, admitted).await
+        let mut response = match &upstream.settings.own {
+            Some(own) => own.answer(outbound.inbound, path, admitted.term).await?,
+            None => {
+                let host = upstream.host.as_ref();
+                let (request, upgrade) = outbound.into_request(&upstream.settings, host, path.as_ref());
+                self.send(upstream, request, upgrade, admitted).await?
+            }
+        };
+        for edits in [&upstream.settings.edits, &route.edits].into_iter().flatten() {
+            edits.response.apply(response.headers_mut());
+        }
+        Ok(response)
     }
 
     /// Opens the tunnel that an answer has agreed on, if it has. Called for what really goes to the client: dropped instead,

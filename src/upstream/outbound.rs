@@ -90,6 +90,9 @@ impl<'r> Outbound<'r> {
             None if settings.access_token => put_authorization(headers, route.pass_authorization, None),
             None => {}
         }
+        for edits in [&settings.edits, &route.edits].into_iter().flatten() {
+            edits.request.apply(headers);
+        }
         // Last of all, so that nothing written above can stand in an identity header.
         if let Some(identity) = identity {
             put_identity(headers, identity.headers());

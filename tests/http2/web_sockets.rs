@@ -150,10 +150,14 @@ async fn other_protocols_need_a_route_that_names_them() {
 
 #[tokio::test]
 async fn what_opens_no_tunnel_is_never_a_success() {
-    let stage = Stage::with(PUBLIC);
+    let fixed =
+        "[[routes]]\npath = \"/fixed\"\naccess = \"public\"\nupstream = \"fixed\"\n[upstreams.fixed]\nrespond = {}\n";
+    let stage = Stage::with(&format!("{PUBLIC}\n{fixed}"));
     let client = H2Client::connect(stage.address()).await;
-    let request = connect(&stage, "/no-web-socket", "websocket").body(()).unwrap();
-    assert_eq!(refusal(&client, request).await, (501, "tunnel_refused".to_owned()));
+    for path in ["/no-web-socket", "/fixed"] {
+        let request = connect(&stage, path, "websocket").body(()).unwrap();
+        assert_eq!(refusal(&client, request).await, (501, "tunnel_refused".to_owned()), "{path}");
+    }
     let (response, _sending) =
         client.open(connect(&stage, "/respond?status=404", "websocket").body(()).unwrap(), false).await.unwrap();
     assert_eq!(whole(response).await.unwrap().status, StatusCode::NOT_FOUND, "the application's own words");

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::OneOrMany;
+use super::{OneOrMany, RawHeaderEdits};
 use crate::config::text::{Often, SizeOrOff, Span};
 
 /// One rule.
@@ -58,6 +58,12 @@ pub(in crate::config) struct RawRoute {
     pub max_body: Option<SizeOrOff>,
     /// How often one client or user may use it; what is more gets 429. Default: as often as they like.
     pub rate_limit: Option<RawRateLimit>,
+    /// Header fields that the upstream gets otherwise than the client wrote them.
+    #[serde(default)]
+    pub request_headers: RawHeaderEdits,
+    /// Header fields that the client gets otherwise than the upstream wrote them.
+    #[serde(default)]
+    pub response_headers: RawHeaderEdits,
 }
 
 /// How often.

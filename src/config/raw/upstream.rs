@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::{RawHeaderEdits, RawRespond};
 use crate::config::text::{Span, Statuses};
 
 /// One application.
@@ -51,6 +52,23 @@ pub(in crate::config) struct RawUpstream {
     pub eject_for: Option<Span>,
     /// Asks each instance how it is. Default: not at all.
     pub health: Option<RawHealth>,
+    /// Header fields that it gets otherwise than the client wrote them.
+    #[serde(default)]
+    pub request_headers: RawHeaderEdits,
+    /// Header fields that the client gets otherwise than it wrote them.
+    #[serde(default)]
+    pub response_headers: RawHeaderEdits,
+    /// No application: one answer to everything.
+    pub respond: Option<RawRespond>,
+    /// No application: the files of this folder.
+    #[schemars(example = &"/srv/site")]
+    pub files: Option<PathBuf>,
+    /// The files looked for where a folder is asked for. Default index.html.
+    #[schemars(example = ["index.html"])]
+    pub index: Option<Vec<String>>,
+    /// The file that a person gets where there is none, for single-page applications.
+    #[schemars(example = &"index.html")]
+    pub fallback: Option<String>,
 }
 
 /// How instances are asked how they are.

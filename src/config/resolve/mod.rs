@@ -1,10 +1,13 @@
 //! What was written → what to run by. Each section is resolved on its own, so that every problem is found; the settings come
 //! out only when there is none.
 
+mod canonical;
+mod edits;
 mod endpoints;
 mod identity;
 mod limits;
 mod listeners;
+mod own;
 mod provider;
 mod rewrite;
 mod routes;
@@ -25,6 +28,7 @@ use super::raw::{RawConfig, RawDrain, RawLimits, RawLog, RawLogFormat, RawPages}
 use super::sources::Merged;
 use super::text::{Network, Span};
 use super::{Compile, Loaded, Settings};
+use crate::message::headers::IdentityNames;
 use crate::message::{self, Origin};
 use crate::reply::pages::{self, Page, Pages};
 use crate::route::{self, Routes};
@@ -32,7 +36,12 @@ use crate::upstream::UpstreamSettings;
 use crate::{server, telemetry};
 
 pub(super) fn settings(merged: Merged, compile: Compile) -> Result<Loaded, Vec<ConfigProblem>> {
-    let mut resolver = Resolver { places: merged.places, broken: merged.broken, problems: merged.problems };
+    let mut resolver = Resolver {
+        places: merged.places,
+        broken: merged.broken,
+        problems: merged.problems,
+        identity_names: IdentityNames::default(),
+    };
     let settings = resolver.everything(merged.raw, compile);
     let problems = resolver.problems;
     match settings {
@@ -72,6 +81,8 @@ struct Resolver {
     places: BTreeMap<String, Place>,
     broken: BTreeSet<String>,
     problems: Vec<ConfigProblem>,
+    /// The headers that only we may set.
+    identity_names: IdentityNames,
 }
 
 impl Resolver {
@@ -95,12 +106,23 @@ impl Resolver {
         }
         let provider = self.provider(raw.provider);
         let redirect_uri = provider.as_ref().map(|(provider, _)| provider.redirect_uri.clone());
+        let canonical = self.canonical(
+            raw.https_redirect,
+            raw.canonical_host.as_deref(),
+            raw.trusted_proxies.as_deref(),
+            redirect_uri.as_ref(),
+        );
+        let hsts = self.hsts(raw.hsts.as_ref(), redirect_uri.as_ref());
         let session = self.session(raw.session, raw.cookie);
         self.distinct_secrets(session.as_ref(), provider.as_ref().map(|(provider, _)| provider));
         let return_origins = self.origins("return_origins", raw.return_origins);
         let hosts = self.hosts(raw.hosts, redirect_uri.as_ref());
         let mut endpoints = self.endpoints(raw.endpoints, redirect_uri.as_ref(), return_origins);
         endpoints.settings.sign_in_rate = self.sign_in_rate(&raw.limits);
+        if let Some(identity) = &identity {
+            let names = identity.headers.iter().map(|(name, _)| name);
+            self.identity_names = IdentityNames::new(names.chain(certificate_headers.iter().map(|(name, _)| name)));
+        }
         let mut upstreams = self.upstreams(raw.upstream, raw.upstreams, &server);
         let pace = self.pace(&raw.limits, UpstreamSettings::default().pace);
         upstreams.iter_mut().flatten().for_each(|upstream| upstream.pace = pace);
@@ -120,6 +142,7 @@ impl Resolver {
             prefix: endpoints.prefix,
             endpoints: endpoints.paths,
             max_body: max_body.and_then(|size| size.0),
+            canonical,
         };
         // Even where the rest is wrong, so that these problems come with the others.
         self.take(compile(&routes, &pages));
@@ -127,15 +150,13 @@ impl Resolver {
         let ((provider, provider_http), session) = (provider?, session?);
         let (upstreams, identity) = (upstreams?, identity?);
         let secure = provider.redirect_uri.scheme() == "https";
-        let names = identity.headers.iter().map(|(name, _)| name);
-        let names = names.chain(certificate_headers.iter().map(|(name, _)| name));
         Some(Settings {
             server,
             admin_listen,
             provider_http,
             message: message::Settings {
                 trusted_proxies,
-                identity_names: message::headers::IdentityNames::new(names),
+                identity_names: self.identity_names.clone(),
                 cookie_base: session.cookie_base(secure),
                 max_uri_bytes,
             },
@@ -145,6 +166,7 @@ impl Resolver {
             session,
             identity,
             upstreams,
+            hsts,
             pages,
             telemetry,
         })

@@ -1,12 +1,14 @@
 //! `[[routes]]`. Patterns and duplicates are judged by [`crate::route::Routes`] itself.
 
 use http::Method;
+use http::header::AUTHORIZATION;
 use url::Url;
 
 use super::{Resolver, host_of};
 use crate::config::problem::{nearest, shown};
 use crate::config::raw::{OneOrMany, RawAccess, RawPreflight, RawRequire, RawRoute};
 use crate::config::shape::one_of;
+use crate::message::edits::Edits;
 use crate::route::{Access, Preflight, Require, Route};
 use crate::upstream::UpstreamSettings;
 
@@ -41,6 +43,7 @@ impl Resolver {
         let routes: Vec<Route> =
             written.into_iter().enumerate().map(|(index, raw)| self.route(index, raw, &around)).collect();
         let Some(upstreams) = upstreams else { return routes };
+        self.authorizations(&routes, upstreams);
         // With [upstream] or an only one, the first is right by itself.
         let undecided = upstreams.len() > 1 && upstreams.iter().all(|upstream| upstream.name != "default");
         if undecided && !caught {
@@ -64,6 +67,7 @@ impl Resolver {
     fn route(&mut self, index: usize, raw: RawRoute, around: &Around<'_>) -> Route {
         let at = |leaf: &str| format!("routes[{index}].{leaf}");
         let rewrite = self.rewrite(index, &raw);
+        let edits = self.edits(&format!("routes[{index}]"), raw.request_headers, raw.response_headers);
         let access = match raw.access {
             Some(RawAccess::Public) => Access::Public,
             Some(RawAccess::Optional) => Access::Optional,
@@ -123,6 +127,21 @@ impl Resolver {
             rewrite,
             max_body: raw.max_body.and_then(|size| size.0),
             rate_limit: self.rate_limit(&at("rate_limit"), raw.rate_limit, access),
+            edits,
+        }
+    }
+
+    /// One `Authorization`, from one place.
+    fn authorizations(&mut self, routes: &[Route], upstreams: &[UpstreamSettings]) {
+        let sets = |edits: &Option<Box<Edits>>| edits.as_ref().is_some_and(|edits| edits.request.sets(&AUTHORIZATION));
+        for (index, route) in routes.iter().enumerate().filter(|(_, route)| sets(&route.edits)) {
+            let other = match upstreams.get(route.upstream) {
+                Some(upstream) if upstream.access_token => "access_token = \"bearer\" of its upstream",
+                _ if route.pass_authorization => "pass_authorization = true",
+                _ => continue,
+            };
+            let key = format!("routes[{index}].request_headers.set");
+            self.error(&key, format!("sets Authorization, and so does {other}"), "remove one of them");
         }
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use http::header::AUTHORIZATION;
 use http::uri::{Authority, PathAndQuery};
 use url::Url;
 
@@ -56,7 +57,21 @@ impl Resolver {
         server: &server::Settings,
     ) -> Option<UpstreamSettings> {
         let default = UpstreamSettings::default();
+        if raw.respond.is_some() || raw.files.is_some() {
+            return self.own_upstream(key, name, raw);
+        }
         let at = |leaf: &str| format!("{key}.{leaf}");
+        for (leaf, _) in
+            [("index", raw.index.is_some()), ("fallback", raw.fallback.is_some())].iter().filter(|one| one.1)
+        {
+            self.error(&at(leaf), "means nothing without files", "write files = \"/srv/site\", or remove it");
+        }
+        let edits = self.edits(key, raw.request_headers, raw.response_headers);
+        let access_token = raw.access_token == Some(RawAccessToken::Bearer);
+        if access_token && edits.as_ref().is_some_and(|edits| edits.request.sets(&AUTHORIZATION)) {
+            let what = "sets Authorization, and so does access_token = \"bearer\"";
+            self.error(&at("request_headers.set"), what, "remove one of them");
+        }
         let (places, is_https) = self.places(key, raw.url, raw.urls, server).unzip();
         let first = places.as_ref().and_then(|places| Some((places.first()?.clone(), is_https?)));
         let is_named = |place: &Place| matches!(place, Place::Host { host, .. } if host.parse::<IpAddr>().is_err());
@@ -80,7 +95,8 @@ impl Resolver {
             protocol,
             tls,
             host_header,
-            access_token: raw.access_token == Some(RawAccessToken::Bearer),
+            access_token,
+            edits,
             connect_timeout: self.span(&at("connect_timeout"), raw.connect_timeout.as_ref(), default.connect_timeout),
             response_timeout: self.span(
                 &at("response_timeout"),

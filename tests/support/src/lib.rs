@@ -39,6 +39,7 @@ pub use provider::{
 pub use raw::{raw_request, raw_request_within};
 pub use serde_json::{Value, json};
 pub use stage::{Stage, StageBuilder, free_port};
+pub use tempfile;
 pub use tls::{CertificateFiles, Signed, TestCa, TlsClient, get};
 pub use {rcgen, tokio_rustls};
 
