@@ -16,7 +16,7 @@
 //! | 4 | [`route`] | host + path + method → endpoint, public or guarded route |
 //! | 5 | [`policy`] | guarded route × identity → permit or denial (pure) |
 //! | 6 | [`admission`] | who asks, and may they |
-//! | 6 | [`upstream`] | forwarding: instances and their pools, hop-by-hop rules, identity headers, WebSocket |
+//! | 6 | [`upstream`] | forwarding: instances and their pools, hop-by-hop rules, identity headers, WebSocket; files and fixed answers |
 //! | 6 | [`server`] | listeners, TLS, accept loops, one runtime per core, drain |
 //! | 7 | [`reply`] | rejections, challenges and denials as HTTP; pages |
 //! | 8 | [`endpoints`] | our own pages: login, callback, logout, userinfo, health |

@@ -5,6 +5,8 @@ use std::os::unix::fs::symlink;
 use std::time::{Duration, SystemTime};
 
 use http::{Method, StatusCode};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use vestibule_test_support::tempfile::{TempDir, tempdir};
 use vestibule_test_support::{Browser, Reply, Request, Stage, raw_request};
 
@@ -189,8 +191,10 @@ async fn a_file_that_is_known_already_is_not_sent_again() {
     }
     site.write("docs/a b.txt", b"changed");
     assert_eq!(ask("if-none-match", tag).await.text(), "changed");
-    // While it may still change within the same moment, a tag is weak, and nobody joins parts by it.
-    fs::write(site.path("docs/a b.txt"), "now").unwrap();
+    // While it may still change within the same moment, a tag is weak, and nobody joins parts by it. A file of the future is
+    // in that moment for as long as a test may take.
+    let file = fs::File::options().write(true).open(site.path("docs/a b.txt")).unwrap();
+    file.set_modified(SystemTime::now() + Duration::from_secs(3600)).unwrap();
     assert!(ask("x-none", "").await.header("etag").unwrap().starts_with("W/\""));
 }
 
@@ -238,14 +242,14 @@ async fn a_file_that_shrinks_on_its_way_ends_as_an_error() {
     site.write("large.bin", &vec![7; 40_000_000]);
     let stage = site.public("");
     let request = format!("GET /large.bin HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", stage.host());
-    let mut stream = tokio::net::TcpStream::connect(stage.address()).await.unwrap();
-    tokio::io::AsyncWriteExt::write_all(&mut stream, request.as_bytes()).await.unwrap();
+    let mut stream = TcpStream::connect(stage.address()).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
     let mut start = [0; 1000];
-    tokio::io::AsyncReadExt::read_exact(&mut stream, &mut start).await.unwrap();
+    stream.read_exact(&mut start).await.unwrap();
     // More than any buffer between us holds is still unread.
     fs::File::options().write(true).open(site.path("large.bin")).unwrap().set_len(1000).unwrap();
     let mut rest = Vec::new();
-    let _ = tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut rest).await;
+    let _ = stream.read_to_end(&mut rest).await;
     assert!(rest.len() < 39_000_000, "{} bytes came of a file that was not there any more", rest.len());
     // The worker lives on.
     assert_eq!(get(&stage, "/app.js").await.text(), "let x");
@@ -274,6 +278,30 @@ async fn a_guarded_file_needs_a_session_and_is_for_no_shared_cache() {
     assert_eq!((reply.status, reply.text().as_str()), (StatusCode::OK, "0123456789"));
     assert_eq!(reply.header("cache-control"), Some("private"));
     stage.upstream.assert_untouched();
+}
+
+#[tokio::test]
+async fn a_download_ends_with_its_session() {
+    const SIZE: usize = 40_000_000;
+    let site = Site::new();
+    site.write("large.bin", &vec![7; SIZE]);
+    let stage = Stage::with(&format!("{}[[routes]]\nupstream = \"site\"\n", site.toml("")));
+    let browser = stage.signed_in_browser().await;
+    let (host, cookies) = (stage.host(), browser.cookie_line(&stage.origin()));
+    let request = format!("GET /large.bin HTTP/1.1\r\nHost: {host}\r\nCookie: {cookies}\r\nConnection: close\r\n\r\n");
+    let mut stream = TcpStream::connect(stage.address()).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut piece = vec![0; 64 * 1024];
+    stream.read_exact(&mut piece).await.unwrap();
+    assert!(piece.starts_with(b"HTTP/1.1 200"));
+    stage.clock.advance(Duration::from_secs(25 * 3600));
+    let mut length = piece.len();
+    // A slow reader: the rest takes longer than the proxy takes to look at its sessions.
+    while let Ok(count @ 1..) = stream.read(&mut piece).await {
+        length += count;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(length < SIZE, "{length} bytes of a download whose session was over");
 }
 
 #[tokio::test]

@@ -5,17 +5,17 @@ use url::Url;
 
 use super::{Resolver, host_of};
 use crate::config::raw::RawHsts;
-use crate::config::text::Network;
 use crate::message::Scheme;
 use crate::route::Canonical;
 
 impl Resolver {
-    /// Nothing is said where the redirect URI is unknown: that has been told.
+    /// `can_be_https`: whether a request can come over https at all. Nothing is said where the redirect URI is unknown: that has
+    /// been told.
     pub(super) fn canonical(
         &mut self,
         https: Option<bool>,
         host: Option<&str>,
-        trusted_proxies: Option<&[Network]>,
+        can_be_https: bool,
         redirect_uri: Option<&Url>,
     ) -> Canonical {
         let Some((uri, own)) = redirect_uri.and_then(|uri| Some((uri, host_of(uri)?))) else {
@@ -26,10 +26,10 @@ impl Resolver {
             let what = "contradicts provider.redirect_uri, which is http";
             self.error("https_redirect", what, "make the redirect URI https, or remove this");
         }
-        if https && trusted_proxies.is_none_or(<[Network]>::is_empty) {
-            let what = "is on, but nobody is believed who says that a request came over https: behind a proxy that ends TLS, \
-                        requests would be redirected for ever";
-            self.warn("https_redirect", what, "name that proxy in trusted_proxies");
+        if https && !can_be_https {
+            let what = "is on, but no listener speaks TLS, and nobody is believed who says that a request came over https: behind \
+                        a proxy that ends TLS, requests would be redirected for ever";
+            self.warn("https_redirect", what, "name that proxy in trusted_proxies, or add [tls]");
         }
         let host = host.and_then(|host| self.host("canonical_host", host));
         if let Some(host) = host.as_ref().filter(|host| **host != own) {

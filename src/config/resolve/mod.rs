@@ -109,7 +109,8 @@ impl Resolver {
         let canonical = self.canonical(
             raw.https_redirect,
             raw.canonical_host.as_deref(),
-            raw.trusted_proxies.as_deref(),
+            raw.trusted_proxies.as_ref().is_some_and(|networks| !networks.is_empty())
+                || server.listeners.iter().any(|listener| listener.tls.is_some()),
             redirect_uri.as_ref(),
         );
         let hsts = self.hsts(raw.hsts.as_ref(), redirect_uri.as_ref());
