@@ -61,6 +61,10 @@ pub enum StartError {
     /// The client towards the provider.
     #[error(transparent)]
     ProviderHttp(#[from] SetupError),
+    /// The folder of the certificate from an authority.
+    #[cfg(feature = "acme")]
+    #[error(transparent)]
+    Acme(#[from] crate::acme::AcmeError),
     /// No thread or runtime to be had.
     #[error("the runtime cannot be started")]
     Runtime(#[from] io::Error),
@@ -186,6 +190,8 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
         rules,
     });
     let lifetimes = sessions.lifetimes();
+    #[cfg(feature = "acme")]
+    let for_acme = Arc::clone(&clock);
     let admission = Arc::new(Admission::new(sessions, origin, clock));
 
     let metrics = Metrics::new();
@@ -214,6 +220,14 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
                 ),
             })
         }
+    };
+    #[cfg(feature = "acme")]
+    let make_gateway = {
+        let challenges = match settings.acme {
+            Some(acme) => start_acme(acme, &control, for_acme)?,
+            None => None,
+        };
+        move |worker| crate::acme::WithChallenges::new(challenges.clone(), make_gateway(worker))
     };
     let stop = CancellationToken::new();
     let ended = CancellationToken::new();
@@ -247,6 +261,21 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
     background.spawn(drain.run(stop.clone().cancelled_owned(), settings.server.drain));
     background.spawn(provider.run());
     Ok(Running { addresses, admin_address, stop, admin_stop, ended, server, control })
+}
+
+/// Before the listener, which reads the certificate that is made here at the first start.
+#[cfg(feature = "acme")]
+fn start_acme(
+    settings: crate::acme::Settings,
+    control: &Control,
+    clock: SharedClock,
+) -> Result<Option<crate::acme::Challenges>, StartError> {
+    let http = crate::provider_http::Settings { ca_file: settings.ca_file.clone(), ..Default::default() };
+    let http = ProviderHttp::new(http, control.handle().clone())?;
+    let manager = crate::acme::Manager::new(settings, http, clock)?;
+    let challenges = manager.challenges();
+    control.handle().spawn(manager.run());
+    Ok(challenges)
 }
 
 /// Nobody is sent back into our own endpoints: that would loop.

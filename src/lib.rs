@@ -18,6 +18,7 @@
 //! | 6 | [`admission`] | who asks, and may they |
 //! | 6 | [`upstream`] | forwarding: instances and their pools, hop-by-hop rules, identity headers, WebSocket; files and fixed answers |
 //! | 6 | [`server`] | listeners, TLS, accept loops, one runtime per core, drain |
+//! | 7 | [`acme`] | certificates from an authority (feature `acme`) |
 //! | 7 | [`reply`] | rejections, challenges and denials as HTTP; pages |
 //! | 8 | [`endpoints`] | our own pages: login, callback, logout, userinfo, health |
 //! | 9 | [`gateway`] | the request path; read this first |
@@ -27,6 +28,7 @@
 //!
 //! On top of them stands the binary: arguments → settings → run.
 
+pub mod acme;
 pub mod admission;
 pub mod app;
 pub mod authn;

@@ -106,7 +106,7 @@ static TABLE: &[Variable] = &[
         "VESTIBULE_STATE_DIR",
         "state_dir",
         "none",
-        "A folder for whatever outlives a restart; not used by this release",
+        "A folder for whatever outlives a restart: certificates of `[tls.acme]`",
     ),
     plain("VESTIBULE_LOG_FORMAT", "log.format", "text", "`text` or `json`"),
     plain("VESTIBULE_LOG_LEVEL", "log.level", "info", "A level or a filter directive such as `vestibule=debug`"),

@@ -24,13 +24,15 @@ pub use secrets::generate_secret;
 pub use shape::schema;
 pub use sources::{DEFAULT_FILE, FileSource, Sources};
 
-use crate::{authn, endpoints, message, provider_http, reply, route, server, telemetry, upstream};
+use crate::{acme, authn, endpoints, message, provider_http, reply, route, server, telemetry, upstream};
 
 /// Everything the program runs by: resolved and checked, no `Option` for required things.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The listener and its workers.
     pub server: server::Settings,
+    /// The listener's certificate from an authority; `None`: from files, or none.
+    pub acme: Option<acme::Settings>,
     /// Health, readiness and metrics; `None` switches them off.
     pub admin_listen: Option<SocketAddr>,
     /// The provider.

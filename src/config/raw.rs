@@ -17,7 +17,9 @@ use serde::Deserialize;
 
 pub(super) use self::edits::{RawHeaderEdits, RawRespond};
 pub(super) use self::identity::{RawBuiltin, RawHeaderSource, RawIdentity, RawListFormat};
-pub(super) use self::listener::{RawClientCertificate, RawListener, RawListenerTls, RawPair, RawTls, RawTlsVersion};
+pub(super) use self::listener::{
+    RawAcme, RawChallenge, RawClientCertificate, RawListener, RawListenerTls, RawPair, RawTls, RawTlsVersion,
+};
 pub(super) use self::provider::{RawAlgorithm, RawProvider};
 pub(super) use self::route::{RawAccess, RawPer, RawPreflight, RawRateLimit, RawRequire, RawRoute};
 pub(super) use self::upstream::{RawAccessToken, RawHealth, RawProtocol, RawUpstream, RawUpstreamTls};
@@ -57,7 +59,7 @@ pub(super) struct RawConfig {
     pub canonical_host: Option<String>,
     /// Strict-Transport-Security on whatever goes over https: for how long, or a table. Default: what the application says.
     pub hsts: Option<RawHsts>,
-    /// A folder for whatever has to outlive a restart. Not used by this release.
+    /// A folder for whatever has to outlive a restart: certificates of [tls.acme].
     pub state_dir: Option<PathBuf>,
     /// The OpenID Provider.
     #[serde(default)]

@@ -109,6 +109,8 @@ impl Entry {
         let stream = handshake.map_err(|_| TurnedAway::HandshakeTimeout)?.map_err(judge)?;
         let certificate = certificate(&stream, tls).map_err(|error| TurnedAway::CertificateInvalid(error.into()))?;
         let protocol = match stream.get_ref().1.alpn_protocol() {
+            // RFC 8737 §3: the handshake was the answer, and nothing follows it.
+            Some(tls::PROOF_PROTOCOL) => return Err(TurnedAway::Silent),
             Some(b"h2") => Protocol::Http2,
             Some(_) => Protocol::Http1,
             None => Protocol::Any,

@@ -1,6 +1,9 @@
 //! The same stories against real parts. `tests/run` starts them and says where they are; `tests/run fast` leaves this module
 //! out by its name.
 
+// Certificates are ordered from an authority, kept and renewed.
+#[cfg(feature = "acme")]
+mod acme;
 // A stock nginx in front takes the answers as they are, and a caching one mixes nobody up.
 mod behind_nginx;
 // What the fast tests do with less: bodies of a gigabyte, thousands of connections.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::config::text::{Network, Place};
+use crate::config::text::{Network, Place, WebUrl};
 
 /// One more place where requests are taken.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -44,6 +44,8 @@ pub(in crate::config) struct RawTls {
     /// The certificate's key (PEM).
     #[schemars(example = &"/run/secrets/tls/tls.key")]
     pub key_file: Option<PathBuf>,
+    /// Get the certificate from an authority that speaks ACME, such as Let's Encrypt, instead of from files.
+    pub acme: Option<RawAcme>,
     /// Further certificates, for clients that ask for a name in them.
     #[serde(default)]
     pub certificates: Vec<RawPair>,
@@ -56,6 +58,39 @@ pub(in crate::config) struct RawTls {
     /// The oldest version of TLS. Default 1.2.
     #[schemars(example = &"1.2")]
     pub min_version: Option<RawTlsVersion>,
+}
+
+/// A certificate from an authority that speaks ACME (RFC 8555).
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct RawAcme {
+    /// The names in the certificate. Each must lead to this process.
+    #[schemars(example = ["app.example.com"])]
+    pub domains: Option<Vec<String>>,
+    /// Where the authority sends warnings.
+    #[schemars(example = ["mailto:ops@example.com"])]
+    pub contacts: Option<Vec<String>>,
+    /// The authority's directory. Default: Let's Encrypt's.
+    #[schemars(example = &"https://acme-v02.api.letsencrypt.org/directory")]
+    pub directory: Option<WebUrl>,
+    /// You agree to the authority's terms of service.
+    #[schemars(example = true)]
+    pub agree_to_terms: Option<bool>,
+    /// How the authority looks whether the names are yours: by TLS on port 443, or by http on port 80. Default tls-alpn-01.
+    #[schemars(example = &"tls-alpn-01")]
+    pub challenge: Option<RawChallenge>,
+    /// Extra roots (PEM) for connections to the authority, beside the system's.
+    #[schemars(example = &"/etc/ssl/company.pem")]
+    pub ca_file: Option<PathBuf>,
+}
+
+/// How the authority looks whether a name is ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+pub(in crate::config) enum RawChallenge {
+    #[serde(rename = "tls-alpn-01")]
+    TlsAlpn01,
+    #[serde(rename = "http-01")]
+    Http01,
 }
 
 /// One more certificate.

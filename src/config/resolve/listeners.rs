@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use http::HeaderName;
 
 use super::Resolver;
+use crate::acme::{Challenge, pair_file};
 use crate::config::problem::shown;
 use crate::config::raw::{
     RawClientCertificate, RawConfig, RawListener, RawListenerTls, RawPair, RawTls, RawTlsVersion,
@@ -21,8 +22,13 @@ pub(super) type CertificateHeaders = [(HeaderName, CertificateField)];
 
 impl Resolver {
     /// Where requests are taken: `listen`, then `[[listeners]]`; the default only where neither is written.
-    pub(super) fn listeners(&mut self, raw: &RawConfig, headers: &CertificateHeaders) -> Vec<Listener> {
-        let common = raw.tls.as_ref().and_then(|written| self.tls("tls", written, headers));
+    pub(super) fn listeners(
+        &mut self,
+        raw: &RawConfig,
+        headers: &CertificateHeaders,
+        acme: Option<&crate::acme::Settings>,
+    ) -> Vec<Listener> {
+        let common = raw.tls.as_ref().and_then(|written| self.tls("tls", written, headers, acme));
         let has_common = raw.tls.is_some();
         let mut listeners = Vec::new();
         if let Some(address) = &raw.listen {
@@ -42,7 +48,7 @@ impl Resolver {
                     self.error(&below(&key, "tls"), what, "add [tls] with certificate_file and key_file");
                     None
                 }
-                Some(RawListenerTls::Own(own)) => self.tls(&below(&key, "tls"), own, headers),
+                Some(RawListenerTls::Own(own)) => self.tls(&below(&key, "tls"), own, headers, None),
             };
             let listener = self.listener(&key, written, tls);
             let repeated = |other: &&Listener| other.address == listener.address && !any_port(&listener.address);
@@ -97,10 +103,44 @@ impl Resolver {
         Listener { address, mode, tls, proxy_protocol_from }
     }
 
-    fn tls(&mut self, key: &str, written: &RawTls, headers: &CertificateHeaders) -> Option<Arc<tls::Settings>> {
-        let RawTls { certificate_file, key_file, certificates, client_ca_file, client_certificate, min_version } =
-            written;
-        let mut pairs = vec![self.pair(key, certificate_file.as_ref(), key_file.as_ref())];
+    /// `acme`: where the first certificate comes from an authority.
+    fn tls(
+        &mut self,
+        key: &str,
+        written: &RawTls,
+        headers: &CertificateHeaders,
+        acme: Option<&crate::acme::Settings>,
+    ) -> Option<Arc<tls::Settings>> {
+        let RawTls {
+            certificate_file, key_file, certificates, client_ca_file, client_certificate, min_version, ..
+        } = written;
+        let first = match &written.acme {
+            None => self.pair(key, certificate_file.as_ref(), key_file.as_ref()),
+            // Told where it is read.
+            Some(_) if acme.is_none() && key == "tls" => return None,
+            Some(_) => {
+                for (leaf, _) in [("certificate_file", certificate_file), ("key_file", key_file)]
+                    .iter()
+                    .filter(|(_, file)| file.is_some())
+                {
+                    let what = "contradicts acme, which gets the first certificate from an authority";
+                    self.error(&below(key, leaf), what, "remove one of them, or move the file into certificates");
+                }
+                if key != "tls" {
+                    let what = "is for the section [tls] alone";
+                    self.error(
+                        &below(key, "acme"),
+                        what,
+                        "write [tls.acme]; listeners use it unless they say otherwise",
+                    );
+                }
+                acme.map(|acme| {
+                    let file = pair_file(&acme.folder);
+                    Pair { certificate_file: file.clone(), key_file: file }
+                })
+            }
+        };
+        let mut pairs = vec![first];
         for (index, RawPair { certificate_file, key_file }) in certificates.iter().enumerate() {
             let key = format!("{}[{index}]", below(key, "certificates"));
             pairs.push(self.pair(&key, certificate_file.as_ref(), key_file.as_ref()));
@@ -115,9 +155,13 @@ impl Resolver {
             client_ca_file,
             client_certificate_required: *client_certificate != Some(RawClientCertificate::Optional),
             only_tls13: *min_version == Some(RawTlsVersion::Tls13),
+            proofs: acme.and_then(|acme| (acme.challenge == Challenge::TlsAlpn01).then(|| acme.proofs.clone())),
             headers: headers.to_vec(),
         };
-        self.check_files(key, &settings);
+        // An authority's certificate may still have to be ordered.
+        if acme.is_none() {
+            self.check_files(key, &settings);
+        }
         Some(Arc::new(settings))
     }
 

@@ -1,6 +1,7 @@
 //! What was written → what to run by. Each section is resolved on its own, so that every problem is found; the settings come
 //! out only when there is none.
 
+mod acme;
 mod canonical;
 mod edits;
 mod endpoints;
@@ -88,7 +89,8 @@ struct Resolver {
 impl Resolver {
     fn everything(&mut self, mut raw: RawConfig, compile: Compile) -> Option<Settings> {
         let (identity, certificate_headers) = self.identity(std::mem::take(&mut raw.identity));
-        let server = self.server(&raw, &certificate_headers);
+        let acme = self.acme(&raw);
+        let server = self.server(&raw, &certificate_headers, acme.as_ref());
         let admin_listen = match &raw.admin_listen {
             Some(address) => address.0,
             None => Some(([127, 0, 0, 1], 9090).into()),
@@ -101,8 +103,9 @@ impl Resolver {
                 "give it a port of its own, or write \"off\"",
             );
         }
-        if raw.state_dir.is_some() {
-            self.warn("state_dir", "is accepted, but this release keeps nothing on disk", "");
+        let asks_authority = raw.tls.as_ref().is_some_and(|tls| tls.acme.is_some());
+        if raw.state_dir.is_some() && !asks_authority {
+            self.warn("state_dir", "is accepted, but nothing is configured that is kept on disk", "");
         }
         let provider = self.provider(raw.provider);
         let redirect_uri = provider.as_ref().map(|(provider, _)| provider.redirect_uri.clone());
@@ -153,6 +156,7 @@ impl Resolver {
         let secure = provider.redirect_uri.scheme() == "https";
         Some(Settings {
             server,
+            acme,
             admin_listen,
             provider_http,
             message: message::Settings {
@@ -183,7 +187,12 @@ impl Resolver {
         }
     }
 
-    fn server(&mut self, raw: &RawConfig, headers: &listeners::CertificateHeaders) -> server::Settings {
+    fn server(
+        &mut self,
+        raw: &RawConfig,
+        headers: &listeners::CertificateHeaders,
+        acme: Option<&crate::acme::Settings>,
+    ) -> server::Settings {
         let default = server::Settings::default();
         let workers = raw.workers.and_then(|workers| NonZeroUsize::new(workers as usize));
         let RawLimits {
@@ -201,7 +210,7 @@ impl Resolver {
             self.error("limits.max_header_bytes", "is out of range", "write a size from 8KiB to 1MiB");
         }
         server::Settings {
-            listeners: self.listeners(raw, headers),
+            listeners: self.listeners(raw, headers, acme),
             reload_interval: default.reload_interval,
             workers: workers.unwrap_or(default.workers),
             header_timeout: self.span("limits.header_timeout", header_timeout.as_ref(), default.header_timeout),

@@ -5,29 +5,44 @@ use std::sync::Arc;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-#[derive(Debug, Default)]
-pub(super) struct Choice(Vec<(Arc<CertifiedKey>, Vec<String>)>);
+use super::Proofs;
+
+#[derive(Debug)]
+pub(super) struct Choice {
+    certificates: Vec<(Arc<CertifiedKey>, Vec<String>)>,
+    proofs: Option<Proofs>,
+}
 
 impl Choice {
+    pub(super) fn new(proofs: Option<Proofs>) -> Self {
+        Self { certificates: Vec::new(), proofs }
+    }
+
     /// `names` are those in the certificate, lower case.
     pub(super) fn add(&mut self, key: CertifiedKey, names: Vec<String>) {
-        self.0.push((Arc::new(key), names));
+        self.certificates.push((Arc::new(key), names));
     }
 }
 
 impl ResolvesServerCert for Choice {
     fn resolve(&self, client: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        if let Some(proof) = self.proofs.as_ref().and_then(|proofs| proofs.answer(&client)) {
+            return proof;
+        }
         let wanted = client.server_name().map(|name| name.trim_end_matches('.').to_ascii_lowercase());
         let fits = |names: &[String], pick: fn(&str, &str) -> bool| {
             wanted.as_deref().is_some_and(|wanted| names.iter().any(|name| pick(name, wanted)))
         };
         let can_verify = |key: &CertifiedKey| key.key.choose_scheme(client.signature_schemes()).is_some();
         let find = |pick: fn(&str, &str) -> bool| {
-            self.0.iter().find(|(key, names)| fits(names, pick) && can_verify(key)).map(|(key, _)| Arc::clone(key))
+            self.certificates
+                .iter()
+                .find(|(key, names)| fits(names, pick) && can_verify(key))
+                .map(|(key, _)| Arc::clone(key))
         };
         // A name that no certificate has gets the default: what its client makes of it is its own matter.
         let exact = find(|name, wanted| name == wanted);
-        exact.or_else(|| find(is_below)).or_else(|| self.0.first().map(|(key, _)| Arc::clone(key)))
+        exact.or_else(|| find(is_below)).or_else(|| self.certificates.first().map(|(key, _)| Arc::clone(key)))
     }
 }
 

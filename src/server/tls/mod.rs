@@ -4,6 +4,7 @@
 mod choice;
 mod client;
 mod files;
+mod proofs;
 mod reload;
 
 use std::path::PathBuf;
@@ -20,6 +21,8 @@ use self::choice::Choice;
 pub use self::client::CertificateField;
 pub(super) use self::client::{Unreadable as UnreadableCertificate, read as read_client_certificate};
 use self::files::{Digest, Files};
+pub(super) use self::proofs::PROTOCOL as PROOF_PROTOCOL;
+pub use self::proofs::Proofs;
 pub(super) use self::reload::Reload;
 
 /// What is agreed on by ALPN (RFC 7301), best first.
@@ -36,6 +39,8 @@ pub struct Settings {
     pub client_certificate_required: bool,
     /// Nothing below TLS 1.3.
     pub only_tls13: bool,
+    /// What a certificate authority is shown that asks by TLS; `None`: none does.
+    pub proofs: Option<Proofs>,
     /// What the upstream gets to know of a client's certificate.
     pub headers: Vec<(HeaderName, CertificateField)>,
 }
@@ -137,7 +142,7 @@ impl Built {
 fn build(settings: &Settings, files: &Files) -> Result<Built, Vec<Problem>> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut problems = Vec::new();
-    let (mut choice, mut certificates) = (Choice::default(), Vec::new());
+    let (mut choice, mut certificates) = (Choice::new(settings.proofs.clone()), Vec::new());
     for index in 0..settings.certificates.len() {
         match files.pair(index, &provider) {
             Ok((certificate, names, key)) => {
@@ -185,6 +190,9 @@ fn config(
     };
     let mut config = builder.with_cert_resolver(Arc::new(choice));
     config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+    if settings.proofs.is_some() {
+        config.alpn_protocols.push(PROOF_PROTOCOL.to_vec());
+    }
     if asks_clients {
         // A resumed session would not show its certificate again, whatever became of it or of its CA.
         config.session_storage = Arc::new(NoServerSessionStorage {});

@@ -137,17 +137,22 @@ pub struct TlsClient {
 impl TlsClient {
     /// Trusts `ca`, speaks TLS 1.2 and 1.3.
     pub fn trusting(ca: &TestCa) -> Self {
-        Self::build(ca, &[&version::TLS13, &version::TLS12], None)
+        Self::trusting_pem(&ca.pem())
+    }
+
+    /// Trusts the CA of this certificate.
+    pub fn trusting_pem(root: &str) -> Self {
+        Self::build(root, &[&version::TLS13, &version::TLS12], None)
     }
 
     /// Trusts `ca` and speaks one version only.
     pub fn speaking(ca: &TestCa, version: &'static SupportedProtocolVersion) -> Self {
-        Self::build(ca, &[version], None)
+        Self::build(&ca.pem(), &[version], None)
     }
 
     /// Trusts `ca` and shows a certificate where it is asked for one.
     pub fn showing(ca: &TestCa, signed: &Signed) -> Self {
-        Self::build(ca, &[&version::TLS13, &version::TLS12], Some(signed))
+        Self::build(&ca.pem(), &[&version::TLS13, &version::TLS12], Some(signed))
     }
 
     /// This client with other ALPN protocols.
@@ -157,9 +162,9 @@ impl TlsClient {
         Self { config: Arc::new(config) }
     }
 
-    fn build(ca: &TestCa, versions: &[&'static SupportedProtocolVersion], signed: Option<&Signed>) -> Self {
+    fn build(root: &str, versions: &[&'static SupportedProtocolVersion], signed: Option<&Signed>) -> Self {
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(ca.pem().as_bytes()).expect("PEM")).expect("a root");
+        roots.add(CertificateDer::from_pem_slice(root.as_bytes()).expect("PEM")).expect("a root");
         let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_protocol_versions(versions)
             .expect("versions")

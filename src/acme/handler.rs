@@ -1,0 +1,43 @@
+//! Answers the authority's questions by http before anything else is asked (RFC 8555 §8.3).
+
+use http::{HeaderValue, Method, Request, Response, header};
+use hyper::body::Incoming;
+
+use super::Challenges;
+use crate::message::{Body, Connection};
+use crate::server::Handler;
+
+/// A handler with the open challenges in front. Without an open one for the path asked for, it is the handler itself.
+#[derive(Debug, Clone)]
+pub struct WithChallenges<H> {
+    challenges: Option<Challenges>,
+    handler: H,
+}
+
+impl<H> WithChallenges<H> {
+    /// `None`: no authority asks by http.
+    pub fn new(challenges: Option<Challenges>, handler: H) -> Self {
+        Self { challenges, handler }
+    }
+}
+
+impl<H: Handler> Handler for WithChallenges<H> {
+    async fn handle(&self, request: Request<Incoming>, connection: &Connection) -> Response<Body> {
+        let asked = || (request.method() == Method::GET).then(|| request.uri().path());
+        let proof = self.challenges.as_ref().and_then(|challenges| challenges.answer(asked()?));
+        let Some(proof) = proof else { return self.handler.handle(request, connection).await };
+        let mut response = Response::new(Body::full(proof));
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response
+    }
+
+    fn refused(&self, reason: &'static str, status: u16) {
+        self.handler.refused(reason, status);
+    }
+
+    fn cut(&self, reason: &'static str) {
+        self.handler.cut(reason);
+    }
+}
