@@ -12,6 +12,8 @@ mod burden;
 mod cookie_size;
 // Clients of HTTP/2 that others wrote, and the protocol's conformance suite.
 mod http2;
+// gRPC of every kind, by a real client and a real server.
+mod grpc;
 // The container image is built and run.
 mod image;
 // The Kubernetes example passes a strict validator.
