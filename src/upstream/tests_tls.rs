@@ -252,6 +252,10 @@ fn files_that_cannot_be_used_are_named() {
     let pair = (authority.file("client.pem"), authority.file("client-key.pem"));
     let told = settings(&|settings| settings.client_certificate = Some(pair.clone()));
     assert!(told.contains("does not fit the key"), "{told}");
+    std::fs::write(authority.file("client-key.pem"), "-----BEGIN whisper\n").unwrap();
+    let told = settings(&|settings| settings.client_certificate = Some(pair.clone()));
+    assert!(told.contains("no unencrypted private key") && told.contains("client-key.pem"), "{told}");
+    assert!(!told.contains("whisper"), "what a key file holds is not shown: {told}");
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
-use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -140,7 +140,11 @@ fn load(settings: &TlsSettings) -> Result<ClientConfig, TlsFileError> {
         .with_root_certificates(roots);
     let Some((certificate, key)) = &settings.client_certificate else { return Ok(builder.with_no_client_auth()) };
     let chain = certificates(certificate)?;
-    let der = PrivateKeyDer::from_pem_file(key).map_err(|error| unusable(key, error))?;
+    let der = PrivateKeyDer::from_pem_file(key).map_err(|error| match error {
+        pem::Error::Io(error) => unusable(key, error),
+        // The parser's own words could show what it read.
+        _ => unusable(key, "it holds no unencrypted private key in PEM"),
+    })?;
     builder.with_client_auth_cert(chain, der).map_err(|source| TlsFileError::Pair {
         certificate: certificate.clone(),
         key: key.clone(),
