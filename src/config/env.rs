@@ -77,7 +77,12 @@ static TABLE: &[Variable] = &[
         "Where sessions are kept; only `cookie` in this release",
     ),
     plain("VESTIBULE_COOKIE_NAME", "cookie.name", "vestibule", "The name all our cookies begin with"),
-    plain("VESTIBULE_UPSTREAM", "upstream.url", "required", "The application: `http://host:port`, also `https://…` or `unix:/path`"),
+    plain(
+        "VESTIBULE_UPSTREAM",
+        "upstream.url",
+        "required",
+        "The application: `http://host:port`, also `https://…` or `unix:/path`",
+    ),
     plain("VESTIBULE_LISTEN", "listen", "0.0.0.0:8080", "Where requests are taken"),
     plain(
         "VESTIBULE_ADMIN_LISTEN",
