@@ -43,11 +43,10 @@ impl Failure {
     }
 }
 
-/// Sends `request`, on a connection from the pool if there is a good one, `alone` on
-/// one of HTTP/1.1 if so. It is sent again only where it was never written,
-/// or where it changes nothing to receive it twice (an idempotent method without a body, RFC 9110 §9.2.2) and no byte of an
-/// answer came: on a fresh connection where one that had been idle broke (RFC 9112 §9.3.1), to another instance where a
-/// fresh one broke.
+/// Sends `request`, on a connection from the pool if there is a good one; `alone`, on one of HTTP/1.1. It is sent again only
+/// where it was never written, or where it changes nothing to receive it twice (an idempotent method without a body, RFC 9110
+/// §9.2.2) and no byte of an answer came: on a fresh connection where one that had been idle broke (RFC 9112 §9.3.1), to
+/// another instance where a fresh one broke.
 pub(super) async fn exchange(
     instances: &Instances,
     settings: &UpstreamSettings,
