@@ -78,6 +78,8 @@ impl ClientIo {
                     if bytes.is_empty() {
                         self.beginning = Beginning::Past;
                     }
+                    // What had come before the last answer ended begins a head all the same, and that head must end.
+                    self.activity.heard();
                     return Poll::Ready(Ok(()));
                 }
                 Beginning::Awaited(seen) => {
@@ -168,7 +170,10 @@ impl AsyncWrite for ClientIo {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+        let this = self.get_mut();
+        let flushed = Pin::new(&mut this.stream).poll_flush(cx);
+        // TLS takes bytes that the kernel would not: until they are gone, nobody else may have this stream.
+        this.note(flushed)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

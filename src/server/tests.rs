@@ -214,6 +214,16 @@ fn a_connection_that_rested_goes_on_where_it_was() {
 }
 
 #[test]
+fn a_head_that_began_behind_a_request_has_to_end_too() {
+    let running = start(|settings| settings.idle_timeout = Duration::from_secs(60));
+    let stream = running.connect();
+    send(&stream, &format!("{GET}G"));
+    assert!(read_answer(&stream).contains("worker"));
+    assert_eq!(read_to_end(&stream), "");
+    assert_eq!(*running.refused.lock().unwrap(), ["head_timeout"]);
+}
+
+#[test]
 fn heads_that_hyper_answers_are_told_to_the_handler() {
     let running = start(|settings| settings.max_header_bytes = 4096);
     for (request, status, reason) in [
