@@ -180,3 +180,57 @@ impl AsyncWrite for ClientIo {
         Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use rcgen::{CertifiedKey, generate_simple_self_signed};
+    use rustls::pki_types::PrivateKeyDer;
+    use rustls::{ClientConfig, RootCertStore, ServerConfig};
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::UnixStream;
+    use tokio::sync::Semaphore;
+    use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+    use super::super::stream::Socket;
+    use super::*;
+
+    #[tokio::test]
+    async fn what_tls_holds_back_counts_as_unwritten_until_the_client_reads() {
+        let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["a".to_owned()]).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(cert.der().clone()).unwrap();
+        let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+        let server = ServerConfig::builder().with_no_client_auth().with_single_cert(vec![cert.der().clone()], key);
+        let client = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (accepted, connected) = tokio::join!(
+            TlsAcceptor::from(Arc::new(server.unwrap())).accept(Socket::Unix(ours)),
+            TlsConnector::from(Arc::new(client)).connect("a".try_into().unwrap(), theirs)
+        );
+        let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        let place = Place::new(permit, None, [127, 0, 0, 1].into()).unwrap();
+        let stream = Stream::Tls(Box::new(accepted.unwrap()));
+        let mut io = ClientIo::new(stream, Arc::default(), place, false);
+
+        let is_held_back = poll_fn(|cx| {
+            for _ in 0..1_000 {
+                let written = Pin::new(&mut io).poll_write(cx, &[0; 1_024]);
+                if written.is_pending() || Pin::new(&mut io).poll_flush(cx).is_pending() {
+                    return Poll::Ready(written.is_ready());
+                }
+            }
+            Poll::Ready(false)
+        });
+        assert!(is_held_back.await, "TLS took the bytes and the kernel did not");
+        assert!(io.activity().unwritten().0);
+        let mut client = connected.unwrap();
+        let read =
+            tokio::spawn(async move { while client.read(&mut [0; 4_096]).await.is_ok_and(|count| count > 0) {} });
+        poll_fn(|cx| Pin::new(&mut io).poll_flush(cx)).await.unwrap();
+        assert!(!io.activity().unwritten().0);
+        drop(io);
+        read.await.unwrap();
+    }
+}
