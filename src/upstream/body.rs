@@ -89,6 +89,11 @@ impl Progress {
         self.over.load(Ordering::Relaxed)
     }
 
+    /// Whether the client broke it off or we cut it.
+    pub(super) fn was_cut(&self) -> bool {
+        self.cut.get().is_some()
+    }
+
     /// Until when the answer may take: `response` from the end of the body, `idle` from its last frame; `None` while the
     /// client is waited for, which the body itself bounds.
     pub(super) fn deadline(&self, response: Duration, idle: Duration) -> Option<Instant> {

@@ -89,13 +89,15 @@ pub(super) async fn exchange(
             }
             Err(failure) => failure,
         };
-        let silent = !lease.heard() && !failure.is_of_the_client();
+        // HTTP/2 only tells that the stream was reset; that it was for the body's sake, the body remembers.
+        let is_of_the_client = failure.is_of_the_client() || progress.is_some_and(Progress::was_cut);
+        let silent = !lease.heard() && !is_of_the_client;
         let was_idle = silent && lease.is_reused() && !matches!(failure, Failure::TimedOut);
         if was_idle && matches!(failure, Failure::Broken(_)) {
             pool.note_sudden_end();
         }
         let (again, error) = failure.into_parts(spare.filter(|_| silent));
-        if !was_idle && !matches!(error, UpstreamError::RequestBody) {
+        if !was_idle && !is_of_the_client {
             instances.failed(&chosen, &error, &mut tried);
         }
         let Some(again) = again else { return Err(error) };
