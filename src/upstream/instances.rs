@@ -195,6 +195,11 @@ impl Instances {
     }
 
     #[cfg(test)]
+    pub(super) fn well_count(&self) -> usize {
+        self.view.load().members.iter().filter(|member| member.instance.is_well()).count()
+    }
+
+    #[cfg(test)]
     pub(super) fn idle_count(&self) -> usize {
         let pools = self.view.load().members.iter().map(|member| member.pool.idle_count()).sum::<usize>();
         pools + self.only.as_ref().map_or(0, |pool| pool.idle_count())

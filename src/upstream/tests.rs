@@ -58,6 +58,10 @@ impl Fake {
         self.connections.load(Ordering::SeqCst)
     }
 
+    pub(super) fn well(&self) -> usize {
+        self.upstreams.upstreams[0].instances.well_count()
+    }
+
     pub(super) fn idle(&self) -> usize {
         self.upstreams.upstreams[0].instances.idle_count()
     }

@@ -361,6 +361,31 @@ async fn a_body_that_the_client_breaks_off_is_the_clients_fault() {
 }
 
 #[tokio::test]
+async fn bodies_that_clients_break_off_never_take_an_instance_out() {
+    let change = |settings: &mut UpstreamSettings| {
+        h2c(settings);
+        settings.eject_after = 1;
+        // Nobody listens there, so that the other one gets every request.
+        settings.places.push(Place::Host { host: "127.0.0.1".to_owned(), port: 1 });
+    };
+    let fake = fake(change, |stream, connection| {
+        serve(stream, connection, |request, respond, _, _| async move {
+            if read(request.into_body()).await.is_ok() {
+                say(respond, "ok");
+            }
+        })
+    })
+    .await;
+    for _ in 0..4 {
+        let frames = [Ok(Frame::data(Bytes::from_static(b"x"))), Err("gone".into())];
+        let broken = Body::stream(StreamBody::new(stream::iter(frames)));
+        let failed = fake.send(request(Method::POST, broken)).await.unwrap_err();
+        assert!(matches!(failed, UpstreamError::RequestBody), "{failed:?}");
+    }
+    assert!(fake.well() > 0, "the instance did nothing wrong");
+}
+
+#[tokio::test]
 async fn what_is_not_http2_is_invalid_and_a_wait_is_bounded() {
     let fake_http1 = fake(h2c, |mut stream, _| async move {
         let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").await;
