@@ -3,7 +3,9 @@
 
 mod floods;
 mod requests;
+mod sessions;
 mod streams;
+mod tls;
 mod web_sockets;
 
 use http::Request;

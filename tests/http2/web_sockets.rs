@@ -18,15 +18,19 @@ use super::{PUBLIC, with_cookies};
 const SOON: Duration = Duration::from_secs(5);
 
 fn connect(stage: &Stage, path: &str, protocol: &'static str) -> http::request::Builder {
+    connect_to(stage.url(path), protocol)
+}
+
+pub(super) fn connect_to(url: String, protocol: &'static str) -> http::request::Builder {
     Request::builder()
         .method(Method::CONNECT)
-        .uri(stage.url(path))
+        .uri(url)
         .extension(Protocol::from_static(protocol))
         .header("sec-websocket-version", "13")
 }
 
 /// A WebSocket that the proxy has agreed to, frame by frame.
-struct Socket {
+pub(super) struct Socket {
     sending: SendStream<Bytes>,
     body: RecvStream,
     read: Vec<u8>,
@@ -34,14 +38,14 @@ struct Socket {
 
 impl Socket {
     /// Sends a masked frame.
-    fn send(&mut self, opcode: u8, payload: &[u8]) {
+    pub(super) fn send(&mut self, opcode: u8, payload: &[u8]) {
         let mut frame = vec![0x80 | opcode, 0x80 | u8::try_from(payload.len()).unwrap(), 1, 2, 3, 4];
         frame.extend(payload.iter().zip([1, 2, 3, 4].into_iter().cycle()).map(|(byte, mask)| byte ^ mask));
         self.sending.send_data(frame.into(), false).unwrap();
     }
 
     /// The next frame; `None` at the end.
-    async fn receive(&mut self) -> Option<(u8, Vec<u8>)> {
+    pub(super) async fn receive(&mut self) -> Option<(u8, Vec<u8>)> {
         loop {
             if let [first, length, ..] = *self.read.as_slice()
                 && self.read.len() >= 2 + usize::from(length)
@@ -56,7 +60,7 @@ impl Socket {
     }
 }
 
-async fn open(client: &H2Client, request: Request<()>) -> Result<(Socket, http::HeaderMap), H2Reply> {
+pub(super) async fn open(client: &H2Client, request: Request<()>) -> Result<(Socket, http::HeaderMap), H2Reply> {
     let (response, sending) = client.open(request, false).await.unwrap();
     let response = timeout(SOON, response).await.expect("an answer in time").unwrap();
     if response.status() != StatusCode::OK {

@@ -4,7 +4,7 @@
 //!
 //! | path | behaviour |
 //! |---|---|
-//! | `/sse?events=N&every_ms=M` | an event stream; without `events` it never ends |
+//! | `/sse?events=N&every_ms=M&type=T` | an event stream, or what `type` calls it; without `events` it never ends |
 //! | `/ws` | WebSocket echo; what is not an upgrade gets 426 |
 //! | `/slow?ms=N` | answers after N milliseconds |
 //! | `/big?bytes=N` | N bytes with a `Content-Length` |
@@ -170,7 +170,13 @@ async fn answer(mut request: Request<Incoming>, wire: Wire, log: Log) -> Answer 
     let number = |name: &str| asked(name).and_then(|value| value.parse::<u64>().ok());
     match request.uri().path() {
         "/ws" => return web_socket(&mut request),
-        "/sse" => return events(number("events"), Duration::from_millis(number("every_ms").unwrap_or(50))),
+        "/sse" => {
+            let mut answer = events(number("events"), Duration::from_millis(number("every_ms").unwrap_or(50)));
+            if let Some(kind) = asked("type") {
+                answer.headers_mut().insert(header::CONTENT_TYPE, kind.parse().expect("a content type"));
+            }
+            return answer;
+        }
         "/slow" => tokio::time::sleep(Duration::from_millis(number("ms").unwrap_or(1000))).await,
         _ => {}
     }

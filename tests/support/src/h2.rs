@@ -1,4 +1,4 @@
-//! A client of HTTP/2 by prior knowledge, near enough to the frames to misbehave.
+//! A client of HTTP/2, by prior knowledge or over a stream of TLS, near enough to the frames to misbehave.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use ::h2::client::{ResponseFuture, SendRequest};
 use ::h2::{RecvStream, SendStream};
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::task::JoinHandle;
@@ -72,6 +72,17 @@ impl H2Client {
     pub async fn connect_with(address: SocketAddr, builder: &::h2::client::Builder) -> Self {
         let stream = TcpStream::connect(address).await.expect("a connection");
         stream.set_nodelay(true).expect("a socket");
+        Self::over(stream, builder).await
+    }
+
+    /// Speaks HTTP/2 on a stream that is there already.
+    ///
+    /// # Panics
+    /// When there is no HTTP/2 at its other end.
+    pub async fn over<S>(stream: S, builder: &::h2::client::Builder) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let (sender, connection) = builder.handshake(stream).await.expect("HTTP/2");
         let connection = runtime().spawn(connection);
         // The server's settings, without which nobody knows what it can do.
