@@ -1,7 +1,7 @@
 //! How many connections one client address may have at the same time. Nothing here costs anything where it is off.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -29,6 +29,7 @@ impl Clients {
         if self.exempt.iter().any(|network| network.contains(&address)) {
             return Some(Entered { clients: Arc::clone(self), address: None });
         }
+        let address = network(address);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let count = open.entry(address).or_default();
         if *count >= self.most.get() {
@@ -36,6 +37,14 @@ impl Clients {
         }
         *count += 1;
         Some(Entered { clients: Arc::clone(self), address: Some(address) })
+    }
+}
+
+/// Whoever has one IPv6 address has its network of 64 bits, and counting single addresses there would count nothing.
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
     }
 }
 
@@ -90,6 +99,10 @@ mod tests {
         assert!(enter("192.0.2.1").is_none());
         let others: Vec<_> = (0..9).map(|_| enter("10.0.0.1").unwrap()).chain(enter("192.0.2.2")).collect();
         assert_eq!(others.len(), 10);
+        let neighbours = [enter("2001:db8::1").unwrap(), enter("2001:db8::2").unwrap()];
+        assert!(enter("2001:db8::3:0").is_none(), "one network of 64 bits is one client");
+        assert!(enter("2001:db8:0:1::1").is_some());
+        drop(neighbours);
         drop(first);
         let third = enter("192.0.2.1").unwrap();
         drop((second, third, others));
