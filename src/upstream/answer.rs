@@ -24,14 +24,22 @@ pub(super) fn clean(head: &mut response::Parts, method: &Method) -> Result<(), U
         // RFC 9112 §6.3: chunked overrides a length, and only one of them may go on.
         head.headers.remove(CONTENT_LENGTH);
     }
-    if method != Method::HEAD && head.status != StatusCode::NOT_MODIFIED {
-        // Written anew from the body that is really there.
+    // Where there is a body the length is written anew from what is really there. Where there is none by its kind, the field says
+    // what a GET would bring (RFC 9110 §8.6); one that says nothing clear goes.
+    let is_told = method == Method::HEAD || head.status == StatusCode::NOT_MODIFIED;
+    if !(is_told && has_one_length(&head.headers)) {
         head.headers.remove(CONTENT_LENGTH);
     }
     headers::strip_hop_by_hop(&mut head.headers);
     // What the upstream speaks says nothing about what we speak to the client.
     head.version = Version::HTTP_11;
     Ok(())
+}
+
+fn has_one_length(headers: &HeaderMap) -> bool {
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let is_number = |length: &HeaderValue| !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit);
+    lengths.next().is_some_and(is_number) && lengths.next().is_none()
 }
 
 /// Whether `name` speaks of NTLM or Negotiate, which sign in a connection and not a request (RFC 4559 §6): whoever came
@@ -132,6 +140,11 @@ mod tests {
         let mut head = parts(&[("content-length", "3")]);
         clean(&mut head, &Method::HEAD).unwrap();
         assert_eq!(head.headers[CONTENT_LENGTH], "3");
+        for unclear in [&[("content-length", "3"), ("content-length", "4")][..], &[("content-length", "3, 3")]] {
+            let mut head = parts(unclear);
+            clean(&mut head, &Method::HEAD).unwrap();
+            assert!(!head.headers.contains_key(CONTENT_LENGTH), "{unclear:?}");
+        }
     }
 
     #[test]
