@@ -1,4 +1,4 @@
-"""An upstream that reads bodies of a known length and answers 204."""
+"""An upstream that reads bodies of a known length and answers 200 with none."""
 
 import asyncio
 import signal
@@ -28,7 +28,7 @@ class Sink(asyncio.Protocol):
         self.missing -= len(data)
         if self.missing <= 0:
             self.missing = 0
-            self.transport.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+            self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 
 
 async def serve():
