@@ -51,7 +51,8 @@ async fn behind_https_cookies_are_secure_and_bound_to_the_host() {
 
 #[tokio::test]
 async fn the_lifetime_is_enforced_from_inside_the_seal() {
-    let stage = Stage::with("[session]\nidle = \"24h\"");
+    // The provider's keys, which are too old after as long a time, have no say in it.
+    let stage = Stage::with("[session]\nidle = \"24h\"\n[provider]\nstale_keys = \"48h\"");
     let browser = stage.signed_in_browser().await;
     let copy = browser.stolen_copy();
     stage.clock.advance(24 * HOUR - MINUTE);
