@@ -21,7 +21,7 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::ServerConfig;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -30,9 +30,8 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
+use vestibule_test_support::script::{connect, piece, pieces};
 use vestibule_test_support::{H2Client, Stage, runtime};
-
-use vestibule_test_support::script::{piece, pieces};
 
 use crate::bodies::{MIB, hex};
 
@@ -257,12 +256,6 @@ async fn answer(mut request: Request<Incoming>, complete: Arc<AtomicUsize>) -> R
     }
 }
 
-async fn connect(stage: &Stage, head: &str) -> TcpStream {
-    let mut stream = TcpStream::connect(stage.address()).await.unwrap();
-    stream.write_all(head.replace("{host}", &stage.host()).as_bytes()).await.unwrap();
-    stream
-}
-
 #[tokio::test]
 async fn every_way_leads_to_the_application_with_the_clients_host() {
     for way in WAYS {
@@ -289,7 +282,7 @@ async fn large_bodies_pass_unchanged_on_every_way() {
         let stage = application.stage("");
         let request =
             format!("POST /sum HTTP/1.1\r\nHost: {{host}}\r\nConnection: close\r\nContent-Length: {TOTAL}\r\n\r\n");
-        let mut stream = connect(&stage, &request).await;
+        let mut stream = connect(stage.address(), &request).await;
         for piece in pieces(&piece, TOTAL) {
             stream.write_all(piece).await.unwrap();
         }
@@ -308,7 +301,7 @@ async fn an_application_that_dies_in_mid_body_ends_the_answer_as_an_error_on_eve
     for way in WAYS {
         let application = Application::start(way).await;
         let stage = application.stage("");
-        let mut stream = connect(&stage, "GET /begin HTTP/1.1\r\nHost: {host}\r\n\r\n").await;
+        let mut stream = connect(stage.address(), "GET /begin HTTP/1.1\r\nHost: {host}\r\n\r\n").await;
         let mut seen = Vec::new();
         while !seen.ends_with(b"ten bytes!\r\n") {
             assert!(stream.read_buf(&mut seen).await.unwrap() > 0, "{way:?}");
@@ -373,14 +366,14 @@ async fn a_request_that_takes_longer_than_its_total_limit_is_a_gateway_timeout_o
         let stage = application.stage("total_timeout = \"300ms\"");
         let browser = stage.browser();
         assert_eq!(browser.fetch(&stage.url("/")).await.status, StatusCode::OK, "{way:?}");
-        let mut stream = connect(&stage, "GET /begin HTTP/1.1\r\nHost: {host}\r\n\r\n").await;
+        let mut stream = connect(stage.address(), "GET /begin HTTP/1.1\r\nHost: {host}\r\n\r\n").await;
         let mut seen = Vec::new();
         let _ = timeout(Duration::from_secs(5), stream.read_to_end(&mut seen)).await.expect("an end");
         let seen = String::from_utf8(seen).unwrap();
         assert!(seen.contains("ten bytes!") && !seen.contains("\r\n0\r\n"), "{way:?}: {seen}");
         // A body that never ends, and no answer before it does.
         let request = "POST /sum HTTP/1.1\r\nHost: {host}\r\nContent-Length: 10\r\n\r\nfive!";
-        let mut stream = connect(&stage, request).await;
+        let mut stream = connect(stage.address(), request).await;
         let mut seen = vec![0; 12];
         timeout(Duration::from_secs(5), stream.read_exact(&mut seen)).await.expect("an answer").unwrap();
         assert_eq!(seen, b"HTTP/1.1 504", "{way:?}");
