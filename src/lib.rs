@@ -8,10 +8,10 @@
 //! | layer | module | what it is for |
 //! |---|---|---|
 //! | 1 | [`clock`], [`secret`] | time as an argument; strings that are never shown |
-//! | 1 | [`rate`] | token buckets |
 //! | 1 | [`telemetry`] | log subscriber, access log, metrics |
 //! | 2 | [`message`] | HTTP as we trust it: one canonical reading of each request |
 //! | 2 | [`provider_http`] | the bounded HTTP client towards providers |
+//! | 3 | [`rate`] | token buckets |
 //! | 3 | [`authn`] | every way to become an [`authn::Identity`]; the folder a security review reads |
 //! | 4 | [`route`] | host + path + method → endpoint, public or guarded route |
 //! | 5 | [`policy`] | guarded route × identity → permit or denial (pure) |

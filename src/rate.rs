@@ -7,6 +7,8 @@ use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::message::forwarded::network_of;
+
 /// Each is locked on its own, so that workers hardly ever meet.
 const SHARDS: usize = 16;
 /// The most buckets of a shard; 65,536 in all, which is about 2 MiB.
@@ -41,21 +43,8 @@ pub struct TooMany {
 /// Who asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Caller<'a> {
-    V4([u8; 4]),
-    V6([u8; 8]),
+    Client(IpAddr),
     User(&'a str),
-}
-
-impl Caller<'_> {
-    fn client(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V4(address) => Self::V4(address.octets()),
-            IpAddr::V6(address) => {
-                let [a, b, c, d, e, f, g, h, ..] = address.octets();
-                Self::V6([a, b, c, d, e, f, g, h])
-            }
-        }
-    }
 }
 
 /// A limit and how much of it everybody has used; shared by all workers.
@@ -81,7 +70,7 @@ impl RateLimit {
     /// # Errors
     /// [`TooMany`].
     pub fn client(&self, address: IpAddr) -> Result<(), TooMany> {
-        self.take(Caller::client(address), Instant::now())
+        self.take(Caller::Client(network_of(address)), Instant::now())
     }
 
     /// Takes a turn of a user, by name.
@@ -156,7 +145,7 @@ mod tests {
 
     #[test]
     fn addresses_of_one_customer_share_their_turns() {
-        let caller = |text: &str| Caller::client(text.parse().unwrap());
+        let caller = |text: &str| Caller::Client(network_of(text.parse().unwrap()));
         assert_eq!(caller("2001:db8::1"), caller("2001:db8::ffff:1"));
         assert_ne!(caller("2001:db8::1"), caller("2001:db8:0:1::1"));
         assert_eq!(caller("::ffff:192.0.2.1"), caller("192.0.2.1"));
@@ -171,7 +160,7 @@ mod tests {
             limit.take(Caller::User("greedy"), now).unwrap();
         }
         for number in 0..200_000_u32 {
-            limit.take(Caller::V4(number.to_be_bytes()), now).unwrap();
+            limit.take(Caller::Client(IpAddr::from(number.to_be_bytes())), now).unwrap();
         }
         let held: usize = limit.shards.iter().map(|shard| shard.lock().unwrap().len()).sum();
         assert!(held <= SHARDS * SHARD_SIZE, "{held}");

@@ -157,6 +157,15 @@ impl<'t> TrustedPeer<'t> {
     }
 }
 
+/// Whom an address stands for where clients are counted: whoever has one IPv6 address has its network of 64 bits, and counting
+/// single addresses there would count nothing.
+pub(crate) fn network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
+        v4 => v4,
+    }
+}
+
 /// Whether `address` is in one of the networks. An IPv4 address counts as IPv4 however it is written, on both sides.
 pub(crate) fn is_within(address: IpAddr, networks: &[IpNet]) -> bool {
     networks.iter().any(|network| match (network, address) {

@@ -1,12 +1,14 @@
 //! How many connections one client address may have at the same time. Nothing here costs anything where it is off.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ipnet::IpNet;
 use tokio::sync::OwnedSemaphorePermit;
+
+use crate::message::forwarded::network_of;
 
 /// The open connections of each client; shared by all workers.
 #[derive(Debug)]
@@ -29,7 +31,7 @@ impl Clients {
         if self.exempt.iter().any(|network| network.contains(&address)) {
             return Some(Entered { clients: Arc::clone(self), address: None });
         }
-        let address = network(address);
+        let address = network_of(address);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let count = open.entry(address).or_default();
         if *count >= self.most.get() {
@@ -37,14 +39,6 @@ impl Clients {
         }
         *count += 1;
         Some(Entered { clients: Arc::clone(self), address: Some(address) })
-    }
-}
-
-/// Whoever has one IPv6 address has its network of 64 bits, and counting single addresses there would count nothing.
-fn network(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
     }
 }
 
