@@ -17,7 +17,7 @@ use crate::route::{GuardedRoute, Route};
 #[derive(Debug)]
 pub enum Decision<'r> {
     /// Nobody is signed in (any more): ask.
-    Challenge(Challenge),
+    Challenge(Challenge<'r>),
     /// Not allowed.
     Deny(Denial, Renewal),
     /// Allowed, but not that often.
@@ -27,17 +27,14 @@ pub enum Decision<'r> {
 }
 
 /// A request to sign in, with its cause for the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Challenge {
+#[derive(Debug, Clone, Copy)]
+pub struct Challenge<'r> {
     /// The constant reason code.
     pub reason: &'static str,
-}
-
-impl Challenge {
-    /// Whether a session did come: it is only too old for the route, so signing in again is no circle.
-    pub fn has_session(&self) -> bool {
-        self.reason == "identity_too_old"
-    }
+    /// Whether a session did come: it only does not do for the route, so signing in again is no circle.
+    pub has_session: bool,
+    /// What it is asked for.
+    pub route: &'r Route,
 }
 
 /// Decides; one for all workers.
@@ -82,10 +79,11 @@ impl Admission {
                 }
             }
             Verdict::Deny(denial) => Decision::Deny(denial, renewal),
-            Verdict::SignIn(SignInReason::NoSession) => Decision::Challenge(Challenge { reason: absence.code() }),
-            Verdict::SignIn(SignInReason::IdentityTooOld) => {
-                Decision::Challenge(Challenge { reason: "identity_too_old" })
-            }
+            Verdict::SignIn(reason) => Decision::Challenge(Challenge {
+                reason: reason.code().unwrap_or(absence.code()),
+                has_session: reason != SignInReason::NoSession,
+                route: route.route(),
+            }),
         }
     }
 }

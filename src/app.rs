@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::admission::Admission;
-use crate::authn::oidc::Provider;
 use crate::authn::oidc::login::Logins;
+use crate::authn::oidc::{Provider, Providers};
 use crate::authn::roles::Mapper;
 use crate::authn::session::seal::{KeyRing, Purpose};
 use crate::authn::session::{Binding, Sessions};
@@ -156,7 +156,7 @@ impl Running {
 /// [`StartError`].
 pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartError> {
     telemetry::install(&settings.telemetry);
-    let redirect_uri = settings.provider.redirect_uri.clone();
+    let redirect_uri = settings.providers.first().ok_or(StartError::RedirectUri)?.redirect_uri.clone();
     let origin = Origin::of(&redirect_uri).ok_or(StartError::RedirectUri)?;
     let rules = return_rules(&settings, &origin);
     let pages = Arc::new(Pages::new(&settings.pages).map_err(StartError::Pages)?);
@@ -164,26 +164,26 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
 
     // Everything slow (provider calls, health, the drain's clock) runs beside the workers.
     let control = Control::start()?;
-    let http = ProviderHttp::new(settings.provider_http, control.handle().clone())?;
-    let provider = Provider::new(settings.provider.clone(), http, Arc::clone(&clock));
+    let start = |settings| Provider::new(settings, control.handle().clone(), Arc::clone(&clock));
+    let providers = settings.providers.into_iter().map(start).collect::<Result<_, _>>()?;
+    let providers = Providers::new(providers).ok_or(StartError::RedirectUri)?;
 
     let ring = KeyRing::new(&settings.session.secrets);
     let binding = Binding {
         ring: &ring,
         origin: &origin,
         secure: redirect_uri.scheme() == "https",
-        issuer: &settings.provider.issuer,
-        client_id: &settings.provider.client_id,
+        providers: providers.iter().map(|provider| provider.settings().signatory()).collect(),
         passes_access_token: settings.upstreams.iter().any(|upstream| upstream.access_token),
     };
     let logout_state = ring.sealer(Purpose::Logout, "logout", &origin);
     let mapper = Mapper::new(settings.identity);
-    let sessions = Arc::new(Sessions::new(settings.session, mapper, &binding, Arc::clone(&clock)));
-    let logins = Logins::new(ring, &origin, &settings.provider, sessions.jar().clone(), Arc::clone(&clock));
+    let sessions = Arc::new(Sessions::new(settings.session, mapper, binding, Arc::clone(&clock)));
+    let logins = Logins::new(ring, &origin, sessions.jar().clone(), Arc::clone(&clock));
     let endpoints = Arc::new(Endpoints {
         sign_ins: settings.endpoints.sign_in_rate.map(|rate| RateLimit::new(Per::Client, rate)),
         settings: settings.endpoints,
-        provider: Arc::clone(&provider),
+        providers: providers.clone(),
         sessions: Arc::clone(&sessions),
         logins,
         logout_state,
@@ -255,11 +255,11 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
     let server = std::thread::Builder::new().name("server".to_owned()).spawn(serve)?;
     let background = control.handle();
     if let Some(listener) = admin {
-        let state = admin_state(&metrics, &drain, &provider);
+        let state = admin_state(&metrics, &drain, &providers);
         background.spawn(serve_admin(listener, state, admin_stop.clone()));
     }
     background.spawn(drain.run(stop.clone().cancelled_owned(), settings.server.drain));
-    background.spawn(provider.run());
+    providers.iter().for_each(|provider| drop(background.spawn(Arc::clone(provider).run())));
     Ok(Running { addresses, admin_address, stop, admin_stop, ended, server, control })
 }
 
@@ -280,7 +280,7 @@ fn start_acme(
 
 /// Nobody is sent back into our own endpoints: that would loop.
 fn return_rules(settings: &Settings, own: &Origin) -> ReturnRules {
-    let callbacks = settings.routes.endpoints.iter().filter(|(endpoint, _)| *endpoint == Endpoint::Callback);
+    let callbacks = settings.routes.endpoints.iter().filter(|(endpoint, _)| matches!(endpoint, Endpoint::Callback(_)));
     let mut own_paths = vec![settings.routes.prefix.clone()];
     own_paths.extend(callbacks.map(|(_, path)| path.clone()));
     ReturnRules { own: own.clone(), allowed: settings.endpoints.return_origins.clone(), own_paths }
@@ -296,15 +296,22 @@ fn admin_listener(address: SocketAddr) -> Result<tokio::net::TcpListener, StartE
     bind().map_err(|source| StartError::AdminListen { address, source })
 }
 
-fn admin_state(metrics: &Arc<Metrics>, drain: &Drain, provider: &Arc<Provider>) -> AdminState {
-    let provider = Arc::clone(provider);
+fn admin_state(metrics: &Arc<Metrics>, drain: &Drain, providers: &Providers) -> AdminState {
+    let providers = providers.clone();
     AdminState {
         metrics: Arc::clone(metrics),
         draining: drain.draining.clone(),
-        provider_status: Arc::new(move || match (provider.metadata(), provider.last_error()) {
-            (Some(_), _) => Ok(()),
-            (None, Some(error)) => Err(telemetry::chain(&*error)),
-            (None, None) => Err("the provider has not been asked yet".to_owned()),
+        provider_status: Arc::new(move || {
+            let away = providers.iter().filter_map(|provider| {
+                let why = match (provider.metadata(), provider.last_error()) {
+                    (Some(_), _) => return None,
+                    (None, Some(error)) => telemetry::chain(&*error),
+                    (None, None) => "the provider has not been asked yet".to_owned(),
+                };
+                Some(if providers.iter().len() > 1 { format!("{}: {why}", provider.settings().id) } else { why })
+            });
+            let away = away.collect::<Vec<_>>().join("; ");
+            if away.is_empty() { Ok(()) } else { Err(away) }
         }),
     }
 }

@@ -229,8 +229,6 @@ fn summary(settings: &Settings) -> String {
             settings.server.listeners.iter().map(told).collect::<Vec<_>>().join(", "),
             plural(settings.server.workers.get(), "worker")
         ),
-        format!("provider    {} as client {:?}", settings.provider.issuer, settings.provider.client_id),
-        format!("callback    {}", settings.provider.redirect_uri),
         format!(
             "session     lifetime {}, idle {}, {}, cookie {}",
             humantime::format_duration(settings.session.lifetime),
@@ -239,6 +237,12 @@ fn summary(settings: &Settings) -> String {
             settings.message.cookie_base,
         ),
     ];
+    for (index, provider) in settings.providers.iter().enumerate() {
+        let id = if settings.providers.len() > 1 { format!("{}: ", provider.id) } else { String::new() };
+        let told = format!("provider    {id}{} as client {:?}", provider.issuer, provider.credentials.client_id);
+        lines.insert(1 + 2 * index, told);
+        lines.insert(2 + 2 * index, format!("callback    {}", provider.redirect_uri));
+    }
     for upstream in &settings.upstreams {
         let places: Vec<_> = upstream.places.iter().map(|place| place.url(upstream.tls.is_some())).collect();
         lines.push(format!("upstream    {}: {}", upstream.name, places.join(", ")));

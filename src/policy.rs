@@ -56,6 +56,19 @@ pub enum SignInReason {
     NoSession,
     /// Older than the route's `max_identity_age`.
     IdentityTooOld,
+    /// Signed in at a provider that the route does not name.
+    OtherProvider,
+}
+
+impl SignInReason {
+    /// The constant reason code for the log; where there is no session, its absence has one.
+    pub fn code(self) -> Option<&'static str> {
+        match self {
+            Self::NoSession => None,
+            Self::IdentityTooOld => Some("identity_too_old"),
+            Self::OtherProvider => Some("other_provider"),
+        }
+    }
 }
 
 /// Why a signed-in person is refused.
@@ -111,6 +124,9 @@ pub fn authorize<'r>(route: GuardedRoute<'r>, identity: Option<Identity>, now: U
             Access::Public | Access::Optional => Verdict::SignIn(SignInReason::NoSession),
         };
     };
+    if !route.providers.is_empty() && !route.providers.contains(&identity.provider()) {
+        return Verdict::SignIn(SignInReason::OtherProvider);
+    }
     if route.max_identity_age.is_some_and(|age| now.since(identity.authenticated_at()) > age) {
         return Verdict::SignIn(SignInReason::IdentityTooOld);
     }

@@ -295,6 +295,9 @@ impl Replies {
             action_post: notice.post,
             other_url: notice.other.as_ref().map(|(url, _)| url.as_str()),
             other_label: notice.other.as_ref().map(|(_, label)| *label),
+            choices: &notice.choices,
+            email_url: notice.email_form.as_ref().map(|(url, _)| url.as_str()),
+            email_rd: notice.email_form.as_ref().map(|(_, rd)| rd.as_str()),
         };
         self.pages.render(notice.page, &context, form_action)
     }

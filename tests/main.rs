@@ -31,6 +31,8 @@ mod http2;
 mod identity;
 // An upstream of several instances serves on whatever happens to one of them.
 mod instances;
+// Several providers side by side never take one for another.
+mod providers;
 // What is too long, too large or too slow is refused, and what is merely large or slow is not.
 mod limits;
 // Signing in works from every tab, after every detour, and never in a circle.

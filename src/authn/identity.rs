@@ -59,6 +59,8 @@ pub struct Identity {
     pub(in crate::authn) authenticated_at: UnixTime,
     pub(in crate::authn) expires_at: UnixTime,
     pub(in crate::authn) access_token: Option<SecretString>,
+    /// Index of the provider.
+    pub(in crate::authn) provider: usize,
     pub(in crate::authn) evidence: Evidence,
 }
 
@@ -103,6 +105,11 @@ impl Identity {
         self.access_token.as_ref()
     }
 
+    /// Where the person signed in: an index into the providers.
+    pub fn provider(&self) -> usize {
+        self.provider
+    }
+
     /// How long it holds.
     pub fn lifetime(&self) -> Lifetime {
         let Evidence::Session { id } = self.evidence;
@@ -126,6 +133,7 @@ impl Identity {
             authenticated_at,
             expires_at: authenticated_at.after(std::time::Duration::from_secs(3600)),
             access_token: None,
+            provider: 0,
             evidence: Evidence::Session { id: super::session::SessionId([7; 16]) },
         }
     }

@@ -30,6 +30,8 @@ pub enum HeaderSource {
     Groups,
     /// The `email` claim, only with `email_verified: true` (or `trust_unverified_email`).
     Email,
+    /// The `provider_id` of where the person signed in.
+    Provider,
     /// Any claim.
     Claim(ClaimPath),
 }
@@ -53,8 +55,11 @@ pub struct Settings {
     pub roles_claims: Vec<ClaimPath>,
     /// Claim value → roles. `None`: the values are the roles. `Some`: values it does not name give no role.
     pub role_mapping: Option<BTreeMap<String, Vec<String>>>,
-    /// Name → roles, beside the mapped ones.
+    /// Name → roles, beside the mapped ones; with several providers `PROVIDER_ID:NAME` → roles, for a name is somebody's only
+    /// at one of them.
     pub individual_roles: BTreeMap<String, Vec<String>>,
+    /// Whether there are several providers.
+    pub several_providers: bool,
     /// For everyone signed in.
     pub default_roles: Vec<String>,
     /// Header name → source, in the order they are written.
@@ -79,6 +84,7 @@ impl Default for Settings {
             ],
             role_mapping: None,
             individual_roles: BTreeMap::new(),
+            several_providers: false,
             default_roles: Vec::new(),
             headers: vec![
                 (HeaderName::from_static("x-forwarded-user"), HeaderSource::Name),
@@ -182,17 +188,17 @@ impl Mapper {
         self.fingerprint
     }
 
-    /// Maps verified claims.
+    /// Maps the verified claims of a person who signed in at the provider with the id `provider`.
     ///
     /// # Errors
     /// [`MapError`].
-    pub fn map(&self, claims: &Map<String, Value>) -> Result<Mapped, MapError> {
+    pub fn map(&self, claims: &Map<String, Value>, provider: &str) -> Result<Mapped, MapError> {
         let name = self.name(claims)?;
-        let roles = self.roles(claims, &name);
+        let roles = self.roles(claims, &name, provider);
         let groups: Vec<String> = claims.get("groups").map(list_values).unwrap_or_default();
         let mut mapped = Mapped { name, groups, roles, headers: Vec::with_capacity(self.settings.headers.len()) };
         for (header, source) in &self.settings.headers {
-            let value = self.header_value(source, claims, &mapped);
+            let value = self.header_value(source, claims, &mapped, provider);
             if let Some(bytes) = value.as_ref().map(String::len).filter(|&bytes| bytes > MAX_HEADER_BYTES) {
                 return Err(MapError::TooLarge { header: header.clone(), claim: self.source_name(source), bytes });
             }
@@ -226,7 +232,7 @@ impl Mapper {
         }
     }
 
-    fn roles(&self, claims: &Map<String, Value>, name: &str) -> Vec<String> {
+    fn roles(&self, claims: &Map<String, Value>, name: &str, provider: &str) -> Vec<String> {
         let values =
             self.settings.roles_claims.iter().filter_map(|path| self.claim(path, claims)).flat_map(list_values);
         let mut roles = Distinct::default();
@@ -237,13 +243,22 @@ impl Mapper {
                 named.for_each(|role| roles.push(Cow::Borrowed(role)));
             }
         }
-        let individual = self.settings.individual_roles.get(name).into_iter().flatten();
+        let whose =
+            if self.settings.several_providers { format!("{provider}:{name}").into() } else { Cow::Borrowed(name) };
+        let individual = self.settings.individual_roles.get(&*whose).into_iter().flatten();
         individual.chain(&self.settings.default_roles).for_each(|role| roles.push(Cow::Borrowed(role)));
         roles.into_vec()
     }
 
-    fn header_value(&self, source: &HeaderSource, claims: &Map<String, Value>, mapped: &Mapped) -> Option<String> {
+    fn header_value(
+        &self,
+        source: &HeaderSource,
+        claims: &Map<String, Value>,
+        mapped: &Mapped,
+        provider: &str,
+    ) -> Option<String> {
         match source {
+            HeaderSource::Provider => Some(encode_value(provider)),
             HeaderSource::Name => Some(encode_value(&mapped.name)),
             HeaderSource::Roles => self.list(&mapped.roles),
             HeaderSource::Groups => self.list(&mapped.groups),
@@ -300,6 +315,7 @@ impl Mapper {
             }
             HeaderSource::Groups => "groups".to_owned(),
             HeaderSource::Email => EMAIL.to_owned(),
+            HeaderSource::Provider => "provider".to_owned(),
             HeaderSource::Claim(path) => path.to_string(),
         }
     }

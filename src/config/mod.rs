@@ -24,7 +24,7 @@ pub use secrets::generate_secret;
 pub use shape::schema;
 pub use sources::{DEFAULT_FILE, FileSource, Sources};
 
-use crate::{acme, authn, endpoints, message, provider_http, reply, route, server, telemetry, upstream};
+use crate::{acme, authn, endpoints, message, reply, route, server, telemetry, upstream};
 
 /// Everything the program runs by: resolved and checked, no `Option` for required things.
 #[derive(Debug, Clone)]
@@ -35,10 +35,8 @@ pub struct Settings {
     pub acme: Option<acme::Settings>,
     /// Health, readiness and metrics; `None` switches them off.
     pub admin_listen: Option<SocketAddr>,
-    /// The provider.
-    pub provider: authn::oidc::Settings,
-    /// How providers are reached.
-    pub provider_http: provider_http::Settings,
+    /// The providers, by the index that routes and callbacks use; never empty.
+    pub providers: Vec<authn::oidc::Settings>,
     /// The session.
     pub session: authn::session::Settings,
     /// Name, roles and identity headers.

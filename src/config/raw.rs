@@ -23,7 +23,7 @@ pub(super) use self::listener::{
 pub(super) use self::provider::{RawAlgorithm, RawProvider};
 pub(super) use self::route::{RawAccess, RawPer, RawPreflight, RawRateLimit, RawRequire, RawRoute};
 pub(super) use self::upstream::{RawAccessToken, RawHealth, RawProtocol, RawUpstream, RawUpstreamTls};
-use super::text::{Address, AdminAddress, Network, OftenOrOff, Size, SizeOrOff, Span};
+use super::text::{Address, AdminAddress, Network, OftenOrOff, Size, SizeOrOff, Span, WebUrl};
 use crate::secret::SecretString;
 
 /// Configuration of Vestibule.
@@ -61,9 +61,15 @@ pub(super) struct RawConfig {
     pub hsts: Option<RawHsts>,
     /// A folder for whatever has to outlive a restart: certificates of [tls.acme].
     pub state_dir: Option<PathBuf>,
+    /// Where people find this site, when redirect URIs are to be made of it and endpoints.callback.
+    #[schemars(example = &"https://app.example.com")]
+    pub public_url: Option<WebUrl>,
     /// The OpenID Provider.
     #[serde(default)]
     pub provider: RawProvider,
+    /// Several OpenID Providers, each with a name that routes and links use: its provider_id.
+    #[serde(default)]
+    pub providers: BTreeMap<String, RawProvider>,
     /// The session.
     #[serde(default)]
     pub session: RawSession,
@@ -187,6 +193,10 @@ pub(super) struct RawEndpoints {
     /// Paths below it are ours. Default /auth.
     #[schemars(example = &"/auth")]
     pub prefix: Option<String>,
+    /// Where providers answer, for redirect URIs made of public_url; {provider_id} stands for the provider's. Default
+    /// PREFIX/callback, with several providers PREFIX/callback/{provider_id}.
+    #[schemars(example = &"/login/oauth2/code/{provider_id}")]
+    pub callback: Option<String>,
     /// Starts a sign-in.
     #[schemars(example = &"/auth/login")]
     pub login: Option<PathOrOff>,
@@ -229,6 +239,9 @@ impl JsonSchema for PathOrOff {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawPages {
+    /// Several providers, one to be chosen.
+    #[schemars(example = &"pages/choose-provider.html")]
+    pub choose_provider: Option<PathBuf>,
     /// A sign-in could not be finished.
     #[schemars(example = &"pages/sign-in-failed.html")]
     pub sign_in_failed: Option<PathBuf>,

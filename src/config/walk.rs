@@ -383,7 +383,7 @@ mod tests {
                 "v.toml:5:1: error: provider.isuer is not a known key\n    did you mean \"issuer\"?",
                 "v.toml:6:12: error: provider.userinfo must be true or false, not a text\n    for example userinfo = true",
                 "v.toml:13:10: error: routes[0].access is \"open\", not one of \"public\", \"optional\", \"required\"\n    write one of \"public\", \"optional\", \"required\"",
-                "v.toml:14:1: error: routes[0].foo is not a known key\n    known here: access, add_prefix, allowed_origins, host, max_body, max_identity_age, methods, name, pass_authorization, pass_headers, path, preflight, rate_limit, request_headers, require, response_headers, strip_prefix, upgrades, upstream",
+                "v.toml:14:1: error: routes[0].foo is not a known key\n    known here: access, add_prefix, allowed_origins, host, max_body, max_identity_age, methods, name, pass_authorization, pass_headers, path, preflight, provider, rate_limit, request_headers, require, response_headers, strip_prefix, upgrades, upstream",
                 "v.toml:8:8: error: session.idle must be a duration with a unit, not a number\n    for example idle = \"1h 30m\"",
                 "v.toml:2:11: error: workers must be a whole number, not a text\n    for example workers = 2",
             ]

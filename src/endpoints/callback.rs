@@ -8,8 +8,9 @@ use tracing::{info, warn};
 use super::Endpoints;
 use super::query::{self, Repeated};
 use crate::authn::oidc::id_token::{Expected, VerifiedClaims};
-use crate::authn::oidc::login::{LoginTransaction, MAX_ATTEMPTS, Recognised, StrayCause};
+use crate::authn::oidc::login::{LoginTransaction, MAX_ATTEMPTS, Recognised, Redeemed, Start, StrayCause};
 use crate::authn::oidc::token_endpoint::{TokenError, Tokens};
+use crate::authn::oidc::{Provider, Wish};
 use crate::authn::session::record::StoredTokens;
 use crate::authn::session::{SignedIn, set_cookies};
 use crate::message::{Body, Inbound, OwnCookies, ReturnTo};
@@ -51,9 +52,21 @@ impl Parameters {
     }
 }
 
+/// Whose answer it is, and the cookies that came with it.
+#[derive(Clone, Copy)]
+struct Answer<'a> {
+    provider: &'a Provider,
+    cookies: &'a OwnCookies,
+}
+
 impl Endpoints {
-    pub(super) async fn callback(&self, inbound: &Inbound, replies: &Replies) -> Result<Response<Body>, Rejection> {
-        let outcome = self.finish_login(inbound).await;
+    pub(super) async fn callback(
+        &self,
+        provider: &Provider,
+        inbound: &Inbound,
+        replies: &Replies,
+    ) -> Result<Response<Body>, Rejection> {
+        let outcome = self.finish_login(Answer { provider, cookies: inbound.cookies() }, inbound.query()).await;
         replies.metrics().sign_in(match &outcome {
             Ok(_) => "ok",
             Err(rejection) => rejection.notice().code,
@@ -61,88 +74,58 @@ impl Endpoints {
         outcome
     }
 
-    async fn finish_login(&self, inbound: &Inbound) -> Result<Response<Body>, Rejection> {
-        let parameters = Parameters::read(inbound.query())?;
+    async fn finish_login(&self, answer: Answer<'_>, query: Option<&str>) -> Result<Response<Body>, Rejection> {
+        let Answer { provider, cookies } = answer;
+        let parameters = Parameters::read(query)?;
         let state = parameters.state.as_deref().ok_or(ClientFault::Parameters("callback_state_missing"))?;
-        let cookies = inbound.cookies();
-        let login = match self.logins.recognise(state, cookies) {
+        let login = match self.logins.recognise(provider, state, cookies) {
             Recognised::Fresh(login) => login,
             Recognised::Stray { return_to, attempts, cause } => {
-                return self.help_on(cookies, return_to.as_deref(), attempts, cause);
+                return self.help_on(answer, return_to.as_deref(), attempts, cause);
             }
         };
-        self.is_our_issuer(parameters.issuer.as_deref())?;
+        is_issuer(provider, parameters.issuer.as_deref())?;
         if let Some(error) = parameters.error {
-            return self.provider_error(&login, error, parameters.description, cookies);
+            return self.provider_error(answer, &login, error, parameters.description);
         }
         let code = parameters.code.ok_or(ClientFault::Parameters("callback_code_missing"))?;
         let (return_to, attempts) = (login.return_to().to_owned(), login.attempts());
-        let (nonce, verifier) = login.redeem();
-        let tokens = match self.provider.redeem_code(&code, &verifier).await {
+        let Redeemed { nonce, pkce_verifier, .. } = login.redeem();
+        let tokens = match provider.redeem_code(&code, &pkce_verifier).await {
             Ok(tokens) => tokens,
             // Another replica was faster, or the person took too long on the way back.
             Err(TokenError::InvalidGrant) => {
-                return self.help_on(cookies, Some(&return_to), attempts, StrayCause::CodeSpent);
+                return self.help_on(answer, Some(&return_to), attempts, StrayCause::CodeSpent);
             }
             Err(error) => return Err(ProviderFault::Token(error).into()),
         };
-        let (claims, userinfo) = self.verify(&tokens, &nonce).await?;
-        let mut set = self
-            .sessions
-            .create(&SignedIn { claims: &claims, userinfo: userinfo.as_ref(), tokens: stored(&tokens) }, cookies)?;
-        info!(subject = claims.subject(), "signed in");
+        let (claims, userinfo) = verify(provider, &tokens, &nonce).await?;
+        let signed_in = SignedIn {
+            party: provider.settings().party(),
+            claims: &claims,
+            userinfo: userinfo.as_ref(),
+            tokens: stored(&tokens),
+        };
+        let mut set = self.sessions.create(&signed_in, cookies)?;
+        info!(provider = provider.settings().id, subject = claims.subject(), "signed in");
         let mut response = redirect(StatusCode::SEE_OTHER, self.checked(&return_to).as_str());
         set.push(self.logins.succeeded(attempts));
         set_cookies(response.headers_mut(), set);
         Ok(response)
     }
 
-    async fn verify(
-        &self,
-        tokens: &Tokens,
-        nonce: &str,
-    ) -> Result<(VerifiedClaims, Option<Map<String, Value>>), Rejection> {
-        let expected = Expected { nonce, access_token: Some(tokens.access_token.expose_secret()) };
-        let claims = self
-            .provider
-            .verify_id_token(tokens.id_token.expose_secret(), expected)
-            .await
-            .map_err(ProviderFault::IdToken)?;
-        // Asked only now that the ID token is fully verified.
-        let userinfo = match self.provider.userinfo(&tokens.access_token, claims.subject()).await {
-            Ok(userinfo) => userinfo,
-            Err(error) if self.provider.settings().userinfo_required => {
-                return Err(ProviderFault::Userinfo(error).into());
-            }
-            Err(error) => {
-                warn!(%error, "userinfo is not to be had; going on with the ID token alone");
-                None
-            }
-        };
-        Ok((claims, userinfo))
-    }
-
-    /// RFC 9207 §2.4: compared also on error answers; missing is wrong where the provider says that it sends it.
-    fn is_our_issuer(&self, issuer: Option<&str>) -> Result<(), ProviderFault> {
-        let right = match issuer {
-            Some(issuer) => issuer == self.provider.settings().issuer,
-            None => !self.provider.metadata().is_some_and(|metadata| metadata.iss_parameter_supported),
-        };
-        if right { Ok(()) } else { Err(ProviderFault::CallbackIssuer) }
-    }
-
     fn provider_error(
         &self,
+        answer: Answer<'_>,
         login: &LoginTransaction,
         error: String,
         description: Option<String>,
-        cookies: &OwnCookies,
     ) -> Result<Response<Body>, Rejection> {
         if error == "access_denied" {
             return Err(ClientFault::AccessDenied.into());
         }
         if RESTARTABLE.contains(&error.as_str()) {
-            return self.help_on(cookies, Some(login.return_to()), login.attempts(), StrayCause::ProviderRestart);
+            return self.help_on(answer, Some(login.return_to()), login.attempts(), StrayCause::ProviderRestart);
         }
         let cut = |text: String| text.chars().take(MAX_LOGGED).collect::<String>();
         Err(ProviderFault::Authorization { error: cut(error), description: description.map(cut) }.into())
@@ -152,27 +135,60 @@ impl Endpoints {
     /// the third in a chain ends on the page that names the cause.
     fn help_on(
         &self,
-        cookies: &OwnCookies,
+        answer: Answer<'_>,
         return_to: Option<&str>,
         attempts: u8,
         cause: StrayCause,
     ) -> Result<Response<Body>, Rejection> {
         info!(reason = cause.code(), attempts, "callback not redeemed");
         let return_to = return_to.map_or_else(ReturnTo::root, |return_to| self.checked(return_to));
-        if self.sessions.read(cookies).is_ok() {
+        if self.sessions.read(answer.cookies).is_ok() {
             return Ok(redirect(StatusCode::SEE_OTHER, return_to.as_str()));
         }
         let attempts = attempts.saturating_add(1);
         if attempts >= MAX_ATTEMPTS {
             return Err(ClientFault::Chain(cause).into());
         }
-        self.start(cookies, return_to.as_str(), attempts)
+        self.start(
+            answer.provider,
+            answer.cookies,
+            Start { return_to: return_to.as_str(), attempts, wish: &Wish::default() },
+        )
     }
 
     /// A return address from a seal, held against today's rules.
     fn checked(&self, return_to: &str) -> ReturnTo {
         ReturnTo::parse(return_to, &self.rules).unwrap_or_else(|_| ReturnTo::root())
     }
+}
+
+/// The ID token first; userinfo is asked only when that is fully verified.
+async fn verify(
+    provider: &Provider,
+    tokens: &Tokens,
+    nonce: &str,
+) -> Result<(VerifiedClaims, Option<Map<String, Value>>), Rejection> {
+    let expected = Expected { nonce, access_token: Some(tokens.access_token.expose_secret()) };
+    let claims =
+        provider.verify_id_token(tokens.id_token.expose_secret(), expected).await.map_err(ProviderFault::IdToken)?;
+    let userinfo = match provider.userinfo(&tokens.access_token, claims.subject()).await {
+        Ok(userinfo) => userinfo,
+        Err(error) if provider.settings().userinfo_required => return Err(ProviderFault::Userinfo(error).into()),
+        Err(error) => {
+            warn!(%error, "userinfo is not to be had; going on with the ID token alone");
+            None
+        }
+    };
+    Ok((claims, userinfo))
+}
+
+/// RFC 9207 §2.4: compared also on error answers; missing is wrong where the provider says that it sends it.
+fn is_issuer(provider: &Provider, issuer: Option<&str>) -> Result<(), ProviderFault> {
+    let right = match issuer {
+        Some(issuer) => issuer == provider.settings().issuer,
+        None => !provider.metadata().is_some_and(|metadata| metadata.iss_parameter_supported),
+    };
+    if right { Ok(()) } else { Err(ProviderFault::CallbackIssuer) }
 }
 
 fn stored(tokens: &Tokens) -> StoredTokens<'_> {

@@ -4,22 +4,47 @@ use http::{Method, Response, StatusCode};
 use url::Url;
 
 use super::Endpoints;
+use super::choose::{Choosing, Named};
 use super::query::{self, Repeated};
 use crate::admission::Challenge;
-use crate::authn::oidc::login::{MAX_ATTEMPTS, StrayCause};
+use crate::authn::oidc::login::{MAX_ATTEMPTS, Start, StrayCause};
+use crate::authn::oidc::{Provider, Wish};
 use crate::authn::session::set_cookies;
 use crate::message::{Body, Inbound, OwnCookies, ReturnTo};
 use crate::reply::pages::Page;
 use crate::reply::{ClientFault, Exchange, Notice, ProviderFault, Rejection, Replies, redirect};
 
+/// On the page with several providers.
+const CHOOSE: &str = "Choose how you want to sign in.";
+
 impl Endpoints {
-    pub(super) fn login(&self, inbound: &Inbound) -> Result<Response<Body>, Rejection> {
+    pub(super) fn login(
+        &self,
+        inbound: &Inbound,
+        replies: &Replies,
+        exchange: &Exchange<'_>,
+    ) -> Result<Response<Body>, Rejection> {
         let asked = query::single(inbound.query(), "rd").map_err(|Repeated| ClientFault::Parameters("rd_repeated"))?;
         let return_to = match asked {
             Some(rd) => ReturnTo::parse(&rd, &self.rules).map_err(ClientFault::ReturnTo)?,
             None => ReturnTo::root(),
         };
-        self.start(inbound.cookies(), return_to.as_str(), 0)
+        let (provider, wish) = match self.named(inbound)? {
+            Named::One(provider, wish) => (provider, wish),
+            Named::None if self.providers.iter().len() == 1 => (self.providers.first(), Wish::default()),
+            unnamed => {
+                let message = match unnamed {
+                    Named::UnknownDomain => "No sign-in service is known for that e-mail address.",
+                    _ => CHOOSE,
+                };
+                let all: Vec<_> = self.providers.iter().collect();
+                let asked =
+                    Choosing { candidates: &all, return_to: return_to.as_str(), status: StatusCode::OK, message };
+                return Ok(self.choose(asked, replies, exchange));
+            }
+        };
+        let start = Start { return_to: return_to.as_str(), attempts: 0, wish: &wish };
+        self.start(provider, inbound.cookies(), start)
     }
 
     /// Asks whoever is not signed in to sign in: a person by a redirect to the provider, everyone else by 401 with the
@@ -29,7 +54,7 @@ impl Endpoints {
     /// [`ProviderFault::Unavailable`] while a sign-in can't start.
     pub fn challenge(
         &self,
-        challenge: Challenge,
+        challenge: Challenge<'_>,
         inbound: &Inbound,
         replies: &Replies,
         exchange: &mut Exchange<'_>,
@@ -42,14 +67,24 @@ impl Endpoints {
         if inbound.host() != self.host() {
             return Ok(redirect(StatusCode::FOUND, &self.away_from_alias(return_to.as_str())));
         }
-        let finished = match challenge.has_session() {
+        let finished = match challenge.has_session {
             true => 0,
             false => self.logins.finished_in_a_row(inbound.cookies()),
         };
         if finished >= MAX_ATTEMPTS {
             return Err(ClientFault::Chain(StrayCause::SessionLost).into());
         }
-        self.start(inbound.cookies(), return_to.as_str(), finished)
+        let wanted = &challenge.route.providers;
+        let all = || self.providers.iter().collect();
+        let candidates: Vec<_> =
+            if wanted.is_empty() { all() } else { wanted.iter().map(|&index| self.providers.at(index)).collect() };
+        if let &[provider] = candidates.as_slice() {
+            let start = Start { return_to: return_to.as_str(), attempts: finished, wish: &Wish::default() };
+            return self.start(provider, inbound.cookies(), start);
+        }
+        let status = StatusCode::UNAUTHORIZED;
+        let asked = Choosing { candidates: &candidates, return_to: return_to.as_str(), status, message: CHOOSE };
+        Ok(self.choose(asked, replies, exchange))
     }
 
     /// On an alias host the cookies of a sign-in would never be seen: it starts at the redirect URI's host. At the login
@@ -65,12 +100,12 @@ impl Endpoints {
     /// Sends the browser to the provider.
     pub(super) fn start(
         &self,
+        provider: &Provider,
         cookies: &OwnCookies,
-        return_to: &str,
-        attempts: u8,
+        start: Start<'_>,
     ) -> Result<Response<Body>, Rejection> {
-        let started = self.logins.start(&self.provider, cookies, return_to, attempts);
-        let started = started.ok_or_else(|| ProviderFault::Unavailable(self.provider.last_error()))?;
+        let started = self.logins.start(provider, cookies, start);
+        let started = started.ok_or_else(|| ProviderFault::Unavailable(provider.last_error()))?;
         let mut response = redirect(StatusCode::FOUND, &started.location);
         set_cookies(response.headers_mut(), [started.cookie]);
         Ok(response)

@@ -47,6 +47,9 @@ impl Endpoints {
 
     fn sign_out(&self, inbound: &Inbound, return_to: Option<ReturnTo>) -> Response<Body> {
         let session = self.sessions.read_for_sign_out(inbound.cookies());
+        let provider = session.as_ref().and_then(|(record, _)| self.providers.by_party(record.party));
+        // With nobody signed in, and only one provider, it is still the place to sign out at.
+        let provider = provider.map_or(self.providers.first(), |(_, provider)| provider);
         if let Some((record, _)) = &session {
             self.sessions.end(record);
             info!("signed out");
@@ -54,7 +57,7 @@ impl Endpoints {
         let hint = session.and_then(|(_, contents)| contents.tokens()).and_then(|tokens| tokens.id);
         let state = return_to.as_ref().map(|return_to| self.logout_state.seal(&return_to.as_str().to_owned()));
         let hint = hint.as_ref().map(|hint| hint.expose_secret());
-        let location = match self.provider.end_session_url(hint, state.as_deref()) {
+        let location = match provider.end_session_url(hint, state.as_deref()) {
             Some(url) => url.into(),
             None => match (return_to, &self.settings.signed_out_path) {
                 (Some(return_to), _) => return_to.as_str().to_owned(),
@@ -101,8 +104,9 @@ impl Endpoints {
         let notice = Notice::new(StatusCode::OK, "confirm_sign_out", Page::ConfirmSignOut, "Sign out?", message);
         let notice = Notice { post: true, ..notice.action(inbound.path_and_query(), "Sign out") };
         // Chromium applies form-action to the redirect that answers the form, so the provider has to be let through.
-        let provider = self.provider.end_session_url(None, None).and_then(|url| Origin::of(&url));
-        replies.page(&notice, exchange, &provider.map(|origin| origin.to_string()).into_iter().collect::<Vec<_>>())
+        let urls = self.providers.iter().filter_map(|provider| provider.end_session_url(None, None));
+        let origins: Vec<_> = urls.filter_map(|url| Origin::of(&url)).map(|origin| origin.to_string()).collect();
+        replies.page(&notice, exchange, &origins)
     }
 
     fn signed_out_page(&self, replies: &Replies, exchange: &Exchange<'_>) -> Response<Body> {

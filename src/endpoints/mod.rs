@@ -1,6 +1,7 @@
 //! Our own endpoints: sign-in, callback, sign-out, claims for the front end; and [`health`] on its own listener.
 
 pub mod callback;
+mod choose;
 pub mod health;
 pub mod login;
 pub mod logout;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 
 use http::{Method, Response};
 
-use crate::authn::oidc::Provider;
+use crate::authn::oidc::Providers;
 use crate::authn::oidc::login::Logins;
 use crate::authn::session::Sessions;
 use crate::authn::session::seal::Sealer;
@@ -42,7 +43,7 @@ pub struct Settings {
 #[allow(missing_docs, reason = "each field is its type")]
 pub struct Endpoints {
     pub settings: Settings,
-    pub provider: Arc<Provider>,
+    pub providers: Providers,
     pub sessions: Arc<Sessions>,
     pub logins: Logins,
     pub logout_state: Sealer<String>,
@@ -65,18 +66,18 @@ impl Endpoints {
         exchange.endpoint(endpoint.name());
         let allow = match endpoint {
             Endpoint::Logout => "GET, POST",
-            Endpoint::Login | Endpoint::Callback | Endpoint::SignedOut | Endpoint::Userinfo => "GET",
+            Endpoint::Login | Endpoint::Callback(_) | Endpoint::SignedOut | Endpoint::Userinfo => "GET",
         };
         // Nothing of ours is a tunnel, though one asked for reads like a GET.
         if inbound.is_tunnel() || !allow.split(", ").any(|method| inbound.method().as_str() == method) {
             return Err(ClientFault::Method { allow }.into());
         }
-        if matches!(endpoint, Endpoint::Login | Endpoint::Callback) {
+        if matches!(endpoint, Endpoint::Login | Endpoint::Callback(_)) {
             self.take_sign_in(inbound.client().address)?;
         }
         match endpoint {
-            Endpoint::Login => self.login(&inbound),
-            Endpoint::Callback => self.callback(&inbound, replies).await,
+            Endpoint::Login => self.login(&inbound, replies, exchange),
+            Endpoint::Callback(provider) => self.callback(self.providers.at(provider), &inbound, replies).await,
             Endpoint::Logout => self.logout(&inbound, replies, exchange),
             Endpoint::SignedOut => self.signed_out(&inbound, replies, exchange),
             Endpoint::Userinfo => self.userinfo(&inbound, replies, exchange),
@@ -102,9 +103,9 @@ impl Endpoints {
         }
     }
 
-    /// The host of the redirect URI: sign-ins and cookies live there and nowhere else.
+    /// The host of all redirect URIs: sign-ins and cookies live there and nowhere else.
     pub(in crate::endpoints) fn host(&self) -> &str {
-        self.provider.settings().redirect_uri.host_str().unwrap_or_default()
+        self.providers.first().settings().redirect_uri.host_str().unwrap_or_default()
     }
 
     /// Where a program can send the person to sign in.

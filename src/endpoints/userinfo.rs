@@ -27,7 +27,7 @@ impl Endpoints {
         };
         let mapper = self.sessions.mapper();
         let claims = contents.claims().unwrap_or_default();
-        let mapped = mapper.map(&claims).map_err(CreateError::Map)?;
+        let mapped = self.sessions.map(&record, &claims).map_err(CreateError::Map)?;
         let mut view = mapper.userinfo_view(&claims, &mapped);
         view.insert("session_expires_at".to_owned(), json!(record.expires_at.0));
         Ok(json_answer(StatusCode::OK, "application/json", &Value::Object(view)))

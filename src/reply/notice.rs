@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use http::StatusCode;
 use tracing::{info, warn};
 
-use super::pages::Page;
+use super::pages::{Choice, Page};
 use crate::authn::oidc::discovery::DiscoveryError;
 use crate::authn::oidc::id_token::IdTokenError;
 use crate::authn::oidc::login::StrayCause;
@@ -168,6 +168,10 @@ pub struct Notice<'a> {
     pub other: Option<(String, &'static str)>,
     /// Whether the button is a form that POSTs.
     pub post: bool,
+    /// Several ways on, one to be chosen.
+    pub choices: Vec<Choice>,
+    /// Where an e-mail address can be sent to choose among them, and the page to return to.
+    pub email_form: Option<(String, String)>,
     /// Where a program can send the person to sign in.
     pub sign_in_url: Option<String>,
     /// Seconds.
@@ -207,6 +211,8 @@ impl<'a> Notice<'a> {
             action: None,
             other: None,
             post: false,
+            choices: Vec::new(),
+            email_form: None,
             sign_in_url: None,
             retry_after: None,
             allow: None,

@@ -23,6 +23,8 @@ use crate::message::Body;
 /// The pages that exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Page {
+    /// Several providers, one to be chosen.
+    ChooseProvider,
     /// A sign-in could not be finished.
     SignInFailed,
     /// 403.
@@ -39,12 +41,20 @@ pub enum Page {
 
 impl Page {
     /// Every page.
-    pub const ALL: [Self; 6] =
-        [Self::SignInFailed, Self::AccessDenied, Self::SignedOut, Self::ConfirmSignOut, Self::Unavailable, Self::Error];
+    pub const ALL: [Self; 7] = [
+        Self::ChooseProvider,
+        Self::SignInFailed,
+        Self::AccessDenied,
+        Self::SignedOut,
+        Self::ConfirmSignOut,
+        Self::Unavailable,
+        Self::Error,
+    ];
 
     /// Its name in the `[pages]` section.
     pub fn key(self) -> &'static str {
         match self {
+            Self::ChooseProvider => "choose_provider",
             Self::SignInFailed => "sign_in_failed",
             Self::AccessDenied => "access_denied",
             Self::SignedOut => "signed_out",
@@ -85,6 +95,24 @@ pub struct PageContext<'a> {
     pub other_url: Option<&'a str>,
     /// What that link says.
     pub other_label: Option<&'a str>,
+    /// The providers to choose from (only `ChooseProvider`).
+    pub choices: &'a [Choice],
+    /// Where a form with the fields `email` and `rd` (hidden, `email_rd`) is sent by GET, when an e-mail address can choose
+    /// the provider (only `ChooseProvider`).
+    pub email_url: Option<&'a str>,
+    /// The value of that form's `rd`.
+    pub email_rd: Option<&'a str>,
+}
+
+/// One of several ways on.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Choice {
+    /// A path.
+    pub url: String,
+    /// What it is called.
+    pub label: String,
+    /// A `data:` URL of a picture.
+    pub logo: Option<String>,
 }
 
 /// The compiled pages.
@@ -120,7 +148,8 @@ impl Pages {
     pub fn render<'c>(&self, page: Page, context: &PageContext<'c>, form_action: &[String]) -> Response<Body> {
         let followable = |url: Option<&'c str>| url.filter(|url| is_followable(url));
         let (action_url, other_url) = (followable(context.action_url), followable(context.other_url));
-        let context = PageContext { action_url, other_url, ..context.clone() };
+        let email_url = followable(context.email_url);
+        let context = PageContext { action_url, other_url, email_url, ..context.clone() };
         let rendered = self.templates.render(page, &context);
         let policy = with_form_action(rendered.policy, form_action);
 
@@ -190,6 +219,9 @@ mod tests {
             action_post: false,
             other_url: Some("/auth/other"),
             other_label: Some("Another way"),
+            choices: &[],
+            email_url: None,
+            email_rd: None,
         }
     }
 

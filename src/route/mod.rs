@@ -93,6 +93,8 @@ pub struct Route {
     pub preflight: Preflight,
     /// An identity older than this must sign in anew.
     pub max_identity_age: Option<Duration>,
+    /// The providers to sign in at, as indexes; empty: any.
+    pub providers: Vec<usize>,
     /// How the path changes on its way to the upstream.
     pub rewrite: Option<Box<Rewrite>>,
     /// The largest request body, in bytes; `None`: any.
@@ -133,8 +135,8 @@ impl Route {
 pub enum Endpoint {
     /// Starts a sign-in.
     Login,
-    /// The provider's answer; the path of the redirect URI.
-    Callback,
+    /// The answer of the provider with this index; the path of its redirect URI.
+    Callback(usize),
     /// Signs out.
     Logout,
     /// Where a sign-out ends.
@@ -148,7 +150,7 @@ impl Endpoint {
     pub fn name(self) -> &'static str {
         match self {
             Self::Login => "login",
-            Self::Callback => "callback",
+            Self::Callback(_) => "callback",
             Self::Logout => "logout",
             Self::SignedOut => "signed_out",
             Self::Userinfo => "userinfo",

@@ -21,7 +21,7 @@ fn settings(routes: Vec<Route>) -> Settings {
         prefix: "/auth".to_owned(),
         endpoints: vec![
             endpoint(Endpoint::Login, "/auth/login"),
-            endpoint(Endpoint::Callback, "/oidc/callback"),
+            endpoint(Endpoint::Callback(0), "/oidc/callback"),
             endpoint(Endpoint::Logout, "/auth/logout"),
         ],
         max_body: None,
@@ -41,6 +41,7 @@ fn told(routes: &Routes, host: &str, method: &str, path: &str) -> String {
         Ok(Target::Guarded(guarded)) => format!("guarded {}", guarded.route().name),
         Ok(Target::Elsewhere(elsewhere)) => format!("{elsewhere:?}"),
         Ok(Target::NoEndpoint) => "ours".to_owned(),
+        Ok(Target::Endpoint(Endpoint::Callback(_))) => "Callback".to_owned(),
         Ok(Target::Endpoint(endpoint)) => format!("{endpoint:?}"),
         Err(RouteError::AmbiguousPath) => "ambiguous".to_owned(),
         Err(RouteError::UnlistedHost) => "unlisted".to_owned(),

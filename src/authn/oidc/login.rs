@@ -15,9 +15,9 @@ use moka::sync::Cache;
 use openidconnect::{PkceCodeChallenge, PkceCodeVerifier};
 use serde::{Deserialize, Serialize};
 
-use super::{Provider, Settings};
+use super::provider::AuthorizationRequest;
+use super::{Party, Provider, Wish};
 use crate::authn::session::cookie::CookieJar;
-use crate::authn::session::record::party;
 use crate::authn::session::seal::{KeyId, KeyRing, Purpose, Sealer};
 use crate::clock::{SharedClock, UnixTime};
 use crate::message::{Origin, OwnCookies};
@@ -39,11 +39,12 @@ struct Started {
     transaction: [u8; 16],
     /// A digest of the browser's secret.
     browser: [u8; 16],
-    /// A digest of issuer and client id.
-    party: [u8; 16],
+    /// The provider that it was started at.
+    party: Party,
     started_at: UnixTime,
     attempts: u8,
     return_to: String,
+    wish: Wish,
 }
 
 /// Starts and recognises logins.
@@ -51,7 +52,6 @@ struct Started {
 pub struct Logins {
     ring: KeyRing,
     sealer: Sealer<Started>,
-    party: [u8; 16],
     /// Transactions redeemed in this process.
     redeemed: Cache<[u8; 16], ()>,
     jar: CookieJar,
@@ -128,6 +128,28 @@ pub struct LoginTransaction {
     pkce_verifier: String,
 }
 
+/// What the answers of provider and token endpoint are held against.
+#[derive(Debug)]
+pub struct Redeemed {
+    /// To be found in the ID token.
+    pub nonce: String,
+    /// For the token endpoint (RFC 7636 §4.5).
+    pub pkce_verifier: String,
+    /// What was asked for.
+    pub wish: Wish,
+}
+
+/// What a sign-in starts with.
+#[derive(Debug, Clone, Copy)]
+pub struct Start<'a> {
+    /// Where the person wants to go.
+    pub return_to: &'a str,
+    /// How many sign-ins this chain has seen.
+    pub attempts: u8,
+    /// What it asks for beyond the settings.
+    pub wish: &'a Wish,
+}
+
 impl LoginTransaction {
     /// Where the person wanted to go.
     pub fn return_to(&self) -> &str {
@@ -139,19 +161,18 @@ impl LoginTransaction {
         self.started.attempts
     }
 
-    /// Gives up the transaction for its nonce and PKCE verifier.
-    pub fn redeem(self) -> (String, String) {
-        (self.nonce, self.pkce_verifier)
+    /// Gives up the transaction for what its answer is held against.
+    pub fn redeem(self) -> Redeemed {
+        Redeemed { nonce: self.nonce, pkce_verifier: self.pkce_verifier, wish: self.started.wish }
     }
 }
 
 impl Logins {
-    /// For one provider and public origin.
-    pub fn new(ring: KeyRing, origin: &Origin, provider: &Settings, jar: CookieJar, clock: SharedClock) -> Self {
+    /// For one public origin.
+    pub fn new(ring: KeyRing, origin: &Origin, jar: CookieJar, clock: SharedClock) -> Self {
         Self {
             sealer: ring.sealer(Purpose::Login, "state", origin),
             ring,
-            party: party(&provider.issuer, &provider.client_id),
             jar,
             // Bounded: one that is pushed out can at worst be sent to the provider again, which refuses the spent code.
             redeemed: Cache::builder().max_capacity(100_000).time_to_live(LIFETIME).build(),
@@ -160,38 +181,39 @@ impl Logins {
     }
 
     /// Starts a login without any call. `None` while the provider's metadata is unknown.
-    pub fn start(
-        &self,
-        provider: &Provider,
-        present: &OwnCookies,
-        return_to: &str,
-        attempts: u8,
-    ) -> Option<LoginStart> {
+    pub fn start(&self, provider: &Provider, present: &OwnCookies, start: Start<'_>) -> Option<LoginStart> {
         let secret = browser_secret(&self.jar, present).unwrap_or_else(|| URL_SAFE_NO_PAD.encode(random::<32>()));
         let started = Started {
             transaction: random(),
             browser: browser_digest(&secret),
-            party: self.party,
+            party: provider.settings().party(),
             started_at: self.clock.now(),
-            attempts,
-            return_to: return_to.to_owned(),
+            attempts: start.attempts,
+            return_to: start.return_to.to_owned(),
+            wish: start.wish.clone(),
         };
         let (nonce, verifier) = self.derived(self.ring.current(), &secret, &started.transaction)?;
         // A derived value has the 43 characters that a verifier must have (RFC 7636 §4.1).
-        let challenge = PkceCodeChallenge::from_code_verifier_sha256(&PkceCodeVerifier::new(verifier));
-        let location = provider.authorization_url(&self.sealer.seal(&started), &nonce, challenge)?;
+        let pkce_challenge = PkceCodeChallenge::from_code_verifier_sha256(&PkceCodeVerifier::new(verifier));
+        let location = provider.authorization_url(AuthorizationRequest {
+            state: &self.sealer.seal(&started),
+            nonce: &nonce,
+            pkce_challenge,
+            wish: start.wish,
+        })?;
         let cookie = self.jar.set(self.jar.login_name(), &secret, Some(COOKIE_LIFETIME));
         Some(LoginStart { location: location.into(), cookie })
     }
 
-    /// Opens a callback's `state` and holds it against this browser. A [`Recognised::Fresh`] counts as redeemed from here on.
-    pub fn recognise(&self, state: &str, present: &OwnCookies) -> Recognised {
+    /// Opens the `state` that came to the callback of `provider` and holds it against this browser. One that was started at
+    /// another provider is none (the mix-up attack, RFC 9700 §4.4). A [`Recognised::Fresh`] counts as redeemed from here on.
+    pub fn recognise(&self, provider: &Provider, state: &str, present: &OwnCookies) -> Recognised {
         let stray = |return_to, attempts, cause| Recognised::Stray { return_to, attempts, cause };
         let Ok((started, key)) = self.sealer.open(state.as_bytes()) else {
             return stray(None, 0, StrayCause::Unreadable);
         };
         let return_to = Some(started.return_to.clone());
-        if started.party != self.party {
+        if started.party != provider.settings().party() {
             return stray(None, started.attempts, StrayCause::Unreadable);
         }
         let Some(secret) = browser_secret(&self.jar, present) else {

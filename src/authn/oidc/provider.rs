@@ -1,5 +1,6 @@
 //! One configured provider: its metadata and keys as they are known now, and the calls made to it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use openidconnect::{
     PkceCodeChallenge, RedirectUrl, Scope,
 };
 use serde_json::{Map, Value};
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use url::Url;
 
@@ -18,25 +20,36 @@ use super::discovery::{DiscoveryError, Metadata};
 use super::id_token::{self, Expected, IdTokenError, Rules, VerifiedClaims};
 use super::jose::{Algorithm, Trust};
 use super::known::{Knowledge, Known};
+use super::party::Party;
 use super::query::without_doubles;
 use super::token_endpoint::{self, TokenError, Tokens};
 use super::userinfo::{self, UserinfoError};
+use super::wish::Wish;
+use crate::authn::session::Signatory;
 use crate::clock::SharedClock;
-use crate::provider_http::{ProviderHttp, ProviderHttpError};
+use crate::provider_http::{self, ProviderHttp, ProviderHttpError, SetupError};
 use crate::secret::SecretString;
 
-/// The `[provider]` section, checked.
+/// The `[provider]` section or one of `[providers]`, checked.
 #[derive(Debug, Clone)]
 pub struct Settings {
+    /// Its `provider_id`: the name in `[providers.NAME]`, `default` for `[provider]`.
+    pub id: String,
+    /// What people call it, where they choose one of several.
+    pub name: String,
+    /// A `data:` URL to show beside the name.
+    pub logo: Option<String>,
+    /// Domains of e-mail addresses whose owners sign in here.
+    pub email_domains: Vec<String>,
+    /// How it is reached.
+    pub http: provider_http::Settings,
     /// The issuer, character for character as the provider writes it.
     pub issuer: String,
     /// Where we reach the provider, when that differs from its public address: replaces the issuer's origin in discovery
     /// and in the token, JWKS and userinfo endpoints; never in what the user agent sees.
     pub backchannel_url: Option<Url>,
-    /// Our client id.
-    pub client_id: String,
-    /// Our client secret; `None` for a public client.
-    pub client_secret: Option<SecretString>,
+    /// Who we are there.
+    pub credentials: Credentials,
     /// Where the provider sends the user agent back to.
     pub redirect_uri: Url,
     /// Always with `openid`.
@@ -68,6 +81,28 @@ pub struct Settings {
     pub token_queue_timeout: Duration,
 }
 
+/// One authorization request.
+#[derive(Debug)]
+pub struct AuthorizationRequest<'a> {
+    /// What comes back with the answer.
+    pub state: &'a str,
+    /// What comes back in the ID token.
+    pub nonce: &'a str,
+    /// For the code (RFC 7636 §4.3).
+    pub pkce_challenge: PkceCodeChallenge,
+    /// What this sign-in asks for beyond the settings.
+    pub wish: &'a Wish,
+}
+
+/// Who we are at a provider.
+#[derive(Debug, Clone)]
+pub struct Credentials {
+    /// Our client id.
+    pub client_id: String,
+    /// Our client secret; `None` for a client that has none.
+    pub client_secret: Option<SecretString>,
+}
+
 /// A provider that can be asked. Cheap reads, shared by all workers.
 #[derive(Debug)]
 pub struct Provider {
@@ -78,13 +113,17 @@ pub struct Provider {
 
 impl Provider {
     /// Knows nothing yet; call [`Provider::run`] on the control runtime.
-    pub fn new(settings: Settings, http: ProviderHttp, clock: SharedClock) -> Arc<Self> {
+    ///
+    /// # Errors
+    /// [`SetupError`] when the client towards it can't be built.
+    pub fn new(settings: Settings, control: Handle, clock: SharedClock) -> Result<Arc<Self>, SetupError> {
+        let http = ProviderHttp::new(settings.http.clone(), control)?;
         warn_about_weak_secret(&settings);
         let token_calls = settings.max_token_calls.clamp(1, Semaphore::MAX_PERMITS);
-        Arc::new(Self {
+        Ok(Arc::new(Self {
             token_calls: Arc::new(Semaphore::new(token_calls)),
             knowledge: Arc::new(Knowledge::new(settings, http, clock)),
-        })
+        }))
     }
 
     /// Discovers, then keeps metadata and keys fresh for as long as the future is polled: at once, retried every second at
@@ -104,6 +143,11 @@ impl Provider {
         self.knowledge.usable().map(|known| Arc::clone(&known.metadata))
     }
 
+    /// Where people are sent to sign in, once that is known.
+    pub fn authorization_endpoint(&self) -> Option<Url> {
+        self.metadata().map(|metadata| metadata.standard.authorization_endpoint().url().clone())
+    }
+
     /// Whether sign-ins can work now: metadata and usable keys are known. Makes no call.
     pub fn is_ready(&self) -> bool {
         self.knowledge.usable().is_some()
@@ -119,7 +163,8 @@ impl Provider {
     /// The authorization request (RFC 6749 §4.1.1, RFC 7636 §4.3, OpenID Connect Core §3.1.2.1). Makes no call.
     ///
     /// `None` while the metadata is unknown.
-    pub fn authorization_url(&self, state: &str, nonce: &str, pkce_challenge: PkceCodeChallenge) -> Option<Url> {
+    pub fn authorization_url(&self, asked: AuthorizationRequest<'_>) -> Option<Url> {
+        let AuthorizationRequest { state, nonce, pkce_challenge, wish } = asked;
         let known = self.knowledge.usable()?;
         let settings = self.settings();
         let client = settings.client(&known.metadata);
@@ -129,7 +174,12 @@ impl Provider {
             .add_scopes(settings.scopes.iter().cloned().map(Scope::new))
             .set_pkce_challenge(pkce_challenge);
         let extra = settings.authorization_params.iter().filter(|(name, _)| !OURS.contains(&name.as_str()));
-        let request = extra.fold(request, |request, (name, value)| request.add_extra_param(name, value));
+        let extra = extra.map(|(name, value)| (name.as_str(), Cow::Borrowed(value.as_str())));
+        let wished: Vec<_> = wish.parameters().collect();
+        // What one sign-in asks for stands above what all of them do.
+        let extra = extra.filter(|(name, _)| wished.iter().all(|(wished, _)| wished != name));
+        let extra: Vec<_> = extra.chain(wished.iter().cloned()).collect();
+        let request = extra.into_iter().fold(request, |request, (name, value)| request.add_extra_param(name, value));
         let (url, _, _) = request.url();
         Some(without_doubles(known.metadata.standard.authorization_endpoint().url(), url))
     }
@@ -213,7 +263,8 @@ impl Provider {
         } else {
             settings.allowed_algorithms(&[])
         };
-        let trust = Trust { keys: &known.keys, secret: settings.client_secret.as_ref(), algorithms: &algorithms };
+        let trust =
+            Trust { keys: &known.keys, secret: settings.credentials.client_secret.as_ref(), algorithms: &algorithms };
         userinfo::read_answer(&answer, trust, settings.rules(), subject, self.knowledge.clock.now()).map(Some)
     }
 
@@ -229,7 +280,7 @@ impl Provider {
         // Not the library's `LogoutRequest`: it takes no hint but an ID token that it can read every claim of.
         let url = |hint: Option<&str>| {
             let hint = hint.map(|hint| ("id_token_hint", hint));
-            let client = ("client_id", settings.client_id.as_str());
+            let client = ("client_id", settings.credentials.client_id.as_str());
             let mut url = endpoint.clone();
             url.query_pairs_mut().extend_pairs(hint.into_iter().chain([client]).chain(back).chain(state));
             without_doubles(endpoint, url)
@@ -250,12 +301,23 @@ impl Provider {
         }
         let settings = self.settings();
         let algorithms = settings.allowed_algorithms(&known.metadata.id_token_signing_algs);
-        let trust = Trust { keys: &known.keys, secret: settings.client_secret.as_ref(), algorithms: &algorithms };
+        let trust =
+            Trust { keys: &known.keys, secret: settings.credentials.client_secret.as_ref(), algorithms: &algorithms };
         id_token::verify(id_token, trust, settings.rules(), expected, now)
     }
 }
 
 impl Settings {
+    /// Whom sessions and login transactions are bound to: issuer and client id.
+    pub fn party(&self) -> Party {
+        Party::of(&self.issuer, &self.credentials.client_id)
+    }
+
+    /// The same for sessions.
+    pub fn signatory(&self) -> Signatory {
+        Signatory { id: self.id.clone(), party: self.party() }
+    }
+
     /// What ID tokens may be signed with, given what the metadata offers. HS256 is never taken from there: the secret is
     /// enough to sign with it.
     pub(super) fn allowed_algorithms(&self, offered: &[Algorithm]) -> Vec<Algorithm> {
@@ -273,13 +335,14 @@ impl Settings {
 
     /// Whether the client is registered for HS256, so that the provider's key set plays no part.
     pub(super) fn is_symmetric(&self) -> bool {
-        self.signing_algs == [Algorithm::HS256] && self.client_secret.is_some()
+        self.signing_algs == [Algorithm::HS256] && self.credentials.client_secret.is_some()
     }
 
     /// What makes our requests. It reads no token, so it gets no keys.
     pub(super) fn client(&self, metadata: &Metadata) -> Client {
-        let secret = self.client_secret.as_ref().map(|secret| ClientSecret::new(secret.expose_secret().to_owned()));
-        Client::from_provider_metadata(metadata.standard.clone(), ClientId::new(self.client_id.clone()), secret)
+        let Credentials { client_id, client_secret } = &self.credentials;
+        let secret = client_secret.as_ref().map(|secret| ClientSecret::new(secret.expose_secret().to_owned()));
+        Client::from_provider_metadata(metadata.standard.clone(), ClientId::new(client_id.clone()), secret)
             .set_redirect_uri(RedirectUrl::from_url(self.redirect_uri.clone()))
             .set_auth_type(token_endpoint::auth_type(metadata))
             // It is among the scopes.
@@ -287,13 +350,17 @@ impl Settings {
     }
 
     fn rules(&self) -> Rules<'_> {
-        Rules { issuer: &self.issuer, client_id: &self.client_id, trusted_audiences: &self.trusted_audiences }
+        Rules {
+            issuer: &self.issuer,
+            client_id: &self.credentials.client_id,
+            trusted_audiences: &self.trusted_audiences,
+        }
     }
 }
 
 /// RFC 7518 §3.2: an HS256 key must be at least as long as the hash.
 fn warn_about_weak_secret(settings: &Settings) {
-    let length = settings.client_secret.as_ref().map_or(0, |secret| secret.expose_secret().len());
+    let length = settings.credentials.client_secret.as_ref().map_or(0, |secret| secret.expose_secret().len());
     if settings.is_symmetric() && length < 32 {
         tracing::warn!("the client secret is shorter than the 32 bytes that HS256 asks for; use a longer one or RS256");
     }

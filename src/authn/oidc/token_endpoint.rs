@@ -236,8 +236,8 @@ mod tests {
     #[test]
     fn the_client_authenticates_as_the_metadata_says() {
         let mut settings = test_settings("https://id.example");
-        settings.client_id = "app one".into();
-        settings.client_secret = Some(SecretString::new("s:+ä".into()));
+        settings.credentials.client_id = "app one".into();
+        settings.credentials.client_secret = Some(SecretString::new("s:+ä".into()));
         let grant = "grant_type=authorization_code&code=c%26d&code_verifier=verifier";
         let back = "redirect_uri=https%3A%2F%2Fapp.example%2Fauth%2Fcallback";
         let header = format!("Basic {}", BASE64_STANDARD.encode("app+one:s%3A%2B%C3%A4"));
@@ -246,7 +246,7 @@ mod tests {
         }
         let posted = format!("{grant}&client_id=app+one&client_secret=s%3A%2B%C3%A4&{back}");
         assert_eq!(request(&settings, &["private_key_jwt", "client_secret_post"]), (None, posted));
-        settings.client_secret = None;
+        settings.credentials.client_secret = None;
         assert_eq!(request(&settings, &["none"]), (None, format!("{grant}&client_id=app+one&{back}")));
     }
 

@@ -17,6 +17,7 @@ pub(super) fn of(settings: &Settings) -> [u8; FINGERPRINT_BYTES] {
         roles_claims,
         role_mapping,
         individual_roles,
+        several_providers,
         default_roles,
         headers,
         list_format,
@@ -40,6 +41,9 @@ pub(super) fn of(settings: &Settings) -> [u8; FINGERPRINT_BYTES] {
     });
     hash.number(u64::from(*trust_unverified_email));
     hash.each(userinfo_claims.iter(), |hash, name| hash.text(name));
+    if *several_providers {
+        hash.number(1);
+    }
     hash.finish()
 }
 
@@ -76,6 +80,7 @@ impl Fingerprint {
             HeaderSource::Roles => self.number(1),
             HeaderSource::Groups => self.number(2),
             HeaderSource::Email => self.number(3),
+            HeaderSource::Provider => self.number(5),
             HeaderSource::Claim(path) => {
                 self.number(4);
                 self.path(path);
@@ -118,7 +123,7 @@ mod tests {
 
     #[test]
     fn every_setting_changes_the_fingerprint() {
-        let changes: [fn(&mut Settings); 17] = [
+        let changes: [fn(&mut Settings); 19] = [
             |_| (),
             |s| s.name_claim = path(&["email"]),
             |s| s.roles_claims = vec![],
@@ -134,6 +139,8 @@ mod tests {
             |s| s.headers[0].0 = HeaderName::from_static("x-user"),
             |s| s.headers[0].1 = HeaderSource::Claim(path(&["sub"])),
             |s| s.list_format = ListFormat::Json,
+            |s| s.headers[0].1 = HeaderSource::Provider,
+            |s| s.several_providers = true,
             |s| s.trust_unverified_email = true,
             |s| s.userinfo_claims.truncate(1),
         ];

@@ -23,8 +23,9 @@ use self::record::{Contents, PackError, Record, StoredTokens};
 use self::seal::{KeyRing, OpenError, Purpose, Sealer};
 use super::identity::{Evidence, Identity};
 use super::lifetime::Lifetimes;
+use super::oidc::Party;
 use super::oidc::id_token::VerifiedClaims;
-use super::roles::{MapError, Mapper};
+use super::roles::{MapError, Mapped, Mapper};
 use crate::clock::{SharedClock, UnixTime};
 use crate::message::{Inbound, Origin, OwnCookies};
 use crate::secret::SecretString;
@@ -134,6 +135,8 @@ pub enum CreateError {
 /// What a finished sign-in brought.
 #[derive(Debug)]
 pub struct SignedIn<'a> {
+    /// Where.
+    pub party: Party,
     /// From the verified ID token.
     pub claims: &'a VerifiedClaims,
     /// From the userinfo endpoint.
@@ -149,12 +152,21 @@ pub struct Sessions {
     jar: CookieJar,
     sealer: Sealer<()>,
     idle_sealer: Sealer<LastSeen>,
-    party: [u8; 16],
+    providers: Vec<Signatory>,
     mapper: Mapper,
     header_names: Vec<HeaderName>,
     ended: Arc<EndedSessions>,
     clock: SharedClock,
     keeps_access_token: bool,
+}
+
+/// A provider, as far as sessions know it.
+#[derive(Debug, Clone)]
+pub struct Signatory {
+    /// Its `provider_id`.
+    pub id: String,
+    /// Issuer and client id.
+    pub party: Party,
 }
 
 /// What sessions are bound to beside the secrets.
@@ -166,23 +178,21 @@ pub struct Binding<'a> {
     pub origin: &'a Origin,
     /// Whether cookies are `Secure` (an https redirect URI).
     pub secure: bool,
-    /// The provider's issuer.
-    pub issuer: &'a str,
-    /// Our client id there.
-    pub client_id: &'a str,
+    /// The providers, in the order of the configuration.
+    pub providers: Vec<Signatory>,
     /// Whether an upstream is given the access token.
     pub passes_access_token: bool,
 }
 
 impl Sessions {
     /// Puts the parts together.
-    pub fn new(settings: Settings, mapper: Mapper, binding: &Binding<'_>, clock: SharedClock) -> Self {
+    pub fn new(settings: Settings, mapper: Mapper, binding: Binding<'_>, clock: SharedClock) -> Self {
         let jar = CookieJar::new(settings.cookie_base(binding.secure), binding.secure);
         let header_names = mapper.settings().headers.iter().map(|(name, _)| cheap_to_clone(name)).collect();
         Self {
             sealer: binding.ring.sealer(Purpose::Session, jar.session_name(), binding.origin),
             idle_sealer: binding.ring.sealer(Purpose::Idle, jar.idle_name(), binding.origin),
-            party: record::party(binding.issuer, binding.client_id),
+            providers: binding.providers,
             ended: Arc::new(EndedSessions::default()),
             keeps_access_token: binding.passes_access_token,
             settings,
@@ -209,7 +219,7 @@ impl Sessions {
     /// [`NoSession`].
     pub fn authenticate(&self, inbound: &Inbound) -> Result<(Identity, Renewal), NoSession> {
         let now = self.clock.now();
-        let (record, contents) = self.open(inbound.cookies(), now)?;
+        let (record, contents, provider) = self.open(inbound.cookies(), now)?;
         let seen = self.last_seen(inbound.cookies(), &record, now)?;
         let contents = self.current(&record, contents)?;
         let access_token = self.keeps_access_token.then(|| record.live_access_token(&contents, now)).flatten();
@@ -222,6 +232,7 @@ impl Sessions {
             // By today's setting too, as above: what is admitted now must end with it.
             expires_at: record.expires_at.min(record.issued_at.after(self.settings.lifetime)),
             access_token,
+            provider,
             evidence: Evidence::Session { id: record.id },
         };
         Ok((identity, self.renewal(record.id, record.expires_at, seen, now)))
@@ -233,7 +244,7 @@ impl Sessions {
     /// [`NoSession`].
     pub fn read(&self, cookies: &OwnCookies) -> Result<(Record, Contents), NoSession> {
         let now = self.clock.now();
-        let (record, contents) = self.open(cookies, now)?;
+        let (record, contents, _) = self.open(cookies, now)?;
         self.last_seen(cookies, &record, now)?;
         let contents = self.current(&record, contents)?;
         Ok((record, contents))
@@ -241,7 +252,7 @@ impl Sessions {
 
     /// The session's record whether it is idle or not, for a sign-out that should still reach the provider.
     pub fn read_for_sign_out(&self, cookies: &OwnCookies) -> Option<(Record, Contents)> {
-        self.open(cookies, self.clock.now()).ok()
+        self.open(cookies, self.clock.now()).ok().map(|(record, contents, _)| (record, contents))
     }
 
     /// Makes a session of a finished sign-in: a new id, and the `Set-Cookie` values that overwrite every old part.
@@ -251,14 +262,14 @@ impl Sessions {
     pub fn create(&self, signed_in: &SignedIn<'_>, present: &OwnCookies) -> Result<Vec<HeaderValue>, CreateError> {
         let now = self.clock.now();
         let claims = record::merged(signed_in.claims.claims(), signed_in.userinfo);
-        let mapped = self.mapper.map(&claims)?;
+        let mapped = self.map_at(signed_in.party, &claims)?;
         let mut id = [0; 16];
         rand::fill(&mut id).expect("the system has no randomness");
         let record = Record {
             id: SessionId(id),
             issued_at: now,
             expires_at: now.after(self.settings.lifetime),
-            party: self.party,
+            party: signed_in.party,
             mapping: self.mapper.fingerprint(),
             access_expires_at: signed_in.tokens.access_expires_at(now),
         };
@@ -282,13 +293,12 @@ impl Sessions {
         Lifetimes { ended: Arc::clone(&self.ended), clock: Arc::clone(&self.clock) }
     }
 
-    fn open(&self, cookies: &OwnCookies, now: UnixTime) -> Result<(Record, Contents), NoSession> {
+    /// The session with the index of its provider.
+    fn open(&self, cookies: &OwnCookies, now: UnixTime) -> Result<(Record, Contents, usize), NoSession> {
         let value = self.jar.join(cookies)?.ok_or(NoSession::Absent)?;
         let (bytes, _) = self.sealer.open_bytes(&value)?;
         let (record, contents) = record::unpack(bytes).ok_or(OpenError::Record)?;
-        if record.party != self.party {
-            return Err(NoSession::OtherParty);
-        }
+        let provider = self.provider(record.party).ok_or(NoSession::OtherParty)?;
         if record.issued_at > now.after(FUTURE_LEEWAY) {
             return Err(NoSession::Future);
         }
@@ -299,7 +309,24 @@ impl Sessions {
         if self.ended.contains(record.id) {
             return Err(NoSession::Ended);
         }
-        Ok((record, contents))
+        Ok((record, contents, provider))
+    }
+
+    fn provider(&self, party: Party) -> Option<usize> {
+        self.providers.iter().position(|provider| provider.party == party)
+    }
+
+    /// What the session's claims say by today's settings.
+    ///
+    /// # Errors
+    /// [`MapError`].
+    pub fn map(&self, record: &Record, claims: &Map<String, Value>) -> Result<Mapped, MapError> {
+        self.map_at(record.party, claims)
+    }
+
+    fn map_at(&self, party: Party, claims: &Map<String, Value>) -> Result<Mapped, MapError> {
+        let provider = self.provider(party).map_or("", |index| &self.providers[index].id);
+        self.mapper.map(claims, provider)
     }
 
     fn last_seen(&self, cookies: &OwnCookies, record: &Record, now: UnixTime) -> Result<UnixTime, NoSession> {
@@ -318,7 +345,7 @@ impl Sessions {
             return Ok(contents);
         }
         let claims = contents.claims().ok_or(NoSession::Unmappable)?;
-        let mapped = self.mapper.map(&claims).map_err(|_| NoSession::Unmappable)?;
+        let mapped = self.map(record, &claims).map_err(|_| NoSession::Unmappable)?;
         Ok(contents.remapped(&mapped))
     }
 

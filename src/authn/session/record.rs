@@ -9,7 +9,6 @@
 use std::io::Read;
 use std::time::Duration;
 
-use aws_lc_rs::digest::{self, SHA256};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use brotli::enc::{BrotliEncoderParams, StandardAlloc};
@@ -21,6 +20,7 @@ use serde_json::{Map, Value};
 
 use super::SessionId;
 use crate::authn::identity::Names;
+use crate::authn::oidc::Party;
 use crate::authn::roles::Mapped;
 use crate::clock::UnixTime;
 use crate::secret::SecretString;
@@ -45,8 +45,8 @@ pub struct Record {
     pub issued_at: UnixTime,
     /// The end of the absolute lifetime.
     pub expires_at: UnixTime,
-    /// A digest of issuer and client id.
-    pub party: [u8; 16],
+    /// The provider, and who we are there.
+    pub party: Party,
     /// The fingerprint of the `[identity]` settings that mapped the contents.
     pub mapping: [u8; 8],
     /// When the access token expires, where the provider said so.
@@ -165,17 +165,6 @@ struct Layers<'a> {
     cold: &'a [u8],
     #[serde(borrow)]
     plain: Plain<'a>,
-}
-
-/// A digest of issuer and client id, so that two applications that share a secret never share sessions.
-pub fn party(issuer: &str, client_id: &str) -> [u8; 16] {
-    let mut context = digest::Context::new(&SHA256);
-    context.update(&(issuer.len() as u64).to_be_bytes());
-    context.update(issuer.as_bytes());
-    context.update(client_id.as_bytes());
-    let mut party = [0; 16];
-    party.copy_from_slice(&context.finish().as_ref()[..16]);
-    party
 }
 
 /// The ID token's claims with those of userinfo.

@@ -57,6 +57,7 @@ pub(in crate::config) enum RawBuiltin {
     Roles,
     Groups,
     Email,
+    Provider,
     Subject,
     ClientCertificateSubject,
     ClientCertificateSan,

@@ -13,6 +13,15 @@ use crate::secret::SecretString;
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct RawProvider {
+    /// What people call it, on the page where they choose one of several. Default: its provider_id.
+    #[schemars(example = &"Company account")]
+    pub name: Option<String>,
+    /// A picture to show beside the name: a file, SVG, PNG, JPEG or WebP, of at most 32 KiB.
+    #[schemars(example = &"/etc/vestibule/company.svg")]
+    pub logo: Option<PathBuf>,
+    /// Domains of e-mail addresses whose owners sign in here, for the page where they choose.
+    #[schemars(example = ["example.com"])]
+    pub email_domains: Option<Vec<String>>,
     /// The issuer, exactly as the provider writes it in its discovery document.
     #[schemars(example = &"https://id.example.com/realms/demo")]
     pub issuer: Option<String>,

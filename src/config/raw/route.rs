@@ -28,6 +28,9 @@ pub(in crate::config) struct RawRoute {
     /// What a signed-in person must have; several keys must all hold.
     #[serde(default)]
     pub require: RawRequire,
+    /// The provider to sign in at, by its name in [providers], or several. Default: any.
+    #[schemars(example = &"company")]
+    pub provider: Option<OneOrMany>,
     /// The upstream, by name.
     #[schemars(example = &"api")]
     pub upstream: Option<String>,

@@ -1,10 +1,10 @@
 //! `[endpoints]`.
 
-use url::Url;
-
 use super::Resolver;
+use crate::authn::oidc;
 use crate::config::problem::shown;
 use crate::config::raw::{PathOrOff, RawEndpoints};
+use crate::config::walk::below;
 use crate::endpoints;
 use crate::message::Origin;
 use crate::route::Endpoint;
@@ -26,22 +26,27 @@ pub(super) fn unusable(path: &str) -> bool {
 }
 
 impl Resolver {
-    /// The callback is left out where there is no redirect URI, whose path is its own.
+    /// Callbacks have the paths of the redirect URIs.
     pub(super) fn endpoints(
         &mut self,
         raw: RawEndpoints,
-        redirect_uri: Option<&Url>,
+        providers: &[oidc::Settings],
         return_origins: Vec<Origin>,
     ) -> Endpoints {
         let prefix = self.prefix(raw.prefix);
+        if providers.len() > 1 && matches!(raw.login, Some(PathOrOff::Switch(false))) {
+            let what = "switches off where people choose one of several providers";
+            self.error("endpoints.login", what, "remove it, or configure one provider");
+        }
         let written = [
             (Endpoint::Login, raw.login, "login"),
             (Endpoint::Logout, raw.logout, "logout"),
             (Endpoint::SignedOut, raw.signed_out, "signed-out"),
             (Endpoint::Userinfo, raw.userinfo, "userinfo"),
         ];
-        let callback = redirect_uri.map(|uri| uri.path().to_owned());
-        let mut paths: Vec<(Endpoint, String)> = callback.into_iter().map(|path| (Endpoint::Callback, path)).collect();
+        let callbacks = providers.iter().map(|provider| provider.redirect_uri.path().to_owned());
+        let mut paths: Vec<(Endpoint, String)> =
+            callbacks.enumerate().map(|(index, path)| (Endpoint::Callback(index), path)).collect();
         for (endpoint, path, default) in written {
             let leaf = endpoint.name();
             let key = format!("endpoints.{leaf}");
@@ -57,7 +62,10 @@ impl Resolver {
             }
             if let Some((other, _)) = paths.iter().find(|(_, earlier)| *earlier == path) {
                 let (key, other) = match other {
-                    Endpoint::Callback => ("provider.redirect_uri".to_owned(), leaf),
+                    Endpoint::Callback(index) => match providers {
+                        [_] => ("provider.redirect_uri".to_owned(), leaf),
+                        several => (format!("{}.redirect_uri", below("providers", &several[*index].id)), leaf),
+                    },
                     other => (key, other.name()),
                 };
                 self.error(

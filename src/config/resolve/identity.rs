@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use http::HeaderName;
 
 use super::Resolver;
+use crate::authn::oidc;
 use crate::authn::roles::{self, ClaimPath, HeaderSource, ListFormat};
 use crate::config::problem::shown;
 use crate::config::raw::{OneOrMany, RawBuiltin, RawHeaderSource, RawIdentity, RawListFormat};
@@ -63,6 +64,7 @@ impl Resolver {
             roles_claims: roles_claims?,
             role_mapping,
             individual_roles: several(raw.individual_roles),
+            several_providers: false,
             default_roles: raw.default_roles.unwrap_or_default(),
             headers,
             list_format: match raw.list_format {
@@ -73,6 +75,33 @@ impl Resolver {
             trust_unverified_email,
             userinfo_claims: raw.userinfo_claims.unwrap_or(default.userinfo_claims),
         })
+    }
+
+    /// A name is somebody's only at one provider: with several, whoever calls themselves so at another must get nothing.
+    pub(super) fn names_of_several(&mut self, identity: &mut roles::Settings, providers: &[oidc::Settings]) {
+        identity.several_providers = providers.len() > 1;
+        if !identity.several_providers {
+            return;
+        }
+        for name in identity.individual_roles.keys() {
+            if !providers.iter().any(|provider| name.starts_with(&format!("{}:", provider.id))) {
+                let fix = format!("with several providers, write \"{}:{name}\"", providers[0].id);
+                self.error(&below("identity.individual_roles", name), "does not say at which provider", fix);
+            }
+        }
+        let tells = |source: &HeaderSource| match source {
+            HeaderSource::Provider => true,
+            HeaderSource::Claim(ClaimPath(path)) => *path == ["iss"],
+            _ => false,
+        };
+        if !identity.headers.iter().any(|(_, source)| tells(source)) {
+            let what = "do not tell the application at which of several providers somebody signed in";
+            self.warn(
+                "identity.headers",
+                what,
+                "a name or address may be another person's at each: add \"X-Forwarded-Provider\" = \"provider\"",
+            );
+        }
     }
 
     fn claim(&mut self, key: &str, written: OneOrMany) -> Option<ClaimPath> {
@@ -108,6 +137,7 @@ impl Resolver {
                 RawHeaderSource::Builtin(RawBuiltin::Roles) => Some(HeaderSource::Roles),
                 RawHeaderSource::Builtin(RawBuiltin::Groups) => Some(HeaderSource::Groups),
                 RawHeaderSource::Builtin(RawBuiltin::Email) => Some(HeaderSource::Email),
+                RawHeaderSource::Builtin(RawBuiltin::Provider) => Some(HeaderSource::Provider),
                 RawHeaderSource::Builtin(RawBuiltin::Subject) => {
                     Some(HeaderSource::Claim(ClaimPath(vec!["sub".to_owned()])))
                 }

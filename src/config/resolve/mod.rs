@@ -88,7 +88,7 @@ struct Resolver {
 
 impl Resolver {
     fn everything(&mut self, mut raw: RawConfig, compile: Compile) -> Option<Settings> {
-        let (identity, certificate_headers) = self.identity(std::mem::take(&mut raw.identity));
+        let (mut identity, certificate_headers) = self.identity(std::mem::take(&mut raw.identity));
         let acme = self.acme(&raw);
         let server = self.server(&raw, &certificate_headers, acme.as_ref());
         let admin_listen = match &raw.admin_listen {
@@ -107,8 +107,8 @@ impl Resolver {
         if raw.state_dir.is_some() && !asks_authority {
             self.warn("state_dir", "is accepted, but nothing is configured that is kept on disk", "");
         }
-        let provider = self.provider(raw.provider);
-        let redirect_uri = provider.as_ref().map(|(provider, _)| provider.redirect_uri.clone());
+        let providers = self.providers(&mut raw);
+        let redirect_uri = providers.as_ref().map(|providers| providers[0].redirect_uri.clone());
         let canonical = self.canonical(
             raw.https_redirect,
             raw.canonical_host.as_deref(),
@@ -118,12 +118,13 @@ impl Resolver {
         );
         let hsts = self.hsts(raw.hsts.as_ref(), redirect_uri.as_ref());
         let session = self.session(raw.session, raw.cookie);
-        self.distinct_secrets(session.as_ref(), provider.as_ref().map(|(provider, _)| provider));
+        self.distinct_secrets(session.as_ref(), providers.as_deref().unwrap_or_default());
         let return_origins = self.origins("return_origins", raw.return_origins);
         let hosts = self.hosts(raw.hosts, redirect_uri.as_ref());
-        let mut endpoints = self.endpoints(raw.endpoints, redirect_uri.as_ref(), return_origins);
+        let mut endpoints = self.endpoints(raw.endpoints, providers.as_deref().unwrap_or_default(), return_origins);
         endpoints.settings.sign_in_rate = self.sign_in_rate(&raw.limits);
-        if let Some(identity) = &identity {
+        if let Some(identity) = &mut identity {
+            self.names_of_several(identity, providers.as_deref().unwrap_or_default());
             let names = identity.headers.iter().map(|(name, _)| name);
             self.identity_names = IdentityNames::new(names.chain(certificate_headers.iter().map(|(name, _)| name)));
         }
@@ -136,7 +137,7 @@ impl Resolver {
             route.max_body.clone_from(&max_body);
         }
         let max_uri_bytes = self.max_uri_bytes(&raw.limits, message::Settings::default().max_uri_bytes);
-        let routes = self.routes(raw_routes, upstreams.as_deref(), &hosts, redirect_uri.as_ref());
+        let routes = self.routes(raw_routes, upstreams.as_deref(), &hosts, providers.as_deref());
         let trusted_proxies = self.trusted_proxies(raw.trusted_proxies);
         let pages = self.pages(raw.pages);
         let telemetry = self.log(raw.log);
@@ -151,14 +152,13 @@ impl Resolver {
         // Even where the rest is wrong, so that these problems come with the others.
         self.take(compile(&routes, &pages));
 
-        let ((provider, provider_http), session) = (provider?, session?);
+        let (providers, session) = (providers?, session?);
         let (upstreams, identity) = (upstreams?, identity?);
-        let secure = provider.redirect_uri.scheme() == "https";
+        let secure = providers[0].redirect_uri.scheme() == "https";
         Some(Settings {
             server,
             acme,
             admin_listen,
-            provider_http,
             message: message::Settings {
                 trusted_proxies,
                 identity_names: self.identity_names.clone(),
@@ -167,7 +167,7 @@ impl Resolver {
             },
             routes,
             endpoints: endpoints.settings,
-            provider,
+            providers,
             session,
             identity,
             upstreams,
@@ -282,8 +282,17 @@ impl Resolver {
     }
 
     fn pages(&mut self, raw: RawPages) -> pages::Settings {
-        let RawPages { sign_in_failed, access_denied, signed_out, confirm_sign_out, unavailable, error } = raw;
+        let RawPages {
+            choose_provider,
+            sign_in_failed,
+            access_denied,
+            signed_out,
+            confirm_sign_out,
+            unavailable,
+            error,
+        } = raw;
         let written = [
+            (Page::ChooseProvider, choose_provider),
             (Page::SignInFailed, sign_in_failed),
             (Page::AccessDenied, access_denied),
             (Page::SignedOut, signed_out),
@@ -306,6 +315,7 @@ impl Resolver {
 
 fn page_key(page: Page) -> &'static str {
     match page {
+        Page::ChooseProvider => "choose_provider",
         Page::SignInFailed => "sign_in_failed",
         Page::AccessDenied => "access_denied",
         Page::SignedOut => "signed_out",

@@ -1,66 +1,168 @@
-//! `[provider]`.
+//! `[provider]` and `[providers]`.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::path::Path;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use url::Url;
 
 use super::Resolver;
 use crate::authn::oidc;
 use crate::authn::oidc::jose::Algorithm;
+use crate::authn::oidc::provider::Credentials;
 use crate::config::problem::shown;
-use crate::config::raw::{RawAlgorithm, RawProvider};
+use crate::config::raw::{RawAlgorithm, RawConfig, RawProvider};
 use crate::config::text::WebUrl;
+use crate::config::walk::below;
 use crate::provider_http::{self, SetupError};
 use crate::secret::SecretString;
 
+/// Stands for the provider's in `endpoints.callback`.
+const PROVIDER_ID: &str = "{provider_id}";
+
+/// What redirect URIs are made of, where they are not written: `public_url` and `endpoints.callback`.
+struct PublicAddress {
+    url: Url,
+    callback: String,
+}
+
+impl PublicAddress {
+    fn callback_of(&self, id: &str) -> Url {
+        let mut url = self.url.clone();
+        url.set_path(&self.callback.replace(PROVIDER_ID, id));
+        url
+    }
+}
+
 impl Resolver {
-    pub(super) fn provider(&mut self, raw: RawProvider) -> Option<(oidc::Settings, provider_http::Settings)> {
-        let insecure = raw.allow_insecure_http.unwrap_or(false);
-        let (client_secret, secret_told) = self.client_secret(&raw);
-        let redirect_uri = self.redirect_uri(raw.redirect_uri, insecure);
-        let issuer = self.issuer(raw.issuer, insecure);
-        let backchannel_url = self.backchannel_url(raw.backchannel_url, insecure);
-        let post_logout_redirect_uri = self.post_logout_redirect_uri(raw.post_logout_redirect_uri, insecure);
-        let client_id = self.client_id(raw.client_id);
-        let signing_algs = self.signing_algs(raw.signing_algs, client_secret.is_some() || !secret_told);
-        let http = provider_http::Settings::default();
-        let max_response = raw.max_response.map_or(http.max_response, |size| size.0);
-        if !(64 * 1024..=64 * 1024 * 1024).contains(&max_response) {
-            self.error("provider.max_response", "is out of range", "write a size from 64KiB to 64MiB");
+    /// All providers: `[provider]`, or each of `[providers]`.
+    pub(super) fn providers(&mut self, raw: &mut RawConfig) -> Option<Vec<oidc::Settings>> {
+        let several = std::mem::take(&mut raw.providers);
+        let address = self.public_address(raw, !several.is_empty());
+        let alone = std::mem::take(&mut raw.provider);
+        if several.is_empty() {
+            return self.provider("provider", "default", alone, address.as_ref()).map(|provider| vec![provider]);
         }
-        let http = provider_http::Settings {
-            ca_file: raw.ca_file.map(|path| {
-                let path = self.file("provider.ca_file", &path);
-                if self.readable("provider.ca_file", &path)
-                    && let Err(SetupError::CaFile { reason, .. }) = provider_http::check_ca_file(&path)
-                {
-                    let what = format!("names {}, which cannot be used: {reason}", path.display());
-                    self.error("provider.ca_file", what, "name a file with one or more certificates in PEM");
-                }
-                path
-            }),
-            timeout: self.span("provider.timeout", raw.timeout.as_ref(), http.timeout),
-            max_response,
-            allow_insecure_http: insecure,
+        if !self.written_below("provider").is_empty() {
+            let what = "stands beside [providers]";
+            self.error("provider", what, "write it as one of them: [providers.NAME]");
+        }
+        let all: Vec<_> = several
+            .into_iter()
+            .map(|(id, raw)| {
+                let at = below("providers", &id);
+                self.provider_id(&at, &id);
+                self.provider(&at, &id, raw, address.as_ref())
+            })
+            .collect();
+        let all: Vec<_> = all.into_iter().collect::<Option<_>>()?;
+        self.side_by_side(&all);
+        Some(all)
+    }
+
+    /// It stands in links and paths.
+    fn provider_id(&mut self, at: &str, id: &str) {
+        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_');
+        if id.is_empty() || id.len() > 64 || !id.bytes().all(plain) {
+            self.error(at, format!("is {}, no provider_id", shown(id)), "use up to 64 of a to z, 0 to 9, - and _");
+        }
+    }
+
+    /// One browser, one set of cookies: they all answer at the same origin, each at an address of its own (RFC 9700 §4.4.2.2),
+    /// and a session has to tell which of them it is from.
+    fn side_by_side(&mut self, all: &[oidc::Settings]) {
+        for (index, one) in all.iter().enumerate() {
+            let earlier = &all[..index];
+            let at = below("providers", &one.id);
+            if let Some(other) = earlier.iter().find(|other| other.redirect_uri == one.redirect_uri) {
+                let what = format!("is that of {} too", other.id);
+                self.error(&format!("{at}.redirect_uri"), what, "give each provider a callback of its own");
+            } else if let Some(other) =
+                earlier.iter().find(|other| other.redirect_uri.origin() != one.redirect_uri.origin())
+            {
+                let what = format!("is at another scheme, host or port than that of {}", other.id);
+                self.error(&format!("{at}.redirect_uri"), what, "all providers send people back to the same site");
+            }
+            if let Some(other) = earlier.iter().find(|other| other.party() == one.party()) {
+                let what = format!("is the client {:?} of {} too", one.credentials.client_id, other.id);
+                self.error(&at, what, "keep one of them");
+            }
+            let claimed = |domain: &String| earlier.iter().find(|other| other.email_domains.contains(domain));
+            if let Some((domain, other)) =
+                one.email_domains.iter().find_map(|domain| claimed(domain).map(|other| (domain, other)))
+            {
+                let what = format!("names {domain}, as {} does", other.id);
+                self.error(&format!("{at}.email_domains"), what, "each domain belongs to one provider");
+            }
+        }
+    }
+
+    fn public_address(&mut self, raw: &mut RawConfig, several: bool) -> Option<PublicAddress> {
+        let written = raw.endpoints.callback.take();
+        let Some(WebUrl((url, _))) = raw.public_url.take() else {
+            if written.is_some() {
+                let what = "says where providers answer, but not on which site";
+                self.error("endpoints.callback", what, "write public_url, or a redirect_uri for each provider");
+            }
+            return None;
         };
-        let scopes = self.scopes(raw.scopes);
-        let authorization_params = self.authorization_params(raw.authorization_params);
+        if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
+            self.error("public_url", "is more than scheme, host and port", "for example \"https://app.example.com\"");
+        }
+        let prefix = raw.endpoints.prefix.as_deref().unwrap_or("/auth").trim_end_matches('/');
+        let default = || format!("{prefix}/callback{}", if several { "/{provider_id}" } else { "" });
+        let callback = written.unwrap_or_else(default);
+        if several && !callback.contains(PROVIDER_ID) {
+            let what = "is the same for all providers";
+            self.error("endpoints.callback", what, format!("put {PROVIDER_ID} into it"));
+        }
+        Some(PublicAddress { url, callback })
+    }
+
+    fn provider(
+        &mut self,
+        at: &str,
+        id: &str,
+        raw: RawProvider,
+        address: Option<&PublicAddress>,
+    ) -> Option<oidc::Settings> {
+        let key = |leaf: &str| format!("{at}.{leaf}");
+        let insecure = raw.allow_insecure_http.unwrap_or(false);
+        let (client_secret, secret_told) = self.client_secret(at, &raw);
+        let http = self.provider_http(at, &raw, insecure);
+        let redirect_uri =
+            self.redirect_uri(at, raw.redirect_uri.clone(), address.map(|one| one.callback_of(id)), insecure);
+        let issuer = self.issuer(at, raw.issuer, insecure);
+        let backchannel_url = self.backchannel_url(at, raw.backchannel_url, insecure);
+        let post_logout_redirect_uri = self.post_logout_redirect_uri(at, raw.post_logout_redirect_uri, insecure);
+        let client_id = self.client_id(at, raw.client_id);
+        let signing_algs = self.signing_algs(at, raw.signing_algs, client_secret.is_some() || !secret_told);
+        let scopes = self.scopes(at, raw.scopes);
+        let authorization_params = self.authorization_params(at, raw.authorization_params);
         let userinfo = raw.userinfo.unwrap_or(true);
         let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
         let (refresh, refetch, stale) = (raw.refresh_interval, raw.key_refetch_interval, raw.stale_keys);
         let queue = raw.token_queue_timeout;
         let (refresh_interval, key_refetch_interval, stale_keys, token_queue_timeout) = (
-            self.span("provider.refresh_interval", refresh.as_ref(), minutes(15)),
-            self.span("provider.key_refetch_interval", refetch.as_ref(), Duration::from_secs(30)),
-            self.span("provider.stale_keys", stale.as_ref(), minutes(24 * 60)),
-            self.span("provider.token_queue_timeout", queue.as_ref(), Duration::from_secs(5)),
+            self.span(&key("refresh_interval"), refresh.as_ref(), minutes(15)),
+            self.span(&key("key_refetch_interval"), refetch.as_ref(), Duration::from_secs(30)),
+            self.span(&key("stale_keys"), stale.as_ref(), minutes(24 * 60)),
+            self.span(&key("token_queue_timeout"), queue.as_ref(), Duration::from_secs(5)),
         );
-        let settings = oidc::Settings {
+        let logo = raw.logo.and_then(|path| self.logo(&key("logo"), &path));
+        let email_domains = self.email_domains(&key("email_domains"), raw.email_domains);
+        Some(oidc::Settings {
+            id: id.to_owned(),
+            name: raw.name.filter(|name| !name.trim().is_empty()).unwrap_or_else(|| id.to_owned()),
+            logo,
+            email_domains,
+            http,
             issuer: issuer?,
             backchannel_url,
-            client_id: client_id?,
-            client_secret,
+            credentials: Credentials { client_id: client_id?, client_secret },
             redirect_uri: redirect_uri?,
             scopes,
             authorization_params,
@@ -76,13 +178,67 @@ impl Resolver {
             stale_keys,
             max_token_calls: raw.max_token_calls.unwrap_or(64) as usize,
             token_queue_timeout,
+        })
+    }
+
+    fn provider_http(&mut self, at: &str, raw: &RawProvider, allow_insecure_http: bool) -> provider_http::Settings {
+        let default = provider_http::Settings::default();
+        let max_response = raw.max_response.as_ref().map_or(default.max_response, |size| size.0);
+        if !(64 * 1024..=64 * 1024 * 1024).contains(&max_response) {
+            self.error(&format!("{at}.max_response"), "is out of range", "write a size from 64KiB to 64MiB");
+        }
+        let key = &format!("{at}.ca_file");
+        let ca_file = raw.ca_file.as_ref().map(|path| {
+            let path = self.file(key, path);
+            if self.readable(key, &path)
+                && let Err(SetupError::CaFile { reason, .. }) = provider_http::check_ca_file(&path)
+            {
+                let what = format!("names {}, which cannot be used: {reason}", path.display());
+                self.error(key, what, "name a file with one or more certificates in PEM");
+            }
+            path
+        });
+        let timeout = self.span(&format!("{at}.timeout"), raw.timeout.as_ref(), default.timeout);
+        provider_http::Settings { ca_file, timeout, max_response, allow_insecure_http }
+    }
+
+    /// The picture as a `data:` URL: pages load nothing from anywhere.
+    fn logo(&mut self, key: &str, path: &Path) -> Option<String> {
+        const LARGEST: usize = 32 * 1024;
+        let path = self.file(key, path);
+        if !self.readable(key, &path) {
+            return None;
+        }
+        let mut bytes = Vec::new();
+        let read = std::fs::File::open(&path).and_then(|file| file.take(LARGEST as u64 + 1).read_to_end(&mut bytes));
+        let kind = mime_guess::from_path(&path).first_raw().unwrap_or_default();
+        let what = match read {
+            Err(error) => format!("cannot be read: {error}"),
+            Ok(size) if size > LARGEST => "is larger than 32 KiB".to_owned(),
+            Ok(_) if !["image/svg+xml", "image/png", "image/jpeg", "image/webp"].contains(&kind) => {
+                "is no picture of a kind that is known".to_owned()
+            }
+            Ok(_) => return Some(format!("data:{kind};base64,{}", STANDARD.encode(bytes))),
         };
-        Some((settings, http))
+        self.error(key, what, "name a file that ends in .svg, .png, .jpg or .webp");
+        None
+    }
+
+    fn email_domains(&mut self, key: &str, written: Option<Vec<String>>) -> Vec<String> {
+        let domains: Vec<String> =
+            written.unwrap_or_default().into_iter().map(|one| one.to_ascii_lowercase()).collect();
+        for domain in &domains {
+            if url::Host::parse(domain).is_err() || !domain.is_ascii() || domain.contains('@') || !domain.contains('.')
+            {
+                self.error(key, format!("names {}, no domain", shown(domain)), "for example [\"example.com\"]");
+            }
+        }
+        domains
     }
 
     /// The secret, and whether its absence has been told or wanted.
-    fn client_secret(&mut self, raw: &RawProvider) -> (Option<SecretString>, bool) {
-        let (key, file_key) = ("provider.client_secret", "provider.client_secret_file");
+    fn client_secret(&mut self, at: &str, raw: &RawProvider) -> (Option<SecretString>, bool) {
+        let (key, file_key) = (&format!("{at}.client_secret"), &format!("{at}.client_secret_file"));
         let public = raw.public_client.unwrap_or(false);
         match (&raw.client_secret, &raw.client_secret_file) {
             (Some(_), Some(_)) => {
@@ -93,15 +249,21 @@ impl Resolver {
             (None, None) if public => (None, true),
             (None, None) => {
                 if !self.broken.contains(key) && !self.broken.contains(file_key) {
-                    let fix = "set OIDC_CLIENT_SECRET or OIDC_CLIENT_SECRET_FILE, or write client_secret_file in [provider];\n\
-                               a client without a secret says so: public_client = true";
+                    let variables = match at {
+                        "provider" => "set OIDC_CLIENT_SECRET or OIDC_CLIENT_SECRET_FILE, or ",
+                        _ => "",
+                    };
+                    let fix = format!(
+                        "{variables}write client_secret_file in [{at}];\na client without a secret says so: \
+                         public_client = true"
+                    );
                     self.error(key, "is missing", fix);
                 }
                 (None, false)
             }
             _ if public => {
                 let what = "contradicts the client secret, which is given too";
-                self.error("provider.public_client", what, "remove one of them");
+                self.error(&format!("{at}.public_client"), what, "remove one of them");
                 (None, false)
             }
             (Some(secret), None) => {
@@ -124,21 +286,25 @@ impl Resolver {
         }
     }
 
-    fn client_id(&mut self, written: Option<String>) -> Option<String> {
+    fn client_id(&mut self, at: &str, written: Option<String>) -> Option<String> {
         let Some(id) = written else {
-            self.missing("provider.client_id", "app");
+            self.missing(&format!("{at}.client_id"), "app");
             return None;
         };
         // RFC 6749 appendix A.1: visible ASCII and spaces.
         if id.trim().is_empty() || !id.bytes().all(|byte| (0x20..=0x7e).contains(&byte)) {
-            self.error("provider.client_id", "is no client id", "write the client id as registered at the provider");
+            self.error(
+                &format!("{at}.client_id"),
+                "is no client id",
+                "write the client id as registered at the provider",
+            );
             return None;
         }
         Some(id)
     }
 
-    fn issuer(&mut self, written: Option<String>, insecure: bool) -> Option<String> {
-        let key = "provider.issuer";
+    fn issuer(&mut self, at: &str, written: Option<String>, insecure: bool) -> Option<String> {
+        let key = &format!("{at}.issuer");
         let Some(issuer) = written else {
             self.missing(key, "https://id.example.com/realms/demo");
             return None;
@@ -164,11 +330,15 @@ impl Resolver {
         Some(issuer)
     }
 
-    fn redirect_uri(&mut self, written: Option<WebUrl>, insecure: bool) -> Option<Url> {
-        let key = "provider.redirect_uri";
-        let Some(WebUrl((url, text))) = written else {
-            self.missing(key, "https://app.example.com/auth/callback");
-            return None;
+    fn redirect_uri(&mut self, at: &str, written: Option<WebUrl>, made: Option<Url>, insecure: bool) -> Option<Url> {
+        let key = &format!("{at}.redirect_uri");
+        let (url, text) = match (written, made) {
+            (Some(WebUrl(written)), _) => written,
+            (None, Some(url)) => (url.clone(), url.into()),
+            (None, None) => {
+                self.missing(key, "https://app.example.com/auth/callback");
+                return None;
+            }
         };
         // RFC 6749 §3.1.2: no fragment.
         if url.fragment().is_some() || url.query().is_some() {
@@ -196,8 +366,8 @@ impl Resolver {
         Some(url)
     }
 
-    fn backchannel_url(&mut self, written: Option<WebUrl>, insecure: bool) -> Option<Url> {
-        let key = "provider.backchannel_url";
+    fn backchannel_url(&mut self, at: &str, written: Option<WebUrl>, insecure: bool) -> Option<Url> {
+        let key = &format!("{at}.backchannel_url");
         let WebUrl((url, _)) = written?;
         if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
             let fix = "it takes the place of the issuer's scheme, host and port; the issuer's path is kept";
@@ -207,8 +377,8 @@ impl Resolver {
         Some(url)
     }
 
-    fn post_logout_redirect_uri(&mut self, written: Option<WebUrl>, insecure: bool) -> Option<Url> {
-        let key = "provider.post_logout_redirect_uri";
+    fn post_logout_redirect_uri(&mut self, at: &str, written: Option<WebUrl>, insecure: bool) -> Option<Url> {
+        let key = &format!("{at}.post_logout_redirect_uri");
         let WebUrl((url, _)) = written?;
         if url.fragment().is_some() {
             self.error(key, "has a fragment", "write it without #");
@@ -230,7 +400,7 @@ impl Resolver {
         }
     }
 
-    fn scopes(&mut self, written: Option<Vec<String>>) -> Vec<String> {
+    fn scopes(&mut self, at: &str, written: Option<Vec<String>>) -> Vec<String> {
         let mut scopes = written.unwrap_or_else(|| ["openid", "email", "profile"].map(str::to_owned).to_vec());
         // One text of several is easily written: scopes = ["openid email"].
         scopes = scopes.iter().flat_map(|scope| scope.split_whitespace()).map(str::to_owned).collect();
@@ -238,7 +408,7 @@ impl Resolver {
         let token = |byte: u8| byte == 0x21 || (0x23..=0x5b).contains(&byte) || (0x5d..=0x7e).contains(&byte);
         if let Some(bad) = scopes.iter().find(|scope| !scope.bytes().all(token)) {
             self.error(
-                "provider.scopes",
+                &format!("{at}.scopes"),
                 format!("names {}, no scope", shown(bad)),
                 "for example [\"openid\", \"email\"]",
             );
@@ -250,7 +420,7 @@ impl Resolver {
         scopes
     }
 
-    fn authorization_params(&mut self, written: BTreeMap<String, String>) -> Vec<(String, String)> {
+    fn authorization_params(&mut self, at: &str, written: BTreeMap<String, String>) -> Vec<(String, String)> {
         const OURS: [&str; 12] = [
             "client_id",
             "client_secret",
@@ -266,7 +436,7 @@ impl Resolver {
             "state",
         ];
         for name in written.keys() {
-            let key = crate::config::walk::below("provider.authorization_params", name);
+            let key = below(&format!("{at}.authorization_params"), name);
             if OURS.contains(&name.as_str()) {
                 self.error(&key, "is a parameter that only Vestibule sets", "remove it");
             } else if name == "scope" {
@@ -278,8 +448,8 @@ impl Resolver {
         written.into_iter().collect()
     }
 
-    fn signing_algs(&mut self, written: Option<Vec<RawAlgorithm>>, has_secret: bool) -> Vec<Algorithm> {
-        let key = "provider.signing_algs";
+    fn signing_algs(&mut self, at: &str, written: Option<Vec<RawAlgorithm>>, has_secret: bool) -> Vec<Algorithm> {
+        let key = &format!("{at}.signing_algs");
         let Some(written) = written else { return Vec::new() };
         if written.is_empty() {
             self.error(key, "is an empty list: no ID token could ever be accepted", "name algorithms, or remove it");

@@ -2,9 +2,9 @@
 
 use http::Method;
 use http::header::AUTHORIZATION;
-use url::Url;
 
 use super::{Resolver, host_of};
+use crate::authn::oidc;
 use crate::config::problem::{nearest, shown};
 use crate::config::raw::{OneOrMany, RawAccess, RawPreflight, RawRequire, RawRoute};
 use crate::config::shape::one_of;
@@ -19,6 +19,7 @@ const REWRITING: [&str; 5] =
 /// What a route is judged against.
 struct Around<'a> {
     upstreams: &'a [UpstreamSettings],
+    providers: &'a [oidc::Settings],
     /// The hosts that are served; empty: any.
     hosts: &'a [String],
     /// The redirect URI's.
@@ -32,14 +33,18 @@ impl Resolver {
         written: Vec<RawRoute>,
         upstreams: Option<&[UpstreamSettings]>,
         hosts: &[String],
-        redirect_uri: Option<&Url>,
+        providers: Option<&[oidc::Settings]>,
     ) -> Vec<Route> {
         let catches_all = |raw: &RawRoute| {
             raw.host.is_none() && raw.methods.is_none() && raw.path.as_deref().is_none_or(|path| path == "/*")
         };
         let caught = written.iter().any(catches_all);
-        let around =
-            Around { upstreams: upstreams.unwrap_or_default(), hosts, own_host: redirect_uri.and_then(host_of) };
+        let around = Around {
+            upstreams: upstreams.unwrap_or_default(),
+            providers: providers.unwrap_or_default(),
+            hosts,
+            own_host: providers.and_then(|providers| host_of(&providers[0].redirect_uri)),
+        };
         let routes: Vec<Route> =
             written.into_iter().enumerate().map(|(index, raw)| self.route(index, raw, &around)).collect();
         let Some(upstreams) = upstreams else { return routes };
@@ -91,6 +96,7 @@ impl Resolver {
             let what = "contradicts access = \"public\": nobody is known there";
             self.error(&at("require"), what, "remove one of them");
         }
+        let providers = self.route_providers(&at("provider"), raw.provider, access, around.providers);
         if access == Access::Public && raw.max_identity_age.is_some() {
             let what = "contradicts access = \"public\": nobody is known there";
             self.error(&at("max_identity_age"), what, "remove one of them");
@@ -124,11 +130,44 @@ impl Resolver {
                 Some(RawPreflight::Forward) => Preflight::Forward,
             },
             max_identity_age,
+            providers,
             rewrite,
             max_body: raw.max_body.and_then(|size| size.0),
             rate_limit: self.rate_limit(&at("rate_limit"), raw.rate_limit, access),
             edits,
         }
+    }
+
+    fn route_providers(
+        &mut self,
+        key: &str,
+        written: Option<OneOrMany>,
+        access: Access,
+        providers: &[oidc::Settings],
+    ) -> Vec<usize> {
+        let Some(written) = written.map(OneOrMany::into_vec) else { return Vec::new() };
+        if access == Access::Public {
+            self.error(key, "contradicts access = \"public\": nobody signs in there", "remove one of them");
+        }
+        if written.is_empty() {
+            self.error(key, "is an empty list: nobody could ever sign in", "name providers, or remove it");
+        }
+        let mut found = Vec::new();
+        for id in written {
+            match providers.iter().position(|provider| provider.id == id) {
+                Some(index) => found.push(index),
+                None if providers.is_empty() => {}
+                None => {
+                    let ids: Vec<_> = providers.iter().map(|provider| provider.id.as_str()).collect();
+                    let fix = match nearest(&id, ids.iter().copied()) {
+                        Some(near) => format!("did you mean {near:?}?"),
+                        None => format!("write {}, or add [providers.NAME]", one_of(&ids)),
+                    };
+                    self.error(key, format!("names {}, no provider", shown(&id)), fix);
+                }
+            }
+        }
+        found
     }
 
     /// One `Authorization`, from one place.

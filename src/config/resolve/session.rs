@@ -159,11 +159,13 @@ impl Resolver {
     }
 
     /// The provider knows the client secret, so it must not open sessions.
-    pub(super) fn distinct_secrets(&mut self, session: Option<&session::Settings>, provider: Option<&oidc::Settings>) {
-        let Some((session, client)) = session.zip(provider.and_then(|provider| provider.client_secret.as_ref())) else {
-            return;
+    pub(super) fn distinct_secrets(&mut self, session: Option<&session::Settings>, providers: &[oidc::Settings]) {
+        let Some(session) = session else { return };
+        let mut clients = providers.iter().filter_map(|provider| provider.credentials.client_secret.as_ref());
+        let is_session = |client: &SecretString| {
+            session.secrets.iter().any(|secret| secret.expose_secret() == client.expose_secret())
         };
-        if session.secrets.iter().any(|secret| secret.expose_secret() == client.expose_secret()) {
+        if clients.any(is_session) {
             self.error("session.secret", "is the client secret, which the provider knows too", GENERATE);
         }
     }

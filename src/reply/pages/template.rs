@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use minijinja::value::Serde;
 use minijinja::{AutoEscape, Environment, UndefinedBehavior};
 
-use super::{Page, PageContext, TemplateProblem};
+use super::{Choice, Page, PageContext, TemplateProblem};
 
 /// The largest template of an operator, in bytes.
 const MAX_TEMPLATE: u64 = 256 * 1024;
@@ -21,7 +21,7 @@ const MAX_TEMPLATE: u64 = 256 * 1024;
 const FUEL: u64 = 50_000;
 
 /// The template variables: the fields of [`PageContext`].
-const VARIABLES: [&str; 10] = [
+const VARIABLES: [&str; 13] = [
     "status",
     "title",
     "message",
@@ -32,6 +32,9 @@ const VARIABLES: [&str; 10] = [
     "action_post",
     "other_url",
     "other_label",
+    "choices",
+    "email_url",
+    "email_rd",
 ];
 
 /// Where a page's own part goes in the shared base.
@@ -105,6 +108,7 @@ impl Templates {
 
 fn part(page: Page) -> &'static str {
     match page {
+        Page::ChooseProvider => include_str!("choose_provider.html"),
         Page::SignInFailed => include_str!("sign_in_failed.html"),
         Page::AccessDenied => include_str!("access_denied.html"),
         Page::SignedOut => include_str!("signed_out.html"),
@@ -150,7 +154,9 @@ fn add(environment: &mut Environment<'static>, page: Page, name: &str, text: Str
     }
 
     let mut styles = BTreeSet::new();
-    for (index, sample) in samples().iter().enumerate() {
+    let choice =
+        Choice { url: "/sample".to_owned(), label: "Sample choice".to_owned(), logo: Some("data:,".to_owned()) };
+    for (index, sample) in samples(&[choice]).iter().enumerate() {
         let html = render(environment, name, sample).map_err(|error| vec![located(name, &error)])?;
         for style in style_elements(&html) {
             // The hash is fixed here, so what it is taken of must be too.
@@ -207,7 +213,7 @@ fn unknown_variables(environment: &Environment<'static>, name: &str, text: &str)
 }
 
 /// With everything, with a form, with as little as possible.
-fn samples() -> [PageContext<'static>; 3] {
+fn samples(choices: &[Choice]) -> [PageContext<'_>; 3] {
     let full = PageContext {
         status: 403,
         title: "Sample title",
@@ -219,9 +225,13 @@ fn samples() -> [PageContext<'static>; 3] {
         action_post: true,
         other_url: Some("/sample-other"),
         other_label: Some("Sample other label"),
+        choices,
+        email_url: Some("/sample-login"),
+        email_rd: Some("/sample"),
     };
     let link = PageContext { status: 200, action_post: false, ..full.clone() };
     let none = PageContext { action_url: None, action_label: None, other_url: None, other_label: None, ..link.clone() };
+    let none = PageContext { choices: &[], email_url: None, email_rd: None, ..none };
     let bare = PageContext { status: 502, advice: "", ..none };
     [full, link, bare]
 }

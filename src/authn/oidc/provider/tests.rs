@@ -15,10 +15,17 @@ use crate::provider_http::test_server::{Answer, TestServer, answer, json};
 
 pub(in super::super) fn settings(issuer: &str) -> Settings {
     Settings {
+        id: "default".to_owned(),
+        name: "default".to_owned(),
+        logo: None,
+        email_domains: Vec::new(),
+        http: provider_http::Settings::default(),
         issuer: issuer.to_owned(),
         backchannel_url: None,
-        client_id: "app".to_owned(),
-        client_secret: Some(SecretString::new("the client's secret, which is long enough".to_owned())),
+        credentials: Credentials {
+            client_id: "app".to_owned(),
+            client_secret: Some(SecretString::new("the client's secret, which is long enough".to_owned())),
+        },
         redirect_uri: Url::parse("https://app.example/auth/callback").unwrap(),
         scopes: vec!["openid".to_owned(), "email".to_owned()],
         authorization_params: Vec::new(),
@@ -74,13 +81,9 @@ impl Stage {
         let server = TestServer::start(move |request| serve(&mut told.lock().unwrap(), &request)).await;
         let mut settings = settings(&server.url(""));
         change(&mut settings);
-        let http_settings = crate::provider_http::Settings {
-            timeout: Duration::from_secs(5),
-            ..crate::provider_http::Settings::default()
-        };
-        let http = ProviderHttp::new(http_settings, tokio::runtime::Handle::current()).unwrap();
+        settings.http.timeout = Duration::from_secs(5);
         let clock = Arc::new(TestClock(AtomicU64::new(NOW)));
-        let provider = Provider::new(settings, http, Arc::clone(&clock) as SharedClock);
+        let provider = Provider::new(settings, Handle::current(), Arc::clone(&clock) as SharedClock).unwrap();
         Self { provider, script, clock, server }
     }
 
@@ -121,6 +124,10 @@ impl Stage {
     async fn verify(&self, token: &str) -> Result<VerifiedClaims, IdTokenError> {
         self.provider.verify_id_token(token, Expected { nonce: "nonce", access_token: None }).await
     }
+}
+
+fn asked<'a>(state: &'a str, nonce: &'a str, wish: &'a Wish) -> AuthorizationRequest<'a> {
+    AuthorizationRequest { state, nonce, pkce_challenge: challenge(), wish }
 }
 
 fn serve(script: &mut Script, request: &Request<Bytes>) -> Answer {
@@ -180,7 +187,7 @@ async fn a_sign_in_works_from_discovery_to_claims() {
     let key = TestKey::new(Algorithm::RS256);
     let stage = Stage::new(vec![key.jwk("k1")], |_| ()).await;
     assert!(!stage.provider.is_ready() && stage.provider.metadata().is_none());
-    assert!(stage.provider.authorization_url("s", "n", challenge()).is_none());
+    assert!(stage.provider.authorization_url(asked("s", "n", &Wish::default())).is_none());
     assert!(stage.provider.end_session_url(None, None).is_none());
     assert!(matches!(stage.provider.redeem_code("c", "v").await, Err(TokenError::ProviderUnknown)));
     assert_eq!(stage.verify(&stage.token(&key, "k1")).await.unwrap_err(), IdTokenError::UnknownKey);
@@ -359,7 +366,7 @@ async fn algorithms_follow_settings_and_metadata() {
     assert_eq!(settings.allowed_algorithms(&[RS256]), [ES256]);
     settings.signing_algs = vec![HS256];
     assert_eq!(settings.allowed_algorithms(&[RS256]), [HS256]);
-    settings.client_secret = None;
+    settings.credentials.client_secret = None;
     assert_eq!(settings.allowed_algorithms(&[RS256]), []);
 }
 
@@ -405,7 +412,7 @@ async fn the_authorization_request_has_each_parameter_once() {
                 .to_vec();
     })
     .await;
-    let url = stage.provider.authorization_url("st&te", "nonce", challenge()).unwrap();
+    let url = stage.provider.authorization_url(asked("st&te", "nonce", &Wish::default())).unwrap();
     assert_eq!(
         url.query().unwrap(),
         "tenant=1&response_type=code&client_id=app&state=st%26te\

@@ -8,7 +8,7 @@ fn record() -> Record {
         id: SessionId([1; 16]),
         issued_at: UnixTime(1_000),
         expires_at: UnixTime(2_000),
-        party: [2; 16],
+        party: Party::of("https://id.example", "app"),
         mapping: [3; 8],
         access_expires_at: Some(UnixTime(1_300)),
     }
@@ -62,8 +62,8 @@ fn userinfo_overrides_neither_who_nor_when_and_takes_its_own_verification_along(
 
 #[test]
 fn issuer_and_client_are_told_apart() {
-    assert_ne!(party("https://a", "b"), party("https://ab", ""));
-    assert_ne!(party("https://a", "b"), party("https://a", "c"));
+    assert_ne!(Party::of("https://a", "b"), Party::of("https://ab", ""));
+    assert_ne!(Party::of("https://a", "b"), Party::of("https://a", "c"));
 }
 
 #[test]

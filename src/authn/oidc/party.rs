@@ -1,0 +1,21 @@
+//! Whom a session or a login transaction is bound to: issuer and client id, as a digest that fits into a sealed record.
+
+use aws_lc_rs::digest::{self, SHA256};
+use serde::{Deserialize, Serialize};
+
+/// A digest of issuer and client id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Party([u8; 16]);
+
+impl Party {
+    /// Of one client at one issuer.
+    pub fn of(issuer: &str, client_id: &str) -> Self {
+        let mut context = digest::Context::new(&SHA256);
+        context.update(&(issuer.len() as u64).to_be_bytes());
+        context.update(issuer.as_bytes());
+        context.update(client_id.as_bytes());
+        let mut short = [0; 16];
+        short.copy_from_slice(&context.finish().as_ref()[..16]);
+        Self(short)
+    }
+}

@@ -1,0 +1,42 @@
+//! All configured providers.
+
+use std::sync::Arc;
+
+use super::Provider;
+use super::party::Party;
+
+/// The providers in the order of the configuration; never empty.
+#[derive(Debug, Clone)]
+pub struct Providers(Arc<[Arc<Provider>]>);
+
+impl Providers {
+    /// Of `providers`; `None` where there is none.
+    pub fn new(providers: Vec<Arc<Provider>>) -> Option<Self> {
+        (!providers.is_empty()).then(|| Self(providers.into()))
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Arc<Provider>> {
+        self.0.iter()
+    }
+
+    /// The only one, or the one that was configured first.
+    pub fn first(&self) -> &Arc<Provider> {
+        &self.0[0]
+    }
+
+    /// By its index in the configuration, as routes and callbacks know it.
+    pub fn at(&self, index: usize) -> &Arc<Provider> {
+        self.0.get(index).unwrap_or(&self.0[0])
+    }
+
+    /// By its `provider_id`.
+    pub fn by_id(&self, id: &str) -> Option<(usize, &Arc<Provider>)> {
+        self.iter().enumerate().find(|(_, provider)| provider.settings().id == id)
+    }
+
+    /// By whom sessions are bound to.
+    pub fn by_party(&self, party: Party) -> Option<(usize, &Arc<Provider>)> {
+        self.iter().enumerate().find(|(_, provider)| provider.settings().party() == party)
+    }
+}

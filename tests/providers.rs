@@ -1,0 +1,196 @@
+//! Several providers side by side: whoever may choose chooses, a route may insist on one, and no answer of one is ever taken
+//! for another's.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use url::Url;
+use vestibule_test_support::{Browser, Endpoint, FakeProvider, Reply, Request, Stage, StageBuilder, TestClock, json};
+
+/// A stage with two providers: `company`, the stage's own, and `partner`.
+struct Two {
+    stage: Stage,
+    partner: Arc<FakeProvider>,
+}
+
+impl Two {
+    fn start(toml: &str) -> Self {
+        Self::build(toml, Stage::builder())
+    }
+
+    fn build(toml: &str, builder: StageBuilder) -> Self {
+        let clock = TestClock::default();
+        let company = Arc::new(FakeProvider::start(clock.clone()));
+        let partner = Arc::new(FakeProvider::start(clock.clone()));
+        partner.set_user(json!({ "sub": "p-1", "preferred_username": "ada", "email": "eve@partner.example",
+            "email_verified": true, "groups": ["/admins"] }));
+        let unset = "issuer = unset\nclient_id = unset\nclient_secret = unset\nredirect_uri = unset\n";
+        let section = |name: &str, provider: &FakeProvider, more: &str| {
+            format!(
+                "[providers.{name}]\nissuer = \"{}\"\nclient_id = \"{}\"\nclient_secret = \"{}\"\n{more}\n",
+                provider.issuer(),
+                provider.client_id(),
+                provider.client_secret(),
+            )
+        };
+        let toml = format!(
+            "public_url = \"http://localhost:{{port}}\"\n[provider]\n{unset}{}{}{toml}",
+            section("company", &company, "name = \"Company account\"\nemail_domains = [\"company.example\"]"),
+            section("partner", &partner, "email_domains = [\"partner.example\"]"),
+        );
+        let stage = builder.clock(clock).provider(company).toml(&toml).start();
+        Self { stage, partner }
+    }
+
+    fn browser(&self) -> Browser {
+        self.stage.browser()
+    }
+}
+
+/// The address of the link with this text.
+fn link(page: &Reply, text: &str) -> String {
+    let links = page.links();
+    let found = links.iter().find(|(_, label)| label.contains(text));
+    let (address, _) = found.unwrap_or_else(|| panic!("no link {text:?} among {links:?}"));
+    page.url.join(address).unwrap().into()
+}
+
+#[tokio::test]
+async fn a_person_chooses_one_of_several_providers_and_reaches_the_page_asked_for() {
+    let two = Two::start("");
+    for (name, provider) in [("Company account", &two.stage.provider), ("partner", &two.partner)] {
+        let browser = two.browser();
+        let page = browser.get(&two.stage.url("/hello?x=1")).await;
+        assert_eq!(page.status, StatusCode::UNAUTHORIZED);
+        assert_eq!(page.header("cache-control"), Some("no-store"));
+        two.stage.upstream.assert_untouched();
+        let landed = browser.follow(&link(&page, name), 10).await;
+        assert_eq!((landed.status, landed.url.path()), (StatusCode::OK, "/hello"), "{}", landed.text());
+        assert_eq!(provider.count(Endpoint::Token), 1, "{name}");
+        two.stage.upstream.forget();
+    }
+}
+
+#[tokio::test]
+async fn each_provider_has_a_callback_of_its_own() {
+    let two = Two::start("");
+    let browser = two.browser();
+    for (id, provider) in [("company", &two.stage.provider), ("partner", &two.partner)] {
+        let start = browser.get(&two.stage.url(&format!("/auth/login?provider={id}"))).await;
+        let location = start.location();
+        assert_eq!(location.origin().ascii_serialization(), provider.issuer());
+        let sent = location.query_pairs().find(|(name, _)| name == "redirect_uri").unwrap().1.into_owned();
+        assert_eq!(sent, two.stage.url(&format!("/auth/callback/{id}")));
+    }
+}
+
+/// RFC 9700 §4.4: what one provider answered is brought to the callback of another.
+#[tokio::test]
+async fn an_answer_at_the_callback_of_another_provider_is_never_redeemed() {
+    let two = Two::start("");
+    let browser = two.browser();
+    let start = browser.get(&two.stage.url("/auth/login?provider=partner&rd=/there")).await;
+    let answer = browser.step(&start).await.location();
+    let mut moved = answer.clone();
+    moved.set_path("/auth/callback/company");
+    let reply = browser.get(moved.as_str()).await;
+    assert_ne!(reply.status, StatusCode::SEE_OTHER, "{}", reply.text());
+    for issuer in [two.stage.provider.issuer(), two.partner.issuer()] {
+        let pairs: Vec<_> = answer.query_pairs().filter(|(name, _)| name != "iss").collect();
+        let mut moved = Url::parse(&two.stage.url("/auth/callback/company")).unwrap();
+        moved.query_pairs_mut().extend_pairs(pairs).append_pair("iss", &issuer);
+        browser.get(moved.as_str()).await;
+    }
+    assert_eq!(two.stage.provider.count(Endpoint::Token) + two.partner.count(Endpoint::Token), 0);
+    two.stage.upstream.assert_untouched();
+    let page = browser.get(answer.as_str()).await;
+    assert_eq!(page.location().path(), "/there", "at its own callback it still works");
+}
+
+#[tokio::test]
+async fn a_route_that_names_a_provider_is_not_opened_by_a_session_of_another() {
+    let routes = "[[routes]]\npath = \"/inner/*\"\nprovider = \"company\"\n";
+    let two = Two::start(routes);
+    let browser = two.browser();
+    let landed = browser.follow(&two.stage.url("/auth/login?provider=partner"), 10).await;
+    assert_eq!(landed.status, StatusCode::OK, "{}", landed.text());
+    two.stage.upstream.forget();
+
+    let refused = browser.send(Request::fetch(http::Method::GET, &two.stage.url("/inner/x"))).await;
+    assert_eq!((refused.status, refused.json()["code"].as_str()), (StatusCode::UNAUTHORIZED, Some("other_provider")));
+    two.stage.upstream.assert_untouched();
+    let landed = browser.follow(&two.stage.url("/inner/x"), 10).await;
+    assert_eq!((landed.status, landed.url.path()), (StatusCode::OK, "/inner/x"), "{}", landed.text());
+    assert_eq!(two.stage.provider.count(Endpoint::Token), 1);
+}
+
+#[tokio::test]
+async fn an_email_address_leads_to_the_provider_of_its_domain() {
+    let two = Two::start("");
+    let browser = two.browser();
+    let ask = |email: &str| {
+        let mut url = Url::parse(&two.stage.url("/auth/login")).unwrap();
+        url.query_pairs_mut().append_pair("email", email).append_pair("rd", "/there");
+        url.to_string()
+    };
+    let start = browser.get(&ask(" eve@PARTNER.example ")).await;
+    let location = start.location();
+    assert_eq!(location.origin().ascii_serialization(), two.partner.issuer());
+    assert!(location.query_pairs().any(|(name, value)| name == "login_hint" && value == "eve@PARTNER.example"));
+
+    for email in
+        ["eve@evil.example@partner.example", "eve@sub.partner.example", "partner.example", "@partner.example", ""]
+    {
+        let page = browser.get(&ask(email)).await;
+        assert_eq!(page.status, StatusCode::OK, "{email}");
+        assert!(page.text().contains("No sign-in service is known"), "{email}: {}", page.text());
+    }
+}
+
+#[tokio::test]
+async fn a_provider_that_is_not_there_is_a_plain_refusal() {
+    let two = Two::start("");
+    for query in
+        ["provider=nobody", "provider=", "provider=company&provider=partner", "email=a@b.example&email=c@d.example"]
+    {
+        let reply = two.browser().get(&two.stage.url(&format!("/auth/login?{query}"))).await;
+        assert_eq!(reply.status, StatusCode::BAD_REQUEST, "{query}");
+        assert!(reply.set_cookies().is_empty(), "{query}");
+    }
+    assert_eq!(two.stage.provider.count(Endpoint::Authorize) + two.partner.count(Endpoint::Authorize), 0);
+}
+
+/// `ada` at the partner is somebody else.
+#[tokio::test]
+async fn roles_of_a_name_are_for_that_name_at_one_provider() {
+    let toml = "[identity]\nname_claim = \"preferred_username\"\nroles_claims = []\n\
+                [identity.individual_roles]\n\"company:ada\" = [\"auditor\"]\n\
+                [identity.headers]\n\"X-Name\" = \"name\"\n\"X-Roles\" = \"roles\"\n\"X-Provider\" = \"provider\"\n";
+    let two = Two::start(toml);
+    for (id, roles) in [("company", Some("auditor")), ("partner", None)] {
+        let landed = two.browser().follow(&two.stage.url(&format!("/auth/login?provider={id}&rd=/me")), 10).await;
+        assert_eq!(landed.echoed("x-name").as_deref(), Some("ada"), "{}", landed.text());
+        assert_eq!(landed.echoed("x-roles").as_deref(), roles);
+        assert_eq!(landed.echoed("x-provider").as_deref(), Some(id));
+    }
+}
+
+#[tokio::test]
+async fn one_provider_away_keeps_nobody_from_the_other() {
+    let two = Two::start("");
+    two.partner.take_down();
+    let browser = two.browser();
+    let landed = browser.follow(&two.stage.url("/auth/login?provider=company"), 10).await;
+    assert_eq!(landed.status, StatusCode::OK, "{}", landed.text());
+}
+
+#[tokio::test]
+async fn signing_out_ends_at_the_provider_of_the_session() {
+    let two = Two::start("");
+    let browser = two.browser();
+    browser.follow(&two.stage.url("/auth/login?provider=partner"), 10).await;
+    let reply = browser
+        .send(Request::navigation(http::Method::GET, &two.stage.url("/auth/logout")).from_page(&two.stage.url("/")))
+        .await;
+    assert_eq!(reply.location().origin().ascii_serialization(), two.partner.issuer());
+}
