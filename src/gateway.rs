@@ -82,7 +82,10 @@ impl Gateway {
                 exchange.routed(route.route());
                 route.route().take_turn(inbound.client().address)?;
                 match admission.decide(&inbound, route) {
-                    Decision::Challenge(challenge) => endpoints.challenge(challenge, &inbound, replies, exchange),
+                    // Boxed: it may call the provider, and no other request has to make room for that.
+                    Decision::Challenge(challenge) => {
+                        Box::pin(endpoints.challenge(challenge, &inbound, replies, exchange)).await
+                    }
                     Decision::Deny(denial, renewal) => {
                         Ok(renewal.attach(endpoints.deny(denial, &inbound, replies, exchange)))
                     }

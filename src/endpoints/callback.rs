@@ -81,12 +81,12 @@ impl Endpoints {
         let login = match self.logins.recognise(provider, state, cookies) {
             Recognised::Fresh(login) => login,
             Recognised::Stray { return_to, attempts, cause } => {
-                return self.help_on(answer, return_to.as_deref(), attempts, cause);
+                return self.help_on(answer, return_to.as_deref(), attempts, cause).await;
             }
         };
         is_issuer(provider, parameters.issuer.as_deref())?;
         if let Some(error) = parameters.error {
-            return self.provider_error(answer, &login, error, parameters.description);
+            return self.provider_error(answer, &login, error, parameters.description).await;
         }
         let code = parameters.code.ok_or(ClientFault::Parameters("callback_code_missing"))?;
         let (return_to, attempts) = (login.return_to().to_owned(), login.attempts());
@@ -95,7 +95,7 @@ impl Endpoints {
             Ok(tokens) => tokens,
             // Another replica was faster, or the person took too long on the way back.
             Err(TokenError::InvalidGrant) => {
-                return self.help_on(answer, Some(&return_to), attempts, StrayCause::CodeSpent);
+                return self.help_on(answer, Some(&return_to), attempts, StrayCause::CodeSpent).await;
             }
             Err(error) => return Err(ProviderFault::Token(error).into()),
         };
@@ -114,7 +114,7 @@ impl Endpoints {
         Ok(response)
     }
 
-    fn provider_error(
+    async fn provider_error(
         &self,
         answer: Answer<'_>,
         login: &LoginTransaction,
@@ -125,7 +125,7 @@ impl Endpoints {
             return Err(ClientFault::AccessDenied.into());
         }
         if RESTARTABLE.contains(&error.as_str()) {
-            return self.help_on(answer, Some(login.return_to()), login.attempts(), StrayCause::ProviderRestart);
+            return self.help_on(answer, Some(login.return_to()), login.attempts(), StrayCause::ProviderRestart).await;
         }
         let cut = |text: String| text.chars().take(MAX_LOGGED).collect::<String>();
         Err(ProviderFault::Authorization { error: cut(error), description: description.map(cut) }.into())
@@ -133,7 +133,7 @@ impl Endpoints {
 
     /// A callback that is not redeemed: with a session the person goes to the application, else a fresh sign-in starts, until
     /// the third in a chain ends on the page that names the cause.
-    fn help_on(
+    async fn help_on(
         &self,
         answer: Answer<'_>,
         return_to: Option<&str>,
@@ -154,6 +154,7 @@ impl Endpoints {
             answer.cookies,
             Start { return_to: return_to.as_str(), attempts, wish: &Wish::default() },
         )
+        .await
     }
 
     /// A return address from a seal, held against today's rules.

@@ -18,7 +18,7 @@ use crate::reply::{ClientFault, Exchange, Notice, ProviderFault, Rejection, Repl
 const CHOOSE: &str = "Choose how you want to sign in.";
 
 impl Endpoints {
-    pub(super) fn login(
+    pub(super) async fn login(
         &self,
         inbound: &Inbound,
         replies: &Replies,
@@ -44,15 +44,15 @@ impl Endpoints {
             }
         };
         let start = Start { return_to: return_to.as_str(), attempts: 0, wish: &wish };
-        self.start(provider, inbound.cookies(), start)
+        self.start(provider, inbound.cookies(), start).await
     }
 
     /// Asks whoever is not signed in to sign in: a person by a redirect to the provider, everyone else by 401 with the
     /// sign-in address, no cookie and no redirect.
     ///
     /// # Errors
-    /// [`ProviderFault::Unavailable`] while a sign-in can't start.
-    pub fn challenge(
+    /// [`ProviderFault::Start`] while a sign-in can't start.
+    pub async fn challenge(
         &self,
         challenge: Challenge<'_>,
         inbound: &Inbound,
@@ -80,7 +80,7 @@ impl Endpoints {
             if wanted.is_empty() { all() } else { wanted.iter().map(|&index| self.providers.at(index)).collect() };
         if let &[provider] = candidates.as_slice() {
             let start = Start { return_to: return_to.as_str(), attempts: finished, wish: &Wish::default() };
-            return self.start(provider, inbound.cookies(), start);
+            return self.start(provider, inbound.cookies(), start).await;
         }
         let status = StatusCode::UNAUTHORIZED;
         let asked = Choosing { candidates: &candidates, return_to: return_to.as_str(), status, message: CHOOSE };
@@ -98,14 +98,13 @@ impl Endpoints {
     }
 
     /// Sends the browser to the provider.
-    pub(super) fn start(
+    pub(super) async fn start(
         &self,
         provider: &Provider,
         cookies: &OwnCookies,
         start: Start<'_>,
     ) -> Result<Response<Body>, Rejection> {
-        let started = self.logins.start(provider, cookies, start);
-        let started = started.ok_or_else(|| ProviderFault::Unavailable(provider.last_error()))?;
+        let started = self.logins.start(provider, cookies, start).await.map_err(ProviderFault::Start)?;
         let mut response = redirect(StatusCode::FOUND, &started.location);
         set_cookies(response.headers_mut(), [started.cookie]);
         Ok(response)

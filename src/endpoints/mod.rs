@@ -76,7 +76,7 @@ impl Endpoints {
             self.take_sign_in(inbound.client().address)?;
         }
         match endpoint {
-            Endpoint::Login => self.login(&inbound, replies, exchange),
+            Endpoint::Login => self.login(&inbound, replies, exchange).await,
             Endpoint::Callback(provider) => self.callback(self.providers.at(provider), &inbound, replies).await,
             Endpoint::Logout => self.logout(&inbound, replies, exchange),
             Endpoint::SignedOut => self.signed_out(&inbound, replies, exchange),

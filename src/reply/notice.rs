@@ -6,9 +6,9 @@ use http::StatusCode;
 use tracing::{info, warn};
 
 use super::pages::{Choice, Page};
-use crate::authn::oidc::discovery::DiscoveryError;
 use crate::authn::oidc::id_token::IdTokenError;
 use crate::authn::oidc::login::StrayCause;
+use crate::authn::oidc::provider::AuthorizationError;
 use crate::authn::oidc::token_endpoint::TokenError;
 use crate::authn::oidc::userinfo::UserinfoError;
 use crate::authn::session::CreateError;
@@ -92,9 +92,9 @@ pub enum ClientFault {
 /// What the provider did.
 #[derive(Debug, thiserror::Error)]
 pub enum ProviderFault {
-    /// It is not known yet.
-    #[error("the provider is not known yet")]
-    Unavailable(#[source] Option<std::sync::Arc<DiscoveryError>>),
+    /// No sign-in can start.
+    #[error("the sign-in can't start")]
+    Start(#[source] AuthorizationError),
     /// An error answer to the authorization request (RFC 6749 §4.1.2.1).
     #[error("the provider refused the authorization request with {error:?}: {description:?}")]
     Authorization {
@@ -376,7 +376,7 @@ impl ProviderFault {
             Notice { retry_after: Some(5), ..notice.advice("Please try again in a moment.").retry() }
         };
         match self {
-            Self::Unavailable(_) => away("provider_unavailable"),
+            Self::Start(AuthorizationError::ProviderUnknown(_)) => away("provider_unavailable"),
             Self::Authorization { .. } => {
                 failed(StatusCode::BAD_GATEWAY, "authorization_refused", "The sign-in service refused the sign-in.")
             }

@@ -15,7 +15,7 @@ use moka::sync::Cache;
 use openidconnect::{PkceCodeChallenge, PkceCodeVerifier};
 use serde::{Deserialize, Serialize};
 
-use super::provider::AuthorizationRequest;
+use super::provider::{AuthorizationError, AuthorizationRequest};
 use super::{Party, Provider, Wish};
 use crate::authn::session::cookie::CookieJar;
 use crate::authn::session::seal::{KeyId, KeyRing, Purpose, Sealer};
@@ -180,8 +180,16 @@ impl Logins {
         }
     }
 
-    /// Starts a login without any call. `None` while the provider's metadata is unknown.
-    pub fn start(&self, provider: &Provider, present: &OwnCookies, start: Start<'_>) -> Option<LoginStart> {
+    /// Starts a login.
+    ///
+    /// # Errors
+    /// [`AuthorizationError`].
+    pub async fn start(
+        &self,
+        provider: &Provider,
+        present: &OwnCookies,
+        start: Start<'_>,
+    ) -> Result<LoginStart, AuthorizationError> {
         let secret = browser_secret(&self.jar, present).unwrap_or_else(|| URL_SAFE_NO_PAD.encode(random::<32>()));
         let started = Started {
             transaction: random(),
@@ -192,17 +200,15 @@ impl Logins {
             return_to: start.return_to.to_owned(),
             wish: start.wish.clone(),
         };
-        let (nonce, verifier) = self.derived(self.ring.current(), &secret, &started.transaction)?;
+        let derived = self.derived(self.ring.current(), &secret, &started.transaction);
+        let (nonce, verifier) = derived.expect("the current key is in the ring");
         // A derived value has the 43 characters that a verifier must have (RFC 7636 §4.1).
         let pkce_challenge = PkceCodeChallenge::from_code_verifier_sha256(&PkceCodeVerifier::new(verifier));
-        let location = provider.authorization_url(AuthorizationRequest {
-            state: &self.sealer.seal(&started),
-            nonce: &nonce,
-            pkce_challenge,
-            wish: start.wish,
-        })?;
+        let state = self.sealer.seal(&started);
+        let asked = AuthorizationRequest { state: &state, nonce: &nonce, pkce_challenge, wish: start.wish };
+        let location = provider.authorization_url(asked).await?;
         let cookie = self.jar.set(self.jar.login_name(), &secret, Some(COOKIE_LIFETIME));
-        Some(LoginStart { location: location.into(), cookie })
+        Ok(LoginStart { location: location.into(), cookie })
     }
 
     /// Opens the `state` that came to the callback of `provider` and holds it against this browser. One that was started at

@@ -81,6 +81,14 @@ pub struct Settings {
     pub token_queue_timeout: Duration,
 }
 
+/// Why no authorization request can be made.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthorizationError {
+    /// Discovery has not worked yet.
+    #[error("the provider is not known yet")]
+    ProviderUnknown(#[source] Option<Arc<DiscoveryError>>),
+}
+
 /// One authorization request.
 #[derive(Debug)]
 pub struct AuthorizationRequest<'a> {
@@ -160,12 +168,14 @@ impl Provider {
         self.knowledge.last_error()
     }
 
-    /// The authorization request (RFC 6749 §4.1.1, RFC 7636 §4.3, OpenID Connect Core §3.1.2.1). Makes no call.
+    /// Where to send the user agent with the authorization request (RFC 6749 §4.1.1, RFC 7636 §4.3, OpenID Connect Core
+    /// §3.1.2.1).
     ///
-    /// `None` while the metadata is unknown.
-    pub fn authorization_url(&self, asked: AuthorizationRequest<'_>) -> Option<Url> {
+    /// # Errors
+    /// [`AuthorizationError`].
+    pub async fn authorization_url(&self, asked: AuthorizationRequest<'_>) -> Result<Url, AuthorizationError> {
         let AuthorizationRequest { state, nonce, pkce_challenge, wish } = asked;
-        let known = self.knowledge.usable()?;
+        let known = self.knowledge.usable().ok_or_else(|| AuthorizationError::ProviderUnknown(self.last_error()))?;
         let settings = self.settings();
         let client = settings.client(&known.metadata);
         let (state, nonce) = (CsrfToken::new(state.to_owned()), Nonce::new(nonce.to_owned()));
@@ -181,7 +191,7 @@ impl Provider {
         let extra: Vec<_> = extra.chain(wished.iter().cloned()).collect();
         let request = extra.into_iter().fold(request, |request, (name, value)| request.add_extra_param(name, value));
         let (url, _, _) = request.url();
-        Some(without_doubles(known.metadata.standard.authorization_endpoint().url(), url))
+        Ok(without_doubles(known.metadata.standard.authorization_endpoint().url(), url))
     }
 
     /// Redeems an authorization code (RFC 6749 §4.1.3, RFC 7636 §4.5).
@@ -191,11 +201,12 @@ impl Provider {
     pub async fn redeem_code(&self, code: &str, pkce_verifier: &str) -> Result<Tokens, TokenError> {
         let known = self.knowledge.usable().ok_or(TokenError::ProviderUnknown)?;
         let client = self.settings().client(&known.metadata);
-        token_endpoint::redeem(&client, code, pkce_verifier, |request| self.call_token_endpoint(request)).await
+        token_endpoint::redeem(&client, code, pkce_verifier, |request| self.call(request)).await
     }
 
-    /// Borrows nothing, since no borrow can be followed through the library's generic future.
-    fn call_token_endpoint(
+    /// Sends a request to one of the endpoints that want to know who we are, in its turn. Borrows nothing, since no borrow can be
+    /// followed through the library's generic future.
+    pub(super) fn call(
         &self,
         request: HttpRequest,
     ) -> impl Future<Output = Result<Response<Bytes>, TokenError>> + use<> {

@@ -187,7 +187,7 @@ async fn a_sign_in_works_from_discovery_to_claims() {
     let key = TestKey::new(Algorithm::RS256);
     let stage = Stage::new(vec![key.jwk("k1")], |_| ()).await;
     assert!(!stage.provider.is_ready() && stage.provider.metadata().is_none());
-    assert!(stage.provider.authorization_url(asked("s", "n", &Wish::default())).is_none());
+    assert!(stage.provider.authorization_url(asked("s", "n", &Wish::default())).await.is_err());
     assert!(stage.provider.end_session_url(None, None).is_none());
     assert!(matches!(stage.provider.redeem_code("c", "v").await, Err(TokenError::ProviderUnknown)));
     assert_eq!(stage.verify(&stage.token(&key, "k1")).await.unwrap_err(), IdTokenError::UnknownKey);
@@ -412,7 +412,7 @@ async fn the_authorization_request_has_each_parameter_once() {
                 .to_vec();
     })
     .await;
-    let url = stage.provider.authorization_url(asked("st&te", "nonce", &Wish::default())).unwrap();
+    let url = stage.provider.authorization_url(asked("st&te", "nonce", &Wish::default())).await.unwrap();
     assert_eq!(
         url.query().unwrap(),
         "tenant=1&response_type=code&client_id=app&state=st%26te\
