@@ -23,7 +23,9 @@ use crate::endpoints::health::{AdminState, serve_admin};
 use crate::gateway::{Gateway, Parts};
 use crate::message::Origin;
 use crate::message::return_to::ReturnRules;
-use crate::provider_http::{ProviderHttp, SetupError};
+#[cfg(feature = "acme")]
+use crate::provider_http::ProviderHttp;
+use crate::provider_http::SetupError;
 use crate::rate::{Per, RateLimit};
 use crate::reply::Replies;
 use crate::reply::pages::{Pages, TemplateProblem};

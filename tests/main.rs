@@ -49,6 +49,8 @@ mod provider_faults;
 mod rate_limits;
 // The README says what the program does.
 mod readme;
+// The answer of a provider comes back in the way that was asked for, or not at all.
+mod response_modes;
 // A request has one reading or it is refused.
 mod reading;
 // Whoever comes over http or to an alias is sent to where the application lives.

@@ -44,6 +44,13 @@ static TABLE: &[Variable] = &[
         "Where the provider sends people back to; its path becomes the callback endpoint",
     ),
     plain("OIDC_SCOPES", "provider.scopes", "openid email profile", "The scopes asked for (spaces or commas between)"),
+    plain("OIDC_RESPONSE_TYPE", "provider.response_type", "code", "What is asked for: `code` or `code id_token`"),
+    plain(
+        "OIDC_RESPONSE_MODE",
+        "provider.response_mode",
+        "query",
+        "How the answer comes back: `query`, `form_post`, `jwt`, `query.jwt` or `form_post.jwt`",
+    ),
     plain(
         "OIDC_POST_LOGOUT_REDIRECT_URI",
         "provider.post_logout_redirect_uri",

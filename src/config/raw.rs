@@ -20,7 +20,7 @@ pub(super) use self::identity::{RawBuiltin, RawHeaderSource, RawIdentity, RawLis
 pub(super) use self::listener::{
     RawAcme, RawChallenge, RawClientCertificate, RawListener, RawListenerTls, RawPair, RawTls, RawTlsVersion,
 };
-pub(super) use self::provider::{RawAlgorithm, RawProvider};
+pub(super) use self::provider::{RawAlgorithm, RawProvider, RawResponseMode, RawResponseType};
 pub(super) use self::route::{RawAccess, RawPer, RawPreflight, RawRateLimit, RawRequire, RawRoute};
 pub(super) use self::upstream::{RawAccessToken, RawHealth, RawProtocol, RawUpstream, RawUpstreamTls};
 use super::text::{Address, AdminAddress, Network, OftenOrOff, Size, SizeOrOff, Span, WebUrl};

@@ -1,56 +1,30 @@
 //! The provider's answer (OpenID Connect Core §3.1.2.5, RFC 6749 §4.1.2, RFC 9207): verified, turned into a session, and the
 //! person sent where they wanted to go. Whatever can't be redeemed helps the person on instead of ending on a dead page.
 
-use http::{Response, StatusCode};
+use bytes::Bytes;
+use http::{Method, Response, StatusCode};
 use serde_json::{Map, Value};
 use tracing::{info, warn};
+use url::form_urlencoded;
 
 use super::Endpoints;
-use super::query::{self, Repeated};
-use crate::authn::oidc::id_token::{Expected, VerifiedClaims};
+use super::form;
+use crate::authn::oidc::id_token::{Expected, IdTokenError, VerifiedClaims};
 use crate::authn::oidc::login::{LoginTransaction, MAX_ATTEMPTS, Recognised, Redeemed, Start, StrayCause};
+use crate::authn::oidc::response::{AuthorizationResponse, ResponseError, ResponseType};
 use crate::authn::oidc::token_endpoint::{TokenError, Tokens};
 use crate::authn::oidc::{Provider, Wish};
 use crate::authn::session::record::StoredTokens;
 use crate::authn::session::{SignedIn, set_cookies};
 use crate::message::{Body, Inbound, OwnCookies, ReturnTo};
 use crate::reply::{ClientFault, ProviderFault, Rejection, Replies, redirect};
+use crate::secret::SecretString;
 
 /// Error codes after which a new start is what the person would do anyway (Core §3.1.2.6, and providers whose own sign-in
 /// page expired).
 const RESTARTABLE: [&str; 3] = ["temporarily_unavailable", "login_required", "interaction_required"];
 /// The most that is logged of the provider's words, in characters.
 const MAX_LOGGED: usize = 256;
-
-/// The callback's parameters, none of them twice.
-struct Parameters {
-    state: Option<String>,
-    code: Option<String>,
-    issuer: Option<String>,
-    error: Option<String>,
-    description: Option<String>,
-}
-
-impl Parameters {
-    fn read(query: Option<&str>) -> Result<Self, Rejection> {
-        let single = |name| {
-            query::single(query, name)
-                .map(|value| value.map(|value| value.into_owned()))
-                .map_err(|Repeated| ClientFault::Parameters("callback_parameter_repeated"))
-        };
-        let parameters = Self {
-            state: single("state")?,
-            code: single("code")?,
-            issuer: single("iss")?,
-            error: single("error")?,
-            description: single("error_description")?,
-        };
-        if parameters.code.is_some() && parameters.error.is_some() {
-            return Err(ClientFault::Parameters("callback_contradictory").into());
-        }
-        Ok(parameters)
-    }
-}
 
 /// Whose answer it is, and the cookies that came with it.
 #[derive(Clone, Copy)]
@@ -63,10 +37,14 @@ impl Endpoints {
     pub(super) async fn callback(
         &self,
         provider: &Provider,
-        inbound: &Inbound,
+        inbound: Inbound,
         replies: &Replies,
     ) -> Result<Response<Body>, Rejection> {
-        let outcome = self.finish_login(Answer { provider, cookies: inbound.cookies() }, inbound.query()).await;
+        let cookies = inbound.cookies().clone();
+        let outcome = match read(provider, inbound).await {
+            Ok(response) => self.finish_login(Answer { provider, cookies: &cookies }, response).await,
+            Err(fault) => Err(fault.into()),
+        };
         replies.metrics().sign_in(match &outcome {
             Ok(_) => "ok",
             Err(rejection) => rejection.notice().code,
@@ -74,24 +52,28 @@ impl Endpoints {
         outcome
     }
 
-    async fn finish_login(&self, answer: Answer<'_>, query: Option<&str>) -> Result<Response<Body>, Rejection> {
+    async fn finish_login(
+        &self,
+        answer: Answer<'_>,
+        response: AuthorizationResponse,
+    ) -> Result<Response<Body>, Rejection> {
         let Answer { provider, cookies } = answer;
-        let parameters = Parameters::read(query)?;
-        let state = parameters.state.as_deref().ok_or(ClientFault::Parameters("callback_state_missing"))?;
+        let state = response.state.as_deref().ok_or(ClientFault::Parameters("callback_state_missing"))?;
         let login = match self.logins.recognise(provider, state, cookies) {
             Recognised::Fresh(login) => login,
             Recognised::Stray { return_to, attempts, cause } => {
                 return self.help_on(answer, return_to.as_deref(), attempts, cause).await;
             }
         };
-        is_issuer(provider, parameters.issuer.as_deref())?;
-        if let Some(error) = parameters.error {
-            return self.provider_error(answer, &login, error, parameters.description).await;
+        is_issuer(provider, &response)?;
+        if let Some(error) = response.error {
+            return self.provider_error(answer, &login, error, response.description).await;
         }
-        let code = parameters.code.ok_or(ClientFault::Parameters("callback_code_missing"))?;
+        let code = response.code.ok_or(ClientFault::Parameters("callback_code_missing"))?;
         let (return_to, attempts) = (login.return_to().to_owned(), login.attempts());
         let Redeemed { nonce, pkce_verifier, .. } = login.redeem();
-        let tokens = match provider.redeem_code(&code, &pkce_verifier).await {
+        let in_front = verify_in_front(provider, response.id_token.as_ref(), &code, &nonce).await?;
+        let tokens = match provider.redeem_code(code.expose_secret(), &pkce_verifier).await {
             Ok(tokens) => tokens,
             // Another replica was faster, or the person took too long on the way back.
             Err(TokenError::InvalidGrant) => {
@@ -99,7 +81,7 @@ impl Endpoints {
             }
             Err(error) => return Err(ProviderFault::Token(error).into()),
         };
-        let (claims, userinfo) = verify(provider, &tokens, &nonce).await?;
+        let (claims, userinfo) = verify(provider, &tokens, &nonce, in_front).await?;
         let signed_in = SignedIn {
             party: provider.settings().party(),
             claims: &claims,
@@ -163,15 +145,58 @@ impl Endpoints {
     }
 }
 
-/// The ID token first; userinfo is asked only when that is fully verified.
+/// The provider's answer, in the response mode that was asked for and in no other. An error may come in the query all the same.
+async fn read(provider: &Provider, inbound: Inbound) -> Result<AuthorizationResponse, ClientFault> {
+    let mode = provider.settings().response_mode;
+    let is_post = *inbound.method() == Method::POST;
+    let text = match is_post {
+        true => form::read(inbound.into_request()).await?,
+        false => Bytes::copy_from_slice(inbound.query().unwrap_or_default().as_bytes()),
+    };
+    let pairs = form_urlencoded::parse(&text);
+    let response = if mode.is_jwt() {
+        let jwt = AuthorizationResponse::signed(pairs).map_err(ClientFault::Response)?;
+        let verified = provider.verify_response(jwt.expose_secret()).await;
+        verified.map_err(|error| ClientFault::Response(ResponseError::Jwt(error)))?
+    } else {
+        AuthorizationResponse::read(pairs).map_err(ClientFault::Response)?
+    };
+    if mode.is_post() && !is_post && response.error.is_none() {
+        return Err(ClientFault::Response(ResponseError::Mode));
+    }
+    Ok(response)
+}
+
+/// The ID token of the hybrid flow (Core §3.3.2.12), before the code is redeemed: its subject.
+async fn verify_in_front(
+    provider: &Provider,
+    id_token: Option<&SecretString>,
+    code: &SecretString,
+    nonce: &str,
+) -> Result<Option<String>, ProviderFault> {
+    if provider.settings().response_type == ResponseType::Code {
+        return Ok(None);
+    }
+    let id_token = id_token.ok_or(ProviderFault::IdToken(IdTokenError::Malformed))?;
+    let expected = Expected { nonce, access_token: None, code: Some(code.expose_secret()) };
+    let claims = provider.verify_id_token(id_token.expose_secret(), expected).await.map_err(ProviderFault::IdToken)?;
+    Ok(Some(claims.subject().to_owned()))
+}
+
+/// The ID token first, which must be about `whom`, if somebody is known already; userinfo is asked only when that is fully
+/// verified.
 async fn verify(
     provider: &Provider,
     tokens: &Tokens,
     nonce: &str,
+    whom: Option<String>,
 ) -> Result<(VerifiedClaims, Option<Map<String, Value>>), Rejection> {
-    let expected = Expected { nonce, access_token: Some(tokens.access_token.expose_secret()) };
+    let expected = Expected { nonce, access_token: Some(tokens.access_token.expose_secret()), code: None };
     let claims =
         provider.verify_id_token(tokens.id_token.expose_secret(), expected).await.map_err(ProviderFault::IdToken)?;
+    if whom.is_some_and(|whom| whom != claims.subject()) {
+        return Err(ProviderFault::IdToken(IdTokenError::OtherSubject).into());
+    }
     let userinfo = match provider.userinfo(&tokens.access_token, claims.subject()).await {
         Ok(userinfo) => userinfo,
         Err(error) if provider.settings().userinfo_required => return Err(ProviderFault::Userinfo(error).into()),
@@ -184,9 +209,11 @@ async fn verify(
 }
 
 /// RFC 9207 §2.4: compared also on error answers; missing is wrong where the provider says that it sends it.
-fn is_issuer(provider: &Provider, issuer: Option<&str>) -> Result<(), ProviderFault> {
-    let right = match issuer {
-        Some(issuer) => issuer == provider.settings().issuer,
+fn is_issuer(provider: &Provider, response: &AuthorizationResponse) -> Result<(), ProviderFault> {
+    let right = match &response.issuer {
+        Some(issuer) => *issuer == provider.settings().issuer,
+        // Core §3.3.2.12: an ID token that comes with the code, and is verified, says whose answer it is.
+        None if response.id_token.is_some() && provider.settings().response_type == ResponseType::CodeIdToken => true,
         None => !provider.metadata().is_some_and(|metadata| metadata.iss_parameter_supported),
     };
     if right { Ok(()) } else { Err(ProviderFault::CallbackIssuer) }

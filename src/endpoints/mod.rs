@@ -2,6 +2,7 @@
 
 pub mod callback;
 mod choose;
+mod form;
 pub mod health;
 pub mod login;
 pub mod logout;
@@ -66,6 +67,9 @@ impl Endpoints {
         exchange.endpoint(endpoint.name());
         let allow = match endpoint {
             Endpoint::Logout => "GET, POST",
+            Endpoint::Callback(provider) if self.providers.at(provider).settings().response_mode.is_post() => {
+                "GET, POST"
+            }
             Endpoint::Login | Endpoint::Callback(_) | Endpoint::SignedOut | Endpoint::Userinfo => "GET",
         };
         // Nothing of ours is a tunnel, though one asked for reads like a GET.
@@ -77,7 +81,7 @@ impl Endpoints {
         }
         match endpoint {
             Endpoint::Login => self.login(&inbound, replies, exchange).await,
-            Endpoint::Callback(provider) => self.callback(self.providers.at(provider), &inbound, replies).await,
+            Endpoint::Callback(provider) => self.callback(self.providers.at(provider), inbound, replies).await,
             Endpoint::Logout => self.logout(&inbound, replies, exchange),
             Endpoint::SignedOut => self.signed_out(&inbound, replies, exchange),
             Endpoint::Userinfo => self.userinfo(&inbound, replies, exchange),

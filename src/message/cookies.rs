@@ -7,7 +7,7 @@ use http::header::{COOKIE, Entry, HeaderMap, HeaderValue};
 use memchr::{memchr, memchr_iter};
 
 /// The cookies of ours that one request carried, as byte slices of the original header values.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct OwnCookies {
     /// The `Cookie` lines as they came; none when no cookie is ours.
     lines: Vec<HeaderValue>,
@@ -15,7 +15,7 @@ pub struct OwnCookies {
 }
 
 /// Where one of our cookies stands.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Found {
     line: usize,
     name: Range<usize>,

@@ -9,6 +9,7 @@ use super::pages::{Choice, Page};
 use crate::authn::oidc::id_token::IdTokenError;
 use crate::authn::oidc::login::StrayCause;
 use crate::authn::oidc::provider::AuthorizationError;
+use crate::authn::oidc::response::ResponseError;
 use crate::authn::oidc::token_endpoint::TokenError;
 use crate::authn::oidc::userinfo::UserinfoError;
 use crate::authn::session::CreateError;
@@ -55,9 +56,12 @@ pub enum ClientFault {
         /// For `Allow`.
         allow: &'static str,
     },
-    /// A callback parameter is missing, repeated or contradicts another.
-    #[error("the callback's parameters are unusable: {0}")]
+    /// A parameter is missing or repeated.
+    #[error("the parameters are unusable: {0}")]
     Parameters(&'static str),
+    /// What came to the callback is no answer of the provider.
+    #[error("what came to the callback is no answer")]
+    Response(#[source] ResponseError),
     /// `rd` leads elsewhere.
     #[error("the return address is refused")]
     ReturnTo(#[source] ReturnToError),
@@ -288,12 +292,8 @@ impl ClientFault {
                 let notice = bad("method_not_allowed", message);
                 Notice { status: StatusCode::METHOD_NOT_ALLOWED, title: "Not allowed", allow: Some(allow), ..notice }
             }
-            Self::Parameters(code) => {
-                let message = "The answer that came back from the sign-in page is not one we can use.";
-                Notice::new(BAD, code, Page::SignInFailed, "Sign-in failed", message)
-                    .advice(AGAIN)
-                    .action("/", "Try again")
-            }
+            Self::Parameters(code) => unusable_answer(code),
+            Self::Response(error) => unusable_answer(error.code()),
             Self::ReturnTo(_) => bad("return_to", "The page to return to is not on this site."),
             Self::CrossSite => {
                 let message = "This request came from another site, so nothing was done.";
@@ -332,6 +332,13 @@ impl ClientFault {
             }
         }
     }
+}
+
+fn unusable_answer(code: &'static str) -> Notice<'static> {
+    let message = "The answer that came back from the sign-in page is not one we can use.";
+    Notice::new(StatusCode::BAD_REQUEST, code, Page::SignInFailed, "Sign-in failed", message)
+        .advice(AGAIN)
+        .action("/", "Try again")
 }
 
 const UNREADABLE: &str = "The request can't be read in one clear way, so it was not passed on.";
@@ -377,6 +384,11 @@ impl ProviderFault {
         };
         match self {
             Self::Start(AuthorizationError::ProviderUnknown(_)) => away("provider_unavailable"),
+            Self::Start(AuthorizationError::Unsupported(_)) => failed(
+                StatusCode::BAD_GATEWAY,
+                "provider_unsupported",
+                "The sign-in service does not offer the way of signing in that this site is set up for.",
+            ),
             Self::Authorization { .. } => {
                 failed(StatusCode::BAD_GATEWAY, "authorization_refused", "The sign-in service refused the sign-in.")
             }

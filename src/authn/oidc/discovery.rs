@@ -24,6 +24,24 @@ pub struct Metadata {
     pub iss_parameter_supported: bool,
     /// What the provider says it signs ID tokens with, as far as we know the names (the library's list has no `Ed25519`).
     pub id_token_signing_algs: Vec<Algorithm>,
+    /// `response_types_supported`; empty: it does not say.
+    pub response_types: Vec<String>,
+    /// `response_modes_supported`; empty: it does not say.
+    pub response_modes: Vec<String>,
+}
+
+/// What the settings ask for and the provider says it can't do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{key} = {value:?} is not supported by provider {provider}: its metadata offer {offered:?}")]
+pub struct Unsupported {
+    /// The `provider_id`.
+    pub provider: String,
+    /// The setting.
+    pub key: &'static str,
+    /// Its value.
+    pub value: String,
+    /// What there is instead.
+    pub offered: Vec<String>,
 }
 
 /// Why metadata is not to be had.
@@ -174,7 +192,26 @@ impl Metadata {
                 .names("id_token_signing_alg_values_supported")?
                 .filter_map(Algorithm::from_name)
                 .collect(),
+            response_types: fields.names("response_types_supported")?.map(sorted_words).collect(),
+            response_modes: fields.names("response_modes_supported")?.map(str::to_owned).collect(),
         })
+    }
+
+    /// Whether the provider offers what the settings ask for; where it does not say, it is asked.
+    pub(super) fn supports(&self, settings: &Settings) -> Result<(), Unsupported> {
+        let judge = |key, value: &str, offered: &[String]| {
+            if offered.is_empty() || offered.iter().any(|one| one == value) {
+                return Ok(());
+            }
+            Err(Unsupported { provider: settings.id.clone(), key, value: value.to_owned(), offered: offered.to_vec() })
+        };
+        judge("response_type", settings.response_type.name(), &self.response_types)?;
+        match settings.response_mode.name() {
+            // `jwt` alone is what some metadata say for both ways (JARM §2.3.4).
+            Some("query.jwt" | "form_post.jwt") if self.response_modes.iter().any(|mode| mode == "jwt") => Ok(()),
+            Some(mode) => judge("response_mode", mode, &self.response_modes),
+            None => Ok(()),
+        }
     }
 
     /// Where RP-initiated logout begins.
@@ -274,6 +311,13 @@ impl<'a> Fields<'a> {
         };
         Ok(names.iter().filter_map(Value::as_str).take(MAX_NAMES))
     }
+}
+
+/// Response types are sets of words (OAuth 2.0 Multiple Response Types §3).
+fn sorted_words(text: &str) -> String {
+    let mut words: Vec<_> = text.split(' ').collect();
+    words.sort_unstable();
+    words.join(" ")
 }
 
 /// The same URL at the origin of `backchannel_url`, if it lies at the issuer's origin.

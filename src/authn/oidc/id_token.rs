@@ -16,6 +16,8 @@ pub struct Expected<'a> {
     pub nonce: &'a str,
     /// The access token that came along, for `at_hash`.
     pub access_token: Option<&'a str>,
+    /// The authorization code that came along in the front channel; `c_hash` must be there then (Core §3.3.2.11).
+    pub code: Option<&'a str>,
 }
 
 /// The claims of a token whose signature and registered claims hold. Cannot be made outside of verification.
@@ -76,6 +78,12 @@ pub enum IdTokenError {
     /// `at_hash` does not fit the access token.
     #[error("the ID token's access token hash is wrong")]
     AccessTokenHash,
+    /// `c_hash` is missing or does not fit the code that came along.
+    #[error("the ID token's code hash is missing or wrong")]
+    CodeHash,
+    /// The ID tokens of one sign-in, or of a session and its renewal, are about two people (Core §3.3.3.6, §12.2).
+    #[error("two ID tokens that belong together name different subjects")]
+    OtherSubject,
     /// `sub` is missing, empty or too long.
     #[error("the ID token has no usable subject")]
     Subject,
@@ -100,6 +108,8 @@ impl IdTokenError {
             Self::NotYetValid => "id_token_not_yet_valid",
             Self::Nonce => "id_token_nonce",
             Self::AccessTokenHash => "id_token_access_token_hash",
+            Self::CodeHash => "id_token_code_hash",
+            Self::OtherSubject => "id_token_other_subject",
             Self::Subject => "id_token_subject",
             Self::ClaimType(_) => "id_token_claim_type",
         }
@@ -145,7 +155,15 @@ pub(super) fn verify(
     judge_times(&claims, now)?;
     judge_nonce(&claims, expected.nonce)?;
     if let Some(access_token) = expected.access_token {
-        judge_access_token_hash(&claims, algorithm, access_token)?;
+        let found = string(&claims, "at_hash")?;
+        if found.is_some_and(|found| found != half_hash(algorithm, access_token)) {
+            return Err(IdTokenError::AccessTokenHash);
+        }
+    }
+    if let Some(code) = expected.code
+        && string(&claims, "c_hash")? != Some(half_hash(algorithm, code).as_str())
+    {
+        return Err(IdTokenError::CodeHash);
     }
     let subject = subject(&claims)?.to_owned();
     Ok(VerifiedClaims { subject, claims })
@@ -214,16 +232,10 @@ fn judge_nonce(claims: &Map<String, Value>, expected: &str) -> Result<(), IdToke
     verify_slices_are_equal(nonce.as_bytes(), expected.as_bytes()).map_err(|_| IdTokenError::Nonce)
 }
 
-/// Core §3.1.3.8: the left half of the hash of the access token's octets.
-fn judge_access_token_hash(
-    claims: &Map<String, Value>,
-    algorithm: Algorithm,
-    access_token: &str,
-) -> Result<(), IdTokenError> {
-    let Some(found) = string(claims, "at_hash")? else { return Ok(()) };
-    let hash = digest::digest(algorithm.digest(), access_token.as_bytes());
-    let half = &hash.as_ref()[..hash.as_ref().len() / 2];
-    if found == BASE64_URL_SAFE_NO_PAD.encode(half) { Ok(()) } else { Err(IdTokenError::AccessTokenHash) }
+/// Core §3.1.3.6 and §3.3.2.11: the left half of the hash of the octets of an access token or code.
+fn half_hash(algorithm: Algorithm, text: &str) -> String {
+    let hash = digest::digest(algorithm.digest(), text.as_bytes());
+    BASE64_URL_SAFE_NO_PAD.encode(&hash.as_ref()[..hash.as_ref().len() / 2])
 }
 
 /// Core §2: at most 255 ASCII characters.

@@ -190,7 +190,8 @@ impl Logins {
         present: &OwnCookies,
         start: Start<'_>,
     ) -> Result<LoginStart, AuthorizationError> {
-        let secret = browser_secret(&self.jar, present).unwrap_or_else(|| URL_SAFE_NO_PAD.encode(random::<32>()));
+        let is_post = provider.settings().response_mode.is_post();
+        let secret = self.browser_secret(present, is_post).unwrap_or_else(|| URL_SAFE_NO_PAD.encode(random::<32>()));
         let started = Started {
             transaction: random(),
             browser: browser_digest(&secret),
@@ -207,7 +208,11 @@ impl Logins {
         let state = self.sealer.seal(&started);
         let asked = AuthorizationRequest { state: &state, nonce: &nonce, pkce_challenge, wish: start.wish };
         let location = provider.authorization_url(asked).await?;
-        let cookie = self.jar.set(self.jar.login_name(), &secret, Some(COOKIE_LIFETIME));
+        let cookie = if is_post {
+            self.jar.set_for_posts(&secret, LIFETIME)
+        } else {
+            self.jar.set(self.jar.login_name(), &secret, Some(COOKIE_LIFETIME))
+        };
         Ok(LoginStart { location: location.into(), cookie })
     }
 
@@ -222,7 +227,7 @@ impl Logins {
         if started.party != provider.settings().party() {
             return stray(None, started.attempts, StrayCause::Unreadable);
         }
-        let Some(secret) = browser_secret(&self.jar, present) else {
+        let Some(secret) = self.browser_secret(present, provider.settings().response_mode.is_post()) else {
             return stray(return_to, started.attempts, StrayCause::NoCookie);
         };
         if constant_time::verify_slices_are_equal(&browser_digest(&secret), &started.browser).is_err() {
@@ -252,17 +257,19 @@ impl Logins {
         value.and_then(|value| std::str::from_utf8(value).ok()?.parse().ok()).unwrap_or(0)
     }
 
+    /// The secret that the browser brought, if it is one of ours by its shape.
+    fn browser_secret(&self, present: &OwnCookies, is_post: bool) -> Option<String> {
+        let name = if is_post { self.jar.post_name() } else { self.jar.login_name() };
+        let value = present.get(name).ok()??;
+        let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_".contains(byte);
+        let well_formed = value.len() == SECRET_LEN && value.iter().all(is_plain);
+        well_formed.then(|| String::from_utf8_lossy(value).into_owned())
+    }
+
     fn derived(&self, key: KeyId, secret: &str, transaction: &[u8; 16]) -> Option<(String, String)> {
         let value = |label: &[u8]| self.ring.derive(key, &[label, secret.as_bytes(), transaction]);
         Some((value(b"nonce")?, value(b"pkce verifier")?))
     }
-}
-
-/// The secret that the browser brought, if it is one of ours by its shape.
-fn browser_secret(jar: &CookieJar, present: &OwnCookies) -> Option<String> {
-    let value = present.get(jar.login_name()).ok()??;
-    let well_formed = value.len() == SECRET_LEN && value.iter().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(b));
-    well_formed.then(|| String::from_utf8_lossy(value).into_owned())
 }
 
 fn browser_digest(secret: &str) -> [u8; 16] {

@@ -10,6 +10,7 @@ pub mod party;
 pub mod provider;
 pub mod providers;
 mod query;
+pub mod response;
 pub mod token_endpoint;
 pub mod userinfo;
 pub mod wish;

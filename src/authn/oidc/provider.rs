@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Response;
-use openidconnect::core::{CoreAuthenticationFlow, CoreClient};
+use openidconnect::core::{CoreAuthenticationFlow, CoreClient, CoreResponseType};
 use openidconnect::{
     ClientId, ClientSecret, CsrfToken, EndpointMaybeSet, EndpointNotSet, EndpointSet, HttpRequest, Nonce,
     PkceCodeChallenge, RedirectUrl, Scope,
@@ -16,12 +16,13 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use url::Url;
 
-use super::discovery::{DiscoveryError, Metadata};
+use super::discovery::{DiscoveryError, Metadata, Unsupported};
 use super::id_token::{self, Expected, IdTokenError, Rules, VerifiedClaims};
 use super::jose::{Algorithm, Trust};
 use super::known::{Knowledge, Known};
 use super::party::Party;
 use super::query::without_doubles;
+use super::response::{AuthorizationResponse, ResponseMode, ResponseType};
 use super::token_endpoint::{self, TokenError, Tokens};
 use super::userinfo::{self, UserinfoError};
 use super::wish::Wish;
@@ -54,6 +55,10 @@ pub struct Settings {
     pub redirect_uri: Url,
     /// Always with `openid`.
     pub scopes: Vec<String>,
+    /// What is asked for.
+    pub response_type: ResponseType,
+    /// How the answer comes back.
+    pub response_mode: ResponseMode,
     /// Extra parameters of the authorization request.
     pub authorization_params: Vec<(String, String)>,
     /// Audiences of the ID token that are trusted beside our client id.
@@ -87,6 +92,9 @@ pub enum AuthorizationError {
     /// Discovery has not worked yet.
     #[error("the provider is not known yet")]
     ProviderUnknown(#[source] Option<Arc<DiscoveryError>>),
+    /// Its metadata say that it can't do what the settings ask for.
+    #[error(transparent)]
+    Unsupported(Unsupported),
 }
 
 /// One authorization request.
@@ -177,15 +185,23 @@ impl Provider {
         let AuthorizationRequest { state, nonce, pkce_challenge, wish } = asked;
         let known = self.knowledge.usable().ok_or_else(|| AuthorizationError::ProviderUnknown(self.last_error()))?;
         let settings = self.settings();
+        known.metadata.supports(settings).map_err(AuthorizationError::Unsupported)?;
         let client = settings.client(&known.metadata);
         let (state, nonce) = (CsrfToken::new(state.to_owned()), Nonce::new(nonce.to_owned()));
+        let flow = match settings.response_type {
+            ResponseType::Code => CoreAuthenticationFlow::AuthorizationCode,
+            ResponseType::CodeIdToken => {
+                CoreAuthenticationFlow::Hybrid(vec![CoreResponseType::Code, CoreResponseType::IdToken])
+            }
+        };
         let request = client
-            .authorize_url(CoreAuthenticationFlow::AuthorizationCode, || state, || nonce)
+            .authorize_url(flow, || state, || nonce)
             .add_scopes(settings.scopes.iter().cloned().map(Scope::new))
             .set_pkce_challenge(pkce_challenge);
         let extra = settings.authorization_params.iter().filter(|(name, _)| !OURS.contains(&name.as_str()));
         let extra = extra.map(|(name, value)| (name.as_str(), Cow::Borrowed(value.as_str())));
-        let wished: Vec<_> = wish.parameters().collect();
+        let mode = settings.response_mode.name().map(|mode| ("response_mode", Cow::Borrowed(mode)));
+        let wished: Vec<_> = wish.parameters().chain(mode).collect();
         // What one sign-in asks for stands above what all of them do.
         let extra = extra.filter(|(name, _)| wished.iter().all(|(wished, _)| wished != name));
         let extra: Vec<_> = extra.chain(wished.iter().cloned()).collect();
@@ -248,6 +264,36 @@ impl Provider {
         }
     }
 
+    /// Verifies a signed authorization response (JARM §2.4), as [`Provider::verify_id_token`] does an ID token.
+    ///
+    /// # Errors
+    /// [`IdTokenError`].
+    pub async fn verify_response(&self, jwt: &str) -> Result<AuthorizationResponse, IdTokenError> {
+        let verify = |known: &Known| {
+            let settings = self.settings();
+            if !self.knowledge.is_usable(known) {
+                return Err(IdTokenError::UnknownKey);
+            }
+            // JARM §3: an algorithm of its own at the provider, never `none`.
+            let algorithms = settings.algorithms_of_others();
+            AuthorizationResponse::verify(
+                jwt,
+                settings.trust(known, &algorithms),
+                settings.rules(),
+                self.knowledge.clock.now(),
+            )
+        };
+        let known = self.knowledge.known().ok_or(IdTokenError::UnknownKey)?;
+        let first = verify(&known);
+        if !matches!(first, Err(IdTokenError::UnknownKey | IdTokenError::Signature)) {
+            return first;
+        }
+        match self.knowledge.newer_keys_than(&known).await {
+            Some(newer) => verify(&newer),
+            None => first,
+        }
+    }
+
     /// The userinfo claims (OpenID Connect Core §5.3), JSON or signed, their `sub` compared with `subject`. `Ok(None)` where
     /// the setting is off or the metadata offers none.
     ///
@@ -269,13 +315,8 @@ impl Provider {
         let answer = self.knowledge.http.send(request).await.map_err(UserinfoError::Http)?;
         let settings = self.settings();
         // Userinfo has an algorithm of its own at the provider, so `id_token_signing_alg_values_supported` says nothing.
-        let algorithms = if settings.signing_algs.is_empty() {
-            Algorithm::ASYMMETRIC.to_vec()
-        } else {
-            settings.allowed_algorithms(&[])
-        };
-        let trust =
-            Trust { keys: &known.keys, secret: settings.credentials.client_secret.as_ref(), algorithms: &algorithms };
+        let algorithms = settings.algorithms_of_others();
+        let trust = settings.trust(&known, &algorithms);
         userinfo::read_answer(&answer, trust, settings.rules(), subject, self.knowledge.clock.now()).map(Some)
     }
 
@@ -312,8 +353,7 @@ impl Provider {
         }
         let settings = self.settings();
         let algorithms = settings.allowed_algorithms(&known.metadata.id_token_signing_algs);
-        let trust =
-            Trust { keys: &known.keys, secret: settings.credentials.client_secret.as_ref(), algorithms: &algorithms };
+        let trust = settings.trust(known, &algorithms);
         id_token::verify(id_token, trust, settings.rules(), expected, now)
     }
 }
@@ -360,6 +400,15 @@ impl Settings {
             .disable_openid_scope()
     }
 
+    /// What anything but an ID token may be signed with.
+    fn algorithms_of_others(&self) -> Vec<Algorithm> {
+        if self.signing_algs.is_empty() { Algorithm::ASYMMETRIC.to_vec() } else { self.allowed_algorithms(&[]) }
+    }
+
+    fn trust<'a>(&'a self, known: &'a Known, algorithms: &'a [Algorithm]) -> Trust<'a> {
+        Trust { keys: &known.keys, secret: self.credentials.client_secret.as_ref(), algorithms }
+    }
+
     fn rules(&self) -> Rules<'_> {
         Rules {
             issuer: &self.issuer,
@@ -382,8 +431,9 @@ pub(super) type Client =
     CoreClient<EndpointSet, EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointMaybeSet, EndpointMaybeSet>;
 
 /// The parameters of the authorization request that no setting changes.
-const OURS: [&str; 8] = [
+const OURS: [&str; 9] = [
     "response_type",
+    "response_mode",
     "client_id",
     "redirect_uri",
     "scope",

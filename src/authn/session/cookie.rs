@@ -6,6 +6,7 @@
 //! | `base.1` … `base.3` | the further parts |
 //! | `base.idle` | the sealed time of the last request |
 //! | `base.login` | this browser's login secret |
+//! | `base.post` | the same where the provider answers by a POST from its own site; `SameSite=None` |
 //! | `base.done` | for half a minute after a sign-in: how many in a row there were |
 
 use std::time::Duration;
@@ -27,6 +28,7 @@ pub struct CookieJar {
     secure: bool,
     idle: String,
     login: String,
+    post: String,
     done: String,
     parts: Vec<String>,
 }
@@ -48,6 +50,7 @@ impl CookieJar {
         Self {
             idle: format!("{base}.idle"),
             login: format!("{base}.login"),
+            post: format!("{base}.post"),
             done: format!("{base}.done"),
             parts: (0..MAX_PARTS).map(|part| if part == 0 { base.clone() } else { format!("{base}.{part}") }).collect(),
             base,
@@ -68,6 +71,21 @@ impl CookieJar {
     /// The login secret's name.
     pub fn login_name(&self) -> &str {
         &self.login
+    }
+
+    /// The login secret's name where the provider answers by a POST.
+    pub fn post_name(&self) -> &str {
+        &self.post
+    }
+
+    /// A cookie that comes back with a POST from another site. Browsers take `SameSite=None` only with `Secure`, and that
+    /// also from http on loopback.
+    pub fn set_for_posts(&self, value: &str, max_age: Duration) -> HeaderValue {
+        let mut cookie = self.attributes(&self.post, value);
+        cookie.set_same_site(SameSite::None);
+        cookie.set_secure(true);
+        cookie.set_max_age(cookie::time::Duration::try_from(max_age).unwrap_or(cookie::time::Duration::DAY));
+        header_value(&cookie)
     }
 
     /// The name of the cookie that counts sign-ins in a row.

@@ -52,6 +52,12 @@ pub(in crate::config) struct RawProvider {
     /// Extra roots (PEM) for connections to the provider, beside the system's.
     #[schemars(example = &"/etc/ssl/company.pem")]
     pub ca_file: Option<PathBuf>,
+    /// What is asked for. Default "code".
+    #[schemars(example = &"code id_token")]
+    pub response_type: Option<RawResponseType>,
+    /// How the answer comes back. Default "query", with response_type "code id_token" "form_post".
+    #[schemars(example = &"form_post")]
+    pub response_mode: Option<RawResponseMode>,
     /// Extra parameters of the authorization request.
     #[serde(default)]
     pub authorization_params: BTreeMap<String, String>,
@@ -82,6 +88,30 @@ pub(in crate::config) struct RawProvider {
     pub max_token_calls: Option<u32>,
     /// How long a token call may wait for its turn. Default 5s.
     pub token_queue_timeout: Option<Span>,
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+pub(in crate::config) enum RawResponseType {
+    #[serde(rename = "code")]
+    Code,
+    #[serde(rename = "code id_token")]
+    CodeIdToken,
+}
+
+/// How the answer comes back.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+pub(in crate::config) enum RawResponseMode {
+    #[serde(rename = "query")]
+    Query,
+    #[serde(rename = "form_post")]
+    FormPost,
+    #[serde(rename = "jwt")]
+    Jwt,
+    #[serde(rename = "query.jwt")]
+    QueryJwt,
+    #[serde(rename = "form_post.jwt")]
+    FormPostJwt,
 }
 
 /// Signature algorithms (RFC 7518 §3.1, RFC 8037 §3.1).

@@ -9,12 +9,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use url::Url;
 
-use super::Resolver;
+use super::{Resolver, is_loopback};
 use crate::authn::oidc;
 use crate::authn::oidc::jose::Algorithm;
 use crate::authn::oidc::provider::Credentials;
+use crate::authn::oidc::response::{ResponseMode, ResponseType};
 use crate::config::problem::shown;
-use crate::config::raw::{RawAlgorithm, RawConfig, RawProvider};
+use crate::config::raw::{RawAlgorithm, RawConfig, RawProvider, RawResponseMode, RawResponseType};
 use crate::config::text::WebUrl;
 use crate::config::walk::below;
 use crate::provider_http::{self, SetupError};
@@ -141,6 +142,13 @@ impl Resolver {
         let client_id = self.client_id(at, raw.client_id);
         let signing_algs = self.signing_algs(at, raw.signing_algs, client_secret.is_some() || !secret_told);
         let scopes = self.scopes(at, raw.scopes);
+        let (response_type, response_mode) = self.response(at, raw.response_type, raw.response_mode);
+        if response_mode.is_post()
+            && redirect_uri.as_ref().is_some_and(|uri| uri.scheme() == "http" && !is_loopback(uri))
+        {
+            let what = "wants a cookie that browsers take over https only";
+            self.error(&key("response_mode"), what, "use https, or \"query\"");
+        }
         let authorization_params = self.authorization_params(at, raw.authorization_params);
         let userinfo = raw.userinfo.unwrap_or(true);
         let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
@@ -165,6 +173,8 @@ impl Resolver {
             credentials: Credentials { client_id: client_id?, client_secret },
             redirect_uri: redirect_uri?,
             scopes,
+            response_type,
+            response_mode,
             authorization_params,
             trusted_audiences: raw.trusted_audiences.unwrap_or_default(),
             signing_algs,
@@ -179,6 +189,34 @@ impl Resolver {
             max_token_calls: raw.max_token_calls.unwrap_or(64) as usize,
             token_queue_timeout,
         })
+    }
+
+    fn response(
+        &mut self,
+        at: &str,
+        kind: Option<RawResponseType>,
+        mode: Option<RawResponseMode>,
+    ) -> (ResponseType, ResponseMode) {
+        let kind = match kind {
+            None | Some(RawResponseType::Code) => ResponseType::Code,
+            Some(RawResponseType::CodeIdToken) => ResponseType::CodeIdToken,
+        };
+        let hybrid = kind == ResponseType::CodeIdToken;
+        let mode = match mode {
+            None if hybrid => ResponseMode::FormPost,
+            None | Some(RawResponseMode::Query) => ResponseMode::Query,
+            Some(RawResponseMode::FormPost) => ResponseMode::FormPost,
+            // JARM §2.3.4: the default way of the response type; in a fragment, hybrid's, it would never reach us.
+            Some(RawResponseMode::Jwt) if hybrid => ResponseMode::FormPostJwt,
+            Some(RawResponseMode::Jwt | RawResponseMode::QueryJwt) => ResponseMode::QueryJwt,
+            Some(RawResponseMode::FormPostJwt) => ResponseMode::FormPostJwt,
+        };
+        if hybrid && !mode.is_post() {
+            // OAuth 2.0 Multiple Response Types §5: no token in a query, which ends in logs and histories.
+            let what = "puts an ID token into the query";
+            self.error(&format!("{at}.response_mode"), what, "write \"form_post\" or \"form_post.jwt\"");
+        }
+        (kind, mode)
     }
 
     fn provider_http(&mut self, at: &str, raw: &RawProvider, allow_insecure_http: bool) -> provider_http::Settings {
@@ -389,7 +427,7 @@ impl Resolver {
 
     /// http works towards loopback only, anywhere else when allowed, and then with a warning.
     fn transport(&mut self, key: &str, url: &Url, insecure: bool) {
-        if url.scheme() == "https" || super::is_loopback(url) {
+        if url.scheme() == "https" || is_loopback(url) {
             return;
         }
         if insecure {

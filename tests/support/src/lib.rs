@@ -25,7 +25,7 @@ mod trace;
 use std::sync::OnceLock;
 
 pub use self::h2::{H2Client, H2Frames, H2Reply};
-pub use browser::{Browser, Reply, Request, StoredCookie};
+pub use browser::{Browser, PostingForm, Reply, Request, StoredCookie};
 pub use bytes;
 pub use clock::TestClock;
 pub use echo::{EchoUpstream, Received};
@@ -34,7 +34,7 @@ pub use nginx::Nginx;
 pub use program::{Ended, Launch, Program, SESSION_SECRET, Site};
 pub use provider::{
     AuthorizeFault, DiscoveryFault, Endpoint, FakeProvider, Faults, IdTokenFault, JwksFault, ProviderRequest,
-    TokenCall, TokenFault, UserinfoFault,
+    ResponseFault, TokenCall, TokenFault, UserinfoFault,
 };
 pub use raw::{raw_request, raw_request_within};
 pub use serde_json::{Value, json};

@@ -49,7 +49,7 @@ fn judge_with(token: &str, keys: &KeySet, algorithms: &[Algorithm]) -> Result<Ve
     let secret = SecretString::new("the client's secret, which is long enough".into());
     let trusted = ["other".to_owned()];
     let rules = Rules { issuer: "https://id.example/realm", client_id: "app", trusted_audiences: &trusted };
-    let expected = Expected { nonce: NONCE, access_token: Some(ACCESS_TOKEN) };
+    let expected = Expected { nonce: NONCE, access_token: Some(ACCESS_TOKEN), code: None };
     verify(token, Trust { keys, secret: Some(&secret), algorithms }, rules, expected, UnixTime(NOW))
 }
 
@@ -114,7 +114,7 @@ fn hs256_needs_the_secret_and_to_be_asked_for() {
     for secret in [None, Some(SecretString::new(String::new()))] {
         let rules = Rules { issuer: "https://id.example/realm", client_id: "app", trusted_audiences: &[] };
         let trust = Trust { keys: &none, secret: secret.as_ref(), algorithms: &[Algorithm::HS256] };
-        let expected = Expected { nonce: NONCE, access_token: None };
+        let expected = Expected { nonce: NONCE, access_token: None, code: None };
         let keyless = hs256(b"", &header, &good());
         assert_eq!(verify(&keyless, trust, rules, expected, UnixTime(NOW)).unwrap_err(), IdTokenError::UnknownKey);
     }
@@ -315,7 +315,7 @@ fn an_empty_nonce_is_never_expected() {
     let rules = Rules { issuer: "https://id.example/realm", client_id: "app", trusted_audiences: &[] };
     let trust = Trust { keys: &KEYS, secret: None, algorithms: &Algorithm::ASYMMETRIC };
     let token = rs256(&with(json!({"nonce": ""})));
-    let expected = Expected { nonce: "", access_token: None };
+    let expected = Expected { nonce: "", access_token: None, code: None };
     assert_eq!(verify(&token, trust, rules, expected, UnixTime(NOW)).unwrap_err(), IdTokenError::Nonce);
 }
 

@@ -28,6 +28,8 @@ pub(in super::super) fn settings(issuer: &str) -> Settings {
         },
         redirect_uri: Url::parse("https://app.example/auth/callback").unwrap(),
         scopes: vec!["openid".to_owned(), "email".to_owned()],
+        response_type: ResponseType::Code,
+        response_mode: ResponseMode::Query,
         authorization_params: Vec::new(),
         trusted_audiences: Vec::new(),
         signing_algs: Vec::new(),
@@ -122,7 +124,7 @@ impl Stage {
     }
 
     async fn verify(&self, token: &str) -> Result<VerifiedClaims, IdTokenError> {
-        self.provider.verify_id_token(token, Expected { nonce: "nonce", access_token: None }).await
+        self.provider.verify_id_token(token, Expected { nonce: "nonce", access_token: None, code: None }).await
     }
 }
 

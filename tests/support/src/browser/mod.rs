@@ -229,9 +229,12 @@ impl Browser {
     /// As [`Browser::follow`], from an answer on.
     pub async fn follow_reply(&self, mut reply: Reply, max: usize) -> Reply {
         for _ in 0..max {
-            let Some(next) = reply.next() else { return reply };
             let visited = std::mem::take(&mut reply.visited);
-            reply = self.hop(&reply, &next).await;
+            reply = match (reply.next(), reply.posting_form()) {
+                (Some(next), _) => self.hop(&reply, &next).await,
+                (None, Some(form)) => self.post(&reply, &form).await,
+                (None, None) => return Reply { visited, ..reply },
+            };
             reply.visited.splice(0..0, visited);
         }
         assert!(reply.next().is_none(), "more than {max} redirects: {:#?}", reply.visited);
@@ -245,6 +248,12 @@ impl Browser {
     pub async fn step(&self, reply: &Reply) -> Reply {
         let next = reply.next().unwrap_or_else(|| panic!("not a redirect: {reply:#?}"));
         self.hop(reply, &next).await
+    }
+
+    /// What a script on `reply`'s page does with a form that posts itself.
+    pub async fn post(&self, reply: &Reply, form: &PostingForm) -> Reply {
+        let fields: Vec<_> = form.fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        self.submit(reply.url.as_str(), form.action.as_str(), &fields).await
     }
 
     async fn hop(&self, reply: &Reply, next: &Url) -> Reply {
@@ -380,6 +389,15 @@ impl Browser {
     }
 }
 
+/// A form that a page posts by itself.
+#[derive(Debug, Clone)]
+pub struct PostingForm {
+    /// Where to.
+    pub action: Url,
+    /// Names and values.
+    pub fields: Vec<(String, String)>,
+}
+
 impl Reply {
     /// The redirect's target, made absolute; `None` when this is no redirect.
     pub fn next(&self) -> Option<Url> {
@@ -416,6 +434,29 @@ impl Reply {
     /// One header field as text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// The form of a page that posts itself (OAuth 2.0 Form Post Response Mode).
+    pub fn posting_form(&self) -> Option<PostingForm> {
+        let text = self.text();
+        let lower = text.to_ascii_lowercase();
+        if !lower.contains("forms[0].submit()") {
+            return None;
+        }
+        let attribute = |tag: &str, name: &str| {
+            let at = tag.to_ascii_lowercase().find(&format!("{name}=\""))? + name.len() + 2;
+            let value = &tag[at..at + tag[at..].find('"')?];
+            let plain = [("&quot;", "\""), ("&lt;", "<"), ("&#x2f;", "/"), ("&#x3a;", ":"), ("&amp;", "&")];
+            Some(plain.iter().fold(value.to_owned(), |value, (from, to)| value.replace(from, to)))
+        };
+        let tags = |kind: &str| {
+            let starts: Vec<_> = lower.match_indices(&format!("<{kind}")).map(|(at, _)| at).collect();
+            starts.into_iter().filter_map(|at| Some(&text[at..at + text[at..].find('>')?])).collect::<Vec<_>>()
+        };
+        let action = attribute(tags("form").first()?, "action")?;
+        let fields =
+            tags("input").into_iter().filter_map(|tag| Some((attribute(tag, "name")?, attribute(tag, "value")?)));
+        Some(PostingForm { action: self.url.join(&action).ok()?, fields: fields.collect() })
     }
 
     /// Where the page's links lead, made absolute, and what they say.

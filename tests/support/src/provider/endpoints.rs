@@ -80,8 +80,8 @@ impl State {
             "jwks_uri": format!("{issuer}/keys"),
             "userinfo_endpoint": format!("{issuer}/userinfo"),
             "end_session_endpoint": format!("{issuer}/end-session"),
-            "response_types_supported": ["code"],
-            "response_modes_supported": ["query"],
+            "response_types_supported": ["code", "id_token code"],
+            "response_modes_supported": ["query", "form_post", "query.jwt", "form_post.jwt"],
             "grant_types_supported": ["authorization_code"],
             "subject_types_supported": ["public"],
             "id_token_signing_alg_values_supported":
@@ -134,7 +134,7 @@ impl State {
         };
         let well_made = names.len() == count
             && parameter("client_id").as_deref() == Some(CLIENT_ID)
-            && parameter("response_type").as_deref() == Some("code")
+            && parameter("response_type").is_some_and(|kind| kind == "code" || kind == "code id_token")
             && parameter("scope").is_some_and(|scope| scope.split(' ').any(|word| word == "openid"))
             && parameter("code_challenge_method").as_deref() == Some("S256");
         if !well_made {
@@ -150,11 +150,17 @@ impl State {
         for name in ["state", "nonce"] {
             trace::secret(name, &parameter(name).unwrap_or_default());
         }
-        let callback = self.callback(redirect_uri, grant, parameter("state"));
-        found(callback.as_str())
+        let is_hybrid = parameter("response_type").as_deref() == Some("code id_token");
+        let answer = self.authorization_response(grant, parameter("state"), is_hybrid);
+        self.deliver(redirect_uri, answer, parameter("response_mode").as_deref())
     }
 
-    fn callback(&mut self, mut callback: Url, grant: Grant, state: Option<String>) -> Url {
+    fn authorization_response(
+        &mut self,
+        grant: Grant,
+        state: Option<String>,
+        is_hybrid: bool,
+    ) -> Vec<(String, String)> {
         let fault = self.faults.authorize;
         let error = match fault {
             Some(AuthorizeFault::AccessDenied | AuthorizeFault::ErrorWithoutState) => Some("access_denied"),
@@ -173,10 +179,11 @@ impl State {
         };
         let state = state
             .filter(|_| !matches!(fault, Some(AuthorizeFault::ErrorWithoutState | AuthorizeFault::CodeWithoutState)));
-        let mut query = callback.query_pairs_mut();
+        let mut answer = Vec::new();
+        let mut put = |name: &str, value: &str| answer.push((name.to_owned(), value.to_owned()));
         match error {
             Some(error) => {
-                query.append_pair("error", error);
+                put("error", error);
             }
             None => {
                 let code = random_text(24);
@@ -185,21 +192,23 @@ impl State {
                 if fault == Some(AuthorizeFault::CodeOfAnotherTransaction) {
                     grant.challenge = Some(encode(digest::digest(&digest::SHA256, b"another verifier").as_ref()));
                 }
-                query.append_pair("code", &code);
+                put("code", &code);
+                if is_hybrid && let Some(id_token) = self.front_channel_id_token(&grant, &code) {
+                    put("id_token", &id_token);
+                }
                 self.grants.insert(code, grant);
             }
         }
         if fault == Some(AuthorizeFault::ErrorWithMarkup) {
-            query.append_pair("error_description", "<script>alert(\"marked up\")</script>");
+            put("error_description", "<script>alert(\"marked up\")</script>");
         }
         if let Some(state) = state {
-            query.append_pair("state", &state);
+            put("state", &state);
         }
         if let Some(issuer) = issuer {
-            query.append_pair("iss", &issuer);
+            put("iss", &issuer);
         }
-        drop(query);
-        callback
+        answer
     }
 
     fn token(&mut self, request: &ProviderRequest) -> Answer {
@@ -381,7 +390,7 @@ fn page(status: StatusCode, text: &'static str) -> Answer {
     respond(status, "text/html; charset=utf-8", text)
 }
 
-fn respond(status: StatusCode, content_type: &str, body: impl Into<Bytes>) -> Answer {
+pub(super) fn respond(status: StatusCode, content_type: &str, body: impl Into<Bytes>) -> Answer {
     Response::builder()
         .status(status)
         .header(header::CONTENT_TYPE, content_type)
@@ -390,7 +399,7 @@ fn respond(status: StatusCode, content_type: &str, body: impl Into<Bytes>) -> An
         .expect("an answer")
 }
 
-fn found(location: &str) -> Answer {
+pub(super) fn found(location: &str) -> Answer {
     Response::builder()
         .status(StatusCode::FOUND)
         .header(header::LOCATION, location)

@@ -37,10 +37,43 @@ pub struct Faults {
     pub token: Option<TokenFault>,
     /// What is wrong with the authorization response.
     pub authorize: Option<AuthorizeFault>,
+    /// What is wrong with the way the authorization response comes back.
+    pub response: Option<ResponseFault>,
     /// How long an endpoint takes before it answers.
     pub delay: BTreeMap<Endpoint, Duration>,
     /// Endpoints that answer with a 302 to a copy of themselves, which would answer well.
     pub redirect: Vec<Endpoint>,
+}
+
+/// One thing wrong with the way an authorization response comes back, or with the ID token in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResponseFault {
+    /// In the query, whatever was asked for.
+    OtherMode,
+    /// A signed answer of another issuer.
+    JwtIssuer,
+    /// A signed answer for another client.
+    JwtAudience,
+    /// A signed answer for us and another client.
+    JwtAudiences,
+    /// A signed answer that has expired.
+    JwtExpired,
+    /// A signed answer that never expires.
+    JwtNoExpiry,
+    /// A signed answer with `alg: none`.
+    JwtUnsigned,
+    /// A signed answer that somebody else signed.
+    JwtWrongKey,
+    /// The hybrid flow without its ID token.
+    MissingIdToken,
+    /// `c_hash` is missing.
+    MissingCodeHash,
+    /// `c_hash` of another code.
+    WrongCodeHash,
+    /// The ID token that comes with the code is about somebody else.
+    OtherSubjectInFront,
+    /// The ID token that comes with the code has another nonce.
+    WrongNonceInFront,
 }
 
 /// One thing wrong with an ID token.

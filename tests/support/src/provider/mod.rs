@@ -2,6 +2,7 @@
 
 mod endpoints;
 mod faults;
+mod response;
 mod tokens;
 
 use std::collections::BTreeMap;
@@ -13,7 +14,7 @@ use http::{HeaderMap, Method};
 use serde_json::{Map, Value, json};
 
 pub use faults::{
-    AuthorizeFault, DiscoveryFault, Endpoint, Faults, IdTokenFault, JwksFault, TokenFault, UserinfoFault,
+    AuthorizeFault, DiscoveryFault, Endpoint, Faults, IdTokenFault, JwksFault, ResponseFault, TokenFault, UserinfoFault,
 };
 
 use crate::clock::TestClock;

@@ -30,7 +30,7 @@ impl State {
         Some(token)
     }
 
-    fn claims(&self, grant: &Grant, access_token: &str, key: &SigningKey) -> Value {
+    pub(super) fn claims(&self, grant: &Grant, access_token: &str, key: &SigningKey) -> Value {
         let now = self.clock.unix();
         let mut claims: Map<String, Value> = grant
             .user

@@ -1,0 +1,184 @@
+//! However the answer comes back, what is in it is believed only in the way that was asked for, from whoever was asked.
+
+use http::{Method, StatusCode};
+use vestibule_test_support::{Browser, Endpoint, Reply, Request, ResponseFault, Stage, json};
+
+fn stage(lines: &str) -> Stage {
+    Stage::with(&format!("[provider]\n{lines}\n"))
+}
+
+const FORM_POST: &str = "response_mode = \"form_post\"";
+const HYBRID: &str = "response_type = \"code id_token\"";
+
+/// The page at the provider that posts itself.
+async fn at_provider(stage: &Stage, browser: &Browser) -> Reply {
+    let challenge = browser.get(&stage.url("/there?x=1")).await;
+    browser.step(&challenge).await
+}
+
+#[tokio::test]
+async fn every_way_back_ends_on_the_page_asked_for() {
+    for lines in [
+        "response_mode = \"query\"",
+        FORM_POST,
+        "response_mode = \"jwt\"",
+        "response_mode = \"query.jwt\"",
+        "response_mode = \"form_post.jwt\"",
+        HYBRID,
+        "response_type = \"code id_token\"\nresponse_mode = \"jwt\"",
+    ] {
+        let stage = stage(lines);
+        let landed = stage.sign_in(&stage.browser(), "/there?x=1").await;
+        assert_eq!(landed.status, StatusCode::OK, "{lines}: {}", landed.text());
+        assert_eq!(landed.json()["target"], "/there?x=1", "{lines}");
+        assert_eq!(landed.echoed("x-forwarded-user").as_deref(), Some("248289761001"), "{lines}");
+        assert_eq!(stage.provider.token_calls().len(), 1, "{lines}");
+    }
+}
+
+#[tokio::test]
+async fn the_cookie_for_posts_from_the_providers_site_lives_for_minutes_and_holds_no_session() {
+    let stage = stage(FORM_POST);
+    let browser = stage.browser();
+    let challenge = browser.get(&stage.url("/")).await;
+    let [line] = &challenge.set_cookies()[..] else { panic!("{:?}", challenge.set_cookies()) };
+    let line = line.to_ascii_lowercase();
+    for part in ["vestibule.post=", "; samesite=none", "; secure", "; httponly", "; max-age=600", "; path=/"] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+    let landed = browser.follow_reply(challenge, 10).await;
+    assert_eq!(landed.status, StatusCode::OK);
+    let others: Vec<_> = browser.all_cookies().into_iter().filter(|cookie| cookie.name != "vestibule.post").collect();
+    assert!(others.len() >= 2 && others.iter().all(|cookie| cookie.same_site == "lax"), "{others:?}");
+}
+
+/// Whoever asked for a form must not be handed a code in a URL, which ends in logs, and the other way round.
+#[tokio::test]
+async fn an_answer_in_another_mode_than_was_asked_for_is_refused() {
+    let stage = stage(FORM_POST);
+    stage.provider.faults(|faults| faults.response = Some(ResponseFault::OtherMode));
+    let reply = stage.sign_in(&stage.browser(), "/").await;
+    assert_eq!(reply.status, StatusCode::BAD_REQUEST);
+    assert_untouched(&stage);
+
+    let stage = Stage::start();
+    let browser = stage.browser();
+    let start = browser.get(&stage.url("/there")).await;
+    let mut callback = browser.step(&start).await.location();
+    let fields: Vec<_> = callback.query_pairs().into_owned().collect();
+    let fields: Vec<_> = fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    callback.set_query(None);
+    let page = stage.provider.issuer();
+    let reply = browser.submit(&page, callback.as_str(), &fields).await;
+    assert_eq!((reply.status, reply.header("allow")), (StatusCode::METHOD_NOT_ALLOWED, Some("GET")));
+    assert_untouched(&stage);
+}
+
+fn assert_untouched(stage: &Stage) {
+    assert_eq!(stage.provider.count(Endpoint::Token) + stage.provider.count(Endpoint::Userinfo), 0);
+    stage.upstream.assert_untouched();
+}
+
+#[tokio::test]
+async fn a_signed_answer_of_somebody_else_for_somebody_else_or_of_another_time_is_refused() {
+    for fault in [
+        ResponseFault::JwtIssuer,
+        ResponseFault::JwtAudience,
+        ResponseFault::JwtAudiences,
+        ResponseFault::JwtExpired,
+        ResponseFault::JwtNoExpiry,
+        ResponseFault::JwtUnsigned,
+        ResponseFault::JwtWrongKey,
+        ResponseFault::OtherMode,
+    ] {
+        let stage = stage("response_mode = \"jwt\"");
+        stage.provider.faults(|faults| faults.response = Some(fault));
+        let reply = stage.sign_in(&stage.browser(), "/").await;
+        assert_eq!(reply.status, StatusCode::BAD_REQUEST, "{fault:?}: {}", reply.text());
+        assert_untouched(&stage);
+    }
+}
+
+#[tokio::test]
+async fn an_id_token_that_does_not_belong_to_its_code_is_refused_before_the_code_is_redeemed() {
+    for fault in [
+        ResponseFault::MissingIdToken,
+        ResponseFault::MissingCodeHash,
+        ResponseFault::WrongCodeHash,
+        ResponseFault::WrongNonceInFront,
+    ] {
+        let stage = stage(HYBRID);
+        stage.provider.faults(|faults| faults.response = Some(fault));
+        let reply = stage.sign_in(&stage.browser(), "/").await;
+        assert_eq!(reply.status, StatusCode::BAD_GATEWAY, "{fault:?}: {}", reply.text());
+        assert_untouched(&stage);
+    }
+}
+
+/// Core §3.3.3.6: `iss` and `sub` of both ID tokens are the same.
+#[tokio::test]
+async fn two_id_tokens_about_two_people_are_refused_before_userinfo_is_asked() {
+    let stage = stage(HYBRID);
+    stage.provider.faults(|faults| faults.response = Some(ResponseFault::OtherSubjectInFront));
+    let reply = stage.sign_in(&stage.browser(), "/").await;
+    assert_eq!(reply.status, StatusCode::BAD_GATEWAY, "{}", reply.text());
+    assert_eq!(stage.provider.count(Endpoint::Userinfo), 0);
+    stage.upstream.assert_untouched();
+}
+
+#[tokio::test]
+async fn a_form_of_another_browser_or_of_none_is_never_redeemed() {
+    let stage = stage(FORM_POST);
+    let page = at_provider(&stage, &stage.browser()).await;
+    let form = page.posting_form().unwrap();
+    let stranger = stage.browser();
+    let reply = stranger.post(&page, &form).await;
+    assert_eq!(reply.location().origin().ascii_serialization(), stage.provider.issuer(), "a fresh sign-in");
+    assert_untouched(&stage);
+    let browser = stage.browser();
+    at_provider(&stage, &browser).await;
+    browser.post(&page, &form).await;
+    assert_untouched(&stage);
+}
+
+#[tokio::test]
+async fn a_form_that_is_none_or_can_be_read_in_two_ways_is_refused() {
+    let stage = stage(FORM_POST);
+    let browser = stage.browser();
+    let form = at_provider(&stage, &browser).await.posting_form().unwrap();
+    let fields: Vec<_> = form.fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let post = |fields: &[(&str, &str)]| Request::navigation(Method::POST, form.action.as_str()).form(fields);
+    let send = |request: Request| browser.send(request.from_page("http://127.0.0.1:1/"));
+    for name in ["code", "state", "iss"] {
+        let twice: Vec<_> = fields.iter().copied().chain([(name, "x")]).collect();
+        assert_eq!(send(post(&twice)).await.status, StatusCode::BAD_REQUEST, "{name}");
+    }
+    let json = post(&fields).header("content-type", "application/json").body(json!({ "code": "x" }).to_string());
+    assert_eq!(send(json).await.status, StatusCode::BAD_REQUEST);
+    let large = "x".repeat(200_000);
+    assert_eq!(send(post(&[("code", &large)])).await.status, StatusCode::PAYLOAD_TOO_LARGE);
+    let mut in_query = form.action.clone();
+    in_query.query_pairs_mut().extend_pairs(&fields);
+    let empty = Request::navigation(Method::POST, in_query.as_str()).form(&[]);
+    assert_eq!(send(empty).await.status, StatusCode::BAD_REQUEST, "the query is no form");
+    assert_untouched(&stage);
+    let landed = browser.follow_reply(send(post(&fields)).await, 5).await;
+    assert_eq!(landed.json()["target"], "/there?x=1", "what was refused has spent nothing");
+}
+
+#[tokio::test]
+async fn a_provider_that_does_not_offer_the_mode_is_named_in_the_refusal() {
+    let stage = Stage::builder().toml(&format!("[provider]\n{FORM_POST}\n")).without_provider();
+    let provider = {
+        let clock = vestibule_test_support::TestClock::default();
+        let provider = std::sync::Arc::new(vestibule_test_support::FakeProvider::start(clock.clone()));
+        provider.set_metadata("response_modes_supported", json!(["query"]));
+        (provider, clock)
+    };
+    let stage = stage.provider(provider.0).clock(provider.1).start();
+    stage.wait_for_provider().await;
+    let reply = stage.browser().get(&stage.url("/")).await;
+    assert_eq!(reply.status, StatusCode::BAD_GATEWAY, "{}", reply.text());
+    assert!(reply.text().contains("does not offer"), "{}", reply.text());
+    assert_untouched(&stage);
+}
