@@ -220,6 +220,7 @@ mod real {
     async fn a_person_passes_the_pages_of_keycloak_without_chromium() {
         pass_the_pages(RealProvider::keycloak(), "grace", "").await;
         pass_the_pages(RealProvider::keycloak().client("vestibule-consent"), "grace", "").await;
+        pass_the_pages(RealProvider::keycloak().client("vestibule-step-up"), "grace", "&acr_values=gold").await;
         pass_the_pages(RealProvider::keycloak_by_https(), "grace", "").await;
         pass_the_pages(RealProvider::keycloak(), "grace", "&response_mode=form_post").await;
     }

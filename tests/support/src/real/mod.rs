@@ -76,6 +76,7 @@ impl RealProvider {
     }
 
     fn new(issuer: String, client_secret: &str, kind: Kind) -> Self {
+        crate::trace::secret("client secret", client_secret);
         let (client_id, client_secret) = ("vestibule".to_owned(), client_secret.to_owned());
         Self { issuer, client_id, client_secret, options: None, kind }
     }

@@ -37,6 +37,7 @@ impl RealProvider {
                 let registered = send(json_request(&format!("{}/reg", self.issuer), &client)).await;
                 registered["client_id"].as_str().expect("a client id").clone_into(&mut self.client_id);
                 if let Some(secret) = registered["client_secret"].as_str() {
+                    crate::trace::secret("client secret", secret);
                     secret.clone_into(&mut self.client_secret);
                 }
             }
