@@ -1,4 +1,4 @@
-//! A sign-in at each real provider, through the provider's own pages but without Chromium.
+//! A sign-in at each real provider, alone and side by side, through the provider's own pages but without Chromium.
 
 use vestibule_test_support::Stage;
 use vestibule_test_support::real::RealProvider;
@@ -29,4 +29,23 @@ async fn sign_in(provider: RealProvider, more: &str) {
     assert_eq!(page.echoed("x-forwarded-user").as_deref(), Some("ada"));
     assert_eq!(page.echoed("x-forwarded-email").as_deref(), Some("ada@example.com"));
     assert_eq!(page.echoed("x-forwarded-groups").as_deref(), Some("/admins,/staff"));
+}
+
+#[tokio::test]
+async fn people_of_three_real_providers_sign_in_side_by_side() {
+    let providers =
+        [("keycloak", RealProvider::keycloak()), ("node", RealProvider::oidc_provider()), ("dex", RealProvider::dex())];
+    let sections = providers.iter().map(|(name, provider)| provider.toml_as(name)).collect::<String>();
+    let unset = "issuer = unset\nclient_id = unset\nclient_secret = unset\nredirect_uri = unset\n";
+    let headers = "[identity.headers]\n\"X-Forwarded-User\" = \"name\"\n\"X-Forwarded-Provider\" = \"provider\"\n";
+    let toml = format!("public_url = \"http://localhost:{{port}}\"\n[provider]\n{unset}{sections}{IDENTITY}{headers}");
+    let stage = Stage::with(&toml);
+    for (name, provider) in providers {
+        let browser = stage.browser();
+        let start = stage.url(&format!("/auth/login?provider={name}&rd=/hello"));
+        let page = provider.sign_in_without_browser(&browser, &start).await;
+        assert_eq!(page.url.path(), "/hello", "{name}: {} {}", page.status, page.text());
+        assert_eq!(page.echoed("x-forwarded-user").as_deref(), Some("ada"));
+        assert_eq!(page.echoed("x-forwarded-provider").as_deref(), Some(name));
+    }
 }

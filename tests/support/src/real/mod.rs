@@ -126,16 +126,26 @@ impl RealProvider {
 
     /// The `[provider]` section for a stage.
     pub fn toml(&self) -> String {
+        // The stage has a secret of its own, which must go where this client has none.
+        let unset = if self.options.is_some() { "client_secret = unset\n" } else { "" };
+        format!("[provider]\n{unset}{}", self.lines())
+    }
+
+    /// The `[providers.NAME]` section for a stage that has several.
+    pub fn toml_as(&self, name: &str) -> String {
+        format!("[providers.{name}]\n{}", self.lines())
+    }
+
+    fn lines(&self) -> String {
         let secret = format!("client_secret = \"{}\"", self.client_secret);
-        // The stage has a secret of its own, which must go.
-        let options = self.options.as_ref().map_or(secret, |options| format!("client_secret = unset\n{options}"));
+        let options = self.options.as_ref().unwrap_or(&secret);
         let signed_out = match self.kind {
             Kind::Keycloak | Kind::OidcProvider => {
                 "post_logout_redirect_uri = \"http://localhost:{port}/auth/signed-out\"\n"
             }
             Kind::Dex => "",
         };
-        format!("[provider]\nissuer = \"{}\"\nclient_id = \"{}\"\n{signed_out}{options}\n", self.issuer, self.client_id)
+        format!("issuer = \"{}\"\nclient_id = \"{}\"\n{signed_out}{options}\n", self.issuer, self.client_id)
     }
 
     /// Lets a user agent reach this provider by https.
