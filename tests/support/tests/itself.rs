@@ -152,7 +152,7 @@ async fn a_connection_closes_unannounced_when_asked() {
 /// The parts that the runner starts, without the proxy: what fails here is not the proxy's fault.
 mod real {
     use vestibule_test_support::real::{Chromium, RealProvider};
-    use vestibule_test_support::{Browser, EchoUpstream, Request, TestClock, Value};
+    use vestibule_test_support::{Browser, EchoUpstream, Reply, Request, TestClock, Value, json};
 
     use super::{CHALLENGE, VERIFIER};
 
@@ -217,21 +217,73 @@ mod real {
     }
 
     #[tokio::test]
-    async fn the_user_agent_goes_through_the_login_form_of_keycloak() {
+    async fn a_person_passes_the_pages_of_keycloak_without_chromium() {
+        pass_the_pages(RealProvider::keycloak(), "grace", "").await;
+        pass_the_pages(RealProvider::keycloak().client("vestibule-consent"), "grace", "").await;
+        pass_the_pages(RealProvider::keycloak().client("vestibule-step-up"), "grace", "&acr_values=gold").await;
+        pass_the_pages(RealProvider::keycloak_by_https(), "grace", "").await;
+        pass_the_pages(RealProvider::keycloak(), "grace", "&response_mode=form_post").await;
+    }
+
+    #[tokio::test]
+    async fn a_person_passes_the_pages_of_oidc_provider_without_chromium() {
+        pass_the_pages(RealProvider::oidc_provider(), "ada", "").await;
+        pass_the_pages(RealProvider::oidc_provider(), "ada", "&response_mode=form_post").await;
+    }
+
+    #[tokio::test]
+    async fn a_person_passes_the_pages_of_dex_without_chromium() {
+        pass_the_pages(RealProvider::dex(), "grace", "").await;
+    }
+
+    async fn pass_the_pages(provider: RealProvider, name: &str, more: &str) {
         let upstream = EchoUpstream::start();
-        let provider = RealProvider::keycloak();
+        let browser = provider.let_in(Browser::new(TestClock::new()));
+        let arrived = sign_in(&provider, &browser, &upstream, name, more).await;
+        assert!(arrived.url.as_str().starts_with(&format!("{}/auth/callback", upstream.url())), "{}", arrived.url);
+        let echo = arrived.json();
+        let parameters = [&echo["target"], &echo["body"]["text"]].map(|place| place.as_str().unwrap_or_default());
+        assert!(parameters.concat().contains("code="), "{echo}");
+    }
+
+    #[tokio::test]
+    async fn keycloak_calls_the_logout_endpoint_of_a_client_of_ones_own() {
+        let upstream = EchoUpstream::start();
+        let logout = format!("{}/auth/backchannel-logout", upstream.url());
+        let metadata = json!({ "attributes": { "backchannel.logout.url": logout } });
+        let provider = RealProvider::keycloak().registered(&metadata).await;
+        let person = provider.new_person().await;
         let browser = Browser::new(TestClock::new());
-        let form = browser
-            .get(&format!(
-                "{}/protocol/openid-connect/auth?response_type=code&client_id={}&redirect_uri={}/auth/callback\
-                 &scope=openid&state=s&code_challenge={CHALLENGE}&code_challenge_method=S256",
-                provider.issuer,
-                provider.client_id(),
-                upstream.url(),
-            ))
-            .await;
-        let approved = provider.submit_form(&browser, &form, "grace").await;
-        assert!(approved.location().as_str().starts_with(&upstream.url()));
+        sign_in(&provider, &browser, &upstream, &person, "").await;
+        provider.end_all_sessions_of(&person).await;
+        assert_eq!(upstream.last().target, "/auth/backchannel-logout");
+        assert!(!provider.initial_access_token().await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn oidc_provider_registers_a_client_of_ones_own() {
+        let provider = RealProvider::oidc_provider().registered(&json!({ "client_name": "of a test" })).await;
+        assert_ne!(provider.client_id(), "vestibule");
+        pass_the_pages(provider, "ada", "").await;
+    }
+
+    /// A sign-in for a client that sends people to the upstream; the page where it ends.
+    async fn sign_in(
+        provider: &RealProvider,
+        browser: &Browser,
+        upstream: &EchoUpstream,
+        name: &str,
+        more: &str,
+    ) -> Reply {
+        let metadata = browser.fetch(&format!("{}/.well-known/openid-configuration", provider.issuer)).await.json();
+        let url = format!(
+            "{}?response_type=code&client_id={}&redirect_uri={}/auth/callback&scope=openid&state=s\
+             &code_challenge={CHALLENGE}&code_challenge_method=S256{more}",
+            metadata["authorization_endpoint"].as_str().unwrap(),
+            provider.client_id(),
+            upstream.url(),
+        );
+        provider.sign_in_without_browser_as(browser, &url, name).await
     }
 
     fn basic(provider: &RealProvider) -> String {
