@@ -329,14 +329,14 @@ impl Settings {
         Signatory { id: self.id.clone(), party: self.party() }
     }
 
-    /// What ID tokens may be signed with, given what the metadata offers. HS256 is never taken from there: the secret is
+    /// What ID tokens may be signed with, given what the metadata offers. HMAC is never taken from there: the secret is
     /// enough to sign with it.
     pub(super) fn allowed_algorithms(&self, offered: &[Algorithm]) -> Vec<Algorithm> {
         if self.is_symmetric() {
-            return vec![Algorithm::HS256];
+            return self.signing_algs.clone();
         }
         let wanted = if self.signing_algs.is_empty() { offered } else { &self.signing_algs };
-        let mut allowed: Vec<_> = wanted.iter().copied().filter(|algorithm| *algorithm != Algorithm::HS256).collect();
+        let mut allowed: Vec<_> = wanted.iter().copied().filter(|algorithm| !algorithm.is_symmetric()).collect();
         if allowed.is_empty() && self.signing_algs.is_empty() {
             // Discovery §3: every provider must offer it.
             allowed.push(Algorithm::RS256);
@@ -344,9 +344,9 @@ impl Settings {
         allowed
     }
 
-    /// Whether the client is registered for HS256, so that the provider's key set plays no part.
+    /// Whether the client is registered for one HMAC algorithm, so that the provider's key set plays no part.
     pub(super) fn is_symmetric(&self) -> bool {
-        self.signing_algs == [Algorithm::HS256] && self.credentials.client_secret.is_some()
+        matches!(*self.signing_algs, [only] if only.is_symmetric()) && self.credentials.client_secret.is_some()
     }
 
     /// What makes our requests. It reads no token, so it gets no keys.
