@@ -1,5 +1,7 @@
 //! The OpenID Connect relying party: discovery, keys, the login transaction, token verification, userinfo, sign-out.
 
+#[cfg_attr(not(test), expect(dead_code, reason = "its caller comes with client authentication"))]
+pub mod assertion;
 pub mod client_keys;
 pub mod discovery;
 #[cfg_attr(not(test), expect(dead_code, reason = "its caller comes with bound tokens"))]
