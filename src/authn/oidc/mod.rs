@@ -19,6 +19,8 @@ pub mod party;
 pub mod provider;
 pub mod providers;
 mod query;
+#[cfg_attr(not(test), expect(dead_code, reason = "its caller comes with signed requests"))]
+mod request_object;
 mod thumbprint;
 pub mod token_endpoint;
 pub mod userinfo;
