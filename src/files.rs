@@ -82,3 +82,39 @@ impl Settled {
         self.told.replace(digest) != Some(digest)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_files_within_the_bound_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        std::fs::write(&path, [7; 100]).unwrap();
+        assert_eq!(bounded(&path, 100).unwrap().len(), 100);
+        assert!(bounded(&path, 99).unwrap_err().to_string().contains("bigger than 99 B"));
+        assert!(bounded(folder.path(), 100).unwrap_err().to_string().contains("no file"));
+        assert!(bounded(&folder.path().join("none"), 100).is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_told_once_and_only_when_it_stays() {
+        let (good, bad, worse) = ([0; 32], [1; 32], [2; 32]);
+        let mut settled = Settled::new(good);
+        assert!(settled.still(good));
+        assert!(!settled.still(bad));
+        assert_eq!([bad; 4].map(|digest| settled.failed(digest)), [false, true, false, false]);
+        assert_eq!([worse; 3].map(|digest| settled.failed(digest)), [false, true, false]);
+        settled.took(bad);
+        assert!(settled.still(bad));
+        assert_eq!([worse; 2].map(|digest| settled.failed(digest)), [false, true]);
+    }
+
+    #[test]
+    fn bytes_and_failures_never_have_the_same_digest() {
+        let of = |contents: &[Result<&[u8], &str>]| digest(contents.iter().copied());
+        assert_ne!(of(&[Ok(b"x")]), of(&[Err("x")]));
+        assert_ne!(of(&[Ok(b"x"), Ok(b"y")]), of(&[Ok(b"xy"), Ok(b"")]));
+    }
+}

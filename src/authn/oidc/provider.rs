@@ -369,11 +369,16 @@ impl Settings {
     }
 }
 
-/// RFC 7518 §3.2: an HS256 key must be at least as long as the hash.
+/// RFC 7518 §3.2: an HMAC key must be at least as long as the hash.
 fn warn_about_weak_secret(settings: &Settings) {
-    let length = settings.credentials.client_secret.as_ref().map_or(0, |secret| secret.expose_secret().len());
-    if settings.is_symmetric() && length < 32 {
-        tracing::warn!("the client secret is shorter than the 32 bytes that HS256 asks for; use a longer one or RS256");
+    let (Some(secret), [only]) = (&settings.credentials.client_secret, &*settings.signing_algs) else { return };
+    let Some(mac) = only.hmac() else { return };
+    let wanted = mac.digest_algorithm().output_len();
+    if secret.expose_secret().len() < wanted {
+        let algorithm = only.name();
+        tracing::warn!(
+            "the client secret is shorter than the {wanted} bytes that {algorithm} asks for; use a longer one or RS256"
+        );
     }
 }
 
