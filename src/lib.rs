@@ -8,6 +8,7 @@
 //! | layer | module | what it is for |
 //! |---|---|---|
 //! | 1 | [`clock`], [`secret`] | time as an argument; strings that are never shown |
+//! | 1 | `files` | key and certificate files: read within a bound, looked at again |
 //! | 1 | [`telemetry`] | log subscriber, access log, metrics |
 //! | 2 | [`message`] | HTTP as we trust it: one canonical reading of each request |
 //! | 2 | [`provider_http`] | the bounded HTTP client towards providers |
@@ -37,6 +38,7 @@ pub mod config;
 #[cfg(feature = "demo")]
 pub mod demo;
 pub mod endpoints;
+mod files;
 pub mod gateway;
 pub mod message;
 pub mod policy;

@@ -279,6 +279,7 @@ fn provider_urls_are_checked() {
         ("scopes = [\"open\\\"id\"]", "no scope"),
         ("signing_algs = [\"none\"]", "not one of \"RS256\""),
         ("signing_algs = [\"HS256\", \"RS256\"]", "beside other algorithms"),
+        ("signing_algs = [\"HS384\", \"HS512\"]", "names HS384 beside other algorithms"),
         ("signing_algs = []", "is an empty list"),
         ("authorization_params = { state = \"x\" }", "only Vestibule sets"),
         ("authorization_params = { scope = \"x\" }", "has a key of its own"),

@@ -1,5 +1,5 @@
 //! Signed JSON Web Tokens (RFC 7515, 7518, 7519, 8037, 8725): one verifier for every kind of token, over aws-lc-rs keys.
-//! The algorithm is bound to the key, never taken from the header alone.
+//! The algorithm is bound to the key, never taken from the header alone. ES256K: RFC 8812 §3.2.
 
 use std::fmt;
 
@@ -25,13 +25,16 @@ pub enum Algorithm {
     ES256,
     ES384,
     ES512,
+    ES256K,
     EdDSA,
     HS256,
+    HS384,
+    HS512,
 }
 
 impl Algorithm {
     /// Every algorithm whose verifier cannot sign.
-    pub const ASYMMETRIC: [Self; 10] = [
+    pub const ASYMMETRIC: [Self; 11] = [
         Self::RS256,
         Self::RS384,
         Self::RS512,
@@ -41,15 +44,18 @@ impl Algorithm {
         Self::ES256,
         Self::ES384,
         Self::ES512,
+        Self::ES256K,
         Self::EdDSA,
     ];
+
+    /// Those with the client secret as the key (Core §10.1): who can verify can sign.
+    pub const SYMMETRIC: [Self; 3] = [Self::HS256, Self::HS384, Self::HS512];
 
     /// By its JOSE name. `Ed25519` (RFC 9864 §2.2) is the newer name of the only EdDSA variant we know.
     pub fn from_name(name: &str) -> Option<Self> {
         match name {
             "Ed25519" => Some(Self::EdDSA),
-            "HS256" => Some(Self::HS256),
-            _ => Self::ASYMMETRIC.into_iter().find(|algorithm| algorithm.name() == name),
+            _ => Self::ASYMMETRIC.into_iter().chain(Self::SYMMETRIC).find(|algorithm| algorithm.name() == name),
         }
     }
 
@@ -65,17 +71,35 @@ impl Algorithm {
             Self::ES256 => "ES256",
             Self::ES384 => "ES384",
             Self::ES512 => "ES512",
+            Self::ES256K => "ES256K",
             Self::EdDSA => "EdDSA",
             Self::HS256 => "HS256",
+            Self::HS384 => "HS384",
+            Self::HS512 => "HS512",
+        }
+    }
+
+    /// Whether its key is the client secret.
+    pub fn is_symmetric(self) -> bool {
+        Self::SYMMETRIC.contains(&self)
+    }
+
+    /// The MAC that it is, where it is one.
+    pub(super) fn hmac(self) -> Option<hmac::Algorithm> {
+        match self {
+            Self::HS256 => Some(hmac::HMAC_SHA256),
+            Self::HS384 => Some(hmac::HMAC_SHA384),
+            Self::HS512 => Some(hmac::HMAC_SHA512),
+            _ => None,
         }
     }
 
     /// The hash that `at_hash` uses with it (Core §3.1.3.6). Ed25519 hashes with SHA-512 inside (RFC 8032 §5.1).
     pub(super) fn digest(self) -> &'static digest::Algorithm {
         match self {
-            Self::RS256 | Self::PS256 | Self::ES256 | Self::HS256 => &digest::SHA256,
-            Self::RS384 | Self::PS384 | Self::ES384 => &digest::SHA384,
-            Self::RS512 | Self::PS512 | Self::ES512 | Self::EdDSA => &digest::SHA512,
+            Self::RS256 | Self::PS256 | Self::ES256 | Self::ES256K | Self::HS256 => &digest::SHA256,
+            Self::RS384 | Self::PS384 | Self::ES384 | Self::HS384 => &digest::SHA384,
+            Self::RS512 | Self::PS512 | Self::ES512 | Self::EdDSA | Self::HS512 => &digest::SHA512,
         }
     }
 }
@@ -100,7 +124,7 @@ pub(super) enum JoseError {
 pub(super) struct Trust<'a> {
     /// The provider's keys.
     pub(super) keys: &'a KeySet,
-    /// The client secret, for HS256.
+    /// The client secret, for HS256, HS384 and HS512.
     pub(super) secret: Option<&'a SecretString>,
     /// The algorithms that are allowed here.
     pub(super) algorithms: &'a [Algorithm],
@@ -146,18 +170,17 @@ impl<'a> Jws<'a> {
         if !trust.algorithms.contains(&self.algorithm) {
             return Err(JoseError::Algorithm);
         }
-        if self.algorithm == Algorithm::HS256 {
-            self.verify_hmac(trust.secret)?;
-        } else {
-            trust.keys.verify(self.algorithm, self.kid.as_deref(), self.signed, &self.signature)?;
+        match self.algorithm.hmac() {
+            Some(mac) => self.verify_hmac(mac, trust.secret)?,
+            None => trust.keys.verify(self.algorithm, self.kid.as_deref(), self.signed, &self.signature)?,
         }
         json_object(&base64url(self.payload)?)
     }
 
-    fn verify_hmac(&self, secret: Option<&SecretString>) -> Result<(), JoseError> {
+    fn verify_hmac(&self, mac: hmac::Algorithm, secret: Option<&SecretString>) -> Result<(), JoseError> {
         // Core §10.1: the octets of the client secret are the key.
         let secret = secret.filter(|secret| !secret.expose_secret().is_empty()).ok_or(JoseError::UnknownKey)?;
-        let key = hmac::Key::new(hmac::HMAC_SHA256, secret.expose_secret().as_bytes());
+        let key = hmac::Key::new(mac, secret.expose_secret().as_bytes());
         hmac::verify(&key, self.signed, &self.signature).map_err(|_| JoseError::Signature)
     }
 }
@@ -179,7 +202,7 @@ fn judge_header(header: &Map<String, Value>) -> Result<Algorithm, JoseError> {
 }
 
 /// Strict: no padding, no white space, no stray bits (RFC 7515 §2).
-fn base64url(text: &str) -> Result<Vec<u8>, JoseError> {
+pub(super) fn base64url(text: &str) -> Result<Vec<u8>, JoseError> {
     BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|_| JoseError::Malformed)
 }
 

@@ -1,10 +1,10 @@
 //! The provider's keys (RFC 7517): parsed once into ready-to-use keys; a key that can't be read or used is skipped alone.
 
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ECDSA_P521_SHA512_FIXED, ED25519, EcdsaVerificationAlgorithm,
-    ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512,
-    RSA_PSS_2048_8192_SHA256, RSA_PSS_2048_8192_SHA384, RSA_PSS_2048_8192_SHA512, RsaParameters,
-    RsaPublicKeyComponents,
+    ECDSA_P256_SHA256_FIXED, ECDSA_P256K1_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ECDSA_P521_SHA512_FIXED, ED25519,
+    EcdsaVerificationAlgorithm, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384,
+    RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256, RSA_PSS_2048_8192_SHA384, RSA_PSS_2048_8192_SHA512,
+    RsaParameters, RsaPublicKeyComponents,
 };
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -192,12 +192,13 @@ const RSA_ALGORITHMS: [(Algorithm, &RsaParameters); 6] = [
     (Algorithm::PS512, &RSA_PSS_2048_8192_SHA512),
 ];
 
-/// RFC 7518 §6.2.1; each curve has exactly one algorithm (§3.4).
+/// RFC 7518 §6.2.1; each curve has exactly one algorithm (§3.4; RFC 8812 §3.2 for secp256k1).
 fn read_ec(jwk: &Map<String, Value>) -> Result<(Algorithm, ParsedPublicKey), &'static str> {
     let (algorithm, curve, size): (_, &'static EcdsaVerificationAlgorithm, _) =
         match jwk.get("crv").and_then(Value::as_str) {
             Some("P-256") => (Algorithm::ES256, &ECDSA_P256_SHA256_FIXED, 32),
             Some("P-384") => (Algorithm::ES384, &ECDSA_P384_SHA384_FIXED, 48),
+            Some("secp256k1") => (Algorithm::ES256K, &ECDSA_P256K1_SHA256_FIXED, 32),
             Some("P-521") => (Algorithm::ES512, &ECDSA_P521_SHA512_FIXED, 66),
             _ => return Err("its crv is not known"),
         };
@@ -224,12 +225,12 @@ fn read_okp(jwk: &Map<String, Value>) -> Result<(Algorithm, ParsedPublicKey), &'
     Ok((Algorithm::EdDSA, key))
 }
 
-fn octets(jwk: &Map<String, Value>, name: &str) -> Result<Vec<u8>, &'static str> {
+pub(super) fn octets(jwk: &Map<String, Value>, name: &str) -> Result<Vec<u8>, &'static str> {
     let text = jwk.get(name).and_then(Value::as_str).ok_or("a component is missing")?;
     BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|_| "a component is not base64url")
 }
 
-fn without_leading_zeros(bytes: &[u8]) -> &[u8] {
+pub(super) fn without_leading_zeros(bytes: &[u8]) -> &[u8] {
     let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
     &bytes[zeros..]
 }

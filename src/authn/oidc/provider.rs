@@ -369,14 +369,14 @@ impl Settings {
         Signatory { id: self.id.clone(), party: self.party() }
     }
 
-    /// What ID tokens may be signed with, given what the metadata offers. HS256 is never taken from there: the secret is
+    /// What ID tokens may be signed with, given what the metadata offers. HMAC is never taken from there: the secret is
     /// enough to sign with it.
     pub(super) fn allowed_algorithms(&self, offered: &[Algorithm]) -> Vec<Algorithm> {
         if self.is_symmetric() {
-            return vec![Algorithm::HS256];
+            return self.signing_algs.clone();
         }
         let wanted = if self.signing_algs.is_empty() { offered } else { &self.signing_algs };
-        let mut allowed: Vec<_> = wanted.iter().copied().filter(|algorithm| *algorithm != Algorithm::HS256).collect();
+        let mut allowed: Vec<_> = wanted.iter().copied().filter(|algorithm| !algorithm.is_symmetric()).collect();
         if allowed.is_empty() && self.signing_algs.is_empty() {
             // Discovery §3: every provider must offer it.
             allowed.push(Algorithm::RS256);
@@ -384,9 +384,9 @@ impl Settings {
         allowed
     }
 
-    /// Whether the client is registered for HS256, so that the provider's key set plays no part.
+    /// Whether the client is registered for one HMAC algorithm, so that the provider's key set plays no part.
     pub(super) fn is_symmetric(&self) -> bool {
-        self.signing_algs == [Algorithm::HS256] && self.credentials.client_secret.is_some()
+        matches!(*self.signing_algs, [only] if only.is_symmetric()) && self.credentials.client_secret.is_some()
     }
 
     /// What makes our requests. It reads no token, so it gets no keys.
@@ -418,11 +418,16 @@ impl Settings {
     }
 }
 
-/// RFC 7518 §3.2: an HS256 key must be at least as long as the hash.
+/// RFC 7518 §3.2: an HMAC key must be at least as long as the hash.
 fn warn_about_weak_secret(settings: &Settings) {
-    let length = settings.credentials.client_secret.as_ref().map_or(0, |secret| secret.expose_secret().len());
-    if settings.is_symmetric() && length < 32 {
-        tracing::warn!("the client secret is shorter than the 32 bytes that HS256 asks for; use a longer one or RS256");
+    let (Some(secret), [only]) = (&settings.credentials.client_secret, &*settings.signing_algs) else { return };
+    let Some(mac) = only.hmac() else { return };
+    let wanted = mac.digest_algorithm().output_len();
+    if secret.expose_secret().len() < wanted {
+        let algorithm = only.name();
+        tracing::warn!(
+            "the client secret is shorter than the {wanted} bytes that {algorithm} asks for; use a longer one or RS256"
+        );
     }
 }
 

@@ -4,9 +4,9 @@ use aws_lc_rs::encoding::AsDer as _;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, ECDSA_P521_SHA512_FIXED_SIGNING, EcdsaKeyPair,
-    Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_SHA256, RSA_PSS_SHA384,
-    RSA_PSS_SHA512, RsaKeyPair,
+    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P256K1_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING,
+    ECDSA_P521_SHA512_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256, RSA_PKCS1_SHA384,
+    RSA_PKCS1_SHA512, RSA_PSS_SHA256, RSA_PSS_SHA384, RSA_PSS_SHA512, RsaKeyPair,
 };
 use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
@@ -28,7 +28,10 @@ impl TestKey {
             Algorithm::ES384 => Self::Ec("P-384", EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING).unwrap()),
             Algorithm::ES512 => Self::Ec("P-521", EcdsaKeyPair::generate(&ECDSA_P521_SHA512_FIXED_SIGNING).unwrap()),
             Algorithm::EdDSA => Self::Ed(Ed25519KeyPair::generate().unwrap()),
-            Algorithm::HS256 => panic!("not a key pair"),
+            Algorithm::ES256K => {
+                Self::Ec("secp256k1", EcdsaKeyPair::generate(&ECDSA_P256K1_SHA256_FIXED_SIGNING).unwrap())
+            }
+            Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512 => panic!("not a key pair"),
             _ => Self::Rsa(RsaKeyPair::generate(KeySize::Rsa2048).unwrap()),
         }
     }
@@ -91,8 +94,13 @@ impl TestKey {
 
 /// A token signed with HMAC-SHA-256 over whatever secret.
 pub(super) fn hs256(secret: &[u8], header: &Value, claims: &Value) -> String {
+    hmac(aws_lc_rs::hmac::HMAC_SHA256, secret, header, claims)
+}
+
+/// A token signed with any HMAC over whatever secret.
+pub(super) fn hmac(algorithm: aws_lc_rs::hmac::Algorithm, secret: &[u8], header: &Value, claims: &Value) -> String {
     let signed = format!("{}.{}", b64(header.to_string()), b64(claims.to_string()));
-    let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, secret);
+    let key = aws_lc_rs::hmac::Key::new(algorithm, secret);
     let tag = aws_lc_rs::hmac::sign(&key, signed.as_bytes());
     format!("{signed}.{}", b64(tag))
 }

@@ -114,7 +114,7 @@ pub(in crate::config) enum RawResponseMode {
     FormPostJwt,
 }
 
-/// Signature algorithms (RFC 7518 §3.1, RFC 8037 §3.1).
+/// Signature algorithms (RFC 7518 §3.1, RFC 8037 §3.1, RFC 8812 §3.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 pub(in crate::config) enum RawAlgorithm {
     RS256,
@@ -126,6 +126,9 @@ pub(in crate::config) enum RawAlgorithm {
     ES256,
     ES384,
     ES512,
+    ES256K,
     EdDSA,
     HS256,
+    HS384,
+    HS512,
 }

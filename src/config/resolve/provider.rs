@@ -492,15 +492,19 @@ impl Resolver {
         if written.is_empty() {
             self.error(key, "is an empty list: no ID token could ever be accepted", "name algorithms, or remove it");
         }
-        if written.contains(&RawAlgorithm::HS256) {
-            if written.len() > 1 {
+        let algorithms: Vec<Algorithm> = written.into_iter().map(Algorithm::from).collect();
+        if let Some(symmetric) = algorithms.iter().find(|algorithm| algorithm.is_symmetric()) {
+            let name = symmetric.name();
+            if algorithms.len() > 1 {
                 // With both kinds allowed, a public key could serve as the shared secret (RFC 8725 §2.1).
-                self.error(key, "names HS256 beside other algorithms", "name HS256 alone, or only the others");
+                let what = format!("names {name} beside other algorithms");
+                self.error(key, what, format!("name {name} alone, or only the others"));
             } else if !has_secret {
-                self.error(key, "names HS256, which needs a client secret", "add the client secret, or use RS256");
+                let what = format!("names {name}, which needs a client secret");
+                self.error(key, what, "add the client secret, or use RS256");
             }
         }
-        written.into_iter().map(Algorithm::from).collect()
+        algorithms
     }
 }
 
@@ -516,8 +520,11 @@ impl From<RawAlgorithm> for Algorithm {
             RawAlgorithm::ES256 => Self::ES256,
             RawAlgorithm::ES384 => Self::ES384,
             RawAlgorithm::ES512 => Self::ES512,
+            RawAlgorithm::ES256K => Self::ES256K,
             RawAlgorithm::EdDSA => Self::EdDSA,
             RawAlgorithm::HS256 => Self::HS256,
+            RawAlgorithm::HS384 => Self::HS384,
+            RawAlgorithm::HS512 => Self::HS512,
         }
     }
 }

@@ -1,10 +1,7 @@
 //! The files of a TLS section, read all at once, so that what is judged is what is used.
 
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use aws_lc_rs::digest;
 use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
 use rustls::sign::CertifiedKey;
@@ -15,12 +12,7 @@ use zeroize::Zeroizing;
 
 use super::client::dns_names;
 use super::{Certificate, Problem, Settings};
-
-/// No certificate file is bigger: a bundle of every public root has 250 KB.
-const LARGEST: u64 = 1 << 20;
-
-/// SHA-256 over everything.
-pub(super) type Digest = [u8; 32];
+use crate::files::{Digest, LARGEST, bounded, digest};
 
 /// What the files hold, or why they can't be read.
 pub(super) struct Files {
@@ -49,19 +41,11 @@ impl Files {
     }
 
     pub(super) fn digest(&self) -> Digest {
-        let mut context = digest::Context::new(&digest::SHA256);
         let contents = self.pairs.iter().flat_map(|(certificate, key)| [certificate, key]).chain(&self.client_ca);
-        for contents in contents {
-            let (kind, bytes): (u8, &[u8]) = match &contents.bytes {
-                Ok(bytes) => (1, bytes),
-                Err(why) => (0, why.as_bytes()),
-            };
-            context.update(&[kind]);
-            context.update(&(bytes.len() as u64).to_be_bytes());
-            context.update(bytes);
-        }
-        // SHA-256 has 32 bytes.
-        context.finish().as_ref().try_into().unwrap_or_default()
+        digest(contents.map(|contents| match &contents.bytes {
+            Ok(bytes) => Ok(bytes.as_slice()),
+            Err(why) => Err(why.as_str()),
+        }))
     }
 
     /// The certificate, the names in it, and both together for rustls.
@@ -116,7 +100,7 @@ impl Files {
 
 impl Contents {
     fn read(key: String, path: &Path) -> Self {
-        Self { key, path: path.to_owned(), bytes: bounded(path).map_err(|error| error.to_string()) }
+        Self { key, path: path.to_owned(), bytes: bounded(path, LARGEST).map_err(|error| error.to_string()) }
     }
 
     fn problem(&self, what: impl Into<String>, fix: &'static str) -> Problem {
@@ -145,17 +129,4 @@ impl Contents {
             self.problem("holds no private key", "name a PEM file with an unencrypted -----BEGIN PRIVATE KEY-----")
         })
     }
-}
-
-fn bounded(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
-    // The kind first: opening a pipe would wait for its writer.
-    if !std::fs::metadata(path)?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no file"));
-    }
-    let mut bytes = Zeroizing::new(Vec::new());
-    File::open(path)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > LARGEST {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is bigger than 1 MiB"));
-    }
-    Ok(bytes)
 }

@@ -20,7 +20,7 @@ use rustls::{RootCertStore, ServerConfig, version};
 use self::choice::Choice;
 pub use self::client::CertificateField;
 pub(super) use self::client::{Unreadable as UnreadableCertificate, read as read_client_certificate};
-use self::files::{Digest, Files};
+use self::files::Files;
 pub(super) use self::proofs::PROTOCOL as PROOF_PROTOCOL;
 pub use self::proofs::Proofs;
 pub(super) use self::reload::Reload;
@@ -93,7 +93,7 @@ pub(super) struct Tls {
     config: ArcSwap<ServerConfig>,
     expires_at: AtomicU64,
     /// What `config` was made from.
-    first: Digest,
+    first: crate::files::Digest,
 }
 
 impl Tls {

@@ -1,11 +1,11 @@
-//! Looks at the files every few seconds and takes in what changed. By content, since a mounted secret changes by a symlink two
-//! folders up (Kubernetes' `..data`), of which no watch of the file itself hears.
+//! Looks at the files every few seconds and takes in what changed.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::files::{Digest, Files};
+use super::files::Files;
 use super::{Tls, build};
+use crate::files::Settled;
 
 /// The reloading of every listener's TLS.
 #[derive(Debug)]
@@ -17,15 +17,12 @@ pub(in crate::server) struct Reload {
 #[derive(Debug)]
 struct Watched {
     tls: Arc<Tls>,
-    in_use: Digest,
-    /// What cannot be used and has been seen once. The files change one after the other: only what stays is told.
-    unsettled: Option<Digest>,
-    told: Option<Digest>,
+    settled: Settled,
 }
 
 impl Reload {
     pub(in crate::server) fn new(tls: impl IntoIterator<Item = Arc<Tls>>, every: Duration) -> Self {
-        let watched = tls.into_iter().map(|tls| Watched { in_use: tls.first, tls, unsettled: None, told: None });
+        let watched = tls.into_iter().map(|tls| Watched { settled: Settled::new(tls.first), tls });
         Self { watched: watched.collect(), every }
     }
 
@@ -49,8 +46,7 @@ impl Watched {
     fn look(&mut self) {
         let files = Files::read(&self.tls.settings);
         let digest = files.digest();
-        if digest == self.in_use {
-            (self.unsettled, self.told) = (None, None);
+        if self.settled.still(digest) {
             return;
         }
         match build(&self.tls.settings, &files) {
@@ -60,18 +56,17 @@ impl Watched {
                     "certificates reloaded: new connections get the new ones"
                 );
                 self.tls.replace(built);
-                (self.in_use, self.unsettled, self.told) = (digest, None, None);
+                self.settled.took(digest);
             }
-            Err(problems) if self.unsettled == Some(digest) && self.told != Some(digest) => {
+            Err(problems) if self.settled.failed(digest) => {
                 for problem in problems {
                     tracing::error!(
                         file = %problem.file.display(), fix = problem.fix,
                         "certificates not reloaded, those in use stay: the file {}", problem.what
                     );
                 }
-                self.told = Some(digest);
             }
-            Err(_) => self.unsettled = Some(digest),
+            Err(_) => {}
         }
     }
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::*;
 use crate::authn::oidc::jwks::KeySet;
-use crate::authn::oidc::test_keys::{TestKey, b64, hs256, key_set};
+use crate::authn::oidc::test_keys::{TestKey, b64, hmac, hs256, key_set};
 use crate::secret::SecretString;
 
 const NOW: u64 = 1_700_000_000;
@@ -117,6 +117,31 @@ fn hs256_needs_the_secret_and_to_be_asked_for() {
         let expected = Expected { nonce: NONCE, access_token: None, code: None };
         let keyless = hs256(b"", &header, &good());
         assert_eq!(verify(&keyless, trust, rules, expected, UnixTime(NOW)).unwrap_err(), IdTokenError::UnknownKey);
+    }
+}
+
+#[test]
+fn the_longer_hmacs_follow_the_same_rules() {
+    let secret = b"the client's secret, which is long enough";
+    let none = KeySet::default();
+    for algorithm in [Algorithm::HS384, Algorithm::HS512] {
+        let mac = algorithm.hmac().unwrap();
+        let header = json!({"alg": algorithm.name()});
+        let hash = digest::digest(algorithm.digest(), ACCESS_TOKEN.as_bytes());
+        let at_hash = b64(&hash.as_ref()[..hash.as_ref().len() / 2]);
+        let token = hmac(mac, secret, &header, &with(json!({ "at_hash": at_hash })));
+        assert!(judge_with(&token, &none, &[algorithm]).is_ok());
+        assert_eq!(judge(&token).unwrap_err(), IdTokenError::Algorithm);
+        let forged = hmac(mac, b"another secret", &header, &good());
+        assert_eq!(judge_with(&forged, &none, &[algorithm]).unwrap_err(), IdTokenError::Signature);
+        for bytes in RSA.public_bytes() {
+            let confused = hmac(mac, &bytes, &header, &good());
+            assert_eq!(judge(&confused).unwrap_err(), IdTokenError::Algorithm);
+            assert_eq!(judge_with(&confused, &KEYS, &[algorithm]).unwrap_err(), IdTokenError::Signature);
+        }
+        // The same MAC under a shorter name.
+        let renamed = hmac(mac, secret, &json!({"alg": "HS256"}), &good());
+        assert_eq!(judge_with(&renamed, &none, &[Algorithm::HS256]).unwrap_err(), IdTokenError::Signature);
     }
 }
 

@@ -383,6 +383,18 @@ async fn a_client_registered_for_hs256_needs_no_keys() {
     assert_eq!(stage.asked("/jwks"), 0);
 }
 
+#[test]
+fn hmac_is_never_taken_from_the_metadata() {
+    let offered = [&Algorithm::SYMMETRIC[..], &[Algorithm::ES256]].concat();
+    let mut settings = settings("https://id.example");
+    assert_eq!(settings.allowed_algorithms(&offered), [Algorithm::ES256]);
+    assert_eq!(settings.allowed_algorithms(&Algorithm::SYMMETRIC), [Algorithm::RS256]);
+    for algorithm in Algorithm::SYMMETRIC {
+        settings.signing_algs = vec![algorithm];
+        assert_eq!(settings.allowed_algorithms(&offered), [algorithm]);
+    }
+}
+
 #[tokio::test]
 async fn token_calls_queue_for_a_bounded_time() {
     let stage = Stage::available(vec![TestKey::new(Algorithm::EdDSA).jwk("k")], |settings| {
