@@ -77,7 +77,8 @@ pub(super) struct Answer {
 }
 
 /// Takes a whole answer's head from the front of `input`, once it is there; `method` is the request's. Interim answers before it
-/// are dropped (RFC 9110 §15.2). `headers` are emptied and filled, if there is one.
+/// are dropped (RFC 9110 §15.2). `headers` are emptied and filled, if there is one; without what only said how the body is framed
+/// and whether the connection stays.
 ///
 /// # Errors
 /// For what is not HTTP/1, is too large, or has two lengths (RFC 9112 §6.3).
@@ -127,7 +128,7 @@ fn parse(bytes: &Bytes, method: &Method, headers: &mut HeaderMap) -> Result<Opti
         return Ok(None);
     }
     let is_11 = parsed.version == Some(1);
-    let mut lines = Lines { keeps_alive: is_11, ..Lines::default() };
+    let mut lines = Lines { keeps_alive: is_11, has_body: has_body(status, method), ..Lines::default() };
     headers.clear();
     headers.reserve(parsed.headers.len());
     for field in &*parsed.headers {
@@ -136,11 +137,12 @@ fn parse(bytes: &Bytes, method: &Method, headers: &mut HeaderMap) -> Result<Opti
         let (Ok(name), Ok(value)) = (name, value) else {
             return Err(Error::Nonsense("a field of the answer's head is malformed"));
         };
-        lines.note(&name, &value);
-        headers.append(name, value);
+        if !lines.note(&name, &value) {
+            headers.append(name, value);
+        }
     }
     let keeps_alive = lines.keeps_alive && status != StatusCode::SWITCHING_PROTOCOLS;
-    let framing = if has_body(status, method) { lines.framing(is_11)? } else { Framing::Length(0) };
+    let framing = if lines.has_body { lines.framing(is_11)? } else { Framing::Length(0) };
     let mut head = http::Response::new(()).into_parts().0;
     head.status = status;
     head.headers = std::mem::take(headers);
@@ -163,6 +165,7 @@ fn has_body(status: StatusCode, method: &Method) -> bool {
 /// What the lines that speak of the connection say together.
 #[derive(Debug, Default)]
 struct Lines {
+    has_body: bool,
     keeps_alive: bool,
     closes: bool,
     length: Option<Result<u64, Error>>,
@@ -171,16 +174,22 @@ struct Lines {
 }
 
 impl Lines {
-    fn note(&mut self, name: &HeaderName, value: &HeaderValue) {
+    /// Whether there is no more in a line than what is noted of it.
+    fn note(&mut self, name: &HeaderName, value: &HeaderValue) -> bool {
         if name == CONNECTION {
-            let mut options = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
-            // Once one line asks for the end, no other takes it back.
-            if options.clone().any(|option| option.eq_ignore_ascii_case(b"close")) {
-                self.closes = true;
-            } else if options.any(|option| option.eq_ignore_ascii_case(b"keep-alive")) {
-                self.keeps_alive = true;
+            let (mut keeps, mut is_all) = (false, true);
+            for option in value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+                if option.eq_ignore_ascii_case(b"close") {
+                    self.closes = true;
+                } else if option.eq_ignore_ascii_case(b"keep-alive") {
+                    keeps = true;
+                } else {
+                    is_all = false;
+                }
             }
-            self.keeps_alive &= !self.closes;
+            // Once one line asks for the end, no other takes it back.
+            self.keeps_alive = (self.keeps_alive || keeps) && !self.closes;
+            is_all
         } else if name == CONTENT_LENGTH {
             // A list of equal ones is one (RFC 9110 §8.6).
             for number in value.as_bytes().split(|byte| *byte == b',') {
@@ -191,9 +200,14 @@ impl Lines {
                     _ => Err(Error::Nonsense("the answer's Content-Length says nothing clear")),
                 });
             }
+            // Without a body it says what a GET would bring.
+            self.has_body
         } else if name == TRANSFER_ENCODING {
             let is_chunked = value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
             self.coding = Some(self.coding.is_none() && is_chunked);
+            self.has_body
+        } else {
+            false
         }
     }
 

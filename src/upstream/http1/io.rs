@@ -1,12 +1,14 @@
 //! The bytes of one connection, plain or in TLS (RFC 8446), for whoever reads and for whoever writes.
 
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::unconstrained;
 use tokio_rustls::client::TlsStream;
 
 use crate::upstream::socket::SocketIo;
@@ -45,9 +47,10 @@ impl Io {
     /// where the runtime has heard of something.
     pub(super) fn is_quiet(&mut self) -> bool {
         let mut byte = [0];
-        let mut cx = Context::from_waker(Waker::noop());
-        // In TLS what arrived may be a ticket or a new key (RFC 8446 §4.6), which this takes in and which says nothing.
-        Pin::new(self).poll_read(&mut cx, &mut ReadBuf::new(&mut byte)).is_pending()
+        // In TLS what arrived may be a ticket or a new key (RFC 8446 §4.6), which this takes in and which says nothing. A task
+        // that has used its turn up would be told to wait instead.
+        let read = poll_fn(|cx| Pin::new(&mut *self).poll_read(cx, &mut ReadBuf::new(&mut byte)));
+        pin!(unconstrained(read)).poll(&mut Context::from_waker(Waker::noop())).is_pending()
     }
 }
 
@@ -100,6 +103,8 @@ pub(in crate::upstream) struct Upgraded {
 
 impl Upgraded {
     pub(super) fn new(io: Io, received: BytesMut) -> Self {
+        // A tunnel may be idle for hours, and then holds no buffer.
+        let received = if received.is_empty() { BytesMut::new() } else { received };
         Self { io, received }
     }
 }
@@ -113,7 +118,6 @@ impl AsyncRead for Upgraded {
         buf.put_slice(&self.received[..count]);
         self.received.advance(count);
         if self.received.is_empty() {
-            // A tunnel may be idle for hours, and then holds no buffer.
             self.received = BytesMut::new();
         }
         Poll::Ready(Ok(()))

@@ -32,7 +32,7 @@ fn get(text: &str) -> Result<Option<(Answer, Vec<u8>)>, Error> {
 #[test]
 fn a_head_is_the_same_however_it_is_split() {
     const WHOLE: &[u8] = b"\r\nHTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n\
-        HTTP/1.1 299 Quite Fine\r\nETag: \"x\"\r\nset-cookie: a=1\r\nSet-Cookie: b=\xff\r\nempty:\r\n\
+        HTTP/1.1 299 Quite Fine\r\nConnection: x-hop, close\r\nconnection: keep-alive\r\nETag: \"x\"\r\nset-cookie: a=1\r\nSet-Cookie: b=\xff\r\nempty:\r\n\
         content-length: 3\r\n\r\nabc";
     for at in 0..=WHOLE.len() {
         let (answer, rest) = answer(&[&WHOLE[..at], &WHOLE[at..]], &Method::GET).unwrap().unwrap();
@@ -42,14 +42,14 @@ fn a_head_is_the_same_however_it_is_split() {
         let fields: Vec<_> =
             answer.head.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
         let wanted: [(&str, &[u8]); 5] = [
+            ("connection", b"x-hop, close"),
             ("etag", b"\"x\""),
             ("set-cookie", b"a=1"),
             ("set-cookie", b"b=\xff"),
             ("empty", b""),
-            ("content-length", b"3"),
         ];
         assert_eq!(fields, wanted);
-        assert!(matches!(answer.framing, Framing::Length(3)) && answer.keeps_alive);
+        assert!(matches!(answer.framing, Framing::Length(3)) && !answer.keeps_alive);
         assert_eq!(rest, b"abc");
     }
     for end in 0..WHOLE.len() - 3 {
@@ -281,7 +281,13 @@ async fn no_bytes_behind_an_answer_become_the_next_one() {
     assert!(connection.is_reusable() && connection.is_quiet(true));
     server.write_all(b"HTTP/1.1 200 Late\r\n\r\n").await.unwrap();
     tokio::time::sleep(Duration::from_millis(20)).await;
-    assert!(!connection.is_quiet(false), "what comes later is not taken for an answer either");
+    let quiet = poll_fn(|cx| {
+        while let Poll::Ready(turn) = tokio::task::coop::poll_proceed(cx) {
+            turn.made_progress();
+        }
+        Poll::Ready(connection.is_quiet(false))
+    });
+    assert!(!quiet.await, "what comes later is not taken for an answer either, in whatever hurry the task is");
 }
 
 fn stream(frames: Vec<Frame<Bytes>>) -> RequestBody {
