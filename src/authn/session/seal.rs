@@ -27,6 +27,8 @@ const TAG_LEN: usize = 16;
 const HEAD_LEN: usize = 1 + KEY_ID_LEN + NONCE_LEN;
 /// Records are padded to a multiple of this, so that their length tells little about what is in them.
 const BLOCK: usize = 64;
+/// The longest text that is opened on the stack, in bytes.
+const SMALL: usize = 256;
 const MASTER_SALT: &[u8] = b"vestibule key ring 1";
 
 /// A prefix of a hash of the key, in clear in each sealed text.
@@ -201,6 +203,13 @@ impl<T> Sealer<T> {
     /// [`OpenError`].
     pub fn open_bytes(&self, text: &[u8]) -> Result<(Vec<u8>, KeyId), OpenError> {
         let mut bytes = self.decoder.decode(text).map_err(|_| OpenError::Malformed)?;
+        let (record, id) = self.open_in_place(&mut bytes)?;
+        bytes.truncate(record);
+        Ok((bytes, id))
+    }
+
+    /// Opens what was decoded; the record's bytes stand at its front, and this many.
+    fn open_in_place(&self, bytes: &mut [u8]) -> Result<(usize, KeyId), OpenError> {
         if bytes.len() < HEAD_LEN + TAG_LEN + BLOCK || bytes[0] != FORMAT {
             return Err(OpenError::Malformed);
         }
@@ -209,16 +218,24 @@ impl<T> Sealer<T> {
         let mut nonce = [0; NONCE_LEN];
         nonce.copy_from_slice(&bytes[1 + KEY_ID_LEN..HEAD_LEN]);
         let key = self.keys.iter().find(|key| key.id == id).ok_or(OpenError::UnknownKey)?;
-        let length = key
+        let padded = key
             .key
-            .open_within(Nonce::assume_unique_for_key(nonce), Aad::from(&key.associated), &mut bytes, HEAD_LEN..)
-            .map_err(|_| OpenError::Forged)?
-            .len();
-        bytes.truncate(length);
-        let end = bytes.iter().rposition(|byte| *byte != 0).filter(|end| bytes[*end] == 0x80);
-        bytes.truncate(end.ok_or(OpenError::Record)?);
-        Ok((bytes, id))
+            .open_within(Nonce::assume_unique_for_key(nonce), Aad::from(&key.associated), bytes, HEAD_LEN..)
+            .map_err(|_| OpenError::Forged)?;
+        Ok((unpadded(padded).ok_or(OpenError::Record)?, id))
     }
+}
+
+/// How many bytes stand before the marker.
+fn unpadded(mut bytes: &[u8]) -> Option<usize> {
+    while let [rest @ .., 0, 0, 0, 0, 0, 0, 0, 0] = bytes {
+        bytes = rest;
+    }
+    while let [rest @ .., 0] = bytes {
+        bytes = rest;
+    }
+    let [record @ .., 0x80] = bytes else { return None };
+    Some(record.len())
 }
 
 impl<T: Serialize + DeserializeOwned> Sealer<T> {
@@ -233,8 +250,18 @@ impl<T: Serialize + DeserializeOwned> Sealer<T> {
     /// # Errors
     /// [`OpenError`].
     pub fn open(&self, text: &[u8]) -> Result<(T, KeyId), OpenError> {
-        let (bytes, key) = self.open_bytes(text)?;
-        match postcard::take_from_bytes(&bytes) {
+        let (mut small, mut large): ([u8; SMALL], Vec<u8>);
+        // Decoded, it is shorter: the time of the last request comes with every one, and needs no allocation.
+        let bytes = if text.len() <= SMALL {
+            small = [0; SMALL];
+            let length = self.decoder.decode_slice(text, &mut small).map_err(|_| OpenError::Malformed)?;
+            &mut small[..length]
+        } else {
+            large = self.decoder.decode(text).map_err(|_| OpenError::Malformed)?;
+            large.as_mut_slice()
+        };
+        let (record, key) = self.open_in_place(bytes)?;
+        match postcard::take_from_bytes(&bytes[..record]) {
             Ok((record, [])) => Ok((record, key)),
             _ => Err(OpenError::Record),
         }
