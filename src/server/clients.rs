@@ -67,17 +67,21 @@ impl Drop for Entered {
 #[derive(Debug)]
 pub(super) struct Place {
     _worker: OwnedSemaphorePermit,
-    _client: Option<Entered>,
+    client: Option<Entered>,
 }
 
 impl Place {
-    /// `None` where the client has as many connections as it may.
-    pub(super) fn new(worker: OwnedSemaphorePermit, clients: Option<&Arc<Clients>>, address: IpAddr) -> Option<Self> {
-        let client = match clients {
-            Some(clients) => Some(clients.enter(address)?),
-            None => None,
-        };
-        Some(Self { _worker: worker, _client: client })
+    /// Of a connection whose client is not known yet.
+    pub(super) fn new(worker: OwnedSemaphorePermit) -> Self {
+        Self { _worker: worker, client: None }
+    }
+
+    /// Among the connections of `address`, which is the client's; `None` where it has as many as it may.
+    pub(super) fn of_client(mut self, clients: Option<&Arc<Clients>>, address: IpAddr) -> Option<Self> {
+        if let Some(clients) = clients {
+            self.client = Some(clients.enter(address)?);
+        }
+        Some(self)
     }
 }
 

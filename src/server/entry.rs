@@ -75,6 +75,12 @@ impl Entry {
         self.proxy_protocol_from.is_empty() && self.tls.is_none()
     }
 
+    /// Whether this peer tells first whom it speaks for. Anybody else's header is not read: to the parser of requests it is a
+    /// broken one.
+    pub(super) fn is_balancer(&self, peer: SocketAddr) -> bool {
+        is_within(peer.ip().to_canonical(), &self.proxy_protocol_from)
+    }
+
     /// Lets a connection in.
     pub(super) async fn pass(
         &self,
@@ -82,8 +88,7 @@ impl Entry {
         mut peer: SocketAddr,
     ) -> Result<(Stream, Connection, Protocol), TurnedAway> {
         let deadline = Instant::now() + self.time_limit;
-        // Anybody else's header is not read: to the parser of requests it is a broken one.
-        if is_within(peer.ip().to_canonical(), &self.proxy_protocol_from) {
+        if self.is_balancer(peer) {
             let header = timeout_at(deadline, proxy_protocol::read(&mut socket)).await;
             peer = match header.map_err(|_| TurnedAway::HeaderTimeout)? {
                 Ok(told) => told.unwrap_or(peer),

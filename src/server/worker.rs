@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
+use super::clients::Place;
 use super::connection::{self, Closing, Open, Terms};
 use super::entry::Entry;
 use super::listener::{Acceptor, BoundSocket};
@@ -126,6 +127,13 @@ impl<H: Handler> Worker<H> {
 
     fn start(&self, socket: Socket, peer: SocketAddr, entry: Arc<Entry>, place: OwnedSemaphorePermit) {
         let (handler, terms) = (self.handler.clone(), Arc::clone(&self.terms));
+        let mut place = Place::new(place);
+        let is_balancer = entry.is_balancer(peer);
+        // Before anything is done for it: a handshake is the dearest part of a connection.
+        if !is_balancer {
+            let Some(known) = place_of(place, peer, &handler, &terms) else { return };
+            place = known;
+        }
         if entry.is_open() {
             let connection = Connection::new(peer, Scheme::Http);
             let open = Open { stream: Stream::Plain(socket), connection, protocol: Protocol::Any, place };
@@ -137,6 +145,8 @@ impl<H: Handler> Worker<H> {
             if let Some((stream, connection, protocol)) =
                 Box::pin(enter(&entry, socket, peer, &handler, &terms.closing)).await
             {
+                let place = if is_balancer { place_of(place, connection.peer, &handler, &terms) } else { Some(place) };
+                let Some(place) = place else { return };
                 let open = Open { stream, connection, protocol, place };
                 connection::serve(open, handler, terms).await;
             }
@@ -155,6 +165,16 @@ impl<H: Handler> Worker<H> {
         }
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+/// The place of a connection whose client is known now; none where that client has too many.
+fn place_of<H: Handler>(place: Place, client: SocketAddr, handler: &H, terms: &Terms) -> Option<Place> {
+    let place = place.of_client(terms.clients.as_ref(), client.ip());
+    if place.is_none() {
+        tracing::info!(client = %client.ip(), reason = "too_many_connections", "connection closed: its client has too many");
+        handler.cut("too_many_connections");
+    }
+    place
 }
 
 /// Lets a connection in, or tells why not. At the end of the service nobody waits for a handshake: no request is lost with it.
