@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ipnet::IpNet;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::open::Counted;
 use crate::message::forwarded::{is_within, network_of};
 
 /// The open connections of each client; shared by all workers.
@@ -67,13 +68,14 @@ impl Drop for Entered {
 #[derive(Debug)]
 pub(super) struct Place {
     _worker: OwnedSemaphorePermit,
+    _counted: Counted,
     client: Option<Entered>,
 }
 
 impl Place {
     /// Of a connection whose client is not known yet.
-    pub(super) fn new(worker: OwnedSemaphorePermit) -> Self {
-        Self { _worker: worker, client: None }
+    pub(super) fn new(worker: OwnedSemaphorePermit, counted: Counted) -> Self {
+        Self { _worker: worker, _counted: counted, client: None }
     }
 
     /// Among the connections of `address`, which is the client's; `None` where it has as many as it may.
@@ -94,7 +96,8 @@ mod tests {
 
     #[test]
     fn each_address_has_its_places_and_gives_them_back() {
-        let clients = Clients::new(NonZeroU32::new(2).unwrap(), NETWORKS.map(|network| network.parse().unwrap()).to_vec());
+        let clients =
+            Clients::new(NonZeroU32::new(2).unwrap(), NETWORKS.map(|network| network.parse().unwrap()).to_vec());
         let enter = |text: &str| clients.enter(text.parse().unwrap());
         let (first, second) = (enter("192.0.2.1").unwrap(), enter("::ffff:192.0.2.1").unwrap());
         assert!(enter("192.0.2.1").is_none());
