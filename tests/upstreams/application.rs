@@ -61,7 +61,7 @@ pub(crate) const WAYS: [Way; 6] = [
 pub(crate) struct Application {
     /// The keys of its `[upstream]`.
     pub(crate) toml: String,
-    pub(super) requests: Arc<AtomicUsize>,
+    pub(crate) requests: Arc<AtomicUsize>,
     /// Bodies for `/count` that came to their end.
     pub(super) complete: Arc<AtomicUsize>,
     pub(super) connections: Arc<AtomicUsize>,
@@ -126,6 +126,11 @@ impl Application {
         };
         let toml = format!("{toml}\nprotocol = \"{protocol}\"");
         Self { toml, requests, complete, connections, cut, folder }
+    }
+
+    /// Where it listens, on a port.
+    pub(crate) fn url(&self) -> &str {
+        self.toml.split('"').nth(1).unwrap()
     }
 
     pub(super) fn stage(&self, more: &str) -> Stage {
@@ -228,6 +233,7 @@ async fn answer(mut request: Request<Incoming>, complete: Arc<AtomicUsize>) -> R
             });
             Response::new(BodyExt::boxed_unsync(StreamBody::new(frames)))
         }
+        "/never" => std::future::pending().await,
         "/begin" => {
             let first = stream::once(async { Ok(Frame::data(Bytes::from_static(b"ten bytes!"))) });
             Response::new(BodyExt::boxed_unsync(StreamBody::new(first.chain(stream::pending()))))
