@@ -244,6 +244,7 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
         let help = "When the first of the TLS certificates in use ends, since the Unix epoch.";
         metrics.gauge("tls_certificate_expiry_timestamp_seconds", help, expiry);
     }
+    metrics.gauge("connections", "Open connections of clients, tunnels included.", bound.open_connections());
     control.handle().spawn(bound.reload());
     let serve = {
         let drain = drain.clone();

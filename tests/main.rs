@@ -43,6 +43,8 @@ mod logout;
 mod listeners;
 // A line tells what happened and nothing that was secret.
 mod logs;
+// Every protocol of a client meets every protocol of an application.
+mod pairs;
 // A provider that is away, slow or talks nonsense takes nothing else down.
 mod provider_faults;
 // Who asks too often is told when to come back, and nobody else notices.

@@ -1,5 +1,14 @@
 //! Whole configurations: layers, derivations, and every rule across keys.
 
+mod examples;
+mod identity;
+mod layers;
+mod provider;
+mod routes;
+mod secrets;
+mod server;
+mod upstreams;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -93,103 +102,25 @@ const ENOUGH: [(&str, &str); 6] = [
     ("VESTIBULE_UPSTREAM", "http://app:3000"),
 ];
 
-#[test]
-fn variables_alone_are_enough() {
-    let loaded = read(&Sources { env: env(&ENOUGH), ..Sources::default() }).unwrap();
-    assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
-    let settings = loaded.settings;
-    assert_eq!(settings.server.listeners[0].address.to_string(), "0.0.0.0:8080");
-    assert_eq!(settings.admin_listen.unwrap().to_string(), "127.0.0.1:9090");
-    assert_eq!(settings.providers[0].issuer, "https://id.example.com");
-    assert_eq!(settings.providers[0].credentials.client_id, "12345");
-    assert_eq!(settings.providers[0].credentials.client_secret.as_ref().unwrap().expose_secret(), "67890");
-    assert_eq!(settings.providers[0].scopes, ["openid", "email", "profile"]);
-    assert!(settings.providers[0].userinfo && settings.providers[0].userinfo_required);
-    assert_eq!(settings.session.lifetime, Duration::from_secs(24 * 3600));
-    assert_eq!(settings.session.idle, Duration::from_secs(3600));
-    assert_eq!(settings.message.cookie_base, "__Host-vestibule");
-    assert_eq!(settings.upstreams[0].places, [Place::Host { host: "app".to_owned(), port: 3000 }]);
-    assert_eq!(settings.endpoints.login_path.as_deref(), Some("/auth/login"));
-    assert_eq!(settings.routes.prefix, "/auth");
-    let callback = (Endpoint::Callback(0), "/auth/callback".to_owned());
-    assert!(settings.routes.endpoints.contains(&callback) && settings.routes.endpoints.len() == 5);
-    assert!(settings.message.trusted_proxies.is_empty());
-}
+/// A folder of its own for one test, removed at its end.
+struct Folder(PathBuf);
 
-#[test]
-fn nothing_at_all_tells_everything_that_is_missing() {
-    let text = all(&read(&Sources::default()).unwrap_err());
-    for variable in ENOUGH.map(|(name, _)| name) {
-        assert!(text.contains(variable), "{variable}: {text}");
+impl Folder {
+    fn new() -> Self {
+        let name = format!("vestibule-config-{}", generate_secret().unwrap());
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir(&path).unwrap();
+        Self(path)
     }
-    assert!(text.contains("vestibule generate-secret"), "{text}");
-    assert_eq!(text.matches("error: ").count(), 6, "{text}");
-}
 
-#[test]
-fn each_layer_wins_over_the_one_below() {
-    let file = with(&[("", "listen = \"127.0.0.1:1\"\n")]);
-    let mut sources = Sources::toml(&file);
-    let listen = |sources: &Sources| read(sources).unwrap().settings.server.listeners[0].address.tcp().unwrap().port();
-    assert_eq!(listen(&sources), 1);
-    sources.env = env(&[("VESTIBULE_LISTEN", "127.0.0.1:2")]);
-    assert_eq!(listen(&sources), 2);
-    sources.flags = vec![("listen".to_owned(), "127.0.0.1:3".to_owned())];
-    assert_eq!(listen(&sources), 3);
-    sources.env.clear();
-    sources.file.as_mut().unwrap().text = with(&[]);
-    sources.flags.clear();
-    assert_eq!(listen(&sources), 8080);
-}
-
-#[test]
-fn a_secret_of_a_higher_layer_replaces_every_form_of_a_lower_one() {
-    let folder = Folder::new();
-    let path = folder.file("session", &format!("{OTHER}\n"));
-    let mut sources = Sources::toml(&with(&[]));
-    sources.env = env(&[("SESSION_SECRET_FILE", path.to_str().unwrap())]);
-    let secrets = read(&sources).unwrap().settings.session.secrets;
-    assert_eq!(secrets.iter().map(|secret| secret.expose_secret()).collect::<Vec<_>>(), [OTHER]);
-}
-
-#[test]
-fn both_forms_of_a_secret_in_one_layer_are_an_error() {
-    let mut variables = env(&ENOUGH);
-    variables.extend(env(&[("SESSION_SECRET_FILE", "/x"), ("OIDC_CLIENT_SECRET_FILE", "/y")]));
-    let text = all(&read(&Sources { env: variables, ..Sources::default() }).unwrap_err());
-    assert!(text.contains("variable SESSION_SECRET_FILE: error: session.secret_file gives the secret again"), "{text}");
-    assert!(
-        text.contains("variable OIDC_CLIENT_SECRET_FILE: error: provider.client_secret_file is given twice"),
-        "{text}"
-    );
-}
-
-#[test]
-fn an_empty_variable_is_an_error_and_not_also_missing() {
-    let mut variables = env(&ENOUGH);
-    variables[0].1.clear();
-    let problems = read(&Sources { env: variables, ..Sources::default() }).unwrap_err();
-    assert_eq!(problems.len(), 1, "{}", all(&problems));
-    assert!(problems[0].to_string().starts_with("variable OIDC_ISSUER: error: provider.issuer is empty"));
-}
-
-#[test]
-fn problems_of_all_layers_come_at_once() {
-    let mut sources = Sources::toml(&with(&[("", "lisen = \"x\"\n"), ("provider", "issuer = \"id.example.com\"")]));
-    sources.env = env(&[("OIDC_SCOPE", "openid"), ("VESTIBULE_WORKERS", "many")]);
-    sources.flags = vec![("log.fromat".to_owned(), "json".to_owned())];
-    let text = all(&read(&sources).unwrap_err());
-    for part in [
-        "vestibule.toml:1:1: error: lisen is not a known key\n    did you mean \"listen\"?",
-        "error: provider.issuer is \"id.example.com\", no absolute http or https URL",
-        "variable OIDC_SCOPE: error: looks like a misspelt variable\n    did you mean OIDC_SCOPES?",
-        "variable VESTIBULE_WORKERS: error: workers must be a whole number\n    for example VESTIBULE_WORKERS=2",
-        "flag for log.fromat: error: log.fromat is not a known key\n    did you mean \"format\"?",
-    ] {
-        assert!(text.contains(part), "{part}\n---\n{text}");
+    fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.0.join(name);
+        std::fs::write(&path, text).unwrap();
+        path
     }
 }
 
+<<<<<<< HEAD
 #[test]
 fn several_session_secrets_are_separated_by_white_space() {
     let mut variables = env(&ENOUGH);
@@ -699,6 +630,11 @@ fn every_example_has_routes_that_compile() {
         if let Err(problems) = load(&sources) {
             panic!("{name}: {}", all(&problems));
         }
+=======
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+>>>>>>> a5e1f81 (The tests of configurations are split by subject)
     }
 }
 
@@ -732,333 +668,4 @@ fn tls_files() -> &'static Path {
         folder
     });
     folder.path()
-}
-
-#[test]
-fn listeners_and_their_tls_are_checked() {
-    let at = |toml: &str| toml.replace("@", &format!("{}/", tls_files().display()));
-    let good = at("certificate_file = \"@tls.crt\"\nkey_file = \"@tls.key\"\n");
-    for (section, line, why) in [
-        ("[listeners]", "address = \"localhost:80\"", "not an address and port, or unix: and a path"),
-        ("[listeners]", "address = \"unix:\"", "not an address and port, or unix: and a path"),
-        ("[listeners]", "mode = \"0660\"", "lacks the key \"address\""),
-        ("[listeners]", "address = \"127.0.0.1:81\"\nmode = \"0660\"", "and this is none"),
-        ("[listeners]", "address = \"unix:/a\"\nmode = \"rw\"", "no file permissions"),
-        ("[listeners]", "address = \"unix:/a\"\nmode = \"4755\"", "no file permissions"),
-        ("[listeners]", "address = \"127.0.0.1:81\"\ntls = true", "there is no [tls] section"),
-        ("[listeners]", "address = \"127.0.0.1:81\"\nproxy_protocol_from = [\"x\"]", "not a network or an address"),
-        (
-            "[listeners]",
-            "address = \"127.0.0.1:81\"\n[[listeners]]\naddress = \"127.0.0.1:81\"",
-            "where another listener is",
-        ),
-        (
-            "[listeners]",
-            "address = \"127.0.0.1:81\"\n[listeners.tls]\nkey_file = \"@tls.key\"",
-            "listeners[0].tls.certificate_file is missing",
-        ),
-        ("tls", "key_file = \"@tls.key\"", "tls.certificate_file is missing"),
-        ("tls", "certificate_file = \"@none\"\nkey_file = \"@tls.key\"", "cannot be read"),
-        ("tls", "certificate_file = \"@empty\"\nkey_file = \"@tls.key\"", "holds no certificate"),
-        ("tls", "certificate_file = \"@tls.crt\"\nkey_file = \"@empty\"", "holds no private key"),
-        ("tls", "certificate_file = \"@tls.crt\"\nkey_file = \"@other.key\"", "is not the key of"),
-        ("tls", "GOODmin_version = \"1.1\"", "did you mean \"1.2\"?"),
-        ("tls", "GOODclient_certificate = \"required\"", "nothing says who signs them"),
-        ("tls", "GOODclient_ca_file = \"@none\"", "tls.client_ca_file names"),
-        (
-            "tls",
-            "GOOD[[tls.certificates]]\ncertificate_file = \"@tls.crt\"\nkey_file = \"@other.key\"",
-            "tls.certificates[0].key_file",
-        ),
-        (
-            "identity.headers",
-            "\"X-Subject\" = \"client_certificate_subject\"",
-            "identity.headers.X-Subject is filled from client certificates, and no listener asks",
-        ),
-    ] {
-        let text = errors(&[(section, &at(&line.replace("GOOD", &good)))]);
-        assert!(text.contains(why), "{line}: {text}");
-    }
-    for (section, line, why) in [
-        ("tls", "certificate_file = \"@expired.crt\"\nkey_file = \"@tls.key\"", "has expired"),
-        ("tls", "certificate_file = \"@tls.crt\"\nkey_file = \"@open.key\"", "can be read by every user"),
-        ("[listeners]", "address = \"127.0.0.1:81\"\nproxy_protocol_from = [\"::/0\"]", "trusts every address"),
-        ("[listeners]", "address = \"127.0.0.1:81\"\ntls = false\n[tls]\nGOOD", "is used by no listener"),
-    ] {
-        let loaded = read(&Sources::toml(&with(&[(section, &at(&line.replace("GOOD", &good)))]))).unwrap();
-        assert!(all(&loaded.warnings).contains(why), "{line}: {}", all(&loaded.warnings));
-    }
-}
-
-fn examples() -> Vec<(String, String)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
-    let paths = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let paths = paths.filter(|path| path.extension().is_some_and(|extension| extension == "toml"));
-    paths
-        .map(|path| {
-            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-            // What the examples mount exists only here.
-            let text = std::fs::read_to_string(&path).unwrap();
-            (name, text.replace("/run/secrets/tls/", &format!("{}/", tls_files().display())))
-        })
-        .collect()
-}
-
-#[test]
-fn every_example_is_sound_and_complete() {
-    let folder = Folder::new();
-    let secrets = [folder.file("one", SECRET), folder.file("two", OTHER)];
-    let mut seen = 0;
-    let mut written = String::new();
-    for (name, text) in examples() {
-        assert!(text.starts_with("# "), "{name} says what it is for");
-        written += &text;
-        // The secrets of the examples are mounted somewhere that does not exist here.
-        let mut sources = Sources::toml(&text);
-        sources.env = match name.as_str() {
-            "container.toml" => env(&ENOUGH),
-            _ => env(&[("SESSION_SECRET_FILE", secrets[0].to_str().unwrap())]),
-        };
-        if text.contains("client_secret_file") && name != "container.toml" {
-            sources.env.extend(env(&[("OIDC_CLIENT_SECRET_FILE", secrets[1].to_str().unwrap())]));
-        }
-        match read(&sources) {
-            Ok(loaded) if name == "development.toml" => assert_eq!(loaded.warnings.len(), 1),
-            Ok(loaded) => assert!(loaded.warnings.is_empty(), "{name}: {}", all(&loaded.warnings)),
-            Err(problems) => panic!("{name}: {}", all(&problems)),
-        }
-        seen += 1;
-    }
-    assert!(seen >= 8, "{seen}");
-    let shape = shape::Shape::root();
-    let mut keys = Vec::new();
-    leaves(&shape, &mut keys);
-    // Every key stands in some example, but for secrets as plain values.
-    keys.retain(|key| {
-        !written.contains(&format!("{key} = ")) && !["secret", "secrets", "client_secret"].contains(&key.as_str())
-    });
-    assert!(keys.is_empty(), "{keys:?}");
-}
-
-fn leaves(shape: &shape::Shape, keys: &mut Vec<String>) {
-    if let shape::Kind::Table { fields, rest, .. } = &shape.kind {
-        for (key, below) in fields {
-            match &below.kind {
-                shape::Kind::Table { .. } => leaves(below, keys),
-                shape::Kind::List(items) if matches!(items.kind, shape::Kind::Table { .. }) => leaves(items, keys),
-                _ => keys.push(key.clone()),
-            }
-        }
-        rest.iter().for_each(|rest| leaves(rest, keys));
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
-
-    /// Wherever a secret is written, right or wrong, no problem shows it.
-    #[test]
-    fn no_problem_shows_a_secret(secret in "[a-zA-Z0-9!#%&/=+ -]{6,40}", place in 0usize..9) {
-        prop_assume!(secret.trim().len() >= 6 && !"vestibule".contains(secret.trim()));
-        let secret = format!("{}QX", secret.trim());
-        let quoted = format!("{secret:?}");
-        let mut sources = Sources::toml(&match place {
-            0 => with(&[("session", &format!("secret = {quoted}"))]),
-            1 => with(&[("session", &format!("secrets = [{quoted}, 1]"))]),
-            2 => with(&[("session", &format!("store = {quoted}"))]),
-            3 => with(&[("session", &format!("secret = {quoted} x"))]),
-            4 => with(&[("upstream", &format!("url = \"http://u:{}@h:x\"", secret.replace(['/', '#', '%', ' ', '='], "")))]),
-            _ => with(&[]),
-        });
-        match place {
-            5 => sources.env = env(&[("SESSION_SECRET", &secret)]),
-            6 => sources.env = env(&[("SESSION_SECRE", &secret), ("VESTIBULE_SECRET", &secret)]),
-            7 => sources.env = env(&[("OIDC_CLIENT_SECRET", &secret), ("OIDC_CLIENT_SECRET_FILE", "/nonexistent")]),
-            8 => sources.flags = vec![("session.secret".to_owned(), secret.clone()), ("session.secret.x".to_owned(), secret.clone())],
-            _ => {}
-        }
-        let problems = match read(&sources) {
-            Ok(loaded) => loaded.warnings,
-            Err(problems) => problems,
-        };
-        let shown = format!("{}{problems:?}", all(&problems));
-        prop_assert!(!shown.contains(&secret), "{}", shown);
-    }
-}
-
-/// A folder of its own for one test, removed at its end.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Self {
-        let name = format!("vestibule-config-{}", generate_secret().unwrap());
-        let path = std::env::temp_dir().join(name);
-        std::fs::create_dir(&path).unwrap();
-        Self(path)
-    }
-
-    fn file(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.0.join(name);
-        std::fs::write(&path, text).unwrap();
-        path
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-#[test]
-fn a_prefix_is_plain_and_above_its_route() {
-    let route = |lines: &str| settings(&[("routes", lines)]).routes.routes.remove(0).rewrite.map(|rewrite| *rewrite);
-    let strip = |strip: &str, add: &str| Some(crate::route::Rewrite { strip: strip.to_owned(), add: add.to_owned() });
-    assert_eq!(route("path = \"/app/*\"\n"), None);
-    assert_eq!(route("path = \"/app/*\"\nstrip_prefix = \"/app/\"\n"), strip("/app", ""));
-    assert_eq!(route("path = \"/app\"\nstrip_prefix = \"/app\"\nadd_prefix = \"/v2\"\n"), strip("/app", "/v2"));
-    assert_eq!(route("add_prefix = \"/v2/x\"\n"), strip("", "/v2/x"));
-    for (lines, wanted) in [
-        ("strip_prefix = \"/app\"\n", "the route's path /* is not below it"),
-        ("path = \"/apple/*\"\nstrip_prefix = \"/app\"\n", "write path = \"/app/*\""),
-        ("path = \"/*\"\nadd_prefix = \"/\"\n", "routes[0].add_prefix"),
-        ("path = \"/*\"\nadd_prefix = \"v2\"\n", "is \"v2\", no prefix of paths"),
-        ("path = \"/*\"\nadd_prefix = \"/a/../b\"\n", "no prefix of paths"),
-        ("path = \"/*\"\nadd_prefix = \"//evil.example\"\n", "no prefix of paths"),
-        ("path = \"/*\"\nadd_prefix = \"/a%2Fb\"\n", "no prefix of paths"),
-    ] {
-        let told = errors(&[("routes", lines)]);
-        assert!(told.contains(wanted), "{lines}: {told}");
-    }
-}
-
-#[test]
-fn header_fields_that_are_ours_or_the_connections_cannot_be_set() {
-    let edits = settings(&[(
-        "upstream",
-        "request_headers = { set = { \"X-A\" = \"1\", Authorization = \"Basic eA==\" }, remove = [\"Cookie\", \"X-B\"] }\n\
-         response_headers = { remove = [\"Set-Cookie\", \"Server\"] }\n",
-    )]);
-    assert!(edits.upstreams[0].edits.is_some());
-    assert!(settings(&[]).upstreams[0].edits.is_none() && settings(&[("routes", "")]).routes.routes[0].edits.is_none());
-    for (lines, wanted) in [
-        ("request_headers = { set = { Host = \"x\" } }", "names host, which has a key of its own"),
-        ("request_headers = { set = { \"X_Forwarded_User\" = \"x\" } }", "which only an identity may fill"),
-        ("request_headers = { set = { \"X-Department\" = \"x\" } }", "which only an identity may fill"),
-        ("request_headers = { remove = [\"X-Forwarded-For\"] }", "request_headers.remove[0] names x-forwarded-for"),
-        ("request_headers = { set = { \"Transfer-Encoding\" = \"gzip\" } }", "written anew for each connection"),
-        ("request_headers = { set = { Cookie = \"a=b\" } }", "cookies belong to one person"),
-        ("response_headers = { set = { \"Set-Cookie\" = \"a=b\" } }", "cookies belong to one person"),
-        ("response_headers = { remove = [\"Content-Length\"] }", "written anew for each connection"),
-        ("request_headers = { set = { \"X-HTTP-Method-Override\" = \"PUT\" } }", "after it was judged"),
-        ("request_headers = { set = { \"X-A\" = \"s3cret\\r\\nX-B: 1\" } }", "no header can carry"),
-        ("request_headers = { set = { \"X-A\" = \" s3cret\" } }", "no header can carry"),
-        ("request_headers = { set = { \"X A\" = \"1\" } }", "no header"),
-        ("request_headers = { set = { \"X-A\" = \"1\", \"X_A\" = \"2\" } }", "in another spelling too"),
-        ("request_headers = { set = { \"X-A\" = \"1\" }, remove = [\"x-a\"] }", "which is set too"),
-        ("request_headers = { add = { \"X-A\" = \"1\" } }", "not a known key"),
-    ] {
-        for section in ["upstream", "routes"] {
-            let told = errors(&[(section, lines), ("identity.headers", "\"X-Department\" = { claim = \"d\" }\n")]);
-            assert!(told.contains(wanted) && !told.contains("s3cret"), "{lines}: {told}");
-        }
-    }
-    let authorization = "request_headers = { set = { Authorization = \"Basic eA==\" } }\n";
-    let told = errors(&[("upstream", &format!("{authorization}access_token = \"bearer\"\n"))]);
-    assert!(told.contains("upstream.request_headers.set sets Authorization"), "{told}");
-    let told = errors(&[("routes", authorization), ("upstream", "access_token = \"bearer\"\n")]);
-    assert!(told.contains("routes[0].request_headers.set sets Authorization"), "{told}");
-    let told = errors(&[("routes", &format!("{authorization}pass_authorization = true\n"))]);
-    assert!(told.contains("so does pass_authorization"), "{told}");
-}
-
-#[test]
-fn an_upstream_without_an_address_answers_itself() {
-    let folder = Folder::new();
-    folder.file("index.html", "front");
-    let files = format!("files = {:?}\nfallback = \"app.html\"\n", folder.0);
-    let upstreams = settings(&[("upstreams.site", &files), ("routes", "upstream = \"site\"\n")]).upstreams;
-    let own = upstreams.iter().find_map(|upstream| upstream.own.as_ref());
-    let Some(crate::upstream::Own::Files(site)) = own else { panic!("{own:?}") };
-    assert_eq!((site.index.as_slice(), site.fallback.as_deref()), (&["index.html".to_owned()][..], Some("app.html")));
-    let told = warnings(&[("upstreams.site", &files), ("routes", "upstream = \"site\"\n")]);
-    assert!(told.contains("upstreams.site.fallback is app.html, which is not there now"), "{told}");
-    let file = folder.file("plain.txt", "");
-    for (lines, wanted) in [
-        ("respond = { status = 99 }".to_owned(), "respond.status"),
-        ("respond = { status = 204, body = \"x\" }".to_owned(), "contradicts status = 204"),
-        ("respond = { content_type = \"a\\nb\" }".to_owned(), "is no content type"),
-        ("respond = { headers = { \"Set-Cookie\" = \"a=b\" } }".to_owned(), "cookies belong to one person"),
-        (
-            "respond = { headers = { \"Content-Type\" = \"a/b\" }, content_type = \"a/b\" }".to_owned(),
-            "is in headers too",
-        ),
-        ("respond = {}\nurl = \"http://127.0.0.1:1\"".to_owned(), "upstreams.site.url means nothing beside respond"),
-        ("respond = {}\nfiles = \"/\"".to_owned(), "upstreams.site.files means nothing beside respond"),
-        (format!("{files}host = \"x\""), "upstreams.site.host means nothing beside files"),
-        (format!("{files}request_headers = {{ remove = [\"X-A\"] }}"), "request_headers means nothing beside files"),
-        ("files = \"/nothing/here\"".to_owned(), "which cannot be read"),
-        (format!("files = {file:?}"), "which cannot be read"),
-        (format!("files = {:?}\nfallback = \"../x\"", folder.0), "no file of the folder"),
-        (format!("files = {:?}\nfallback = \"/etc/passwd\"", folder.0), "no file of the folder"),
-        (format!("files = {:?}\nindex = [\"a/b\"]", folder.0), "no name of a file"),
-        (format!("files = {:?}\nindex = [\".env\"]", folder.0), "no name of a file"),
-        ("url = \"http://127.0.0.1:1\"\nfallback = \"x\"".to_owned(), "means nothing without files"),
-    ] {
-        let told = errors(&[("upstreams.site", &lines), ("routes", "upstream = \"site\"\n")]);
-        assert!(told.contains(wanted), "{lines}: {told}");
-    }
-}
-
-#[test]
-fn redirects_and_hsts_speak_of_the_redirect_uris_origin() {
-    let believed = "trusted_proxies = [\"10.0.0.0/8\"]\n";
-    let all = settings(&[(
-        "",
-        &format!("{believed}https_redirect = true\ncanonical_host = \"App.Example.com.\"\nhsts = \"365d\"\n"),
-    )]);
-    let canonical = &all.routes.canonical;
-    assert!(canonical.https && canonical.one_host && canonical.port.is_none());
-    assert_eq!((canonical.host.as_str(), canonical.scheme), ("app.example.com", Some(crate::message::Scheme::Https)));
-    assert_eq!(all.hsts.unwrap(), "max-age=31536000");
-    let none = settings(&[]);
-    assert!(none.hsts.is_none() && !none.routes.canonical.https && !none.routes.canonical.one_host);
-    let port = settings(&[("provider", "redirect_uri = \"https://app.example.com:8443/cb\"\n")]).routes.canonical.port;
-    assert_eq!(port, Some(8443));
-    for (hsts, value) in [
-        ("\"0s\"", "max-age=0"),
-        ("{ max_age = \"1h\" }", "max-age=3600"),
-        (
-            "{ max_age = \"730d\", include_subdomains = true, preload = true }",
-            "max-age=63072000; includeSubDomains; preload",
-        ),
-    ] {
-        assert_eq!(settings(&[("", &format!("hsts = {hsts}\n"))]).hsts.unwrap(), value, "{hsts}");
-    }
-    assert!(warnings(&[("", "https_redirect = true\n")]).contains("redirected for ever"));
-    assert!(!warnings(&[("", &format!("{believed}https_redirect = true\n"))]).contains("redirected"));
-    let http = ("provider", "redirect_uri = \"http://localhost:8080/cb\"\n");
-    for (lines, wanted) in [
-        ("https_redirect = true\n", "https_redirect contradicts provider.redirect_uri, which is http"),
-        ("hsts = \"1y\"\n", "hsts contradicts provider.redirect_uri, which is http"),
-        ("canonical_host = \"app.example.com\"\n", "people sign in on localhost"),
-    ] {
-        let told = errors(&[("", lines), http]);
-        assert!(told.contains(wanted), "{lines}: {told}");
-    }
-    for (lines, wanted) in [
-        ("canonical_host = \"www.example.com\"\n", "write \"app.example.com\""),
-        ("canonical_host = \"https://app.example.com\"\n", "no host"),
-        ("hsts = true\n", "hsts must be"),
-        ("hsts = \"soon\"\n", "hsts"),
-        ("hsts = { include_subdomains = true }\n", "lacks the key \"max_age\""),
-        ("hsts = { max_age = \"2y\", preload = true }\n", "hsts.preload asks for preloading"),
-        (
-            "hsts = { max_age = \"30d\", include_subdomains = true, preload = true }\n",
-            "hsts.preload asks for preloading",
-        ),
-    ] {
-        let told = errors(&[("", lines)]);
-        assert!(told.contains(wanted), "{lines}: {told}");
-    }
 }
