@@ -12,6 +12,8 @@ mod clients;
 mod command_line;
 // A few variables are enough, and whatever is written twice is read in one order.
 mod configuration;
+// Many who sign in at once stay who they are.
+mod crowd;
 // What a foreign page asks for with somebody's session is not passed on.
 mod cross_site;
 // The demo shows what it promises.
@@ -27,6 +29,8 @@ mod forwarding;
 mod id_token_faults;
 // HTTP/2 towards the client means what HTTP/1.1 means, and bears no more.
 mod http2;
+// Whatever a provider does, people are told in time and operators are told why.
+mod hostile_provider;
 // The application learns who somebody is from us or not at all.
 mod identity;
 // An upstream of several instances serves on whatever happens to one of them.

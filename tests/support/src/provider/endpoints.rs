@@ -144,7 +144,7 @@ impl State {
             redirect_uri: redirect_uri.to_string(),
             challenge: parameter("code_challenge"),
             nonce: parameter("nonce"),
-            user: self.user.clone(),
+            user: self.person(parameter("login_hint")),
             redeemed: false,
         };
         for name in ["state", "nonce"] {
@@ -153,6 +153,14 @@ impl State {
         let is_hybrid = parameter("response_type").as_deref() == Some("code id_token");
         let answer = self.authorization_response(grant, parameter("state"), is_hybrid);
         self.deliver(redirect_uri, answer, parameter("response_mode").as_deref())
+    }
+
+    fn person(&self, hint: Option<String>) -> Map<String, Value> {
+        let mut user = self.user.clone();
+        if let Some(hint) = hint.filter(|_| self.by_hint) {
+            user.insert("sub".to_owned(), hint.into());
+        }
+        user
     }
 
     fn authorization_response(

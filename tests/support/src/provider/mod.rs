@@ -86,6 +86,7 @@ pub(crate) struct State {
     clock: TestClock,
     faults: Faults,
     user: Map<String, Value>,
+    by_hint: bool,
     userinfo_only: Vec<String>,
     keys: Vec<Arc<SigningKey>>,
     grants: BTreeMap<String, Grant>,
@@ -126,6 +127,7 @@ impl FakeProvider {
             clock,
             faults: Faults::default(),
             user: ada(),
+            by_hint: false,
             userinfo_only: Vec::new(),
             keys: vec![default_key()],
             grants: BTreeMap::new(),
@@ -165,6 +167,11 @@ impl FakeProvider {
     pub fn set_user(&self, claims: Value) {
         let Value::Object(claims) = claims else { panic!("claims are an object") };
         self.state().user = claims;
+    }
+
+    /// From now on `login_hint` says who signs in: it is their `sub`.
+    pub fn know_people_by_hint(&self) {
+        self.state().by_hint = true;
     }
 
     /// Adds or replaces one claim of whoever signs in from now on.
