@@ -112,7 +112,7 @@ fn variables_alone_are_enough() {
     assert_eq!(settings.endpoints.login_path.as_deref(), Some("/auth/login"));
     assert_eq!(settings.routes.prefix, "/auth");
     let callback = (Endpoint::Callback(0), "/auth/callback".to_owned());
-    assert!(settings.routes.endpoints.contains(&callback) && settings.routes.endpoints.len() == 5);
+    assert!(settings.routes.endpoints.contains(&callback) && settings.routes.endpoints.len() == 7);
     assert!(settings.message.trusted_proxies.is_empty());
 }
 
@@ -577,7 +577,8 @@ fn endpoints_can_be_moved_and_switched_off() {
     assert_eq!(settings.routes.prefix, "/-/id");
     assert_eq!(settings.endpoints.login_path.as_deref(), Some("/-/id/login"));
     let paths: Vec<_> = settings.routes.endpoints.iter().map(|(_, path)| path.as_str()).collect();
-    assert_eq!(paths, ["/auth/callback", "/-/id/login", "/-/id/signed-out", "/me"]);
+    let logouts = ["/-/id/backchannel-logout", "/-/id/frontchannel-logout"];
+    assert_eq!(paths, [&["/auth/callback", "/-/id/login", "/-/id/signed-out"][..], &logouts, &["/me"]].concat());
     for (line, why) in [
         ("prefix = \"/\"", "no prefix"),
         ("prefix = \"auth\"", "no prefix"),

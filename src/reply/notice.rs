@@ -58,6 +58,9 @@ pub enum ClientFault {
     /// A callback parameter is missing, repeated or contradicts another.
     #[error("the callback's parameters are unusable: {0}")]
     Parameters(&'static str),
+    /// A logout request of the provider's page is unusable.
+    #[error("the logout request's parameters are unusable: {0}")]
+    Logout(&'static str),
     /// `rd` leads elsewhere.
     #[error("the return address is refused")]
     ReturnTo(#[source] ReturnToError),
@@ -293,6 +296,9 @@ impl ClientFault {
                 Notice::new(BAD, code, Page::SignInFailed, "Sign-in failed", message)
                     .advice(AGAIN)
                     .action("/", "Try again")
+            }
+            Self::Logout(code) => {
+                bad(code, "The sign-out was asked for in a way that we can't use, so nothing was done.")
             }
             Self::ReturnTo(_) => bad("return_to", "The page to return to is not on this site."),
             Self::CrossSite => {
