@@ -31,10 +31,10 @@ pub(super) enum FormFault {
 impl From<FormFault> for ClientFault {
     fn from(fault: FormFault) -> Self {
         match fault {
-            FormFault::MediaType => Self::Parameters("form_type"),
+            FormFault::MediaType => ClientFault::Parameters("form_type"),
             FormFault::TooLarge => Self::BodyTooLarge,
             FormFault::TooSlow => Self::BodyTooSlow,
-            FormFault::BrokenOff => Self::Parameters("form_broken_off"),
+            FormFault::BrokenOff => ClientFault::Parameters("form_broken_off"),
         }
     }
 }
