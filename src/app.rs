@@ -184,6 +184,8 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
     let logins = Logins::new(ring, &origin, sessions.jar().clone(), Arc::clone(&clock));
     let endpoints = Arc::new(Endpoints {
         sign_ins: settings.endpoints.sign_in_rate.map(|rate| RateLimit::new(Per::Client, rate)),
+        backchannel_logouts: RateLimit::new(Per::Client, Endpoints::BACKCHANNEL_LOGOUTS),
+        frontchannel_logouts: RateLimit::new(Per::Client, Endpoints::FRONTCHANNEL_LOGOUTS),
         settings: settings.endpoints,
         providers: providers.clone(),
         sessions: Arc::clone(&sessions),

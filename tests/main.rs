@@ -21,6 +21,10 @@ mod cross_site;
 mod demo;
 // A stop loses no request and ends within its bound.
 mod drain;
+// The provider ends sessions with a token of its own, and nobody else does.
+mod backchannel_logout;
+// The provider's page ends sessions in a frame.
+mod frontchannel_logout;
 // Whoever breaks off, falls silent or holds on costs a bounded piece of memory and nobody else's time.
 mod faults;
 // The proxy is invisible to the application's protocols.

@@ -206,6 +206,12 @@ pub(super) struct RawEndpoints {
     /// Where a sign-out ends.
     #[schemars(example = &"/auth/signed-out")]
     pub signed_out: Option<PathOrOff>,
+    /// Where providers end sessions with a logout token; registered there as backchannel_logout_uri.
+    #[schemars(example = &"/auth/backchannel-logout")]
+    pub backchannel_logout: Option<PathOrOff>,
+    /// What providers show in a frame to end a session; registered there as frontchannel_logout_uri.
+    #[schemars(example = &"/auth/frontchannel-logout")]
+    pub frontchannel_logout: Option<PathOrOff>,
     /// Claims for the front end.
     #[schemars(example = &"/auth/userinfo")]
     pub userinfo: Option<PathOrOff>,

@@ -150,7 +150,7 @@ async fn read(provider: &Provider, inbound: Inbound) -> Result<AuthorizationResp
     let mode = provider.settings().response_mode;
     let is_post = *inbound.method() == Method::POST;
     let text = match is_post {
-        true => form::read(inbound.into_request()).await?,
+        true => form::read(inbound.into_request(), form::MAX_FORM).await?,
         false => Bytes::copy_from_slice(inbound.query().unwrap_or_default().as_bytes()),
     };
     let pairs = form_urlencoded::parse(&text);

@@ -2,6 +2,7 @@
 
 #[cfg_attr(not(test), expect(dead_code, reason = "its caller comes with client authentication"))]
 pub mod assertion;
+mod claims;
 pub mod client_keys;
 pub mod discovery;
 #[cfg_attr(not(test), expect(dead_code, reason = "its caller comes with bound tokens"))]
@@ -15,6 +16,7 @@ pub mod jwks;
 mod jws;
 mod known;
 pub mod login;
+pub mod logout_token;
 pub mod party;
 pub mod provider;
 pub mod providers;

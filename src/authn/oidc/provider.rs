@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Response;
+use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
 use openidconnect::core::{CoreAuthenticationFlow, CoreClient, CoreResponseType};
 use openidconnect::{
     ClientId, ClientSecret, CsrfToken, EndpointMaybeSet, EndpointNotSet, EndpointSet, HttpRequest, Nonce,
@@ -16,10 +18,12 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use url::Url;
 
+use super::claims::Rules;
 use super::discovery::{DiscoveryError, Metadata, Unsupported};
-use super::id_token::{self, Expected, IdTokenError, Rules, VerifiedClaims};
-use super::jose::{Algorithm, Trust};
+use super::id_token::{self, Expected, IdTokenError, VerifiedClaims};
+use super::jose::{Algorithm, JoseError, Trust};
 use super::known::{Knowledge, Known};
+use super::logout_token::{Logout, LogoutTokenError, MAX_AGE, UnprovenLogout};
 use super::party::Party;
 use super::query::without_doubles;
 use super::response::{AuthorizationResponse, ResponseMode, ResponseType};
@@ -125,6 +129,8 @@ pub struct Provider {
     knowledge: Arc<Knowledge>,
     /// Turns for calls of the token endpoint.
     token_calls: Arc<Semaphore>,
+    /// `jti` of the logout tokens that were verified, for as long as any of them could come again.
+    logout_tokens: Cache<String, ()>,
 }
 
 impl Provider {
@@ -138,6 +144,13 @@ impl Provider {
         let token_calls = settings.max_token_calls.clamp(1, Semaphore::MAX_PERMITS);
         Ok(Arc::new(Self {
             token_calls: Arc::new(Semaphore::new(token_calls)),
+            logout_tokens: Cache::builder()
+                .max_capacity(MAX_LOGOUT_TOKENS)
+                // The default policy may turn away what is new, and what is new is what comes again.
+                .eviction_policy(EvictionPolicy::lru())
+                // Both ends of the leeway, and a minute for clocks that are set.
+                .time_to_live(Duration::from_secs(MAX_AGE + 120))
+                .build(),
             knowledge: Arc::new(Knowledge::new(settings, http, clock)),
         }))
     }
@@ -252,14 +265,36 @@ impl Provider {
         id_token: &str,
         expected: Expected<'_>,
     ) -> Result<VerifiedClaims, IdTokenError> {
-        let known = self.knowledge.known().ok_or(IdTokenError::UnknownKey)?;
-        let first = self.verify_with(&known, id_token, expected);
+        let (rules, clock) = (self.settings().rules(), &self.knowledge.clock);
+        self.with_keys(|trust| id_token::verify(id_token, trust, rules, expected, clock.now())).await
+    }
+
+    /// Verifies a logout token to the letter of OpenID Connect Back-Channel Logout §2.6; keys are refetched as for ID tokens.
+    ///
+    /// # Errors
+    /// [`LogoutTokenError`].
+    pub async fn verify_logout_token(&self, token: &UnprovenLogout<'_>) -> Result<Logout, LogoutTokenError> {
+        let (rules, clock) = (self.settings().rules(), &self.knowledge.clock);
+        let logout = self.with_keys(|trust| token.verify(trust, rules, clock.now())).await?;
+        // §2.6 item 7. The last of all, so that nobody else can use up an identifier.
+        let is_fresh = self.logout_tokens.entry_by_ref(&logout.identifier).or_insert(()).is_fresh();
+        if is_fresh { Ok(logout) } else { Err(LogoutTokenError::Repeated) }
+    }
+
+    /// Verifies with the keys that are known; where those do not do, once more with newer ones.
+    async fn with_keys<T, E>(&self, verify: impl Fn(Trust<'_>) -> Result<T, E>) -> Result<T, E>
+    where
+        E: From<JoseError> + PartialEq,
+    {
+        let known = self.knowledge.known().ok_or(JoseError::UnknownKey)?;
+        let first = self.with_keys_of(&known, &verify);
         // A provider that starts anew may sign with another key of the same name, so a wrong signature asks again too.
-        if !matches!(first, Err(IdTokenError::UnknownKey | IdTokenError::Signature)) {
+        let asks_again = |error: &E| [JoseError::UnknownKey, JoseError::Signature].map(E::from).contains(error);
+        if !first.as_ref().err().is_some_and(asks_again) {
             return first;
         }
         match self.knowledge.newer_keys_than(&known).await {
-            Some(newer) => self.verify_with(&newer, id_token, expected),
+            Some(newer) => self.with_keys_of(&newer, &verify),
             None => first,
         }
     }
@@ -341,20 +376,17 @@ impl Provider {
         Some(if with_hint.as_str().len() <= MAX_LOGOUT_URL { with_hint } else { url(None) })
     }
 
-    fn verify_with(
+    fn with_keys_of<T, E: From<JoseError>>(
         &self,
         known: &Known,
-        id_token: &str,
-        expected: Expected<'_>,
-    ) -> Result<VerifiedClaims, IdTokenError> {
-        let now = self.knowledge.clock.now();
+        verify: impl Fn(Trust<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
         if !self.knowledge.is_usable(known) {
-            return Err(IdTokenError::UnknownKey);
+            return Err(JoseError::UnknownKey.into());
         }
         let settings = self.settings();
         let algorithms = settings.allowed_algorithms(&known.metadata.id_token_signing_algs);
-        let trust = settings.trust(known, &algorithms);
-        id_token::verify(id_token, trust, settings.rules(), expected, now)
+        verify(settings.trust(known, &algorithms))
     }
 }
 
@@ -447,6 +479,9 @@ const OURS: [&str; 9] = [
     "code_challenge",
     "code_challenge_method",
 ];
+
+/// The most logout tokens of one provider whose identifiers are remembered; about 100 bytes each.
+const MAX_LOGOUT_TOKENS: u64 = 100_000;
 
 /// The longest logout URL, in bytes.
 const MAX_LOGOUT_URL: usize = 4096;

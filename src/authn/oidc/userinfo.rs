@@ -8,7 +8,7 @@ use http::{HeaderValue, Request, Response, StatusCode, header};
 use serde_json::{Map, Value};
 use url::Url;
 
-use super::id_token::{self, Rules};
+use super::claims::{self, Rules};
 use super::jose::{self, Jws, Trust};
 use crate::clock::UnixTime;
 use crate::provider_http::ProviderHttpError;
@@ -78,6 +78,6 @@ fn signed(body: &[u8], trust: Trust<'_>, rules: Rules<'_>, now: UnixTime) -> Opt
     let claims = Jws::parse(token).ok()?.verify(trust).ok()?;
     let right = (!claims.contains_key("iss") || rules.judge_issuer(&claims).is_ok())
         && (!claims.contains_key("aud") || rules.judge_audience(&claims).is_ok())
-        && (!claims.contains_key("exp") || id_token::judge_expiry(&claims, now).is_ok());
+        && (!claims.contains_key("exp") || claims::judge_expiry(&claims, now).is_ok());
     right.then_some(claims)
 }

@@ -21,7 +21,8 @@ use serde::de::DeserializeOwned;
 use crate::message::Origin;
 use crate::secret::SecretString;
 
-const FORMAT: u8 = 1;
+/// Raised whenever an older record would be misread. 2: what a session can be ended by.
+const FORMAT: u8 = 2;
 const KEY_ID_LEN: usize = 4;
 const TAG_LEN: usize = 16;
 const HEAD_LEN: usize = 1 + KEY_ID_LEN + NONCE_LEN;
@@ -210,8 +211,12 @@ impl<T> Sealer<T> {
 
     /// Opens what was decoded; the record's bytes stand at its front, and this many.
     fn open_in_place(&self, bytes: &mut [u8]) -> Result<(usize, KeyId), OpenError> {
-        if bytes.len() < HEAD_LEN + TAG_LEN + BLOCK || bytes[0] != FORMAT {
+        if bytes.len() < HEAD_LEN + TAG_LEN + BLOCK {
             return Err(OpenError::Malformed);
+        }
+        if bytes[0] != FORMAT {
+            let is_older = (1..FORMAT).contains(&bytes[0]);
+            return Err(if is_older { OpenError::Record } else { OpenError::Malformed });
         }
         let mut id = KeyId::default();
         id.copy_from_slice(&bytes[1..1 + KEY_ID_LEN]);
@@ -332,6 +337,21 @@ mod tests {
         let fresh = both.seal_bytes(b"record");
         assert_eq!(sealer(&ring(&["old"])).open_bytes(fresh.as_bytes()), Err(OpenError::UnknownKey));
         assert!(sealer(&ring(&["new"])).open_bytes(fresh.as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn what_an_older_release_sealed_is_told_apart_from_garbage() {
+        let sealer = sealer(&ring(&["one"]));
+        let mut bytes = URL_SAFE_NO_PAD.decode(sealer.seal_bytes(b"record")).unwrap();
+        let mut open_as = |format| {
+            bytes[0] = format;
+            sealer.open_bytes(URL_SAFE_NO_PAD.encode(&bytes).as_bytes())
+        };
+        assert_eq!(open_as(1), Err(OpenError::Record));
+        for format in [0, 3, 255] {
+            assert_eq!(open_as(format), Err(OpenError::Malformed), "{format}");
+        }
+        assert!(open_as(2).is_ok());
     }
 
     #[test]

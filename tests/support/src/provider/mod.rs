@@ -2,6 +2,7 @@
 
 mod endpoints;
 mod faults;
+mod logout;
 mod response;
 mod tokens;
 
