@@ -72,10 +72,10 @@ impl Endpoints {
         exchange.endpoint(endpoint.name());
         let allow = match endpoint {
             Endpoint::Logout => "GET, POST",
+            Endpoint::BackchannelLogout => "POST",
             Endpoint::Callback(provider) if self.providers.at(provider).settings().response_mode.is_post() => {
                 "GET, POST"
             }
-            Endpoint::BackchannelLogout => "POST",
             Endpoint::Login
             | Endpoint::Callback(_)
             | Endpoint::SignedOut

@@ -20,6 +20,8 @@ pub struct Metadata {
     /// The endpoints, the methods of client authentication (none means `client_secret_basic`), and the issuer: equal to the
     /// configured one, character for character. Always with a token endpoint.
     pub standard: ProviderMetadataWithLogout,
+    /// Where tokens are revoked (RFC 7009).
+    pub revocation_endpoint: Option<Url>,
     /// RFC 9207 §3: a missing `iss` in the callback is then an error.
     pub iss_parameter_supported: bool,
     /// What the provider says it signs ID tokens with, as far as we know the names (the library's list has no `Ed25519`).
@@ -187,6 +189,7 @@ impl Metadata {
         ));
         Ok(Self {
             standard,
+            revocation_endpoint: fields.url("revocation_endpoint", Reached::ByUs)?,
             iss_parameter_supported: fields.flag("authorization_response_iss_parameter_supported")?,
             id_token_signing_algs: fields
                 .names("id_token_signing_alg_values_supported")?
@@ -226,6 +229,7 @@ impl Metadata {
             .chain(self.standard.token_endpoint().map(TokenUrl::url))
             .chain(self.standard.userinfo_endpoint().map(UserInfoUrl::url))
             .chain(self.end_session_endpoint().map(EndSessionUrl::url))
+            .chain(self.revocation_endpoint.as_ref())
             .filter(|url| !is_protected(url.scheme(), url.host_str().unwrap_or_default()))
             .map(Url::as_str)
             .collect()
@@ -382,7 +386,7 @@ mod tests {
 
     #[test]
     fn optional_fields_may_be_absent_null_or_empty() {
-        let optional = ["userinfo_endpoint", "end_session_endpoint"];
+        let optional = ["userinfo_endpoint", "end_session_endpoint", "revocation_endpoint"];
         let settings = test_settings("https://id.example/realm");
         for value in [Value::Null, json!("")] {
             let mut document = document();
@@ -393,6 +397,7 @@ mod tests {
             document.as_object_mut().unwrap().remove("authorization_response_iss_parameter_supported");
             let metadata = parse(&document, &settings).unwrap();
             assert!(metadata.standard.userinfo_endpoint().is_none() && metadata.end_session_endpoint().is_none());
+            assert!(metadata.revocation_endpoint.is_none());
             assert!(metadata.id_token_signing_algs.is_empty() && !metadata.iss_parameter_supported);
         }
     }
@@ -437,8 +442,14 @@ mod tests {
     #[test]
     fn endpoints_are_https_unless_the_operator_allows_otherwise() {
         let mut settings = test_settings("https://id.example/realm");
-        let urls =
-            ["authorization_endpoint", "token_endpoint", "jwks_uri", "userinfo_endpoint", "end_session_endpoint"];
+        let urls = [
+            "authorization_endpoint",
+            "token_endpoint",
+            "jwks_uri",
+            "userinfo_endpoint",
+            "end_session_endpoint",
+            "revocation_endpoint",
+        ];
         for name in urls {
             for url in ["http://id.example/x", "javascript://id.example/x", "file://id.example/x"] {
                 let error = parse(&with(name, json!(url)), &settings).unwrap_err();

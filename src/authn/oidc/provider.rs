@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Response;
+use http::{Response, StatusCode};
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use openidconnect::core::{CoreAuthenticationFlow, CoreClient, CoreResponseType};
@@ -27,6 +27,7 @@ use super::logout_token::{Logout, LogoutTokenError, MAX_AGE, UnprovenLogout};
 use super::party::Party;
 use super::query::without_doubles;
 use super::response::{AuthorizationResponse, ResponseMode, ResponseType};
+use super::revocation::{self, Kind};
 use super::token_endpoint::{self, TokenError, Tokens};
 use super::userinfo::{self, UserinfoError};
 use super::wish::Wish;
@@ -34,6 +35,7 @@ use crate::authn::session::Signatory;
 use crate::clock::SharedClock;
 use crate::provider_http::{self, ProviderHttp, ProviderHttpError, SetupError};
 use crate::secret::SecretString;
+use crate::telemetry::chain;
 
 /// The `[provider]` section or one of `[providers]`, checked.
 #[derive(Debug, Clone)]
@@ -76,6 +78,8 @@ pub struct Settings {
     pub userinfo_required: bool,
     /// http beyond loopback.
     pub allow_insecure_http: bool,
+    /// Revoke a session's tokens when it is signed out, where the metadata offers that.
+    pub revoke_at_sign_out: bool,
     /// Sent at sign-out when set; must be registered at the provider.
     pub post_logout_redirect_uri: Option<Url>,
     /// How often discovery and keys are refreshed. Default 15 min.
@@ -129,6 +133,8 @@ pub struct Provider {
     knowledge: Arc<Knowledge>,
     /// Turns for calls of the token endpoint.
     token_calls: Arc<Semaphore>,
+    /// Turns for sign-outs whose tokens are revoked.
+    revocations: Arc<Semaphore>,
     /// `jti` of the logout tokens that were verified, for as long as any of them could come again.
     logout_tokens: Cache<String, ()>,
 }
@@ -144,6 +150,7 @@ impl Provider {
         let token_calls = settings.max_token_calls.clamp(1, Semaphore::MAX_PERMITS);
         Ok(Arc::new(Self {
             token_calls: Arc::new(Semaphore::new(token_calls)),
+            revocations: Arc::new(Semaphore::new(MAX_REVOCATIONS)),
             logout_tokens: Cache::builder()
                 .max_capacity(MAX_LOGOUT_TOKENS)
                 // The default policy may turn away what is new, and what is new is what comes again.
@@ -370,6 +377,40 @@ impl Provider {
         Some(if with_hint.as_str().len() <= MAX_LOGOUT_URL { with_hint } else { url(None) })
     }
 
+    /// Revokes the tokens of a session that was signed out (RFC 7009), where the setting and the metadata have it: the refresh
+    /// token first, since most providers end the other with it. Returns at once; that it fails is only logged.
+    pub fn revoke(self: &Arc<Self>, refresh: Option<SecretString>, access: Option<SecretString>) {
+        let Some(known) = self.knowledge.known().filter(|_| self.settings().revoke_at_sign_out) else { return };
+        let Some(endpoint) = known.metadata.revocation_endpoint.clone() else { return };
+        let Ok(turn) = Arc::clone(&self.revocations).try_acquire_owned() else {
+            tracing::warn!(
+                issuer = self.settings().issuer,
+                "too many tokens wait to be revoked; these expire by themselves"
+            );
+            return;
+        };
+        let this = Arc::clone(self);
+        let auth_type = token_endpoint::auth_type(&known.metadata);
+        self.knowledge.http.control().spawn(async move {
+            let tokens = [(Kind::Refresh, refresh), (Kind::Access, access)];
+            for (kind, token) in tokens.into_iter().filter_map(|(kind, token)| Some((kind, token?))) {
+                let credentials = &this.settings().credentials;
+                let Some(request) = revocation::request(&endpoint, credentials, &auth_type, kind, &token) else {
+                    return;
+                };
+                let (issuer, token) = (&this.settings().issuer, kind.hint());
+                match this.call(request).await {
+                    // §2.2: 200 also where it was no token any more.
+                    Ok(answer) if answer.status() == StatusCode::OK => {}
+                    // §2.2.1: such as an access token that cannot be revoked.
+                    Ok(answer) => tracing::info!(%issuer, token, status = answer.status().as_u16(), "not revoked"),
+                    Err(error) => tracing::warn!(%issuer, token, error = chain(&error), "could not be revoked"),
+                }
+            }
+            drop(turn);
+        });
+    }
+
     fn with_keys_of<T, E: From<JoseError>>(
         &self,
         known: &Known,
@@ -472,6 +513,9 @@ const OURS: [&str; 9] = [
     "code_challenge",
     "code_challenge_method",
 ];
+
+/// The most sign-outs at one provider whose tokens are being revoked.
+const MAX_REVOCATIONS: usize = 256;
 
 /// The most logout tokens of one provider whose identifiers are remembered; about 100 bytes each.
 const MAX_LOGOUT_TOKENS: u64 = 100_000;

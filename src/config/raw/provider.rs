@@ -46,6 +46,9 @@ pub(in crate::config) struct RawProvider {
     /// Where the provider sends people after signing out; registered there.
     #[schemars(example = &"https://app.example.com/auth/signed-out")]
     pub post_logout_redirect_uri: Option<WebUrl>,
+    /// Revoke the tokens of a session that is signed out, where the provider offers that. Default true.
+    #[schemars(example = false)]
+    pub revoke_at_sign_out: Option<bool>,
     /// The scopes asked for. Default openid email profile.
     #[schemars(example = ["openid", "email", "profile"])]
     pub scopes: Option<Vec<String>>,

@@ -183,6 +183,7 @@ impl Resolver {
             userinfo_required: userinfo,
             allow_insecure_http: insecure,
             post_logout_redirect_uri,
+            revoke_at_sign_out: raw.revoke_at_sign_out.unwrap_or(true),
             refresh_interval,
             key_refetch_interval,
             stale_keys,

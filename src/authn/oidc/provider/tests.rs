@@ -36,6 +36,7 @@ pub(in super::super) fn settings(issuer: &str) -> Settings {
         userinfo: true,
         userinfo_required: false,
         allow_insecure_http: false,
+        revoke_at_sign_out: true,
         post_logout_redirect_uri: None,
         refresh_interval: Duration::from_secs(900),
         key_refetch_interval: Duration::from_secs(30),

@@ -54,6 +54,7 @@ pub(super) async fn answer(request: Request<Incoming>, shared: Shared) -> Answer
         Endpoint::Token => state.token(&record),
         Endpoint::Userinfo => state.userinfo(&record.headers),
         Endpoint::EndSession => state.end_session(&record),
+        Endpoint::Revocation => state.revoke(&record),
         Endpoint::Unknown => page(StatusCode::NOT_FOUND, "nothing here"),
     }
 }
@@ -66,6 +67,7 @@ fn endpoint(path: &str) -> Endpoint {
         "/token" => Endpoint::Token,
         "/userinfo" => Endpoint::Userinfo,
         "/end-session" => Endpoint::EndSession,
+        "/revoke" => Endpoint::Revocation,
         _ => Endpoint::Unknown,
     }
 }
@@ -80,6 +82,7 @@ impl State {
             "jwks_uri": format!("{issuer}/keys"),
             "userinfo_endpoint": format!("{issuer}/userinfo"),
             "end_session_endpoint": format!("{issuer}/end-session"),
+            "revocation_endpoint": format!("{issuer}/revoke"),
             "response_types_supported": ["code", "id_token code"],
             "response_modes_supported": ["query", "form_post", "query.jwt", "form_post.jwt"],
             "grant_types_supported": ["authorization_code"],
@@ -339,6 +342,21 @@ impl State {
             Some(UserinfoFault::ServerError) => return page(StatusCode::INTERNAL_SERVER_ERROR, HTML),
         }
         json_answer(StatusCode::OK, &Value::Object(claims))
+    }
+
+    /// RFC 7009 §2.
+    fn revoke(&mut self, request: &ProviderRequest) -> Answer {
+        let form = request.form();
+        let field = |name: &str| form.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+        if !is_our_client(&request.headers, field("client_id"), field("client_secret")) {
+            return json_answer(StatusCode::UNAUTHORIZED, &json!({ "error": "invalid_client" }));
+        }
+        let Some(token) = field("token") else {
+            return json_answer(StatusCode::BAD_REQUEST, &json!({ "error": "invalid_request" }));
+        };
+        self.access_tokens.remove(token);
+        self.revoked_tokens.push(token.to_owned());
+        page(StatusCode::OK, "")
     }
 
     fn end_session(&self, request: &ProviderRequest) -> Answer {

@@ -99,6 +99,7 @@ pub(crate) struct State {
     token_calls: Vec<TokenCall>,
     id_tokens: Vec<String>,
     issued_tokens: Vec<String>,
+    revoked_tokens: Vec<String>,
 }
 
 /// What a code stands for.
@@ -140,6 +141,7 @@ impl FakeProvider {
             token_calls: Vec::new(),
             id_tokens: Vec::new(),
             issued_tokens: Vec::new(),
+            revoked_tokens: Vec::new(),
         };
         Self { listener, shared: Arc::new(Mutex::new(state)) }
     }
@@ -276,6 +278,11 @@ impl FakeProvider {
     /// Every access and refresh token given out so far.
     pub fn issued_tokens(&self) -> Vec<String> {
         self.state().issued_tokens.clone()
+    }
+
+    /// Every token that was revoked so far.
+    pub fn revoked_tokens(&self) -> Vec<String> {
+        self.state().revoked_tokens.clone()
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
