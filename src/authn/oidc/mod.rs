@@ -22,6 +22,7 @@ mod query;
 #[cfg_attr(not(test), expect(dead_code, reason = "its caller comes with signed requests"))]
 mod request_object;
 pub mod response;
+pub mod static_metadata;
 mod thumbprint;
 pub mod token_endpoint;
 pub mod userinfo;
