@@ -67,6 +67,8 @@ mod reading;
 mod redirects;
 // What a route changes on the way is what was judged.
 mod rewriting;
+// What the operator says of a provider stands in the place of what it says of itself.
+mod static_metadata;
 // A folder or a fixed answer stands where an application would.
 mod static_files;
 // Events, interim answers and upgrades pass as they come.

@@ -5,6 +5,7 @@
 mod edits;
 mod identity;
 mod listener;
+mod metadata;
 mod provider;
 mod route;
 mod upstream;
@@ -20,6 +21,7 @@ pub(super) use self::identity::{RawBuiltin, RawHeaderSource, RawIdentity, RawLis
 pub(super) use self::listener::{
     RawAcme, RawChallenge, RawClientCertificate, RawListener, RawListenerTls, RawPair, RawTls, RawTlsVersion,
 };
+pub(super) use self::metadata::RawMetadata;
 pub(super) use self::provider::{RawAlgorithm, RawProvider, RawResponseMode, RawResponseType};
 pub(super) use self::route::{RawAccess, RawPer, RawPreflight, RawRateLimit, RawRequire, RawRoute};
 pub(super) use self::upstream::{RawAccessToken, RawHealth, RawProtocol, RawUpstream, RawUpstreamTls};

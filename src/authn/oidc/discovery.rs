@@ -22,6 +22,8 @@ pub struct Metadata {
     pub standard: ProviderMetadataWithLogout,
     /// Where tokens are revoked (RFC 7009).
     pub revocation_endpoint: Option<Url>,
+    /// Where the keys are fetched; `None` only where they are stated.
+    pub jwks_uri: Option<Url>,
     /// RFC 9207 §3: a missing `iss` in the callback is then an error.
     pub iss_parameter_supported: bool,
     /// What the provider says it signs ID tokens with, as far as we know the names (the library's list has no `Ed25519`).
@@ -108,7 +110,12 @@ impl DiscoveryError {
                 "make the provider announce https addresses (behind a proxy, tell it its public address), or set \
                  allow_insecure_http = true for a test network"
             }
-            Self::Keys(JwksError::NotAKeySet) => "open the jwks_uri of the discovery document in a browser",
+            Self::Keys(JwksError::NotAKeySet) => {
+                "open the jwks_uri of the discovery document in a browser, or look into provider.metadata.jwks_file"
+            }
+            Self::Keys(JwksError::File(_)) => {
+                "look at provider.metadata.jwks_file and whether this process may read it"
+            }
             Self::Keys(JwksError::Empty) => {
                 "give the provider a signing key of a family we know: RSA of 2048 bits and more, P-256, P-384, P-521, \
                  Ed25519"
@@ -134,8 +141,11 @@ fn fix_call(error: &ProviderHttpError) -> &'static str {
     }
 }
 
-/// Asks the provider for its metadata.
+/// Asks the provider for its metadata, unless they are stated.
 pub(super) async fn fetch(http: &ProviderHttp, settings: &Settings) -> Result<Metadata, DiscoveryError> {
+    if !settings.metadata.discovery {
+        return Metadata::stated(settings);
+    }
     let request = Request::get(document_url(settings)?.as_str())
         .header(header::ACCEPT, "application/json")
         .body(Bytes::new())
@@ -162,6 +172,20 @@ impl Metadata {
     /// Reads a discovery document (§4.2) and compares its issuer (§4.3).
     pub(super) fn parse(bytes: &[u8], settings: &Settings) -> Result<Self, DiscoveryError> {
         let Ok(Value::Object(document)) = serde_json::from_slice(bytes) else { return Err(DiscoveryError::NotJson) };
+        Self::read(document, settings)
+    }
+
+    /// What the settings state, with nobody asked.
+    ///
+    /// # Errors
+    /// [`DiscoveryError`].
+    pub(crate) fn stated(settings: &Settings) -> Result<Self, DiscoveryError> {
+        let issuer = ("issuer".to_owned(), Value::from(settings.issuer.as_str()));
+        Self::read(Map::from_iter([issuer]), settings)
+    }
+
+    fn read(mut document: Map<String, Value>, settings: &Settings) -> Result<Self, DiscoveryError> {
+        settings.metadata.overlay(&mut document);
         let fields = Fields { document: &document, settings };
         let issuer = fields.string("issuer")?.ok_or(DiscoveryError::Field { field: "issuer" })?;
         if issuer != settings.issuer {
@@ -173,10 +197,17 @@ impl Metadata {
         let end_session_endpoint =
             fields.url("end_session_endpoint", Reached::ByUserAgent)?.map(EndSessionUrl::from_url);
         let auth_methods = fields.names("token_endpoint_auth_methods_supported")?;
+        let authorization_endpoint = fields.required("authorization_endpoint", Reached::ByUserAgent)?;
+        let jwks_uri = match settings.metadata.keys {
+            Some(_) => None,
+            None => Some(fields.required("jwks_uri", Reached::ByUs)?),
+        };
+        // The library wants one; where keys are stated nobody asks for any.
+        let for_the_library = jwks_uri.clone().unwrap_or_else(|| authorization_endpoint.clone());
         let standard = ProviderMetadataWithLogout::new(
             IssuerUrl::new(issuer.to_owned()).map_err(|_| DiscoveryError::Field { field: "issuer" })?,
-            AuthUrl::from_url(fields.required("authorization_endpoint", Reached::ByUserAgent)?),
-            JsonWebKeySetUrl::from_url(fields.required("jwks_uri", Reached::ByUs)?),
+            AuthUrl::from_url(authorization_endpoint),
+            JsonWebKeySetUrl::from_url(for_the_library),
             Vec::new(),
             Vec::new(),
             Vec::new(),
@@ -190,6 +221,7 @@ impl Metadata {
         Ok(Self {
             standard,
             revocation_endpoint: fields.url("revocation_endpoint", Reached::ByUs)?,
+            jwks_uri,
             iss_parameter_supported: fields.flag("authorization_response_iss_parameter_supported")?,
             id_token_signing_algs: fields
                 .names("id_token_signing_alg_values_supported")?
@@ -224,8 +256,9 @@ impl Metadata {
 
     /// The endpoints that can be read on the way; not empty only with `allow_insecure_http`.
     pub(super) fn unprotected(&self) -> Vec<&str> {
-        [self.standard.authorization_endpoint().url(), self.standard.jwks_uri().url()]
+        [self.standard.authorization_endpoint().url()]
             .into_iter()
+            .chain(&self.jwks_uri)
             .chain(self.standard.token_endpoint().map(TokenUrl::url))
             .chain(self.standard.userinfo_endpoint().map(UserInfoUrl::url))
             .chain(self.end_session_endpoint().map(EndSessionUrl::url))

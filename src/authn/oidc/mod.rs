@@ -25,6 +25,7 @@ mod query;
 mod request_object;
 pub mod response;
 mod revocation;
+pub mod static_metadata;
 mod thumbprint;
 pub mod token_endpoint;
 pub mod userinfo;

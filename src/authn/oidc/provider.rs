@@ -28,6 +28,7 @@ use super::party::Party;
 use super::query::without_doubles;
 use super::response::{AuthorizationResponse, ResponseMode, ResponseType};
 use super::revocation::{self, Kind};
+use super::static_metadata::StaticMetadata;
 use super::token_endpoint::{self, TokenError, Tokens};
 use super::userinfo::{self, UserinfoError};
 use super::wish::Wish;
@@ -55,6 +56,8 @@ pub struct Settings {
     /// Where we reach the provider, when that differs from its public address: replaces the issuer's origin in discovery
     /// and in the token, JWKS and userinfo endpoints; never in what the user agent sees.
     pub backchannel_url: Option<Url>,
+    /// What is stated about it in the place of discovery.
+    pub metadata: StaticMetadata,
     /// Who we are there.
     pub credentials: Credentials,
     /// Where the provider sends the user agent back to.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::metadata::RawMetadata;
 use crate::config::text::{Size, Span, WebUrl};
 use crate::secret::SecretString;
 
@@ -28,6 +29,11 @@ pub(in crate::config) struct RawProvider {
     /// Where this process reaches the provider, when that differs from the provider's public address.
     #[schemars(example = &"http://keycloak.internal:8080")]
     pub backchannel_url: Option<WebUrl>,
+    /// Ask the provider for its metadata. Default true; with false, [provider.metadata] says all of them.
+    #[schemars(example = true)]
+    pub discovery: Option<bool>,
+    /// Metadata in the place of what the provider says of itself, member by member.
+    pub metadata: Option<RawMetadata>,
     /// The client id registered at the provider.
     #[schemars(example = &"app")]
     pub client_id: Option<String>,

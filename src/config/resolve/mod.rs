@@ -8,6 +8,7 @@ mod endpoints;
 mod identity;
 mod limits;
 mod listeners;
+mod metadata;
 mod own;
 mod provider;
 mod rewrite;

@@ -160,9 +160,10 @@ impl Resolver {
             self.span(&key("stale_keys"), stale.as_ref(), minutes(24 * 60)),
             self.span(&key("token_queue_timeout"), queue.as_ref(), Duration::from_secs(5)),
         );
+        let metadata = self.static_metadata(at, raw.discovery, raw.metadata);
         let logo = raw.logo.and_then(|path| self.logo(&key("logo"), &path));
         let email_domains = self.email_domains(&key("email_domains"), raw.email_domains);
-        Some(oidc::Settings {
+        let settings = oidc::Settings {
             id: id.to_owned(),
             name: raw.name.filter(|name| !name.trim().is_empty()).unwrap_or_else(|| id.to_owned()),
             logo,
@@ -170,6 +171,7 @@ impl Resolver {
             http,
             issuer: issuer?,
             backchannel_url,
+            metadata,
             credentials: Credentials { client_id: client_id?, client_secret },
             redirect_uri: redirect_uri?,
             scopes,
@@ -189,7 +191,9 @@ impl Resolver {
             stale_keys,
             max_token_calls: raw.max_token_calls.unwrap_or(64) as usize,
             token_queue_timeout,
-        })
+        };
+        self.judge_stated(at, &settings);
+        Some(settings)
     }
 
     fn response(

@@ -22,6 +22,7 @@ pub(in super::super) fn settings(issuer: &str) -> Settings {
         http: provider_http::Settings::default(),
         issuer: issuer.to_owned(),
         backchannel_url: None,
+        metadata: StaticMetadata::default(),
         credentials: Credentials {
             client_id: "app".to_owned(),
             client_secret: Some(SecretString::new("the client's secret, which is long enough".to_owned())),

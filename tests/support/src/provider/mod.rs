@@ -219,6 +219,12 @@ impl FakeProvider {
         });
     }
 
+    /// Its keys, as its key set would show them.
+    pub fn key_set(&self) -> Value {
+        let state = self.state();
+        json!({ "keys": state.keys.iter().map(|key| key.jwk()).collect::<Vec<_>>() })
+    }
+
     /// Signs with a fresh key of `alg` from now on and publishes only that one.
     pub fn sign_with(&self, alg: Alg) {
         self.state().keys = vec![Arc::new(SigningKey::generate(alg))];
