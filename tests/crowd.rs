@@ -23,6 +23,19 @@ async fn begin(stage: &Stage, number: usize) -> (usize, Browser, vestibule_test_
     (number, browser, challenge)
 }
 
+#[tokio::test]
+async fn connections_to_the_provider_are_used_again() {
+    let stage = Stage::start();
+    let before = stage.provider.connections();
+    for _ in 0..20 {
+        stage.sign_in(&stage.browser(), "/").await;
+    }
+    // Forty calls of ours, of token endpoint and userinfo; each browser makes one connection for each of its two requests.
+    let ours = stage.provider.connections() - before - stage.provider.count(Endpoint::Authorize);
+    assert_eq!(stage.provider.count(Endpoint::Token) + stage.provider.count(Endpoint::Userinfo), 40);
+    assert!(ours <= 3, "{ours} connections for 40 calls");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_sign_ins_at_once_never_mix() {
     let stage = stage().start();

@@ -35,6 +35,12 @@ class Stage:
             sys.exit(f"bench: a session cookie of {session['session_bytes']} bytes is not what is to be measured")
         return session
 
+    def sign_ins(self, origin, count):
+        """So many people sign in there, one after another, at a provider that signs with ES256."""
+        self.process.stdin.write(f"{origin} *{count}\n")
+        self.process.stdin.flush()
+        return json.loads(line_from(self.process))
+
 
 def start_upstream(directory, processes, core, port):
     place = directory / "upstream"

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -43,6 +44,7 @@ const WIRE_LIMIT: usize = 256 * 1024;
 pub(crate) struct Listener {
     address: SocketAddr,
     state: Mutex<State>,
+    accepted: Arc<AtomicUsize>,
 }
 
 #[derive(Debug)]
@@ -58,7 +60,12 @@ impl Listener {
     pub(crate) fn reserve() -> Self {
         let socket = bound_socket(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a free port");
         let address = socket.local_addr().expect("a bound address");
-        Self { address, state: Mutex::new(State::Refusing(socket)) }
+        Self { address, state: Mutex::new(State::Refusing(socket)), accepted: Arc::default() }
+    }
+
+    /// How many connections were accepted so far.
+    pub(crate) fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::SeqCst)
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -76,7 +83,7 @@ impl Listener {
         let socket = self.rebind();
         let _guard = runtime().enter();
         let listener = socket.listen(1024).expect("a listening socket");
-        *state = State::Serving(runtime().spawn(accept(listener, handler)).abort_handle());
+        *state = State::Serving(runtime().spawn(accept(listener, handler, self.accepted.clone())).abort_handle());
     }
 
     /// Cuts every connection and refuses new ones.
@@ -119,7 +126,7 @@ fn bound_socket(address: SocketAddr) -> std::io::Result<TcpSocket> {
     Ok(socket)
 }
 
-async fn accept<H, F>(listener: TcpListener, handler: H)
+async fn accept<H, F>(listener: TcpListener, handler: H, accepted: Arc<AtomicUsize>)
 where
     H: Fn(Request<Incoming>, Wire) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Answer> + Send + 'static,
@@ -129,6 +136,7 @@ where
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };
         let _ = stream.set_nodelay(true);
+        accepted.fetch_add(1, Ordering::SeqCst);
         connections.spawn(connection(stream, handler.clone()));
         while connections.try_join_next().is_some() {}
     }

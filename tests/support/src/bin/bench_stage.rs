@@ -1,11 +1,14 @@
 //! What `tests/bench/run` needs beside the proxy: a provider, and a cookie of somebody who is signed in.
 //!
 //! Speaks lines of JSON. First it tells where its provider is; then each line on stdin is the origin of a proxy
-//! (`http://localhost:PORT`, or `https://localhost:PORT` and a file with the certificate to trust), answered by the `Cookie` header of a fresh sign-in there; it ends with its stdin.
+//! (`http://localhost:PORT`, or `https://localhost:PORT` and a file with the certificate to trust), answered by the `Cookie`
+//! header of a fresh sign-in there; it ends with its stdin. With `*COUNT` behind the origin that many people sign in, one after
+//! another, with ES256.
 
 use std::io::{BufRead as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
 
+use vestibule_test_support::forge::Alg;
 use vestibule_test_support::{Browser, FakeProvider, TestClock, TlsClient, Value, json, runtime};
 
 /// What a session cookie weighs at a provider with ten groups and tokens of the usual size.
@@ -26,6 +29,10 @@ fn main() {
         let origin = origin.expect("stdin can be read");
         let (origin, root) =
             origin.trim().split_once(' ').map_or((origin.trim(), None), |(origin, file)| (origin, Some(file)));
+        if let Some(count) = root.and_then(|count| count.strip_prefix('*')?.parse::<u32>().ok()) {
+            say(&many(origin, count, &provider, &clock));
+            continue;
+        }
         let tls = root.map(|file| TlsClient::trusting_pem(&std::fs::read_to_string(file).expect("a certificate")));
         say(&signed_in(origin, tls.as_ref(), &provider, &clock));
     }
@@ -52,6 +59,15 @@ fn signed_in(origin: &str, tls: Option<&TlsClient>, provider: &FakeProvider, clo
     let header: Vec<String> = cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let largest = cookies.iter().map(|(_, value)| value.len()).max().unwrap_or_default();
     json!({ "cookie": header.join("; "), "cookies": cookies.len(), "session_bytes": largest })
+}
+
+fn many(origin: &str, count: u32, provider: &FakeProvider, clock: &TestClock) -> Value {
+    provider.sign_with(Alg::Es256);
+    let before = provider.connections();
+    for _ in 0..count {
+        runtime().block_on(sign_in(origin, None, clock));
+    }
+    json!({ "signed_in": count, "connections": provider.connections() - before })
 }
 
 async fn sign_in(origin: &str, tls: Option<&TlsClient>, clock: &TestClock) -> Vec<(String, String)> {

@@ -156,6 +156,11 @@ impl FakeProvider {
         self.listener.address()
     }
 
+    /// How many connections were made to it so far.
+    pub fn connections(&self) -> usize {
+        self.listener.accepted()
+    }
+
     /// The id of the one client it knows.
     pub fn client_id(&self) -> &'static str {
         CLIENT_ID
