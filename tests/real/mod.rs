@@ -22,6 +22,8 @@ mod kubernetes;
 mod providers;
 // Clients and servers written in Python.
 mod python;
+// Clients that register themselves.
+mod registration;
 // The whole story in a browser.
 mod story;
 // WebSockets by a real client and a real server.

@@ -22,6 +22,7 @@ use super::jose::{Algorithm, Trust};
 use super::known::{Knowledge, Known};
 use super::party::Party;
 use super::query::without_doubles;
+use super::registration::RegistrationSettings;
 use super::response::{AuthorizationResponse, ResponseMode, ResponseType};
 use super::static_metadata::StaticMetadata;
 use super::token_endpoint::{self, TokenError, Tokens};
@@ -52,8 +53,10 @@ pub struct Settings {
     pub backchannel_url: Option<Url>,
     /// What is stated about it in the place of discovery.
     pub metadata: StaticMetadata,
-    /// Who we are there.
+    /// Who we are there; of a client that registers itself known only once it has.
     pub credentials: Credentials,
+    /// How we register ourselves, where no client id is written.
+    pub registration: Option<RegistrationSettings>,
     /// Where the provider sends the user agent back to.
     pub redirect_uri: Url,
     /// Always with `openid`.
@@ -113,7 +116,7 @@ pub struct AuthorizationRequest<'a> {
     pub wish: &'a Wish,
 }
 
-/// Who we are at a provider.
+/// Who we are at a provider, by name and secret.
 #[derive(Debug, Clone)]
 pub struct Credentials {
     /// Our client id.
@@ -187,7 +190,7 @@ impl Provider {
     pub async fn authorization_url(&self, asked: AuthorizationRequest<'_>) -> Result<Url, AuthorizationError> {
         let AuthorizationRequest { state, nonce, pkce_challenge, wish } = asked;
         let known = self.knowledge.usable().ok_or_else(|| AuthorizationError::ProviderUnknown(self.last_error()))?;
-        let settings = self.settings();
+        let settings = &known.settings;
         known.metadata.supports(settings).map_err(AuthorizationError::Unsupported)?;
         let client = settings.client(&known.metadata);
         let (state, nonce) = (CsrfToken::new(state.to_owned()), Nonce::new(nonce.to_owned()));
@@ -219,7 +222,7 @@ impl Provider {
     /// [`TokenError`].
     pub async fn redeem_code(&self, code: &str, pkce_verifier: &str) -> Result<Tokens, TokenError> {
         let known = self.knowledge.usable().ok_or(TokenError::ProviderUnknown)?;
-        let client = self.settings().client(&known.metadata);
+        let client = known.settings.client(&known.metadata);
         token_endpoint::redeem(&client, code, pkce_verifier, |request| self.call(request)).await
     }
 
@@ -273,7 +276,7 @@ impl Provider {
     /// [`IdTokenError`].
     pub async fn verify_response(&self, jwt: &str) -> Result<AuthorizationResponse, IdTokenError> {
         let verify = |known: &Known| {
-            let settings = self.settings();
+            let settings = &known.settings;
             if !self.knowledge.is_usable(known) {
                 return Err(IdTokenError::UnknownKey);
             }
@@ -316,7 +319,7 @@ impl Provider {
         let Some(endpoint) = known.metadata.standard.userinfo_endpoint() else { return Ok(None) };
         let request = userinfo::request(endpoint.url(), access_token)?;
         let answer = self.knowledge.http.send(request).await.map_err(UserinfoError::Http)?;
-        let settings = self.settings();
+        let settings = &known.settings;
         // Userinfo has an algorithm of its own at the provider, so `id_token_signing_alg_values_supported` says nothing.
         let algorithms = settings.algorithms_of_others();
         let trust = settings.trust(&known, &algorithms);
@@ -328,7 +331,7 @@ impl Provider {
     pub fn end_session_url(&self, id_token_hint: Option<&str>, state: Option<&str>) -> Option<Url> {
         let known = self.knowledge.known()?;
         let endpoint = known.metadata.end_session_endpoint()?.url();
-        let settings = self.settings();
+        let settings = &known.settings;
         let back = settings.post_logout_redirect_uri.as_ref().map(|url| ("post_logout_redirect_uri", url.as_str()));
         // The provider hands `state` back with the redirect, so without one it has nowhere to go.
         let state = state.filter(|_| back.is_some()).map(|state| ("state", state));
@@ -354,7 +357,7 @@ impl Provider {
         if !self.knowledge.is_usable(known) {
             return Err(IdTokenError::UnknownKey);
         }
-        let settings = self.settings();
+        let settings = &known.settings;
         let algorithms = settings.allowed_algorithms(&known.metadata.id_token_signing_algs);
         let trust = settings.trust(known, &algorithms);
         id_token::verify(id_token, trust, settings.rules(), expected, now)
@@ -362,9 +365,13 @@ impl Provider {
 }
 
 impl Settings {
-    /// Whom sessions and login transactions are bound to: issuer and client id.
+    /// Whom sessions and login transactions are bound to: issuer and client id. A client that registers itself may have another
+    /// id tomorrow, and its people stay signed in: there the `provider_id` counts, in a form that no client id has.
     pub fn party(&self) -> Party {
-        Party::of(&self.issuer, &self.credentials.client_id)
+        match &self.registration {
+            None => Party::of(&self.issuer, &self.credentials.client_id),
+            Some(_) => Party::of(&self.issuer, &format!("\0{}", self.id)),
+        }
     }
 
     /// The same for sessions.
