@@ -239,7 +239,11 @@ fn summary(settings: &Settings) -> String {
     ];
     for (index, provider) in settings.providers.iter().enumerate() {
         let id = if settings.providers.len() > 1 { format!("{}: ", provider.id) } else { String::new() };
-        let told = format!("provider    {id}{} as client {:?}", provider.issuer, provider.credentials.client_id);
+        let client = match &provider.registration {
+            None => format!("as client {:?}", provider.credentials.client_id),
+            Some(_) => "as a client that registers itself".to_owned(),
+        };
+        let told = format!("provider    {id}{} {client}", provider.issuer);
         lines.insert(1 + 2 * index, told);
         lines.insert(2 + 2 * index, format!("callback    {}", provider.redirect_uri));
     }

@@ -61,6 +61,8 @@ mod rate_limits;
 mod readme;
 // The answer of a provider comes back in the way that was asked for, or not at all.
 mod response_modes;
+// A client that registers itself stays the same client, and its people stay signed in.
+mod registration;
 // A request has one reading or it is refused.
 mod reading;
 // Whoever comes over http or to an alias is sent to where the application lives.

@@ -38,6 +38,12 @@ static TABLE: &[Variable] = &[
     plain("OIDC_CLIENT_ID", "provider.client_id", "required", "The client id registered at the provider"),
     secret("OIDC_CLIENT_SECRET", "provider.client_secret", "The client secret"),
     plain(
+        "OIDC_DYNAMIC_REGISTRATION",
+        "provider.dynamic_registration",
+        "false",
+        "Register a client at the provider; no client id and secret are needed then, but `VESTIBULE_STATE_DIR`",
+    ),
+    plain(
         "OIDC_REDIRECT_URI",
         "provider.redirect_uri",
         "required",
@@ -118,7 +124,7 @@ static TABLE: &[Variable] = &[
         "VESTIBULE_STATE_DIR",
         "state_dir",
         "none",
-        "A folder for whatever outlives a restart: certificates of `[tls.acme]`",
+        "A folder for whatever outlives a restart: certificates of `[tls.acme]`, registrations at providers",
     ),
     plain("VESTIBULE_LOG_FORMAT", "log.format", "text", "`text` or `json`"),
     plain("VESTIBULE_LOG_LEVEL", "log.level", "info", "A level or a filter directive such as `vestibule=debug`"),

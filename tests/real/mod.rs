@@ -24,6 +24,8 @@ mod providers;
 mod python;
 // A page in a browser talks over a WebSocket until its session ends.
 mod page_socket;
+// Clients that register themselves.
+mod registration;
 // The whole story in a browser.
 mod story;
 // WebSockets by a real client and a real server.

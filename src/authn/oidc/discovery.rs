@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use http::{Request, header};
+use openidconnect::core::CoreClientAuthMethod;
 use openidconnect::{
     AuthUrl, EmptyAdditionalProviderMetadata, EndSessionUrl, IssuerUrl, JsonWebKeySetUrl, LogoutProviderMetadata,
     ProviderMetadataWithLogout, TokenUrl, UserInfoUrl,
@@ -12,6 +13,7 @@ use url::Url;
 use super::jose::Algorithm;
 use super::jwks::JwksError;
 use super::provider::Settings;
+use super::registration::RegistrationError;
 use crate::provider_http::{ProviderHttp, ProviderHttpError, is_loopback, is_protected};
 
 /// What we use of a provider's metadata; every URL https or loopback (or `allow_insecure_http`).
@@ -24,6 +26,8 @@ pub struct Metadata {
     pub revocation_endpoint: Option<Url>,
     /// Where the keys are fetched; `None` only where they are stated.
     pub jwks_uri: Option<Url>,
+    /// Where clients register themselves (RFC 7591 §3).
+    pub registration_endpoint: Option<Url>,
     /// RFC 9207 §3: a missing `iss` in the callback is then an error.
     pub iss_parameter_supported: bool,
     /// What the provider says it signs ID tokens with, as far as we know the names (the library's list has no `Ed25519`).
@@ -80,6 +84,9 @@ pub enum DiscoveryError {
         /// Its name.
         field: &'static str,
     },
+    /// We are not registered there.
+    #[error("no client is registered at the provider")]
+    Registration(#[source] RegistrationError),
     /// The key set could not be had.
     #[error("the key set could not be fetched")]
     Keys(#[source] JwksError),
@@ -90,6 +97,7 @@ impl DiscoveryError {
     pub fn fix(&self) -> &'static str {
         match self {
             Self::Http(error) | Self::Keys(JwksError::Http(error)) => fix_call(error),
+            Self::Registration(error) => error.fix(),
             Self::Status(404) => {
                 "nothing answers at the issuer's /.well-known/openid-configuration; write the issuer as the provider \
                  shows it, realm or tenant included"
@@ -222,6 +230,7 @@ impl Metadata {
             standard,
             revocation_endpoint: fields.url("revocation_endpoint", Reached::ByUs)?,
             jwks_uri,
+            registration_endpoint: fields.url("registration_endpoint", Reached::ByUs)?,
             iss_parameter_supported: fields.flag("authorization_response_iss_parameter_supported")?,
             id_token_signing_algs: fields
                 .names("id_token_signing_alg_values_supported")?
@@ -249,6 +258,18 @@ impl Metadata {
         }
     }
 
+    /// How a client with a secret authenticates: RFC 6749 §2.3.1 prefers the header; the body is for providers that offer
+    /// nothing else.
+    pub(super) fn secret_method(&self) -> &'static str {
+        let offered = self.standard.token_endpoint_auth_methods_supported();
+        let offers = |method| offered.is_some_and(|offered| offered.contains(&method));
+        if offers(CoreClientAuthMethod::ClientSecretPost) && !offers(CoreClientAuthMethod::ClientSecretBasic) {
+            "client_secret_post"
+        } else {
+            "client_secret_basic"
+        }
+    }
+
     /// Where RP-initiated logout begins.
     pub(super) fn end_session_endpoint(&self) -> Option<&EndSessionUrl> {
         self.standard.additional_metadata().end_session_endpoint.as_ref()
@@ -267,6 +288,12 @@ impl Metadata {
             .map(Url::as_str)
             .collect()
     }
+}
+
+/// An address that the provider told us to call, read as those in its metadata are.
+pub(super) fn url_called_by_us(text: &str, field: &'static str, settings: &Settings) -> Result<Url, DiscoveryError> {
+    let document = Map::from_iter([(field.to_owned(), Value::from(text))]);
+    Fields { document: &document, settings }.required(field, Reached::ByUs)
 }
 
 /// Who calls an endpoint: only what we call ourselves goes through the back channel.
@@ -376,7 +403,6 @@ const MAX_NAMES: usize = 64;
 
 #[cfg(test)]
 mod tests {
-    use openidconnect::core::CoreClientAuthMethod;
     use serde_json::json;
 
     use super::*;

@@ -9,17 +9,23 @@ use tokio::sync::Mutex;
 use super::discovery::{self, DiscoveryError, Metadata};
 use super::jwks::{self, JwksError, KeySet};
 use super::provider::Settings;
+use super::registration::Registrar;
+use super::static_metadata::KeySource;
 use crate::clock::{SharedClock, UnixTime};
 use crate::files::Digest;
 use crate::provider_http::ProviderHttp;
 use crate::telemetry::chain;
 
-/// Metadata and keys of one moment.
+/// Metadata, keys and the client that we are, of one moment.
 #[derive(Debug)]
 pub(super) struct Known {
+    /// With the credentials of today.
+    pub(super) settings: Arc<Settings>,
     pub(super) metadata: Arc<Metadata>,
     pub(super) keys: Arc<KeySet>,
     fetched_at: UnixTime,
+    /// When the registration has to be looked at again.
+    due_in: Option<Duration>,
 }
 
 /// How it went since the last success.
@@ -32,7 +38,9 @@ pub(super) struct Trouble {
 
 /// The changing part of a provider.
 pub(super) struct Knowledge {
-    pub(super) settings: Settings,
+    /// As they are written: of a client that registers itself, without its credentials.
+    pub(super) settings: Arc<Settings>,
+    registrar: Option<Registrar>,
     pub(super) http: ProviderHttp,
     pub(super) clock: SharedClock,
     known: ArcSwapOption<Known>,
@@ -52,13 +60,15 @@ struct Refetch {
 /// to be back.
 const AFTER_FAILURE: Duration = Duration::from_secs(2);
 
-/// How often a file of keys is looked at.
+/// How often files are looked at.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 impl Knowledge {
     pub(super) fn new(settings: Settings, http: ProviderHttp, clock: SharedClock) -> Self {
+        let registrar = settings.registration.as_ref().map(|registration| Registrar::new(registration, &settings));
         Self {
-            settings,
+            settings: Arc::new(settings),
+            registrar,
             http,
             clock,
             known: ArcSwapOption::empty(),
@@ -104,7 +114,7 @@ impl Knowledge {
     async fn refetch_keys(&self, seen: &Arc<Known>) {
         let mut last_refetch = self.last_refetch.lock().await;
         let is_newer = |known: &Option<Arc<Known>>| known.as_ref().is_some_and(|known| !Arc::ptr_eq(known, seen));
-        if self.settings.is_symmetric() || is_newer(&self.known()) {
+        if seen.settings.is_symmetric() || is_newer(&self.known()) {
             return;
         }
         let now = self.clock.now();
@@ -118,7 +128,7 @@ impl Knowledge {
             return;
         }
         *last_refetch = Some(Refetch { at: now, failed: false });
-        match self.fetch_keys(&seen.metadata).await {
+        match self.fetch_keys(&seen.settings, &seen.metadata).await {
             Ok(keys) => self.put_keys(Arc::new(keys)),
             Err(error) => {
                 // Counted from its end, so that whoever waited through a timeout does not begin another.
@@ -132,8 +142,9 @@ impl Knowledge {
     fn put_keys(&self, keys: Arc<KeySet>) {
         let fetched_at = self.clock.now();
         self.known.rcu(|known| {
-            let metadata = Arc::clone(&known.as_ref()?.metadata);
-            Some(Arc::new(Known { metadata, keys: Arc::clone(&keys), fetched_at }))
+            let known = known.as_ref()?;
+            let (settings, metadata) = (Arc::clone(&known.settings), Arc::clone(&known.metadata));
+            Some(Arc::new(Known { settings, metadata, keys: Arc::clone(&keys), fetched_at, due_in: known.due_in }))
         });
     }
 
@@ -142,29 +153,31 @@ impl Knowledge {
         let mut trouble = Trouble::default();
         loop {
             // Before, so that no change falls between.
-            let digest = self.digest_of_keys();
+            let digests = self.digests();
             let pause = self.keep_fresh_once(&mut trouble).await;
-            match digest {
-                None => tokio::time::sleep(pause).await,
-                Some(digest) => drop(tokio::time::timeout(pause, self.changed_since(digest)).await),
+            match digests {
+                [None, None] => tokio::time::sleep(pause).await,
+                digests => drop(tokio::time::timeout(pause, self.changed_since(digests)).await),
             }
         }
     }
 
-    fn digest_of_keys(&self) -> Option<Digest> {
-        self.settings.metadata.keys.as_ref()?.digest()
+    /// Of the file of keys, and of the registration, which another process may renew.
+    fn digests(&self) -> [Option<Digest>; 2] {
+        let keys = self.settings.metadata.keys.as_ref().and_then(KeySource::digest);
+        [keys, self.registrar.as_ref().map(Registrar::digest)]
     }
 
-    /// Until the file of keys holds something else. Looked at whole, as every file is: it is small.
-    async fn changed_since(&self, digest: Digest) {
-        while self.digest_of_keys() == Some(digest) {
+    /// Until one of the files holds something else. Looked at whole, as every file is: they are small.
+    async fn changed_since(&self, digests: [Option<Digest>; 2]) {
+        while self.digests() == digests {
             tokio::time::sleep(LOOK_AGAIN).await;
         }
     }
 
-    async fn fetch_keys(&self, metadata: &Metadata) -> Result<KeySet, JwksError> {
-        match (&self.settings.metadata.keys, &metadata.jwks_uri) {
-            _ if self.settings.is_symmetric() => Ok(KeySet::default()),
+    async fn fetch_keys(&self, settings: &Settings, metadata: &Metadata) -> Result<KeySet, JwksError> {
+        match (&settings.metadata.keys, &metadata.jwks_uri) {
+            _ if settings.is_symmetric() => Ok(KeySet::default()),
             (Some(source), _) => source.read(),
             (None, Some(jwks_uri)) => jwks::fetch(&self.http, jwks_uri).await,
             // Metadata without it are read only where keys are stated.
@@ -177,21 +190,34 @@ impl Knowledge {
         match self.refresh().await {
             Ok(fresh) => {
                 *trouble = Trouble::default();
+                let pause = jittered(self.settings.refresh_interval);
+                let pause = fresh.due_in.map_or(pause, |due| due.min(pause));
                 self.note_success(fresh);
-                jittered(self.settings.refresh_interval)
+                pause
             }
             Err(error) => {
                 trouble.failures = trouble.failures.saturating_add(1);
+                let is_refusal = matches!(&error, DiscoveryError::Registration(error) if error.is_refusal());
                 self.note_failure(error, &mut trouble.told);
-                self.pause_after(trouble.failures)
+                self.pause_after(trouble.failures, is_refusal)
             }
         }
     }
 
     async fn refresh(&self) -> Result<Known, DiscoveryError> {
         let metadata = discovery::fetch(&self.http, &self.settings).await?;
-        let keys = self.fetch_keys(&metadata).await.map_err(DiscoveryError::Keys)?;
-        Ok(Known { metadata: Arc::new(metadata), keys: Arc::new(keys), fetched_at: self.clock.now() })
+        let now = self.clock.now();
+        let (settings, due_in) = match &self.registrar {
+            None => (Arc::clone(&self.settings), None),
+            Some(registrar) => {
+                let kept = registrar.ensure(&self.http, &self.settings, &metadata, now).await;
+                let kept = kept.map_err(DiscoveryError::Registration)?;
+                (kept.settings(&self.settings), kept.due_in(now))
+            }
+        };
+        let keys = self.fetch_keys(&settings, &metadata).await.map_err(DiscoveryError::Keys)?;
+        let (metadata, keys) = (Arc::new(metadata), Arc::new(keys));
+        Ok(Known { settings, metadata, keys, fetched_at: self.clock.now(), due_in })
     }
 
     fn note_success(&self, fresh: Known) {
@@ -230,7 +256,11 @@ impl Knowledge {
     }
 
     /// Quick at first, since people wait; with something known, patient.
-    fn pause_after(&self, failures: u32) -> Duration {
+    fn pause_after(&self, failures: u32, is_refusal: bool) -> Duration {
+        // Whoever does not register us now will not in a second; the operator has to do something.
+        if is_refusal {
+            return Duration::from_secs(1 << failures.min(8));
+        }
         if self.usable().is_some() {
             return self.settings.refresh_interval.min(Duration::from_secs(60));
         }

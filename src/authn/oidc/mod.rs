@@ -21,6 +21,7 @@ pub mod party;
 pub mod provider;
 pub mod providers;
 mod query;
+pub mod registration;
 #[cfg_attr(not(test), expect(dead_code, reason = "its caller comes with signed requests"))]
 mod request_object;
 pub mod response;

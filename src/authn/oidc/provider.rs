@@ -26,6 +26,7 @@ use super::known::{Knowledge, Known};
 use super::logout_token::{Logout, LogoutTokenError, MAX_AGE, UnprovenLogout};
 use super::party::Party;
 use super::query::without_doubles;
+use super::registration::RegistrationSettings;
 use super::response::{AuthorizationResponse, ResponseMode, ResponseType};
 use super::revocation::{self, Kind};
 use super::static_metadata::StaticMetadata;
@@ -58,8 +59,10 @@ pub struct Settings {
     pub backchannel_url: Option<Url>,
     /// What is stated about it in the place of discovery.
     pub metadata: StaticMetadata,
-    /// Who we are there.
+    /// Who we are there; of a client that registers itself known only once it has.
     pub credentials: Credentials,
+    /// How we register ourselves, where no client id is written.
+    pub registration: Option<RegistrationSettings>,
     /// Where the provider sends the user agent back to.
     pub redirect_uri: Url,
     /// Always with `openid`.
@@ -121,7 +124,7 @@ pub struct AuthorizationRequest<'a> {
     pub wish: &'a Wish,
 }
 
-/// Who we are at a provider.
+/// Who we are at a provider, by name and secret.
 #[derive(Debug, Clone)]
 pub struct Credentials {
     /// Our client id.
@@ -182,6 +185,11 @@ impl Provider {
         self.knowledge.usable().map(|known| Arc::clone(&known.metadata))
     }
 
+    /// Whether something `is_for` the client that we are now; for nobody until that is known.
+    pub(super) fn is_us(&self, is_for: impl Fn(&str) -> bool) -> bool {
+        self.knowledge.known().is_some_and(|known| is_for(&known.settings.credentials.client_id))
+    }
+
     /// Where people are sent to sign in, once that is known.
     pub fn authorization_endpoint(&self) -> Option<Url> {
         self.metadata().map(|metadata| metadata.standard.authorization_endpoint().url().clone())
@@ -207,7 +215,7 @@ impl Provider {
     pub async fn authorization_url(&self, asked: AuthorizationRequest<'_>) -> Result<Url, AuthorizationError> {
         let AuthorizationRequest { state, nonce, pkce_challenge, wish } = asked;
         let known = self.knowledge.usable().ok_or_else(|| AuthorizationError::ProviderUnknown(self.last_error()))?;
-        let settings = self.settings();
+        let settings = &known.settings;
         known.metadata.supports(settings).map_err(AuthorizationError::Unsupported)?;
         let client = settings.client(&known.metadata);
         let (state, nonce) = (CsrfToken::new(state.to_owned()), Nonce::new(nonce.to_owned()));
@@ -239,7 +247,7 @@ impl Provider {
     /// [`TokenError`].
     pub async fn redeem_code(&self, code: &str, pkce_verifier: &str) -> Result<Tokens, TokenError> {
         let known = self.knowledge.usable().ok_or(TokenError::ProviderUnknown)?;
-        let client = self.settings().client(&known.metadata);
+        let client = known.settings.client(&known.metadata);
         token_endpoint::redeem(&client, code, pkce_verifier, |request| self.call(request)).await
     }
 
@@ -275,12 +283,11 @@ impl Provider {
         id_token: &str,
         expected: Expected<'_>,
     ) -> Result<VerifiedClaims, IdTokenError> {
-        let (rules, clock) = (self.settings().rules(), &self.knowledge.clock);
-        self.with_keys(
-            |known| self.of_id_tokens(known),
-            |trust| id_token::verify(id_token, trust, rules, expected, clock.now()),
-        )
-        .await
+        let clock = &self.knowledge.clock;
+        let verify = |settings: &Settings, trust: Trust<'_>| {
+            id_token::verify(id_token, trust, settings.rules(), expected, clock.now())
+        };
+        self.with_keys(of_id_tokens, verify).await
     }
 
     /// Verifies a logout token to the letter of OpenID Connect Back-Channel Logout §2.6; keys are refetched as for ID tokens.
@@ -288,23 +295,19 @@ impl Provider {
     /// # Errors
     /// [`LogoutTokenError`].
     pub async fn verify_logout_token(&self, token: &UnprovenLogout<'_>) -> Result<Logout, LogoutTokenError> {
-        let (rules, clock) = (self.settings().rules(), &self.knowledge.clock);
-        let logout =
-            self.with_keys(|known| self.of_id_tokens(known), |trust| token.verify(trust, rules, clock.now())).await?;
+        let clock = &self.knowledge.clock;
+        let verify = |settings: &Settings, trust: Trust<'_>| token.verify(trust, settings.rules(), clock.now());
+        let logout = self.with_keys(of_id_tokens, verify).await?;
         // §2.6 item 7. The last of all, so that nobody else can use up an identifier.
         let is_fresh = self.logout_tokens.entry_by_ref(&logout.identifier).or_insert(()).is_fresh();
         if is_fresh { Ok(logout) } else { Err(LogoutTokenError::Repeated) }
-    }
-
-    fn of_id_tokens(&self, known: &Known) -> Vec<Algorithm> {
-        self.settings().allowed_algorithms(&known.metadata.id_token_signing_algs)
     }
 
     /// Verifies with the keys that are known; where those do not do, once more with newer ones.
     async fn with_keys<T, E>(
         &self,
         algorithms: impl Fn(&Known) -> Vec<Algorithm>,
-        verify: impl Fn(Trust<'_>) -> Result<T, E>,
+        verify: impl Fn(&Settings, Trust<'_>) -> Result<T, E>,
     ) -> Result<T, E>
     where
         E: From<JoseError> + PartialEq,
@@ -328,9 +331,12 @@ impl Provider {
     /// [`IdTokenError`].
     pub async fn verify_response(&self, jwt: &str) -> Result<AuthorizationResponse, IdTokenError> {
         // JARM §3: an algorithm of its own at the provider, never `none`.
-        let algorithms = |_: &Known| self.settings().algorithms_of_others();
-        let (rules, clock) = (self.settings().rules(), &self.knowledge.clock);
-        self.with_keys(algorithms, |trust| AuthorizationResponse::verify(jwt, trust, rules, clock.now())).await
+        let algorithms = |known: &Known| known.settings.algorithms_of_others();
+        let clock = &self.knowledge.clock;
+        let verify = |settings: &Settings, trust: Trust<'_>| {
+            AuthorizationResponse::verify(jwt, trust, settings.rules(), clock.now())
+        };
+        self.with_keys(algorithms, verify).await
     }
 
     /// The userinfo claims (OpenID Connect Core §5.3), JSON or signed, their `sub` compared with `subject`. `Ok(None)` where
@@ -352,7 +358,7 @@ impl Provider {
         let Some(endpoint) = known.metadata.standard.userinfo_endpoint() else { return Ok(None) };
         let request = userinfo::request(endpoint.url(), access_token)?;
         let answer = self.knowledge.http.send(request).await.map_err(UserinfoError::Http)?;
-        let settings = self.settings();
+        let settings = &known.settings;
         // Userinfo has an algorithm of its own at the provider, so `id_token_signing_alg_values_supported` says nothing.
         let algorithms = settings.algorithms_of_others();
         let trust = settings.trust(&known, &algorithms);
@@ -364,7 +370,7 @@ impl Provider {
     pub fn end_session_url(&self, id_token_hint: Option<&str>, state: Option<&str>) -> Option<Url> {
         let known = self.knowledge.known()?;
         let endpoint = known.metadata.end_session_endpoint()?.url();
-        let settings = self.settings();
+        let settings = &known.settings;
         let back = settings.post_logout_redirect_uri.as_ref().map(|url| ("post_logout_redirect_uri", url.as_str()));
         // The provider hands `state` back with the redirect, so without one it has nowhere to go.
         let state = state.filter(|_| back.is_some()).map(|state| ("state", state));
@@ -397,7 +403,7 @@ impl Provider {
         self.knowledge.http.control().spawn(async move {
             let tokens = [(Kind::Refresh, refresh), (Kind::Access, access)];
             for (kind, token) in tokens.into_iter().filter_map(|(kind, token)| Some((kind, token?))) {
-                let credentials = &this.settings().credentials;
+                let credentials = &known.settings.credentials;
                 let Some(request) = revocation::request(&endpoint, credentials, &auth_type, kind, &token) else {
                     return;
                 };
@@ -418,19 +424,23 @@ impl Provider {
         &self,
         known: &Known,
         algorithms: &[Algorithm],
-        verify: impl Fn(Trust<'_>) -> Result<T, E>,
+        verify: impl Fn(&Settings, Trust<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
         if !self.knowledge.is_usable(known) {
             return Err(JoseError::UnknownKey.into());
         }
-        verify(self.settings().trust(known, algorithms))
+        verify(&known.settings, known.settings.trust(known, algorithms))
     }
 }
 
 impl Settings {
-    /// Whom sessions and login transactions are bound to: issuer and client id.
+    /// Whom sessions and login transactions are bound to: issuer and client id. A client that registers itself may have another
+    /// id tomorrow, and its people stay signed in: there the `provider_id` counts, in a form that no client id has.
     pub fn party(&self) -> Party {
-        Party::of(&self.issuer, &self.credentials.client_id)
+        match &self.registration {
+            None => Party::of(&self.issuer, &self.credentials.client_id),
+            Some(_) => Party::of(&self.issuer, &format!("\0{}", self.id)),
+        }
     }
 
     /// The same for sessions.
@@ -485,6 +495,11 @@ impl Settings {
             trusted_audiences: &self.trusted_audiences,
         }
     }
+}
+
+/// What ID tokens and logout tokens may be signed with.
+fn of_id_tokens(known: &Known) -> Vec<Algorithm> {
+    known.settings.allowed_algorithms(&known.metadata.id_token_signing_algs)
 }
 
 /// RFC 7518 §3.2: an HMAC key must be at least as long as the hash.

@@ -43,7 +43,7 @@ impl Providers {
     pub fn addressed_by(&self, token: &UnprovenLogout<'_>) -> Result<&Arc<Provider>, LogoutTokenError> {
         let mut of_issuer = self.iter().filter(|provider| token.is_of(&provider.settings().issuer)).peekable();
         of_issuer.peek().ok_or(LogoutTokenError::Issuer)?;
-        let mut for_us = of_issuer.filter(|provider| token.is_for(&provider.settings().credentials.client_id));
+        let mut for_us = of_issuer.filter(|provider| provider.is_us(|client_id| token.is_for(client_id)));
         for_us.next().ok_or(LogoutTokenError::Audience)
     }
 

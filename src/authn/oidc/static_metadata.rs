@@ -59,10 +59,7 @@ impl KeySource {
     pub(super) fn digest(&self) -> Option<Digest> {
         let Self::File(path) = self else { return None };
         let contents = bounded(path).map_err(|error| error.to_string());
-        Some(files::digest([match &contents {
-            Ok(bytes) => Ok(bytes.as_slice()),
-            Err(why) => Err(why.as_str()),
-        }]))
+        Some(files::digest([contents.as_ref().map(|bytes| bytes.as_slice()).map_err(String::as_str)]))
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Response, StatusCode, header};
-use openidconnect::core::{CoreClientAuthMethod, CoreTokenType};
+use openidconnect::core::CoreTokenType;
 use openidconnect::{
     AuthType, AuthorizationCode, ErrorResponse, HttpRequest, HttpResponse, OAuth2TokenResponse as _, PkceCodeVerifier,
     RequestTokenError,
@@ -106,14 +106,11 @@ where
     })
 }
 
-/// RFC 6749 §2.3.1 prefers the header; the body is for providers that offer nothing else.
+/// As the metadata say.
 pub(super) fn auth_type(metadata: &Metadata) -> AuthType {
-    let offered = metadata.standard.token_endpoint_auth_methods_supported();
-    let offers = |method| offered.is_some_and(|offered| offered.contains(&method));
-    if offers(CoreClientAuthMethod::ClientSecretPost) && !offers(CoreClientAuthMethod::ClientSecretBasic) {
-        AuthType::RequestBody
-    } else {
-        AuthType::BasicAuth
+    match metadata.secret_method() {
+        "client_secret_post" => AuthType::RequestBody,
+        _ => AuthType::BasicAuth,
     }
 }
 

@@ -34,6 +34,15 @@ pub(in crate::config) struct RawProvider {
     pub discovery: Option<bool>,
     /// Metadata in the place of what the provider says of itself, member by member.
     pub metadata: Option<RawMetadata>,
+    /// Register a client at the provider (RFC 7591), in the place of client_id. Default false.
+    #[schemars(example = true)]
+    pub dynamic_registration: Option<bool>,
+    /// A file with the initial access token that the provider wants for a registration.
+    #[schemars(example = &"/run/secrets/registration-token")]
+    pub registration_token_file: Option<PathBuf>,
+    /// The name that a registered client has at the provider.
+    #[schemars(example = &"Our application")]
+    pub client_name: Option<String>,
     /// The client id registered at the provider.
     #[schemars(example = &"app")]
     pub client_id: Option<String>,

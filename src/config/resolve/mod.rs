@@ -11,6 +11,7 @@ mod listeners;
 mod metadata;
 mod own;
 mod provider;
+mod registration;
 mod rewrite;
 mod routes;
 mod session;
@@ -105,7 +106,9 @@ impl Resolver {
             );
         }
         let asks_authority = raw.tls.as_ref().is_some_and(|tls| tls.acme.is_some());
-        if raw.state_dir.is_some() && !asks_authority {
+        let registers =
+            raw.providers.values().chain([&raw.provider]).any(|provider| provider.dynamic_registration == Some(true));
+        if raw.state_dir.is_some() && !asks_authority && !registers {
             self.warn("state_dir", "is accepted, but nothing is configured that is kept on disk", "");
         }
         let providers = self.providers(&mut raw);

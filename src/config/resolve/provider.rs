@@ -43,9 +43,13 @@ impl Resolver {
     pub(super) fn providers(&mut self, raw: &mut RawConfig) -> Option<Vec<oidc::Settings>> {
         let several = std::mem::take(&mut raw.providers);
         let address = self.public_address(raw, !several.is_empty());
+        let state_dir = raw.state_dir.as_ref().map(|path| self.file("state_dir", path));
+        let state_dir = state_dir.as_deref();
         let alone = std::mem::take(&mut raw.provider);
         if several.is_empty() {
-            return self.provider("provider", "default", alone, address.as_ref()).map(|provider| vec![provider]);
+            return self
+                .provider("provider", "default", alone, address.as_ref(), state_dir)
+                .map(|provider| vec![provider]);
         }
         if !self.written_below("provider").is_empty() {
             let what = "stands beside [providers]";
@@ -56,7 +60,7 @@ impl Resolver {
             .map(|(id, raw)| {
                 let at = below("providers", &id);
                 self.provider_id(&at, &id);
-                self.provider(&at, &id, raw, address.as_ref())
+                self.provider(&at, &id, raw, address.as_ref(), state_dir)
             })
             .collect();
         let all: Vec<_> = all.into_iter().collect::<Option<_>>()?;
@@ -129,17 +133,22 @@ impl Resolver {
         id: &str,
         raw: RawProvider,
         address: Option<&PublicAddress>,
+        state_dir: Option<&Path>,
     ) -> Option<oidc::Settings> {
         let key = |leaf: &str| format!("{at}.{leaf}");
         let insecure = raw.allow_insecure_http.unwrap_or(false);
-        let (client_secret, secret_told) = self.client_secret(at, &raw);
+        let registration = self.registration(at, &raw, state_dir);
+        let registers = raw.dynamic_registration.unwrap_or(false);
+        let (client_secret, secret_told) =
+            if registers { (None, raw.public_client.unwrap_or(false)) } else { self.client_secret(at, &raw) };
         let http = self.provider_http(at, &raw, insecure);
         let redirect_uri =
             self.redirect_uri(at, raw.redirect_uri.clone(), address.map(|one| one.callback_of(id)), insecure);
         let issuer = self.issuer(at, raw.issuer, insecure);
         let backchannel_url = self.backchannel_url(at, raw.backchannel_url, insecure);
         let post_logout_redirect_uri = self.post_logout_redirect_uri(at, raw.post_logout_redirect_uri, insecure);
-        let client_id = self.client_id(at, raw.client_id);
+        // Of a client that registers itself, the provider says it.
+        let client_id = if registers { Some(String::new()) } else { self.client_id(at, raw.client_id) };
         let signing_algs = self.signing_algs(at, raw.signing_algs, client_secret.is_some() || !secret_told);
         let scopes = self.scopes(at, raw.scopes);
         let (response_type, response_mode) = self.response(at, raw.response_type, raw.response_mode);
@@ -163,6 +172,9 @@ impl Resolver {
         let metadata = self.static_metadata(at, raw.discovery, raw.metadata);
         let logo = raw.logo.and_then(|path| self.logo(&key("logo"), &path));
         let email_domains = self.email_domains(&key("email_domains"), raw.email_domains);
+        if registers && registration.is_none() {
+            return None;
+        }
         let settings = oidc::Settings {
             id: id.to_owned(),
             name: raw.name.filter(|name| !name.trim().is_empty()).unwrap_or_else(|| id.to_owned()),
@@ -172,6 +184,7 @@ impl Resolver {
             issuer: issuer?,
             backchannel_url,
             metadata,
+            registration,
             credentials: Credentials { client_id: client_id?, client_secret },
             redirect_uri: redirect_uri?,
             scopes,

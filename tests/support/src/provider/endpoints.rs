@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use url::{Url, form_urlencoded};
 
 use super::faults::{AuthorizeFault, DiscoveryFault, Endpoint, JwksFault, TokenFault, UserinfoFault};
-use super::{CLIENT_ID, CLIENT_SECRET, Grant, ProviderRequest, Shared, State, TokenCall};
+use super::{Grant, ProviderRequest, Shared, State, TokenCall};
 use crate::forge::encode;
 use crate::listener::Answer;
 use crate::{random_text, trace};
@@ -53,6 +53,7 @@ pub(super) async fn answer(request: Request<Incoming>, shared: Shared) -> Answer
         Endpoint::Authorize => state.authorize(&record),
         Endpoint::Token => state.token(&record),
         Endpoint::Userinfo => state.userinfo(&record.headers),
+        Endpoint::Register => state.register(&record),
         Endpoint::EndSession => state.end_session(&record),
         Endpoint::Revocation => state.revoke(&record),
         Endpoint::Unknown => page(StatusCode::NOT_FOUND, "nothing here"),
@@ -66,6 +67,7 @@ fn endpoint(path: &str) -> Endpoint {
         "/authorize" => Endpoint::Authorize,
         "/token" => Endpoint::Token,
         "/userinfo" => Endpoint::Userinfo,
+        path if path.starts_with("/register") => Endpoint::Register,
         "/end-session" => Endpoint::EndSession,
         "/revoke" => Endpoint::Revocation,
         _ => Endpoint::Unknown,
@@ -136,7 +138,7 @@ impl State {
             return page(StatusCode::BAD_REQUEST, "no redirect_uri");
         };
         let well_made = names.len() == count
-            && parameter("client_id").as_deref() == Some(CLIENT_ID)
+            && parameter("client_id").as_deref() == Some(self.client_id.as_str())
             && parameter("response_type").is_some_and(|kind| kind == "code" || kind == "code id_token")
             && parameter("scope").is_some_and(|scope| scope.split(' ').any(|word| word == "openid"))
             && parameter("code_challenge_method").as_deref() == Some("S256");
@@ -253,7 +255,7 @@ impl State {
     /// RFC 6749 §4.1.3 and RFC 7636 §4.6.
     fn redeem(&mut self, form: &[(String, String)], headers: &HeaderMap) -> Result<Value, &'static str> {
         let field = |name: &str| form.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
-        if !is_our_client(headers, field("client_id"), field("client_secret")) {
+        if !self.is_our_client(headers, field("client_id"), field("client_secret")) {
             return Err("invalid_client");
         }
         if field("grant_type") != Some("authorization_code") {
@@ -309,7 +311,7 @@ impl State {
         let header = json!({ "alg": "HS512", "typ": "JWT", "kid": random_text(27) });
         let claims = json!({
             "exp": self.clock.unix() + 1800, "iat": self.clock.unix(), "jti": random_text(27), "iss": self.issuer,
-            "aud": self.issuer, "sub": self.user.get("sub"), "typ": "Refresh", "azp": CLIENT_ID, "sid": random_text(27),
+            "aud": self.issuer, "sub": self.user.get("sub"), "typ": "Refresh", "azp": self.client_id, "sid": random_text(27),
             "scope": "openid web-origins roles basic acr profile email", "reuse_id": random_text(27),
         });
         [header.to_string().into_bytes(), claims.to_string().into_bytes()]
@@ -348,7 +350,7 @@ impl State {
     fn revoke(&mut self, request: &ProviderRequest) -> Answer {
         let form = request.form();
         let field = |name: &str| form.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
-        if !is_our_client(&request.headers, field("client_id"), field("client_secret")) {
+        if !self.is_our_client(&request.headers, field("client_id"), field("client_secret")) {
             return json_answer(StatusCode::UNAUTHORIZED, &json!({ "error": "invalid_client" }));
         }
         let Some(token) = field("token") else {
@@ -357,6 +359,26 @@ impl State {
         self.access_tokens.remove(token);
         self.revoked_tokens.push(token.to_owned());
         page(StatusCode::OK, "")
+    }
+
+    /// RFC 6749 §2.3.1: Basic with both parts form-encoded, or both in the body; never both ways at once.
+    pub(super) fn is_our_client(&self, headers: &HeaderMap, id: Option<&str>, secret: Option<&str>) -> bool {
+        let Some(basic) = headers.get(header::AUTHORIZATION) else {
+            return id == Some(self.client_id.as_str()) && secret == Some(self.client_secret.as_str());
+        };
+        let pair = basic
+            .to_str()
+            .ok()
+            .and_then(|value| value.strip_prefix("Basic "))
+            .and_then(|value| STANDARD.decode(value).ok())
+            .and_then(|value| String::from_utf8(value).ok());
+        let Some((basic_id, basic_secret)) = pair.as_deref().and_then(|pair| pair.split_once(':')) else {
+            return false;
+        };
+        secret.is_none()
+            && id.is_none_or(|id| id == self.client_id)
+            && form_decode(basic_id) == self.client_id
+            && form_decode(basic_secret) == self.client_secret
     }
 
     fn end_session(&self, request: &ProviderRequest) -> Answer {
@@ -369,24 +391,6 @@ impl State {
         }
         found(back.as_str())
     }
-}
-
-/// RFC 6749 §2.3.1: Basic with both parts form-encoded, or both in the body; never both ways at once.
-fn is_our_client(headers: &HeaderMap, id: Option<&str>, secret: Option<&str>) -> bool {
-    let Some(basic) = headers.get(header::AUTHORIZATION) else {
-        return id == Some(CLIENT_ID) && secret == Some(CLIENT_SECRET);
-    };
-    let pair = basic
-        .to_str()
-        .ok()
-        .and_then(|value| value.strip_prefix("Basic "))
-        .and_then(|value| STANDARD.decode(value).ok())
-        .and_then(|value| String::from_utf8(value).ok());
-    let Some((basic_id, basic_secret)) = pair.as_deref().and_then(|pair| pair.split_once(':')) else { return false };
-    secret.is_none()
-        && id.is_none_or(|id| id == CLIENT_ID)
-        && form_decode(basic_id) == CLIENT_ID
-        && form_decode(basic_secret) == CLIENT_SECRET
 }
 
 fn form_decode(text: &str) -> String {
@@ -408,7 +412,7 @@ fn unusable_keys() -> Vec<Value> {
     ]
 }
 
-fn json_answer(status: StatusCode, value: &Value) -> Answer {
+pub(super) fn json_answer(status: StatusCode, value: &Value) -> Answer {
     respond(status, "application/json", value.to_string())
 }
 

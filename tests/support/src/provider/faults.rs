@@ -16,6 +16,8 @@ pub enum Endpoint {
     Token,
     /// The userinfo endpoint.
     Userinfo,
+    /// The client registration endpoint, and what lies below it.
+    Register,
     /// The end-session endpoint.
     EndSession,
     /// The revocation endpoint (RFC 7009).

@@ -3,6 +3,7 @@
 mod endpoints;
 mod faults;
 mod logout;
+mod registration;
 mod response;
 mod tokens;
 
@@ -17,6 +18,7 @@ use serde_json::{Map, Value, json};
 pub use faults::{
     AuthorizeFault, DiscoveryFault, Endpoint, Faults, IdTokenFault, JwksFault, ResponseFault, TokenFault, UserinfoFault,
 };
+pub use registration::RegistrationRules;
 
 use crate::clock::TestClock;
 use crate::forge::{Alg, SigningKey};
@@ -84,6 +86,11 @@ pub(crate) type Shared = Arc<Mutex<State>>;
 #[derive(Debug)]
 pub(crate) struct State {
     issuer: String,
+    /// The one client it knows: the last that has registered itself.
+    client_id: String,
+    client_secret: String,
+    registration: RegistrationRules,
+    registration_token: String,
     clock: TestClock,
     faults: Faults,
     user: Map<String, Value>,
@@ -126,6 +133,10 @@ impl FakeProvider {
         let listener = Listener::reserve();
         let state = State {
             issuer: format!("http://{}", listener.address()),
+            client_id: CLIENT_ID.to_owned(),
+            client_secret: CLIENT_SECRET.to_owned(),
+            registration: RegistrationRules::default(),
+            registration_token: String::new(),
             clock,
             faults: Faults::default(),
             user: ada(),

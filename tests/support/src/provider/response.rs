@@ -6,7 +6,7 @@ use url::Url;
 
 use super::endpoints::{found, respond};
 use super::faults::ResponseFault;
-use super::{CLIENT_ID, Grant, State, stray_key};
+use super::{Grant, State, stray_key};
 use crate::forge;
 use crate::listener::Answer;
 use crate::trace;
@@ -33,13 +33,13 @@ impl State {
         let mut claims: Map<String, Value> =
             answer.iter().map(|(name, value)| (name.clone(), Value::from(value.clone()))).collect();
         claims.insert("iss".to_owned(), json!(self.issuer));
-        claims.insert("aud".to_owned(), json!(CLIENT_ID));
+        claims.insert("aud".to_owned(), json!(self.client_id));
         claims.insert("exp".to_owned(), json!(self.clock.unix() + 600));
         let mut set = |name: &str, value: Value| drop(claims.insert(name.to_owned(), value));
         match self.faults.response {
             Some(ResponseFault::JwtIssuer) => set("iss", json!("https://other.example.com")),
             Some(ResponseFault::JwtAudience) => set("aud", json!("another-client")),
-            Some(ResponseFault::JwtAudiences) => set("aud", json!([CLIENT_ID, "another-client"])),
+            Some(ResponseFault::JwtAudiences) => set("aud", json!([self.client_id, "another-client"])),
             Some(ResponseFault::JwtExpired) => set("exp", json!(self.clock.unix() - 300)),
             Some(ResponseFault::JwtNoExpiry) => set("exp", Value::Null),
             _ => {}

@@ -40,8 +40,8 @@ impl State {
             .collect();
         let registered = json!({
             "iss": self.issuer,
-            "aud": CLIENT_ID,
-            "azp": CLIENT_ID,
+            "aud": self.client_id,
+            "azp": self.client_id,
             "exp": now + LIFETIME_SECONDS,
             "iat": now,
             "auth_time": now,

@@ -1,0 +1,151 @@
+use serde_json::json;
+
+use super::*;
+use crate::authn::oidc::provider::test_settings;
+use crate::secret::SecretString;
+
+const ISSUER: &str = "https://id.example";
+
+fn registration() -> RegistrationSettings {
+    RegistrationSettings { state_dir: PathBuf::new(), token_file: None, client_name: None, is_public: false }
+}
+
+fn provider(methods: &[&str]) -> Metadata {
+    let document = json!({
+        "issuer": ISSUER,
+        "authorization_endpoint": "https://id.example/authorize",
+        "token_endpoint": "https://id.example/token",
+        "jwks_uri": "https://id.example/jwks",
+        "registration_endpoint": "https://id.example/register",
+        "token_endpoint_auth_methods_supported": methods,
+    });
+    Metadata::parse(document.to_string().as_bytes(), &test_settings(ISSUER)).unwrap()
+}
+
+fn read(status: u16, body: &Value) -> Result<Kept, RegistrationError> {
+    let settings = test_settings(ISSUER);
+    let wanted = message::metadata(&registration(), &settings, &provider(&[]));
+    let answer = http::Response::builder().status(status).body(body.to_string().into()).unwrap();
+    message::read_answer(&answer, wanted, &settings, UnixTime(1000))
+}
+
+#[test]
+fn what_is_registered_is_what_the_settings_imply() {
+    let mut settings = test_settings(ISSUER);
+    let of = |registration: &RegistrationSettings, settings: &Settings, methods: &[&str]| {
+        Value::Object(message::metadata(registration, settings, &provider(methods)))
+    };
+    assert_eq!(
+        of(&registration(), &settings, &[]),
+        json!({
+            "application_type": "web",
+            "redirect_uris": ["https://app.example/auth/callback"],
+            "response_types": ["code"],
+            "grant_types": ["authorization_code"],
+            "token_endpoint_auth_method": "client_secret_basic",
+        })
+    );
+    settings.response_type = crate::authn::oidc::response::ResponseType::CodeIdToken;
+    settings.scopes.push("offline_access".to_owned());
+    settings.signing_algs = vec![crate::authn::oidc::jose::Algorithm::ES256];
+    settings.post_logout_redirect_uri = Some("https://app.example/bye".parse().unwrap());
+    let named = RegistrationSettings { client_name: Some("Our app".to_owned()), ..registration() };
+    let whole = of(&named, &settings, &["client_secret_post"]);
+    assert_eq!(whole["client_name"], "Our app");
+    assert_eq!(whole["post_logout_redirect_uris"], json!(["https://app.example/bye"]));
+    assert_eq!(whole["response_types"], json!(["code id_token"]));
+    assert_eq!(whole["grant_types"], json!(["authorization_code", "implicit", "refresh_token"]));
+    assert_eq!(whole["token_endpoint_auth_method"], "client_secret_post");
+    assert_eq!(whole["id_token_signed_response_alg"], "ES256");
+    let public = RegistrationSettings { is_public: true, ..registration() };
+    assert_eq!(of(&public, &settings, &[])["token_endpoint_auth_method"], "none");
+}
+
+#[test]
+fn an_answer_is_read_strictly() {
+    let good = json!({
+        "client_id": "c", "client_secret": "s", "client_secret_expires_at": 5000,
+        "registration_access_token": "t", "registration_client_uri": "https://id.example/register/c",
+        "redirect_uris": ["https://app.example/auth/callback"], "token_endpoint_auth_method": "client_secret_basic",
+    });
+    let kept = read(201, &good).unwrap();
+    assert_eq!(kept.credentials.client_id, "c");
+    assert_eq!(kept.credentials.client_secret.unwrap().expose_secret(), "s");
+    assert_eq!((kept.expires_at, kept.registered_at), (Some(UnixTime(5000)), UnixTime(1000)));
+    let forever = read(200, &json!({ "client_id": "c", "client_secret": "s", "client_secret_expires_at": 0 })).unwrap();
+    assert_eq!(forever.expires_at, None);
+    for (field, value) in [
+        ("client_id", json!("")),
+        ("client_id", Value::Null),
+        ("client_id", json!(7)),
+        ("client_secret", json!("a\nb")),
+        ("client_secret_expires_at", json!("soon")),
+        ("client_secret_expires_at", json!(-1)),
+        ("registration_access_token", json!([])),
+        ("registration_client_uri", json!("http://elsewhere.example/")),
+        ("registration_client_uri", json!("nowhere")),
+        ("redirect_uris", json!(["https://other.example/"])),
+        ("token_endpoint_auth_method", json!("private_key_jwt")),
+    ] {
+        let mut body = good.clone();
+        body[field] = value.clone();
+        let error = read(201, &body).unwrap_err();
+        assert!(
+            matches!(error, RegistrationError::Answer { field: told } if told == field),
+            "{field} {value}: {error}"
+        );
+    }
+    let refused = json!({ "error": "invalid_redirect_uri", "error_description": "no\nhttp" });
+    let error = read(400, &refused).unwrap_err();
+    assert!(
+        matches!(&error, RegistrationError::Refused { error, description } if error == "invalid_redirect_uri" && description == "nohttp")
+    );
+    for (status, body) in [(400, json!({})), (403, refused), (500, json!({})), (302, good)] {
+        assert!(matches!(read(status, &body), Err(RegistrationError::Status(told)) if told == status));
+    }
+}
+
+fn kept(expires_at: Option<u64>) -> Kept {
+    Kept {
+        credentials: Credentials { client_id: "c".to_owned(), client_secret: Some(SecretString::new("s".to_owned())) },
+        expires_at: expires_at.map(UnixTime),
+        registered_at: UnixTime(1000),
+        token: None,
+        client_uri: None,
+        metadata: Map::new(),
+    }
+}
+
+#[test]
+fn a_secret_is_renewed_while_it_still_works() {
+    let minute = Duration::from_secs(60);
+    assert!(!kept(None).is_due(UnixTime(u64::MAX), minute));
+    let long = kept(Some(101_000));
+    assert!(!long.is_due(UnixTime(90_999), minute) && long.is_due(UnixTime(91_000), minute), "the last tenth");
+    let short = kept(Some(1_400));
+    assert!(!short.is_due(UnixTime(1_219), minute) && short.is_due(UnixTime(1_220), minute), "three looks");
+    let shortest = kept(Some(1_100));
+    assert!(!shortest.is_due(UnixTime(1_049), minute) && shortest.is_due(UnixTime(1_050), minute), "half its life");
+    assert!(shortest.is_alive(UnixTime(1_099)) && !shortest.is_alive(UnixTime(1_100)));
+}
+
+#[test]
+fn a_registration_is_kept_whole_and_for_us_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let settings = test_settings(ISSUER);
+    let file = StateFile::new(folder.path(), &settings.id, ISSUER);
+    assert!(file.read(&settings).unwrap().is_none());
+    file.write(&kept(Some(9))).unwrap();
+    let read = file.read(&settings).unwrap().unwrap();
+    assert_eq!((read.credentials.client_id.as_str(), read.expires_at), ("c", Some(UnixTime(9))));
+    let names: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let [path] = &names[..] else { panic!("{names:?}") };
+    assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(StateFile::new(folder.path(), &settings.id, "https://other.example").read(&settings).unwrap().is_none());
+    for garbage in ["", "{", "{}", "null"] {
+        std::fs::write(path, garbage).unwrap();
+        assert!(matches!(file.read(&settings), Err(RegistrationError::Garbage(_))), "{garbage}");
+        assert_eq!(std::fs::read_to_string(path).unwrap(), garbage, "nothing is lost");
+    }
+}

@@ -1,0 +1,208 @@
+//! Dynamic client registration, kept over restarts, renewed in time and never made twice.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::Method;
+use vestibule::config::{self, Sources};
+use vestibule_test_support::{Endpoint, FakeProvider, RegistrationRules, Stage, TestClock, Value, tempfile};
+
+struct Place {
+    folder: tempfile::TempDir,
+    provider: Arc<FakeProvider>,
+    clock: TestClock,
+}
+
+impl Place {
+    fn new(rules: RegistrationRules) -> Self {
+        let clock = TestClock::default();
+        let provider = Arc::new(FakeProvider::start(clock.clone()));
+        provider.let_clients_register(rules);
+        Self { folder: tempfile::tempdir().unwrap(), provider, clock }
+    }
+
+    fn state(&self) -> PathBuf {
+        self.folder.path().join("state")
+    }
+
+    fn toml(&self, more: &str) -> String {
+        format!(
+            "state_dir = \"{}\"\n[provider]\nclient_id = unset\nclient_secret = unset\ndynamic_registration = true\n\
+             refresh_interval = \"1s\"\n{more}\n",
+            self.state().display()
+        )
+    }
+
+    fn stage(&self, more: &str) -> Stage {
+        Stage::builder().clock(self.clock.clone()).provider(self.provider.clone()).toml(&self.toml(more)).start()
+    }
+
+    fn calls(&self, method: Method) -> usize {
+        self.provider.requests_of(Endpoint::Register).iter().filter(|request| request.method == method).count()
+    }
+
+    /// The one file of the registration.
+    fn file(&self) -> PathBuf {
+        let files = std::fs::read_dir(self.state()).unwrap().map(|entry| entry.unwrap().path());
+        let files: Vec<_> = files.filter(|path| path.extension().is_some_and(|end| end == "json")).collect();
+        let [file] = &files[..] else { panic!("{files:?}") };
+        file.clone()
+    }
+}
+
+async fn until(what: &str, is_so: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while !is_so() {
+        assert!(Instant::now() < end, "waited for {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn whoever_registers_itself_signs_people_in_and_stays_registered_over_a_restart() {
+    let place = Place::new(RegistrationRules { manageable: true, ..RegistrationRules::default() });
+    let stage = place.stage("client_name = \"Our application\"");
+    let browser = stage.signed_in_browser().await;
+    let registered: Value = serde_json::from_str(&place.provider.requests_of(Endpoint::Register)[0].body).unwrap();
+    assert_eq!(registered["client_name"], "Our application");
+    assert_eq!(registered["redirect_uris"][0], stage.url("/auth/callback"));
+    let client = place.provider.known_client();
+
+    let stage = stage.restart();
+    assert_eq!(browser.get(&stage.url("/")).await.status, 200, "the session goes on");
+    stage.signed_in_browser().await;
+    assert_eq!((place.provider.known_client(), place.calls(Method::POST)), (client, 1));
+}
+
+#[tokio::test]
+async fn two_that_share_a_folder_register_once() {
+    let place = Place::new(RegistrationRules::default());
+    place.provider.slow_down(Endpoint::Register, Duration::from_millis(300));
+    let builder = || {
+        let builder = Stage::builder().clock(place.clock.clone()).provider(place.provider.clone());
+        builder.public_port(18_999).toml(&place.toml("")).without_provider().start()
+    };
+    let (one, two) = (builder(), builder());
+    one.wait_for_provider().await;
+    two.wait_for_provider().await;
+    assert_eq!(place.calls(Method::POST), 1);
+    let browser = one.browser();
+    browser.connect(&two.origin(), two.address());
+    assert_eq!(two.sign_in(&browser, "/").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_secret_is_renewed_before_it_expires_and_nobody_is_signed_out() {
+    for manageable in [true, false] {
+        let place = Place::new(RegistrationRules { secret_life: 600, manageable, ..RegistrationRules::default() });
+        let stage = place.stage("");
+        let browser = stage.signed_in_browser().await;
+        let before = place.provider.known_client();
+        place.clock.advance(Duration::from_secs(599));
+        until("the renewal", || place.provider.count(Endpoint::Register) == 2).await;
+        assert_eq!(place.provider.known_client() == before, manageable, "changed where it can be, else made anew");
+        assert_eq!(browser.get(&stage.url("/")).await.status, 200, "the session goes on");
+        until("the file", || std::fs::read_to_string(place.file()).unwrap().contains(&place.provider.known_client()))
+            .await;
+        // What the provider knows and what is used are the same again within a moment.
+        let end = Instant::now() + Duration::from_secs(20);
+        while stage.sign_in(&stage.browser(), "/").await.status != 200 {
+            assert!(Instant::now() < end, "the renewed registration is not used");
+        }
+    }
+}
+
+#[tokio::test]
+async fn another_redirect_uri_changes_the_registration_where_it_can_be_changed() {
+    for manageable in [true, false] {
+        let place = Place::new(RegistrationRules { manageable, ..RegistrationRules::default() });
+        place.stage("").signed_in_browser().await;
+        let client = place.provider.known_client();
+        // Another port, another redirect URI.
+        place.stage("").signed_in_browser().await;
+        let wanted = if manageable { (1, 1) } else { (2, 0) };
+        assert_eq!((place.calls(Method::POST), place.calls(Method::PUT)), wanted);
+        assert_eq!(place.provider.known_client() == client, manageable);
+    }
+}
+
+#[tokio::test]
+async fn an_initial_access_token_is_shown_and_without_it_nobody_can_sign_in() {
+    let token = "initial-access-token-of-the-tests";
+    let place = Place::new(RegistrationRules { initial_token: Some(token.to_owned()), ..RegistrationRules::default() });
+    let stage = Stage::builder().clock(place.clock.clone()).provider(place.provider.clone());
+    let stage = stage.toml(&place.toml("")).without_provider().start();
+    stage.wait_for_readiness("the refusal", |reply| reply.text().contains("registration")).await;
+    let reply = stage.sign_in(&stage.browser(), "/").await;
+    assert_eq!(reply.status, 503, "{}", reply.text());
+    assert!(stage.upstream.requests().is_empty() && place.provider.count(Endpoint::Authorize) == 0);
+    drop(stage);
+
+    let file = place.folder.path().join("token");
+    std::fs::write(&file, format!("{token}\n")).unwrap();
+    place.stage(&format!("registration_token_file = \"{}\"", file.display())).signed_in_browser().await;
+}
+
+#[tokio::test]
+async fn a_provider_that_refuses_or_offers_none_is_asked_again_slowly() {
+    let place =
+        Place::new(RegistrationRules { refusal: Some("invalid_client_metadata"), ..RegistrationRules::default() });
+    let stage = Stage::builder().clock(place.clock.clone()).provider(place.provider.clone());
+    let stage = stage.toml(&place.toml("")).without_provider().start();
+    stage.wait_for_readiness("the refusal", |reply| reply.text().contains("invalid_client_metadata")).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(place.provider.count(Endpoint::Register) <= 2, "{}", place.provider.count(Endpoint::Register));
+    drop(stage);
+    let place = Place::new(RegistrationRules::default());
+    place.provider.set_metadata("registration_endpoint", Value::Null);
+    let stage = Stage::builder().clock(place.clock.clone()).provider(place.provider.clone());
+    let stage = stage.toml(&place.toml("")).without_provider().start();
+    stage.wait_for_readiness("the refusal", |reply| reply.text().contains("offers no dynamic")).await;
+    assert_eq!(place.provider.count(Endpoint::Register), 0);
+}
+
+#[tokio::test]
+async fn a_file_that_holds_no_registration_is_neither_used_nor_lost() {
+    let place = Place::new(RegistrationRules::default());
+    drop(place.stage(""));
+    let file = place.file();
+    for garbage in ["{", "{\"issuer\": \"https://other.example.com\"}"] {
+        std::fs::write(&file, garbage).unwrap();
+        let stage = Stage::builder().clock(place.clock.clone()).provider(place.provider.clone());
+        let stage = stage.toml(&place.toml("")).without_provider().start();
+        stage.wait_for_readiness("the problem", |reply| reply.text().contains("holds no registration")).await;
+        assert_eq!(stage.sign_in(&stage.browser(), "/").await.status, 503);
+        assert!(stage.upstream.requests().is_empty());
+        assert_eq!((std::fs::read_to_string(&file).unwrap().as_str(), place.calls(Method::POST)), (garbage, 1));
+    }
+    std::fs::rename(&file, file.with_extension("aside")).unwrap();
+    place.stage("").signed_in_browser().await;
+    assert_eq!(place.calls(Method::POST), 2);
+}
+
+#[test]
+fn what_contradicts_a_registration_is_told() {
+    let secret = config::generate_secret().unwrap();
+    let problems = |top: &str, provider: &str| {
+        let text = format!(
+            "{top}\n[provider]\nissuer = \"https://id.example.com\"\nredirect_uri = \"https://app.example.com/cb\"\n{provider}\n\
+             [session]\nsecret = \"{secret}\"\n[upstream]\nurl = \"http://127.0.0.1:3000\"\n"
+        );
+        config::load(&Sources::toml(&text)).err().map(|problems| format!("{problems:?}")).unwrap_or_default()
+    };
+    let state = "state_dir = \"/var/lib/vestibule\"";
+    assert_eq!(problems(state, "dynamic_registration = true"), "");
+    assert_eq!(problems(state, "dynamic_registration = true\npublic_client = true"), "");
+    for (top, provider, key) in [
+        ("", "dynamic_registration = true", "state_dir"),
+        (state, "dynamic_registration = true\nclient_id = \"app\"", "client_id"),
+        (state, "dynamic_registration = true\nclient_secret = \"what the provider shows\"", "client_secret"),
+        (state, "dynamic_registration = true\nregistration_token_file = \"/nowhere\"", "registration_token_file"),
+        ("", "client_id = \"app\"\npublic_client = true\nclient_name = \"x\"", "client_name"),
+    ] {
+        let problems = problems(top, provider);
+        assert!(problems.contains(key), "{provider}: {problems}");
+    }
+    assert!(!Path::new("/var/lib/vestibule/client").exists());
+}
