@@ -42,6 +42,14 @@ async fn signing_out_ends_the_session_here_and_at_the_provider() {
 }
 
 #[tokio::test]
+async fn a_logout_request_says_what_the_operator_adds() {
+    let stage = Stage::with("[provider]\nlogout_params = { ui_locales = \"en de\", logout_hint = \"x\" }");
+    let reply = stage.signed_in_browser().await.get(&stage.url("/auth/logout")).await;
+    assert_eq!(query(&reply, "ui_locales").as_deref(), Some("en de"));
+    assert_eq!(query(&reply, "logout_hint").as_deref(), Some("x"));
+}
+
+#[tokio::test]
 async fn without_an_end_session_endpoint_the_sign_out_is_local() {
     let stage = Stage::builder().start();
     stage.provider.set_metadata("end_session_endpoint", serde_json::Value::Null);

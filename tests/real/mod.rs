@@ -18,6 +18,8 @@ mod grpc;
 mod image;
 // The Kubernetes example passes a strict validator.
 mod kubernetes;
+// Providers end sessions, and tokens end with them.
+mod logout;
 // A sign-in at each provider, through its own pages.
 mod providers;
 // Clients and servers written in Python.

@@ -73,6 +73,8 @@ pub struct Settings {
     pub response_mode: ResponseMode,
     /// Extra parameters of the authorization request.
     pub authorization_params: Vec<(String, String)>,
+    /// Extra parameters of the logout request.
+    pub logout_params: Vec<(String, String)>,
     /// Audiences of the ID token that are trusted beside our client id.
     pub trusted_audiences: Vec<String>,
     /// The signing algorithms accepted for ID tokens: empty means every asymmetric one that the metadata offers. HS256 only
@@ -379,7 +381,9 @@ impl Provider {
             let hint = hint.map(|hint| ("id_token_hint", hint));
             let client = ("client_id", settings.credentials.client_id.as_str());
             let mut url = endpoint.clone();
-            url.query_pairs_mut().extend_pairs(hint.into_iter().chain([client]).chain(back).chain(state));
+            url.query_pairs_mut()
+                .extend_pairs(hint.into_iter().chain([client]).chain(back).chain(state))
+                .extend_pairs(&settings.logout_params);
             without_doubles(endpoint, url)
         };
         let with_hint = url(id_token_hint);

@@ -79,6 +79,9 @@ pub(in crate::config) struct RawProvider {
     /// Extra parameters of the authorization request.
     #[serde(default)]
     pub authorization_params: BTreeMap<String, String>,
+    /// Extra parameters of the logout request, such as ui_locales.
+    #[serde(default)]
+    pub logout_params: BTreeMap<String, String>,
     /// Audiences of the ID token that are trusted beside the client id.
     #[schemars(example = ["api"])]
     pub trusted_audiences: Option<Vec<String>>,

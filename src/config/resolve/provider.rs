@@ -159,6 +159,7 @@ impl Resolver {
             self.error(&key("response_mode"), what, "use https, or \"query\"");
         }
         let authorization_params = self.authorization_params(at, raw.authorization_params);
+        let logout_params = self.logout_params(at, raw.logout_params);
         let userinfo = raw.userinfo.unwrap_or(true);
         let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
         let (refresh, refetch, stale) = (raw.refresh_interval, raw.key_refetch_interval, raw.stale_keys);
@@ -191,6 +192,7 @@ impl Resolver {
             response_type,
             response_mode,
             authorization_params,
+            logout_params,
             trusted_audiences: raw.trusted_audiences.unwrap_or_default(),
             signing_algs,
             userinfo,
@@ -497,6 +499,20 @@ impl Resolver {
                 self.error(&key, "is a parameter that only Vestibule sets", "remove it");
             } else if name == "scope" {
                 self.error(&key, "has a key of its own", "write scopes in [provider]");
+            } else if name.is_empty() {
+                self.error(&key, "has no name", "remove it");
+            }
+        }
+        written.into_iter().collect()
+    }
+
+    fn logout_params(&mut self, at: &str, written: BTreeMap<String, String>) -> Vec<(String, String)> {
+        for name in written.keys() {
+            let key = below(&format!("{at}.logout_params"), name);
+            if ["client_id", "id_token_hint", "state"].contains(&name.as_str()) {
+                self.error(&key, "is a parameter that only Vestibule sets", "remove it");
+            } else if name == "post_logout_redirect_uri" {
+                self.error(&key, "has a key of its own", "write post_logout_redirect_uri in [provider]");
             } else if name.is_empty() {
                 self.error(&key, "has no name", "remove it");
             }

@@ -38,6 +38,8 @@ fn provider_urls_are_checked() {
         ("signing_algs = [\"HS384\", \"HS512\"]", "names HS384 beside other algorithms"),
         ("signing_algs = []", "is an empty list"),
         ("authorization_params = { state = \"x\" }", "only Vestibule sets"),
+        ("logout_params = { state = \"x\" }", "only Vestibule sets"),
+        ("logout_params = { post_logout_redirect_uri = \"x\" }", "has a key of its own"),
         ("authorization_params = { scope = \"x\" }", "has a key of its own"),
         ("timeout = \"0s\"", "is zero"),
         ("ca_file = \"/nonexistent.pem\"", "cannot be read"),

@@ -33,6 +33,7 @@ pub(in super::super) fn settings(issuer: &str) -> Settings {
         response_type: ResponseType::Code,
         response_mode: ResponseMode::Query,
         authorization_params: Vec::new(),
+        logout_params: Vec::new(),
         trusted_audiences: Vec::new(),
         signing_algs: Vec::new(),
         userinfo: true,
