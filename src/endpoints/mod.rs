@@ -4,6 +4,7 @@ pub mod callback;
 mod choose;
 mod form;
 pub mod health;
+mod jwks;
 pub mod login;
 pub mod logout;
 pub mod query;
@@ -70,7 +71,9 @@ impl Endpoints {
             Endpoint::Callback(provider) if self.providers.at(provider).settings().response_mode.is_post() => {
                 "GET, POST"
             }
-            Endpoint::Login | Endpoint::Callback(_) | Endpoint::SignedOut | Endpoint::Userinfo => "GET",
+            Endpoint::Login | Endpoint::Callback(_) | Endpoint::SignedOut | Endpoint::Userinfo | Endpoint::Jwks => {
+                "GET"
+            }
         };
         // Nothing of ours is a tunnel, though one asked for reads like a GET.
         if inbound.is_tunnel() || !allow.split(", ").any(|method| inbound.method().as_str() == method) {
@@ -85,6 +88,7 @@ impl Endpoints {
             Endpoint::Logout => self.logout(&inbound, replies, exchange),
             Endpoint::SignedOut => self.signed_out(&inbound, replies, exchange),
             Endpoint::Userinfo => self.userinfo(&inbound, replies, exchange),
+            Endpoint::Jwks => self.jwks(),
         }
     }
 

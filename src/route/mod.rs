@@ -143,6 +143,8 @@ pub enum Endpoint {
     SignedOut,
     /// Claims for the front end.
     Userinfo,
+    /// Our public keys.
+    Jwks,
 }
 
 impl Endpoint {
@@ -154,6 +156,7 @@ impl Endpoint {
             Self::Logout => "logout",
             Self::SignedOut => "signed_out",
             Self::Userinfo => "userinfo",
+            Self::Jwks => "jwks",
         }
     }
 }

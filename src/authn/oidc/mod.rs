@@ -1,28 +1,30 @@
 //! The OpenID Connect relying party: discovery, keys, the login transaction, token verification, userinfo, sign-out.
 
-#[cfg_attr(not(test), expect(dead_code, reason = "its caller comes with client authentication"))]
 pub mod assertion;
+mod capabilities;
+pub mod client_auth;
 pub mod client_keys;
 pub mod discovery;
-#[cfg_attr(not(test), expect(dead_code, reason = "its caller comes with bound tokens"))]
 mod dpop;
 pub mod id_token;
 pub mod jose;
 #[cfg_attr(not(test), expect(dead_code, reason = "its caller comes with encrypted tokens"))]
 mod jwe;
 pub mod jwks;
-#[cfg_attr(not(test), expect(dead_code, reason = "its callers come with client authentication"))]
 mod jws;
 mod known;
 pub mod login;
+mod ourselves;
+pub mod par;
 pub mod party;
 pub mod provider;
 pub mod providers;
 mod query;
-#[cfg_attr(not(test), expect(dead_code, reason = "its caller comes with signed requests"))]
 mod request_object;
 pub mod response;
+pub mod security;
 mod thumbprint;
+pub mod tls_client;
 pub mod token_endpoint;
 pub mod userinfo;
 pub mod wish;

@@ -43,6 +43,7 @@ impl Resolver {
             (Endpoint::Logout, raw.logout, "logout"),
             (Endpoint::SignedOut, raw.signed_out, "signed-out"),
             (Endpoint::Userinfo, raw.userinfo, "userinfo"),
+            (Endpoint::Jwks, raw.jwks, "jwks"),
         ];
         let callbacks = providers.iter().map(|provider| provider.redirect_uri.path().to_owned());
         let mut paths: Vec<(Endpoint, String)> =

@@ -12,6 +12,7 @@ mod own;
 mod provider;
 mod rewrite;
 mod routes;
+mod security;
 mod session;
 mod upstreams;
 

@@ -9,11 +9,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use url::Url;
 
+use super::security::{Beside, needs_no_secret};
 use super::{Resolver, is_loopback};
 use crate::authn::oidc;
 use crate::authn::oidc::jose::Algorithm;
 use crate::authn::oidc::provider::Credentials;
 use crate::authn::oidc::response::{ResponseMode, ResponseType};
+use crate::authn::oidc::security::Profile;
 use crate::config::problem::shown;
 use crate::config::raw::{RawAlgorithm, RawConfig, RawProvider, RawResponseMode, RawResponseType};
 use crate::config::text::WebUrl;
@@ -127,7 +129,7 @@ impl Resolver {
         &mut self,
         at: &str,
         id: &str,
-        raw: RawProvider,
+        mut raw: RawProvider,
         address: Option<&PublicAddress>,
     ) -> Option<oidc::Settings> {
         let key = |leaf: &str| format!("{at}.{leaf}");
@@ -136,18 +138,28 @@ impl Resolver {
         let http = self.provider_http(at, &raw, insecure);
         let redirect_uri =
             self.redirect_uri(at, raw.redirect_uri.clone(), address.map(|one| one.callback_of(id)), insecure);
-        let issuer = self.issuer(at, raw.issuer, insecure);
-        let backchannel_url = self.backchannel_url(at, raw.backchannel_url, insecure);
-        let post_logout_redirect_uri = self.post_logout_redirect_uri(at, raw.post_logout_redirect_uri, insecure);
-        let client_id = self.client_id(at, raw.client_id);
-        let signing_algs = self.signing_algs(at, raw.signing_algs, client_secret.is_some() || !secret_told);
-        let scopes = self.scopes(at, raw.scopes);
+        let issuer = self.issuer(at, raw.issuer.take(), insecure);
+        let backchannel_url = self.backchannel_url(at, raw.backchannel_url.take(), insecure);
+        let post_logout_redirect_uri = self.post_logout_redirect_uri(at, raw.post_logout_redirect_uri.take(), insecure);
+        let client_id = self.client_id(at, raw.client_id.take());
+        let mut signing_algs = self.signing_algs(at, raw.signing_algs.take(), client_secret.is_some() || !secret_told);
+        let scopes = self.scopes(at, raw.scopes.take());
         let (response_type, response_mode) = self.response(at, raw.response_type, raw.response_mode);
         if response_mode.is_post()
             && redirect_uri.as_ref().is_some_and(|uri| uri.scheme() == "http" && !is_loopback(uri))
         {
             let what = "wants a cookie that browsers take over https only";
             self.error(&key("response_mode"), what, "use https, or \"query\"");
+        }
+        let beside = Beside {
+            has_secret: client_secret.is_some(),
+            response_type,
+            allow_insecure_http: insecure,
+            signing_algs: &signing_algs,
+        };
+        let security = self.security(at, &raw, &beside);
+        if security.profile == Profile::Fapi2 && signing_algs.is_empty() {
+            signing_algs = security.profile.algorithms().to_vec();
         }
         let authorization_params = self.authorization_params(at, raw.authorization_params);
         let userinfo = raw.userinfo.unwrap_or(true);
@@ -171,6 +183,7 @@ impl Resolver {
             issuer: issuer?,
             backchannel_url,
             credentials: Credentials { client_id: client_id?, client_secret },
+            security,
             redirect_uri: redirect_uri?,
             scopes,
             response_type,
@@ -284,7 +297,7 @@ impl Resolver {
                 self.error(file_key, what, "remove one of them");
                 (None, false)
             }
-            (None, None) if public => (None, true),
+            (None, None) if needs_no_secret(raw) => (None, true),
             (None, None) => {
                 if !self.broken.contains(key) && !self.broken.contains(file_key) {
                     let variables = match at {
@@ -459,11 +472,12 @@ impl Resolver {
     }
 
     fn authorization_params(&mut self, at: &str, written: BTreeMap<String, String>) -> Vec<(String, String)> {
-        const OURS: [&str; 12] = [
+        const OURS: [&str; 13] = [
             "client_id",
             "client_secret",
             "code_challenge",
             "code_challenge_method",
+            "dpop_jkt",
             "id_token_hint",
             "nonce",
             "redirect_uri",

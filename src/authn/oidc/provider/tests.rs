@@ -26,6 +26,7 @@ pub(in super::super) fn settings(issuer: &str) -> Settings {
             client_id: "app".to_owned(),
             client_secret: Some(SecretString::new("the client's secret, which is long enough".to_owned())),
         },
+        security: Security::default(),
         redirect_uri: Url::parse("https://app.example/auth/callback").unwrap(),
         scopes: vec!["openid".to_owned(), "email".to_owned()],
         response_type: ResponseType::Code,
