@@ -264,7 +264,10 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
         background.spawn(serve_admin(listener, state, admin_stop.clone()));
     }
     background.spawn(drain.run(stop.clone().cancelled_owned(), settings.server.drain));
-    providers.iter().for_each(|provider| drop(background.spawn(Arc::clone(provider).run())));
+    for provider in providers.iter() {
+        background.spawn(Arc::clone(provider).run());
+        background.spawn(Arc::clone(provider).watch_files(settings.server.reload_interval));
+    }
     Ok(Running { addresses, admin_address, stop, admin_stop, ended, server, control })
 }
 

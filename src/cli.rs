@@ -237,6 +237,7 @@ fn summary(settings: &Settings) -> String {
             settings.message.cookie_base,
         ),
     ];
+    let mut proofs = Vec::new();
     for (index, provider) in settings.providers.iter().enumerate() {
         let id = if settings.providers.len() > 1 { format!("{}: ", provider.id) } else { String::new() };
         let client = match &provider.registration {
@@ -246,7 +247,9 @@ fn summary(settings: &Settings) -> String {
         let told = format!("provider    {id}{} {client}", provider.issuer);
         lines.insert(1 + 2 * index, told);
         lines.insert(2 + 2 * index, format!("callback    {}", provider.redirect_uri));
+        proofs.push(format!("client      {id}{}", provider.proof()));
     }
+    lines.extend(proofs);
     for upstream in &settings.upstreams {
         let places: Vec<_> = upstream.places.iter().map(|place| place.url(upstream.tls.is_some())).collect();
         lines.push(format!("upstream    {}: {}", upstream.name, places.join(", ")));

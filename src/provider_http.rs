@@ -21,6 +21,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::client::{ResolvesClientCert, Resumption};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use tokio::net::TcpStream;
@@ -92,6 +93,9 @@ pub enum SetupError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A file that says who we are cannot be used.
+    #[error("{0}")]
+    Client(String),
 }
 
 impl ProviderHttp {
@@ -100,7 +104,19 @@ impl ProviderHttp {
     /// # Errors
     /// [`SetupError`] when `ca_file` cannot be used.
     pub fn new(settings: Settings, control: tokio::runtime::Handle) -> Result<Self, SetupError> {
-        Self::with_proxy(settings, control, Matcher::from_env())
+        Self::with_proxy(settings, control, Matcher::from_env(), None)
+    }
+
+    /// The same, showing a certificate to every server that asks for one.
+    ///
+    /// # Errors
+    /// [`SetupError`] as [`ProviderHttp::new`].
+    pub fn showing(
+        settings: Settings,
+        control: tokio::runtime::Handle,
+        certificate: Arc<dyn ResolvesClientCert>,
+    ) -> Result<Self, SetupError> {
+        Self::with_proxy(settings, control, Matcher::from_env(), Some(certificate))
     }
 
     /// One call: whole answer or error. The status is the caller's to judge, except 3xx, which is an error.
@@ -125,14 +141,29 @@ impl ProviderHttp {
         &self.inner.control
     }
 
-    fn with_proxy(settings: Settings, control: tokio::runtime::Handle, proxy: Matcher) -> Result<Self, SetupError> {
-        let tls = Arc::new(tls_config(settings.ca_file.as_deref())?);
+    fn with_proxy(
+        settings: Settings,
+        control: tokio::runtime::Handle,
+        proxy: Matcher,
+        certificate: Option<Arc<dyn ResolvesClientCert>>,
+    ) -> Result<Self, SetupError> {
+        let plain = Arc::new(tls_config(settings.ca_file.as_deref())?);
+        let tls = match certificate {
+            Some(certificate) => {
+                let mut showing = (*plain).clone();
+                showing.client_auth_cert_resolver = certificate;
+                // What was resumed would be ours under the certificate of then.
+                showing.resumption = Resumption::disabled();
+                Arc::new(showing)
+            }
+            None => Arc::clone(&plain),
+        };
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         // Shared out between the addresses of a name, so that one dead address does not use up the whole deadline.
         tcp.set_connect_timeout(Some(settings.timeout));
-        let to_proxy = HttpsConnector::from((tcp.clone(), Arc::clone(&tls)));
+        let to_proxy = HttpsConnector::from((tcp.clone(), plain));
         let outward = Outward { tcp, to_proxy, proxy: Arc::new(proxy) };
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())

@@ -16,6 +16,12 @@ mod configuration;
 mod crowd;
 // What a foreign page asks for with somebody's session is not passed on.
 mod cross_site;
+// The provider is told who the client is in the one way that both sides agree on.
+mod client_auth;
+// What tokens are bound to is shown wherever they are used.
+mod bound_tokens;
+// Where the request is pushed or signed, the browser carries a reference or what it cannot change.
+mod par;
 // The demo shows what it promises.
 #[cfg(feature = "demo")]
 mod demo;

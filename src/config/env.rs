@@ -49,6 +49,18 @@ static TABLE: &[Variable] = &[
         "required",
         "Where the provider sends people back to; its path becomes the callback endpoint",
     ),
+    plain(
+        "OIDC_CLIENT_AUTH_METHOD",
+        "provider.client_auth_method",
+        "what fits",
+        "How the client authenticates, such as `private_key_jwt`",
+    ),
+    plain(
+        "OIDC_PROFILE",
+        "provider.profile",
+        "none",
+        "`fapi2`: all that the FAPI 2.0 Security Profile asks of a client",
+    ),
     plain("OIDC_SCOPES", "provider.scopes", "openid email profile", "The scopes asked for (spaces or commas between)"),
     plain("OIDC_RESPONSE_TYPE", "provider.response_type", "code", "What is asked for: `code` or `code id_token`"),
     plain(

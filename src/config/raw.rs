@@ -22,7 +22,9 @@ pub(super) use self::listener::{
     RawAcme, RawChallenge, RawClientCertificate, RawListener, RawListenerTls, RawPair, RawTls, RawTlsVersion,
 };
 pub(super) use self::metadata::RawMetadata;
-pub(super) use self::provider::{RawAlgorithm, RawProvider, RawResponseMode, RawResponseType};
+pub(super) use self::provider::{
+    RawAlgorithm, RawAudience, RawClientAuthMethod, RawProfile, RawProvider, RawResponseMode, RawResponseType,
+};
 pub(super) use self::route::{RawAccess, RawPer, RawPreflight, RawRateLimit, RawRequire, RawRoute};
 pub(super) use self::upstream::{RawAccessToken, RawHealth, RawProtocol, RawUpstream, RawUpstreamTls};
 use super::text::{Address, AdminAddress, Network, OftenOrOff, Size, SizeOrOff, Span, WebUrl};
@@ -217,6 +219,9 @@ pub(super) struct RawEndpoints {
     /// Claims for the front end.
     #[schemars(example = &"/auth/userinfo")]
     pub userinfo: Option<PathOrOff>,
+    /// Our public keys, where there are any.
+    #[schemars(example = &"/auth/jwks")]
+    pub jwks: Option<PathOrOff>,
 }
 
 /// A path, or `false`.

@@ -214,7 +214,7 @@ fn is_issuer(provider: &Provider, response: &AuthorizationResponse) -> Result<()
         Some(issuer) => *issuer == provider.settings().issuer,
         // Core §3.3.2.12: an ID token that comes with the code, and is verified, says whose answer it is.
         None if response.id_token.is_some() && provider.settings().response_type == ResponseType::CodeIdToken => true,
-        None => !provider.metadata().is_some_and(|metadata| metadata.iss_parameter_supported),
+        None => !provider.settings().demands_issuer(provider.metadata().as_deref()),
     };
     if right { Ok(()) } else { Err(ProviderFault::CallbackIssuer) }
 }

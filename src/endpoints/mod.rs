@@ -6,6 +6,7 @@ mod choose;
 mod form;
 mod frontchannel_logout;
 pub mod health;
+mod jwks;
 pub mod login;
 pub mod logout;
 pub mod query;
@@ -80,7 +81,8 @@ impl Endpoints {
             | Endpoint::Callback(_)
             | Endpoint::SignedOut
             | Endpoint::FrontchannelLogout
-            | Endpoint::Userinfo => "GET",
+            | Endpoint::Userinfo
+            | Endpoint::Jwks => "GET",
         };
         // Nothing of ours is a tunnel, though one asked for reads like a GET.
         if inbound.is_tunnel() || !allow.split(", ").any(|method| inbound.method().as_str() == method) {
@@ -97,6 +99,7 @@ impl Endpoints {
             Endpoint::FrontchannelLogout => self.frontchannel_logout(&inbound),
             Endpoint::SignedOut => self.signed_out(&inbound, replies, exchange),
             Endpoint::Userinfo => self.userinfo(&inbound, replies, exchange),
+            Endpoint::Jwks => self.jwks(),
         }
     }
 

@@ -15,7 +15,7 @@ fn client(change: impl FnOnce(&mut Settings)) -> ProviderHttp {
 fn client_with(proxy: Matcher, change: impl FnOnce(&mut Settings)) -> ProviderHttp {
     let mut settings = Settings { timeout: Duration::from_secs(5), ..Settings::default() };
     change(&mut settings);
-    ProviderHttp::with_proxy(settings, tokio::runtime::Handle::current(), proxy).unwrap()
+    ProviderHttp::with_proxy(settings, tokio::runtime::Handle::current(), proxy, None).unwrap()
 }
 
 fn get(url: &str) -> Request<Bytes> {

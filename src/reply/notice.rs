@@ -8,6 +8,7 @@ use tracing::{info, warn};
 use super::pages::{Choice, Page};
 use crate::authn::oidc::id_token::IdTokenError;
 use crate::authn::oidc::login::StrayCause;
+use crate::authn::oidc::par::PushError;
 use crate::authn::oidc::provider::AuthorizationError;
 use crate::authn::oidc::response::ResponseError;
 use crate::authn::oidc::token_endpoint::TokenError;
@@ -390,11 +391,33 @@ impl ProviderFault {
         };
         match self {
             Self::Start(AuthorizationError::ProviderUnknown(_)) => away("provider_unavailable"),
-            Self::Start(AuthorizationError::Unsupported(_)) => failed(
+            Self::Start(
+                AuthorizationError::Unsupported(_)
+                | AuthorizationError::Push(PushError::Unsent(TokenError::Unsupported(_))),
+            )
+            | Self::Token(TokenError::Unsupported(_)) => failed(
                 StatusCode::BAD_GATEWAY,
                 "provider_unsupported",
                 "The sign-in service does not offer the way of signing in that this site is set up for.",
             ),
+            Self::Start(AuthorizationError::Push(error)) => match error {
+                PushError::Http(_) => away("pushed_request_unreachable"),
+                PushError::Unsent(TokenError::Proof(_)) => {
+                    failed(StatusCode::INTERNAL_SERVER_ERROR, "client_proof", UNPROVEN)
+                }
+                PushError::Unsent(_) => away("token_calls_busy"),
+                PushError::Refused { .. } => failed(
+                    StatusCode::BAD_GATEWAY,
+                    "pushed_request_refused",
+                    "The sign-in service refused the sign-in.",
+                ),
+                PushError::Status(_) | PushError::Response { .. } => {
+                    failed(StatusCode::BAD_GATEWAY, "pushed_request_answer", UNBELIEVED)
+                }
+            },
+            Self::Start(AuthorizationError::Unsigned(_)) | Self::Token(TokenError::Proof(_)) => {
+                failed(StatusCode::INTERNAL_SERVER_ERROR, "client_proof", UNPROVEN)
+            }
             Self::Authorization { .. } => {
                 failed(StatusCode::BAD_GATEWAY, "authorization_refused", "The sign-in service refused the sign-in.")
             }
@@ -416,6 +439,7 @@ impl ProviderFault {
     }
 }
 
+const UNPROVEN: &str = "This site can't show the sign-in service who it is.";
 const UNBELIEVED: &str = "The answer of the sign-in service can't be accepted, so you are not signed in.";
 
 fn upstream_notice(error: &UpstreamError) -> Notice<'static> {

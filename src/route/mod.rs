@@ -147,6 +147,8 @@ pub enum Endpoint {
     FrontchannelLogout,
     /// Claims for the front end.
     Userinfo,
+    /// Our public keys.
+    Jwks,
 }
 
 impl Endpoint {
@@ -160,6 +162,7 @@ impl Endpoint {
             Self::BackchannelLogout => "backchannel_logout",
             Self::FrontchannelLogout => "frontchannel_logout",
             Self::Userinfo => "userinfo",
+            Self::Jwks => "jwks",
         }
     }
 }

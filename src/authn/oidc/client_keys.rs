@@ -113,6 +113,11 @@ impl ClientKeys {
         json!({ "keys": self.keys.iter().flat_map(|key| key.published()).collect::<Vec<_>>() })
     }
 
+    /// Whether one of them signs with one of `algorithms`.
+    pub fn can_sign_with(&self, algorithms: &[Algorithm]) -> bool {
+        self.signer(algorithms).is_some()
+    }
+
     /// The first key that signs with one of `wanted`, and the first of those that it can.
     pub(super) fn signer(&self, wanted: &[Algorithm]) -> Option<(Arc<ClientKey>, Algorithm)> {
         self.keys.iter().find_map(|key| {

@@ -10,6 +10,8 @@ use openidconnect::{
 use serde_json::{Map, Value};
 use url::Url;
 
+use super::capabilities::Capabilities;
+use super::client_auth;
 use super::jose::Algorithm;
 use super::jwks::JwksError;
 use super::provider::Settings;
@@ -36,6 +38,8 @@ pub struct Metadata {
     pub response_types: Vec<String>,
     /// `response_modes_supported`; empty: it does not say.
     pub response_modes: Vec<String>,
+    /// Whom it talks to, and how securely.
+    pub capabilities: Capabilities,
 }
 
 /// What the settings ask for and the provider says it can't do.
@@ -238,6 +242,7 @@ impl Metadata {
                 .collect(),
             response_types: fields.names("response_types_supported")?.map(sorted_words).collect(),
             response_modes: fields.names("response_modes_supported")?.map(str::to_owned).collect(),
+            capabilities: Capabilities::read(&fields)?,
         })
     }
 
@@ -255,7 +260,9 @@ impl Metadata {
             Some("query.jwt" | "form_post.jwt") if self.response_modes.iter().any(|mode| mode == "jwt") => Ok(()),
             Some(mode) => judge("response_mode", mode, &self.response_modes),
             None => Ok(()),
-        }
+        }?;
+        settings.security.is_supported(settings, &self.capabilities)?;
+        client_auth::choose(settings, &self.capabilities).map(drop)
     }
 
     /// How a client with a secret authenticates: RFC 6749 §2.3.1 prefers the header; the body is for providers that offer
@@ -298,16 +305,16 @@ pub(super) fn url_called_by_us(text: &str, field: &'static str, settings: &Setti
 
 /// Who calls an endpoint: only what we call ourselves goes through the back channel.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Reached {
+pub(super) enum Reached {
     ByUs,
     ByUserAgent,
 }
 
 /// The members of a discovery document, read strictly: absent is fine where the caller says so, unusable never is. The
 /// library's own reading fails on any of forty members, most of them unused here, and does not name the one it failed on.
-struct Fields<'a> {
-    document: &'a Map<String, Value>,
-    settings: &'a Settings,
+pub(super) struct Fields<'a> {
+    pub(super) document: &'a Map<String, Value>,
+    pub(super) settings: &'a Settings,
 }
 
 impl<'a> Fields<'a> {
@@ -315,7 +322,7 @@ impl<'a> Fields<'a> {
         self.url(field, reached)?.ok_or(DiscoveryError::Field { field })
     }
 
-    fn url(&self, field: &'static str, reached: Reached) -> Result<Option<Url>, DiscoveryError> {
+    pub(super) fn url(&self, field: &'static str, reached: Reached) -> Result<Option<Url>, DiscoveryError> {
         let Some(text) = self.string(field)? else { return Ok(None) };
         let mut url = Url::parse(text).map_err(|_| DiscoveryError::Field { field })?;
         // RFC 6749 §3.1 and §3.2: no fragment.
@@ -357,7 +364,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Some providers write booleans as strings.
-    fn flag(&self, field: &'static str) -> Result<bool, DiscoveryError> {
+    pub(super) fn flag(&self, field: &'static str) -> Result<bool, DiscoveryError> {
         match self.document.get(field) {
             None | Some(Value::Null) => Ok(false),
             Some(Value::Bool(flag)) => Ok(*flag),
@@ -367,7 +374,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn names(&self, field: &'static str) -> Result<impl Iterator<Item = &'a str>, DiscoveryError> {
+    pub(super) fn names(&self, field: &'static str) -> Result<impl Iterator<Item = &'a str>, DiscoveryError> {
         let names = match self.document.get(field) {
             None | Some(Value::Null) => [].as_slice(),
             Some(Value::Array(names)) => names,

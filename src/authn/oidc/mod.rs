@@ -1,33 +1,35 @@
 //! The OpenID Connect relying party: discovery, keys, the login transaction, token verification, userinfo, sign-out.
 
-#[cfg_attr(not(test), expect(dead_code, reason = "its caller comes with client authentication"))]
 pub mod assertion;
+mod capabilities;
 mod claims;
+pub mod client_auth;
 pub mod client_keys;
 pub mod discovery;
-#[cfg_attr(not(test), expect(dead_code, reason = "its caller comes with bound tokens"))]
 mod dpop;
 pub mod id_token;
 pub mod jose;
 #[cfg_attr(not(test), expect(dead_code, reason = "its caller comes with encrypted tokens"))]
 mod jwe;
 pub mod jwks;
-#[cfg_attr(not(test), expect(dead_code, reason = "its callers come with client authentication"))]
 mod jws;
 mod known;
 pub mod login;
 pub mod logout_token;
+mod ourselves;
+pub mod par;
 pub mod party;
 pub mod provider;
 pub mod providers;
 mod query;
 pub mod registration;
-#[cfg_attr(not(test), expect(dead_code, reason = "its caller comes with signed requests"))]
 mod request_object;
 pub mod response;
 mod revocation;
+pub mod security;
 pub mod static_metadata;
 mod thumbprint;
+pub mod tls_client;
 pub mod token_endpoint;
 pub mod userinfo;
 pub mod wish;

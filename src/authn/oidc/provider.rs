@@ -10,8 +10,8 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use openidconnect::core::{CoreAuthenticationFlow, CoreClient, CoreResponseType};
 use openidconnect::{
-    ClientId, ClientSecret, CsrfToken, EndpointMaybeSet, EndpointNotSet, EndpointSet, HttpRequest, Nonce,
-    PkceCodeChallenge, RedirectUrl, Scope,
+    ClientId, CsrfToken, EndpointMaybeSet, EndpointNotSet, EndpointSet, HttpRequest, Nonce, PkceCodeChallenge,
+    RedirectUrl, Scope,
 };
 use serde_json::{Map, Value};
 use tokio::runtime::Handle;
@@ -19,16 +19,20 @@ use tokio::sync::Semaphore;
 use url::Url;
 
 use super::claims::Rules;
+use super::client_auth::{self, ProofError};
 use super::discovery::{DiscoveryError, Metadata, Unsupported};
 use super::id_token::{self, Expected, IdTokenError, VerifiedClaims};
 use super::jose::{Algorithm, JoseError, Trust};
 use super::known::{Knowledge, Known};
 use super::logout_token::{Logout, LogoutTokenError, MAX_AGE, UnprovenLogout};
+use super::ourselves::Ourselves;
+use super::par::{self, PushError};
 use super::party::Party;
 use super::query::without_doubles;
 use super::registration::RegistrationSettings;
 use super::response::{AuthorizationResponse, ResponseMode, ResponseType};
 use super::revocation::{self, Kind};
+use super::security::{Profile, Security};
 use super::static_metadata::StaticMetadata;
 use super::token_endpoint::{self, TokenError, Tokens};
 use super::userinfo::{self, UserinfoError};
@@ -63,6 +67,8 @@ pub struct Settings {
     pub credentials: Credentials,
     /// How we register ourselves, where no client id is written.
     pub registration: Option<RegistrationSettings>,
+    /// How we prove that, and what our tokens are bound to.
+    pub security: Security,
     /// Where the provider sends the user agent back to.
     pub redirect_uri: Url,
     /// Always with `openid`.
@@ -111,6 +117,12 @@ pub enum AuthorizationError {
     /// Its metadata say that it can't do what the settings ask for.
     #[error(transparent)]
     Unsupported(Unsupported),
+    /// It could not be pushed.
+    #[error(transparent)]
+    Push(#[from] PushError),
+    /// It could not be signed.
+    #[error("the authorization request could not be signed")]
+    Unsigned(#[source] ProofError),
 }
 
 /// One authorization request.
@@ -139,6 +151,7 @@ pub struct Credentials {
 #[derive(Debug)]
 pub struct Provider {
     knowledge: Arc<Knowledge>,
+    ourselves: Arc<Ourselves>,
     /// Turns for calls of the token endpoint.
     token_calls: Arc<Semaphore>,
     /// Turns for sign-outs whose tokens are revoked.
@@ -151,12 +164,14 @@ impl Provider {
     /// Knows nothing yet; call [`Provider::run`] on the control runtime.
     ///
     /// # Errors
-    /// [`SetupError`] when the client towards it can't be built.
+    /// [`SetupError`] when the client towards it can't be built, or a file that says who we are can't be used.
     pub fn new(settings: Settings, control: Handle, clock: SharedClock) -> Result<Arc<Self>, SetupError> {
-        let http = ProviderHttp::new(settings.http.clone(), control)?;
+        let http = ProviderHttp::new(settings.http.clone(), control.clone())?;
+        let ourselves = Ourselves::new(&settings, http.clone(), &control, Arc::clone(&clock))?;
         warn_about_weak_secret(&settings);
         let token_calls = settings.max_token_calls.clamp(1, Semaphore::MAX_PERMITS);
         Ok(Arc::new(Self {
+            ourselves: Arc::new(ourselves),
             token_calls: Arc::new(Semaphore::new(token_calls)),
             revocations: Arc::new(Semaphore::new(MAX_REVOCATIONS)),
             logout_tokens: Cache::builder()
@@ -175,6 +190,16 @@ impl Provider {
     /// logged once.
     pub async fn run(self: Arc<Self>) {
         self.knowledge.keep_fresh().await;
+    }
+
+    /// Takes changed files of keys and certificates into use, for as long as the future is polled.
+    pub async fn watch_files(self: Arc<Self>, every: Duration) {
+        self.ourselves.watch(every).await;
+    }
+
+    /// Our public keys for this provider (RFC 7517 §5), where there are any.
+    pub fn public_keys(&self) -> Option<Value> {
+        self.ourselves.public_keys()
     }
 
     /// The settings.
@@ -240,7 +265,42 @@ impl Provider {
         let extra: Vec<_> = extra.chain(wished.iter().cloned()).collect();
         let request = extra.into_iter().fold(request, |request, (name, value)| request.add_extra_param(name, value));
         let (url, _, _) = request.url();
-        Ok(without_doubles(known.metadata.standard.authorization_endpoint().url(), url))
+        let endpoint = known.metadata.standard.authorization_endpoint().url();
+        let parameters = url.query_pairs().into_owned().skip(endpoint.query_pairs().count()).collect();
+        let parameters = self.protected(&known.metadata, parameters).await?;
+        let mut url = endpoint.clone();
+        url.query_pairs_mut().extend_pairs(parameters);
+        Ok(without_doubles(endpoint, url))
+    }
+
+    /// What the user agent carries of an authorization request: all of it, or as an object (RFC 9101 §5), or no more than a
+    /// reference (RFC 9126 §4).
+    async fn protected(
+        &self,
+        metadata: &Metadata,
+        mut parameters: Vec<(String, String)>,
+    ) -> Result<Vec<(String, String)>, AuthorizationError> {
+        let settings = self.settings();
+        let security = &settings.security;
+        parameters.extend(self.ourselves.jkt().map(|jkt| ("dpop_jkt".to_owned(), jkt.to_owned())));
+        let pushed = metadata.capabilities.pushed_request_endpoint.as_ref();
+        let pushed = pushed.filter(|_| security.pushes(&metadata.capabilities));
+        if security.signed_requests {
+            let object = self.ourselves.request_object(settings, metadata, &parameters);
+            let object = object.map_err(AuthorizationError::Unsigned)?;
+            // Core §6.1 wants these outside as well, where the user agent carries them.
+            let outside =
+                |name: &str| name == "client_id" || (pushed.is_none() && ["response_type", "scope"].contains(&name));
+            parameters.retain(|(name, _)| outside(name));
+            parameters.push(("request".to_owned(), object));
+        }
+        if let Some(endpoint) = pushed {
+            let answer = self.call(par::request(endpoint, &parameters)?).await.map_err(PushError::from)?;
+            let reference = par::read_answer(&answer, settings)?;
+            parameters.retain(|(name, _)| name == "client_id");
+            parameters.push(("request_uri".to_owned(), reference));
+        }
+        Ok(parameters)
     }
 
     /// Redeems an authorization code (RFC 6749 §4.1.3, RFC 7636 §4.5).
@@ -250,10 +310,11 @@ impl Provider {
     pub async fn redeem_code(&self, code: &str, pkce_verifier: &str) -> Result<Tokens, TokenError> {
         let known = self.knowledge.usable().ok_or(TokenError::ProviderUnknown)?;
         let client = known.settings.client(&known.metadata);
-        token_endpoint::redeem(&client, code, pkce_verifier, |request| self.call(request)).await
+        let token_type = known.settings.security.token_type();
+        token_endpoint::redeem(&client, code, pkce_verifier, token_type, |request| self.call(request)).await
     }
 
-    /// Sends a request to one of the endpoints that want to know who we are, in its turn. Borrows nothing, since no borrow can be
+    /// Sends a form to one of the endpoints that want to know who we are, in its turn, and says that. Borrows nothing, since no borrow can be
     /// followed through the library's generic future.
     pub(super) fn call(
         &self,
@@ -261,17 +322,18 @@ impl Provider {
     ) -> impl Future<Output = Result<Response<Bytes>, TokenError>> + use<> {
         let turn = Arc::clone(&self.token_calls).acquire_owned();
         let turn = tokio::time::timeout(self.settings().token_queue_timeout, turn);
-        let http = self.knowledge.http.clone();
+        let (knowledge, ourselves) = (Arc::clone(&self.knowledge), Arc::clone(&self.ourselves));
         async move {
             let Ok(Ok(turn)) = turn.await else { return Err(TokenError::Busy) };
+            let known = knowledge.known().ok_or(TokenError::ProviderUnknown)?;
             // The turn is over when the call is, not when the client has gone away.
-            let call = http.control().clone().spawn(async move {
-                let answer = http.send(request.map(Bytes::from)).await;
+            let call = knowledge.http.control().clone().spawn(async move {
+                let answer = ourselves.call(&known.settings, &known.metadata, request).await;
                 drop(turn);
                 answer
             });
-            let answer = call.await.unwrap_or_else(|lost| Err(ProviderHttpError::Unreachable(Box::new(lost))));
-            answer.map_err(TokenError::Http)
+            let lost = |lost| Err(TokenError::Http(ProviderHttpError::Unreachable(Box::new(lost))));
+            call.await.unwrap_or_else(lost)
         }
     }
 
@@ -358,9 +420,8 @@ impl Provider {
             return Err(UserinfoError::Http(ProviderHttpError::Unreachable("the provider is not known yet".into())));
         };
         let Some(endpoint) = known.metadata.standard.userinfo_endpoint() else { return Ok(None) };
-        let request = userinfo::request(endpoint.url(), access_token)?;
-        let answer = self.knowledge.http.send(request).await.map_err(UserinfoError::Http)?;
         let settings = &known.settings;
+        let answer = self.ourselves.fetch(settings, &known.metadata, endpoint.url(), access_token).await?;
         // Userinfo has an algorithm of its own at the provider, so `id_token_signing_alg_values_supported` says nothing.
         let algorithms = settings.algorithms_of_others();
         let trust = settings.trust(&known, &algorithms);
@@ -403,14 +464,10 @@ impl Provider {
             return;
         };
         let this = Arc::clone(self);
-        let auth_type = token_endpoint::auth_type(&known.metadata);
         self.knowledge.http.control().spawn(async move {
             let tokens = [(Kind::Refresh, refresh), (Kind::Access, access)];
             for (kind, token) in tokens.into_iter().filter_map(|(kind, token)| Some((kind, token?))) {
-                let credentials = &known.settings.credentials;
-                let Some(request) = revocation::request(&endpoint, credentials, &auth_type, kind, &token) else {
-                    return;
-                };
+                let Some(request) = revocation::request(&endpoint, kind, &token) else { return };
                 let (issuer, token) = (&this.settings().issuer, kind.hint());
                 match this.call(request).await {
                     // §2.2: 200 also where it was no token any more.
@@ -438,6 +495,26 @@ impl Provider {
 }
 
 impl Settings {
+    /// In a line: how the client says who it is, and what more is done.
+    pub fn proof(&self) -> String {
+        let Security { pushed_requests, signed_requests, dpop, profile, .. } = &self.security;
+        let methods: Vec<_> = client_auth::candidates(self).iter().map(|method| method.name()).collect();
+        let more = [
+            (*pushed_requests == Some(true), "pushed requests"),
+            (*signed_requests, "signed requests"),
+            (dpop.is_some(), "DPoP"),
+            (self.security.binds_by_tls(), "certificate-bound tokens"),
+            (*profile == Profile::Fapi2, "FAPI 2.0"),
+        ];
+        let more = more.iter().filter(|(is_on, _)| *is_on).map(|(_, what)| format!(", {what}"));
+        format!("{}{}", methods.join(" or "), more.collect::<String>())
+    }
+
+    /// Whether an authorization response without `iss` is refused (RFC 9207 §2.4, FAPI 2.0 §5.3.3.2).
+    pub fn demands_issuer(&self, metadata: Option<&Metadata>) -> bool {
+        self.security.profile == Profile::Fapi2 || metadata.is_some_and(|metadata| metadata.iss_parameter_supported)
+    }
+
     /// Whom sessions and login transactions are bound to: issuer and client id. A client that registers itself may have another
     /// id tomorrow, and its people stay signed in: there the `provider_id` counts, in a form that no client id has.
     pub fn party(&self) -> Party {
@@ -474,11 +551,11 @@ impl Settings {
 
     /// What makes our requests. It reads no token, so it gets no keys.
     pub(super) fn client(&self, metadata: &Metadata) -> Client {
-        let Credentials { client_id, client_secret } = &self.credentials;
-        let secret = client_secret.as_ref().map(|secret| ClientSecret::new(secret.expose_secret().to_owned()));
-        Client::from_provider_metadata(metadata.standard.clone(), ClientId::new(client_id.clone()), secret)
+        let (secret, auth_type) = client_auth::for_library(self, metadata);
+        let client_id = ClientId::new(self.credentials.client_id.clone());
+        Client::from_provider_metadata(metadata.standard.clone(), client_id, secret)
             .set_redirect_uri(RedirectUrl::from_url(self.redirect_uri.clone()))
-            .set_auth_type(token_endpoint::auth_type(metadata))
+            .set_auth_type(auth_type)
             // It is among the scopes.
             .disable_openid_scope()
     }

@@ -122,6 +122,15 @@ struct State {
     told: Option<&'static str>,
 }
 
+/// Who is asked, and when.
+#[derive(Clone, Copy)]
+struct Asking<'a> {
+    http: &'a ProviderHttp,
+    provider: &'a Settings,
+    metadata: &'a Metadata,
+    now: UnixTime,
+}
+
 impl Registrar {
     pub(super) fn new(settings: &RegistrationSettings, provider: &Settings) -> Self {
         let file = StateFile::new(&settings.state_dir, &provider.id, &provider.issuer);
@@ -150,12 +159,13 @@ impl Registrar {
             Some(unsaved) => Some(self.save(&mut state, unsaved)?),
             None => self.file.read(provider)?,
         };
-        let Some(kept) = kept else { return self.register(http, provider, metadata, wanted, now, &mut state).await };
+        let asking = Asking { http, provider, metadata, now };
+        let Some(kept) = kept else { return self.register(asking, wanted, &mut state).await };
         if kept.metadata == wanted && !kept.is_due(now, provider.refresh_interval) {
             return Ok(kept);
         }
         let fits = kept.metadata == wanted && kept.is_alive(now);
-        match self.change(http, provider, metadata, &kept, wanted, now, &mut state).await {
+        match self.change(asking, &kept, wanted, &mut state).await {
             Ok(changed) => Ok(changed),
             Err(error) if fits => {
                 let fix = error.fix();
@@ -170,17 +180,14 @@ impl Registrar {
     }
 
     /// RFC 7592 §2.2 where the provider lets us, else anew.
-    #[allow(clippy::too_many_arguments, reason = "they are what a registration is made of, and it is called once")]
     async fn change(
         &self,
-        http: &ProviderHttp,
-        provider: &Settings,
-        metadata: &Metadata,
+        asking: Asking<'_>,
         kept: &Kept,
         wanted: Map<String, Value>,
-        now: UnixTime,
         state: &mut State,
     ) -> Result<Kept, RegistrationError> {
+        let Asking { http, provider, now, .. } = asking;
         if let Some(request) = message::update(kept, &wanted, provider)? {
             let outcome = http.send(request).await.map_err(RegistrationError::Http)?;
             match message::read_answer(&outcome, wanted.clone(), provider, now) {
@@ -197,18 +204,16 @@ impl Registrar {
                 Err(error) => return Err(error),
             }
         }
-        self.register(http, provider, metadata, wanted, now, state).await
+        self.register(asking, wanted, state).await
     }
 
     async fn register(
         &self,
-        http: &ProviderHttp,
-        provider: &Settings,
-        metadata: &Metadata,
+        asking: Asking<'_>,
         wanted: Map<String, Value>,
-        now: UnixTime,
         state: &mut State,
     ) -> Result<Kept, RegistrationError> {
+        let Asking { http, provider, metadata, now } = asking;
         let endpoint = metadata.registration_endpoint.as_ref().ok_or(RegistrationError::NotOffered)?;
         // Before the provider is asked: a client that cannot be kept is not to be made.
         self.file.probe()?;

@@ -5,16 +5,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Response, StatusCode, header};
-use openidconnect::core::CoreTokenType;
 use openidconnect::{
-    AuthType, AuthorizationCode, ErrorResponse, HttpRequest, HttpResponse, OAuth2TokenResponse as _, PkceCodeVerifier,
+    AuthorizationCode, ErrorResponse, HttpRequest, HttpResponse, OAuth2TokenResponse as _, PkceCodeVerifier,
     RequestTokenError,
 };
 use serde_json::{Map, Value, json};
 
-use super::discovery::Metadata;
+use super::client_auth::ProofError;
+use super::discovery::Unsupported;
 use super::jose::MAX_TOKEN;
 use super::provider::Client;
+use super::security::TokenType;
 use crate::provider_http::ProviderHttpError;
 use crate::secret::SecretString;
 
@@ -57,7 +58,13 @@ pub enum TokenError {
     /// 5xx or another status that is no OAuth answer.
     #[error("the token endpoint answered with status {0}")]
     Status(u16),
-    /// Not JSON, no ID token, not a bearer token type.
+    /// The metadata say that it can't be asked in the way that is configured.
+    #[error(transparent)]
+    Unsupported(Unsupported),
+    /// A key, a certificate or a token of ours is not to be had.
+    #[error(transparent)]
+    Proof(#[from] ProofError),
+    /// Not JSON, no ID token, another token type than was asked for.
     #[error("the token response's {field} is missing or unusable")]
     Response {
         /// What is wrong with it.
@@ -65,11 +72,13 @@ pub enum TokenError {
     },
 }
 
-/// Redeems a code (RFC 6749 §4.1.3, RFC 7636 §4.5) with the one request that `call` sends.
+/// Redeems a code (RFC 6749 §4.1.3, RFC 7636 §4.5) with the one request that `call` sends, for tokens of `token_type` and of no
+/// other (RFC 6749 §7.1, RFC 9449 §5).
 pub(super) async fn redeem<F>(
     client: &Client,
     code: &str,
     pkce_verifier: &str,
+    token_type: TokenType,
     call: impl Fn(HttpRequest) -> F,
 ) -> Result<Tokens, TokenError>
 where
@@ -83,7 +92,7 @@ where
         }
         let (answer, id_token) = (call(request), Arc::clone(&id_token));
         async move {
-            let (standard, unverified) = read_answer(&answer.await?)?;
+            let (standard, unverified) = read_answer(&answer.await?, token_type)?;
             id_token.get_or_init(|| unverified);
             Ok(standard)
         }
@@ -95,9 +104,6 @@ where
         .request_async(&exchange)
         .await
         .map_err(unusable)?;
-    if *answer.token_type() != CoreTokenType::Bearer {
-        return Err(TokenError::Response { field: "token_type" });
-    }
     Ok(Tokens {
         id_token: id_token.get().cloned().ok_or(TokenError::Response { field: "id_token" })?,
         access_token: token("access_token", answer.access_token().secret())?,
@@ -106,17 +112,9 @@ where
     })
 }
 
-/// As the metadata say.
-pub(super) fn auth_type(metadata: &Metadata) -> AuthType {
-    match metadata.secret_method() {
-        "client_secret_post" => AuthType::RequestBody,
-        _ => AuthType::BasicAuth,
-    }
-}
-
 /// Takes a success (RFC 6749 §5.1) apart into what the library reads, in the one form that it knows, and the ID token.
 /// Refusals are read here: the library takes none with status 200, and none with an odd member.
-fn read_answer(answer: &Response<Bytes>) -> Result<(HttpResponse, SecretString), TokenError> {
+fn read_answer(answer: &Response<Bytes>, token_type: TokenType) -> Result<(HttpResponse, SecretString), TokenError> {
     let body = match (answer.status(), serde_json::from_slice::<Map<String, Value>>(answer.body())) {
         (StatusCode::OK, Ok(body)) if !body.contains_key("error") => body,
         (StatusCode::OK, Ok(body)) => return Err(refusal(&body).unwrap_or(TokenError::Response { field: "error" })),
@@ -126,9 +124,14 @@ fn read_answer(answer: &Response<Bytes>) -> Result<(HttpResponse, SecretString),
         }
         (status, _) => return Err(TokenError::Status(status.as_u16())),
     };
+    // A bearer token where a bound one was asked for is one that anybody could use.
+    let is_right = |given: &str| given.eq_ignore_ascii_case(token_type.name());
+    if !body.get("token_type").and_then(Value::as_str).is_some_and(is_right) {
+        return Err(TokenError::Response { field: "token_type" });
+    }
     let standard = json!({
         "access_token": body.get("access_token"),
-        "token_type": body.get("token_type"),
+        "token_type": "bearer",
         "expires_in": expires_in(&body)?,
         "refresh_token": body.get("refresh_token"),
     });
@@ -142,7 +145,7 @@ fn unusable<E: ErrorResponse>(error: RequestTokenError<TokenError, E>) -> TokenE
         RequestTokenError::Request(error) => error,
         RequestTokenError::Parse(error, _) => {
             let path = error.path().to_string();
-            let field = ["access_token", "token_type", "refresh_token"].into_iter().find(|field| *field == path);
+            let field = ["access_token", "refresh_token"].into_iter().find(|field| *field == path);
             TokenError::Response { field: field.unwrap_or("body") }
         }
         _ => TokenError::Response { field: "endpoint" },
@@ -198,6 +201,7 @@ mod tests {
     use futures_util::FutureExt as _;
 
     use super::*;
+    use crate::authn::oidc::discovery::Metadata;
     use crate::authn::oidc::provider::{Settings, test_settings};
 
     fn metadata(methods: &[&str]) -> Metadata {
@@ -218,7 +222,7 @@ mod tests {
             *sent.lock().unwrap() = Some(request);
             std::future::ready(Err(TokenError::Busy))
         };
-        let outcome = redeem(&client, "c&d", "verifier", call).now_or_never().unwrap();
+        let outcome = redeem(&client, "c&d", "verifier", TokenType::Bearer, call).now_or_never().unwrap();
         assert!(matches!(outcome, Err(TokenError::Busy)));
         let request: HttpRequest = sent.into_inner().unwrap().unwrap();
         assert_eq!((request.method().as_str(), request.uri().path()), ("POST", "/token"));
@@ -238,7 +242,7 @@ mod tests {
         let grant = "grant_type=authorization_code&code=c%26d&code_verifier=verifier";
         let back = "redirect_uri=https%3A%2F%2Fapp.example%2Fauth%2Fcallback";
         let header = format!("Basic {}", BASE64_STANDARD.encode("app+one:s%3A%2B%C3%A4"));
-        for methods in [&[][..], &["client_secret_basic", "client_secret_post"], &["private_key_jwt"]] {
+        for methods in [&[][..], &["client_secret_basic", "client_secret_post"]] {
             assert_eq!(request(&settings, methods), (Some(header.clone()), format!("{grant}&{back}")), "{methods:?}");
         }
         let posted = format!("{grant}&client_id=app+one&client_secret=s%3A%2B%C3%A4&{back}");
@@ -254,7 +258,7 @@ mod tests {
             let answer = Response::builder().status(status).header("content-type", "text/plain");
             std::future::ready(Ok(answer.body(body.clone()).unwrap()))
         };
-        redeem(&client, "code", "verifier", call).now_or_never().unwrap()
+        redeem(&client, "code", "verifier", TokenType::Bearer, call).now_or_never().unwrap()
     }
 
     #[test]

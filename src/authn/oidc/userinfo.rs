@@ -9,7 +9,9 @@ use serde_json::{Map, Value};
 use url::Url;
 
 use super::claims::{self, Rules};
+use super::client_auth::ProofError;
 use super::jose::{self, Jws, Trust};
+use super::security::TokenType;
 use crate::clock::UnixTime;
 use crate::provider_http::ProviderHttpError;
 use crate::secret::SecretString;
@@ -26,19 +28,26 @@ pub enum UserinfoError {
     /// Not a JSON object, or a signed one that does not verify.
     #[error("the userinfo answer is unusable")]
     Malformed,
+    /// A proof of ours could not be made.
+    #[error(transparent)]
+    Proof(#[from] ProofError),
     /// `sub` is missing or another (Core §5.3.2).
     #[error("the userinfo answer is about another subject")]
     SubjectMismatch,
 }
 
-/// The request (Core §5.3.1, RFC 6750 §2.1).
-pub(super) fn request(endpoint: &Url, access_token: &SecretString) -> Result<Request<Bytes>, UserinfoError> {
-    let mut bearer = HeaderValue::try_from(format!("Bearer {}", access_token.expose_secret()))
+/// The request (Core §5.3.1, RFC 6750 §2.1, RFC 9449 §7.1).
+pub(super) fn request(
+    endpoint: &Url,
+    token_type: TokenType,
+    access_token: &SecretString,
+) -> Result<Request<Bytes>, UserinfoError> {
+    let mut token = HeaderValue::try_from(format!("{} {}", token_type.name(), access_token.expose_secret()))
         .map_err(|_| UserinfoError::Malformed)?;
-    bearer.set_sensitive(true);
+    token.set_sensitive(true);
     Request::get(endpoint.as_str())
         .header(header::ACCEPT, "application/json, application/jwt;q=0.9")
-        .header(header::AUTHORIZATION, bearer)
+        .header(header::AUTHORIZATION, token)
         .body(Bytes::new())
         .map_err(|_| UserinfoError::Malformed)
 }

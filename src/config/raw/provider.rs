@@ -55,6 +55,42 @@ pub(in crate::config) struct RawProvider {
     /// The client is registered as a public one, without a secret.
     #[schemars(example = true)]
     pub public_client: Option<bool>,
+    /// How the client authenticates. Default: what is configured and the provider offers.
+    #[schemars(example = &"private_key_jwt")]
+    pub client_auth_method: Option<RawClientAuthMethod>,
+    /// Private keys of the client, PEM or JWK, read again when they change: the first that fits signs, all are published.
+    #[schemars(example = ["/run/secrets/client-key.pem"])]
+    pub client_keys_files: Option<Vec<PathBuf>>,
+    /// What assertions and requests are signed with. Default: the first that key and provider agree on, PS256 before RS256.
+    #[schemars(example = &"RS256")]
+    pub client_signing_alg: Option<RawAlgorithm>,
+    /// A token that says who the client is, such as a projected one of a Kubernetes service account; read at each use.
+    #[schemars(example = &"/var/run/secrets/tokens/vestibule")]
+    pub client_assertion_file: Option<PathBuf>,
+    /// Whom the client's own assertions are for. Default "issuer".
+    #[schemars(example = &"issuer")]
+    pub client_assertion_audience: Option<RawAudience>,
+    /// The client's certificate chain (PEM), read again when it changes.
+    #[schemars(example = &"/run/secrets/client.crt")]
+    pub client_certificate_file: Option<PathBuf>,
+    /// The key of that certificate (PEM).
+    #[schemars(example = &"/run/secrets/client.key")]
+    pub client_certificate_key_file: Option<PathBuf>,
+    /// Push authorization requests (RFC 9126). Default: where the provider demands it.
+    #[schemars(example = true)]
+    pub pushed_authorization_requests: Option<bool>,
+    /// Sign authorization requests with the client's keys (RFC 9101).
+    #[schemars(example = &"value")]
+    pub request_object: Option<RawRequestObject>,
+    /// Bind tokens to a key of the client's (RFC 9449).
+    #[schemars(example = true)]
+    pub dpop: Option<bool>,
+    /// That key, PEM or JWK, the same at every replica. Default: each process makes its own.
+    #[schemars(example = &"/run/secrets/dpop.pem")]
+    pub dpop_key_file: Option<PathBuf>,
+    /// Everything that a profile asks of a client, and nothing that contradicts it.
+    #[schemars(example = &"fapi2")]
+    pub profile: Option<RawProfile>,
     /// Where the provider sends people back to; registered there. Its path becomes the callback endpoint.
     #[schemars(example = &"https://app.example.com/auth/callback")]
     pub redirect_uri: Option<WebUrl>,
@@ -109,6 +145,43 @@ pub(in crate::config) struct RawProvider {
     pub max_token_calls: Option<u32>,
     /// How long a token call may wait for its turn. Default 5s.
     pub token_queue_timeout: Option<Span>,
+}
+
+/// How the client authenticates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::config) enum RawClientAuthMethod {
+    None,
+    ClientSecretBasic,
+    ClientSecretPost,
+    ClientSecretJwt,
+    PrivateKeyJwt,
+    TlsClientAuth,
+    SelfSignedTlsClientAuth,
+    KubernetesServiceAccount,
+    InsecureXCert,
+}
+
+/// Whom an assertion is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::config) enum RawAudience {
+    Issuer,
+    TokenEndpoint,
+}
+
+/// How a signed request travels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::config) enum RawRequestObject {
+    Value,
+}
+
+/// A set of rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::config) enum RawProfile {
+    Fapi2,
 }
 
 /// What is asked for.

@@ -45,6 +45,7 @@ impl Resolver {
             (Endpoint::BackchannelLogout, raw.backchannel_logout, "backchannel-logout"),
             (Endpoint::FrontchannelLogout, raw.frontchannel_logout, "frontchannel-logout"),
             (Endpoint::Userinfo, raw.userinfo, "userinfo"),
+            (Endpoint::Jwks, raw.jwks, "jwks"),
         ];
         let callbacks = providers.iter().map(|provider| provider.redirect_uri.path().to_owned());
         let mut paths: Vec<(Endpoint, String)> =

@@ -14,6 +14,7 @@ mod provider;
 mod registration;
 mod rewrite;
 mod routes;
+mod security;
 mod session;
 mod upstreams;
 

@@ -2,18 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use url::Url;
 
+use super::security::{Beside, needs_no_secret};
 use super::{Resolver, is_loopback};
 use crate::authn::oidc;
 use crate::authn::oidc::jose::Algorithm;
 use crate::authn::oidc::provider::Credentials;
 use crate::authn::oidc::response::{ResponseMode, ResponseType};
+use crate::authn::oidc::security::Profile;
 use crate::config::problem::shown;
 use crate::config::raw::{RawAlgorithm, RawConfig, RawProvider, RawResponseMode, RawResponseType};
 use crate::config::text::WebUrl;
@@ -30,6 +32,13 @@ struct PublicAddress {
     callback: String,
 }
 
+/// What all providers share.
+struct Surroundings {
+    address: Option<PublicAddress>,
+    /// Where a registration is kept.
+    state_dir: Option<PathBuf>,
+}
+
 impl PublicAddress {
     fn callback_of(&self, id: &str) -> Url {
         let mut url = self.url.clone();
@@ -44,12 +53,10 @@ impl Resolver {
         let several = std::mem::take(&mut raw.providers);
         let address = self.public_address(raw, !several.is_empty());
         let state_dir = raw.state_dir.as_ref().map(|path| self.file("state_dir", path));
-        let state_dir = state_dir.as_deref();
+        let around = Surroundings { address, state_dir };
         let alone = std::mem::take(&mut raw.provider);
         if several.is_empty() {
-            return self
-                .provider("provider", "default", alone, address.as_ref(), state_dir)
-                .map(|provider| vec![provider]);
+            return self.provider("provider", "default", alone, &around).map(|provider| vec![provider]);
         }
         if !self.written_below("provider").is_empty() {
             let what = "stands beside [providers]";
@@ -60,7 +67,7 @@ impl Resolver {
             .map(|(id, raw)| {
                 let at = below("providers", &id);
                 self.provider_id(&at, &id);
-                self.provider(&at, &id, raw, address.as_ref(), state_dir)
+                self.provider(&at, &id, raw, &around)
             })
             .collect();
         let all: Vec<_> = all.into_iter().collect::<Option<_>>()?;
@@ -127,36 +134,43 @@ impl Resolver {
         Some(PublicAddress { url, callback })
     }
 
-    fn provider(
-        &mut self,
-        at: &str,
-        id: &str,
-        raw: RawProvider,
-        address: Option<&PublicAddress>,
-        state_dir: Option<&Path>,
-    ) -> Option<oidc::Settings> {
+    fn provider(&mut self, at: &str, id: &str, mut raw: RawProvider, around: &Surroundings) -> Option<oidc::Settings> {
         let key = |leaf: &str| format!("{at}.{leaf}");
         let insecure = raw.allow_insecure_http.unwrap_or(false);
-        let registration = self.registration(at, &raw, state_dir);
+        let registration = self.registration(at, &raw, around.state_dir.as_deref());
         let registers = raw.dynamic_registration.unwrap_or(false);
         let (client_secret, secret_told) =
             if registers { (None, raw.public_client.unwrap_or(false)) } else { self.client_secret(at, &raw) };
         let http = self.provider_http(at, &raw, insecure);
-        let redirect_uri =
-            self.redirect_uri(at, raw.redirect_uri.clone(), address.map(|one| one.callback_of(id)), insecure);
-        let issuer = self.issuer(at, raw.issuer, insecure);
-        let backchannel_url = self.backchannel_url(at, raw.backchannel_url, insecure);
-        let post_logout_redirect_uri = self.post_logout_redirect_uri(at, raw.post_logout_redirect_uri, insecure);
+        let redirect_uri = self.redirect_uri(
+            at,
+            raw.redirect_uri.clone(),
+            around.address.as_ref().map(|one| one.callback_of(id)),
+            insecure,
+        );
+        let issuer = self.issuer(at, raw.issuer.take(), insecure);
+        let backchannel_url = self.backchannel_url(at, raw.backchannel_url.take(), insecure);
+        let post_logout_redirect_uri = self.post_logout_redirect_uri(at, raw.post_logout_redirect_uri.take(), insecure);
         // Of a client that registers itself, the provider says it.
-        let client_id = if registers { Some(String::new()) } else { self.client_id(at, raw.client_id) };
-        let signing_algs = self.signing_algs(at, raw.signing_algs, client_secret.is_some() || !secret_told);
-        let scopes = self.scopes(at, raw.scopes);
+        let client_id = if registers { Some(String::new()) } else { self.client_id(at, raw.client_id.take()) };
+        let mut signing_algs = self.signing_algs(at, raw.signing_algs.take(), client_secret.is_some() || !secret_told);
+        let scopes = self.scopes(at, raw.scopes.take());
         let (response_type, response_mode) = self.response(at, raw.response_type, raw.response_mode);
         if response_mode.is_post()
             && redirect_uri.as_ref().is_some_and(|uri| uri.scheme() == "http" && !is_loopback(uri))
         {
             let what = "wants a cookie that browsers take over https only";
             self.error(&key("response_mode"), what, "use https, or \"query\"");
+        }
+        let beside = Beside {
+            has_secret: client_secret.is_some(),
+            response_type,
+            allow_insecure_http: insecure,
+            signing_algs: &signing_algs,
+        };
+        let security = self.security(at, &raw, &beside);
+        if security.profile == Profile::Fapi2 && signing_algs.is_empty() {
+            signing_algs = security.profile.algorithms().to_vec();
         }
         let authorization_params = self.authorization_params(at, raw.authorization_params);
         let logout_params = self.logout_params(at, raw.logout_params);
@@ -187,6 +201,7 @@ impl Resolver {
             metadata,
             registration,
             credentials: Credentials { client_id: client_id?, client_secret },
+            security,
             redirect_uri: redirect_uri?,
             scopes,
             response_type,
@@ -304,7 +319,7 @@ impl Resolver {
                 self.error(file_key, what, "remove one of them");
                 (None, false)
             }
-            (None, None) if public => (None, true),
+            (None, None) if needs_no_secret(raw) => (None, true),
             (None, None) => {
                 if !self.broken.contains(key) && !self.broken.contains(file_key) {
                     let variables = match at {
@@ -479,11 +494,12 @@ impl Resolver {
     }
 
     fn authorization_params(&mut self, at: &str, written: BTreeMap<String, String>) -> Vec<(String, String)> {
-        const OURS: [&str; 12] = [
+        const OURS: [&str; 13] = [
             "client_id",
             "client_secret",
             "code_challenge",
             "code_challenge_method",
+            "dpop_jkt",
             "id_token_hint",
             "nonce",
             "redirect_uri",

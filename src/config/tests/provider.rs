@@ -80,3 +80,71 @@ fn scopes_always_hold_openid() {
     let algs = settings(&[("provider", "signing_algs = [\"HS256\"]")]).providers[0].signing_algs.clone();
     assert_eq!(algs, [Algorithm::HS256]);
 }
+
+#[test]
+fn how_the_client_proves_who_it_is_must_not_contradict_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = |name: &str| format!("{:?}", format!("{}/tests/real/keys/test-{name}.pem", env!("CARGO_MANIFEST_DIR")));
+    let token = folder.path().join("token");
+    std::fs::write(&token, "a.b.c").unwrap();
+    let (keys, token) = (format!("client_keys_files = [{}]", key("es256")), format!("{token:?}"));
+    for (lines, told) in [
+        ("client_auth_method = \"none\"".to_owned(), "contradicts the client secret"),
+        (format!("{keys}\nclient_auth_method = \"private_key_jwt\""), "contradicts the client secret"),
+        ("client_auth_method = \"private_key_jwt\"".to_owned(), "client_keys_files is missing"),
+        (
+            format!("{keys}\nrequest_object = \"value\"\nclient_signing_alg = \"RS256\""),
+            "holds no key that signs with one of RS256",
+        ),
+        (
+            "client_auth_method = \"client_secret_jwt\"\nclient_signing_alg = \"RS256\"".to_owned(),
+            "no algorithm for a secret",
+        ),
+        ("client_auth_method = \"tls_client_auth\"".to_owned(), "client_certificate_file is missing"),
+        ("client_auth_method = \"kubernetes_service_account\"".to_owned(), "client_assertion_file is missing"),
+        (format!("client_assertion_file = {token}"), "stands beside another proof"),
+        (format!("client_assertion_file = {token}\nclient_auth_method = \"client_secret_post\""), "is not used by"),
+        (format!("client_certificate_file = {}", key("es256")), "a certificate without its key"),
+        (format!("client_certificate_key_file = {}", key("es256")), "a key without its certificate"),
+        (
+            format!("client_certificate_file = {0}\nclient_certificate_key_file = {0}", key("es256")),
+            "holds no PEM certificate",
+        ),
+        ("client_keys_files = [\"/no/such/key\"]".to_owned(), "cannot be read"),
+        ("client_keys_files = []".to_owned(), "an empty list"),
+        ("request_object = \"value\"".to_owned(), "there are no keys"),
+        (format!("dpop_key_file = {}", key("es256")), "DPoP, which is off"),
+        ("client_auth_method = \"guess\"".to_owned(), "client_auth_method"),
+    ] {
+        let problems = errors(&[("provider", &lines)]);
+        assert!(problems.contains(told), "{lines}: {problems}");
+    }
+}
+
+#[test]
+fn the_high_security_profile_refuses_what_contradicts_it() {
+    let key = format!("{}/tests/real/keys/test-es256.pem", env!("CARGO_MANIFEST_DIR"));
+    let good = format!("profile = \"fapi2\"\nclient_keys_files = [{key:?}]\n");
+    let text = |lines: &str| with(&[("provider", lines)]).replace("client_secret = \"s3cr3t\"\n", "");
+    let settings = read(&Sources::toml(&text(&good))).unwrap_or_else(|problems| panic!("{}", all(&problems))).settings;
+    let provider = &settings.providers[0];
+    assert_eq!(provider.proof(), "private_key_jwt, pushed requests, DPoP, FAPI 2.0");
+    let problems = errors(&[("provider", &good)]);
+    assert!(problems.contains("provider.client_secret") && problems.contains("§5.3.3"), "{problems}");
+    for (line, named) in [
+        ("dpop = false", "provider.dpop"),
+        ("pushed_authorization_requests = false", "provider.pushed_authorization_requests"),
+        ("response_type = \"code id_token\"", "provider.response_type"),
+        ("signing_algs = [\"RS256\"]", "provider.signing_algs"),
+        ("client_assertion_audience = \"token_endpoint\"", "provider.client_assertion_audience"),
+        ("client_signing_alg = \"RS256\"", "provider.client_signing_alg"),
+        ("allow_insecure_http = true", "provider.allow_insecure_http"),
+        ("client_auth_method = \"none\"", "provider.client_auth_method"),
+        ("public_client = true", "provider.public_client"),
+    ] {
+        let problems = all(&read(&Sources::toml(&text(&format!("{good}{line}\n")))).err().unwrap_or_default());
+        assert!(problems.contains(named) && problems.contains("fapi2"), "{line}: {problems}");
+    }
+    let problems = all(&read(&Sources::toml(&text("profile = \"fapi2\"\n"))).err().unwrap_or_default());
+    assert!(problems.contains("there is no private key"), "{problems}");
+}

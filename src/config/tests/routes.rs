@@ -58,7 +58,10 @@ fn endpoints_can_be_moved_and_switched_off() {
     assert_eq!(settings.endpoints.login_path.as_deref(), Some("/-/id/login"));
     let paths: Vec<_> = settings.routes.endpoints.iter().map(|(_, path)| path.as_str()).collect();
     let logouts = ["/-/id/backchannel-logout", "/-/id/frontchannel-logout"];
-    assert_eq!(paths, [&["/auth/callback", "/-/id/login", "/-/id/signed-out"][..], &logouts, &["/me"]].concat());
+    assert_eq!(
+        paths,
+        [&["/auth/callback", "/-/id/login", "/-/id/signed-out"][..], &logouts, &["/me", "/-/id/jwks"]].concat()
+    );
     for (line, why) in [
         ("prefix = \"/\"", "no prefix"),
         ("prefix = \"auth\"", "no prefix"),

@@ -200,6 +200,59 @@ impl SigningKey {
     }
 }
 
+/// Header and claims of a token that one of `keys` (public JWKs) has signed with RS256, PS256, ES256 or EdDSA.
+pub fn verify(keys: &[Value], token: &str) -> Option<(Value, Value)> {
+    let (signed, signature) = token.rsplit_once('.')?;
+    let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
+    let header = header_of(token);
+    let part =
+        |jwk: &Value, name: &str| URL_SAFE_NO_PAD.decode(jwk[name].as_str().unwrap_or_default()).unwrap_or_default();
+    let is_right = |jwk: &Value| {
+        let rsa = |parameters: &'static signature::RsaParameters| {
+            let key = signature::RsaPublicKeyComponents { n: part(jwk, "n"), e: part(jwk, "e") };
+            key.verify(parameters, signed.as_bytes(), &signature).is_ok()
+        };
+        let plain = |algorithm: &'static dyn signature::VerificationAlgorithm, key: Vec<u8>| {
+            signature::UnparsedPublicKey::new(algorithm, key).verify(signed.as_bytes(), &signature).is_ok()
+        };
+        let named = header.get("kid").is_none_or(|kid| jwk.get("kid").is_none_or(|own| own == kid));
+        named
+            && match (header["alg"].as_str(), jwk["kty"].as_str(), jwk["crv"].as_str()) {
+                (Some("RS256"), Some("RSA"), _) => rsa(&signature::RSA_PKCS1_2048_8192_SHA256),
+                (Some("PS256"), Some("RSA"), _) => rsa(&signature::RSA_PSS_2048_8192_SHA256),
+                (Some("ES256"), Some("EC"), Some("P-256")) => {
+                    plain(&signature::ECDSA_P256_SHA256_FIXED, [vec![4], part(jwk, "x"), part(jwk, "y")].concat())
+                }
+                (Some("EdDSA"), Some("OKP"), Some("Ed25519")) => plain(&signature::ED25519, part(jwk, "x")),
+                _ => false,
+            }
+    };
+    keys.iter().any(is_right).then(|| (header.clone(), payload_of(token)))
+}
+
+/// Header and claims of a token that is signed with HS256 and `secret`.
+pub fn verify_hs256(secret: &[u8], token: &str) -> Option<(Value, Value)> {
+    let (signed, signature) = token.rsplit_once('.')?;
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
+    hmac::verify(&key, signed.as_bytes(), &URL_SAFE_NO_PAD.decode(signature).ok()?).ok()?;
+    (header_of(token)["alg"] == "HS256").then(|| (header_of(token), payload_of(token)))
+}
+
+/// The header of a token, unverified; `null` where there is none.
+pub fn header_of(token: &str) -> Value {
+    decoded(token, 0)
+}
+
+/// The claims of a token, unverified; `null` where there are none.
+pub fn payload_of(token: &str) -> Value {
+    decoded(token, 1)
+}
+
+fn decoded(token: &str, part: usize) -> Value {
+    let bytes = token.split('.').nth(part).and_then(|part| URL_SAFE_NO_PAD.decode(part).ok());
+    bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+}
+
 /// A token that says `alg: none` and has an empty signature (RFC 7519 §6).
 pub fn unsigned(claims: &Value) -> String {
     format!("{}.", signing_input(&json!({ "alg": "none", "typ": "JWT" }), claims))

@@ -51,10 +51,17 @@ pub(super) async fn answer(request: Request<Incoming>, shared: Shared) -> Answer
         Endpoint::Discovery => state.discovery(),
         Endpoint::Jwks => state.key_set(),
         Endpoint::Authorize => state.authorize(&record),
-        Endpoint::Token => state.token(&record),
-        Endpoint::Userinfo => state.userinfo(&record.headers),
-        Endpoint::Register => state.register(&record),
+        Endpoint::Token => {
+            let answer = state.token(&record);
+            state.with_nonce(answer)
+        }
+        Endpoint::Userinfo => {
+            let answer = state.userinfo(&record.headers);
+            state.with_nonce(answer)
+        }
         Endpoint::EndSession => state.end_session(&record),
+        Endpoint::Push => state.push(&record),
+        Endpoint::Register => state.register(&record),
         Endpoint::Revocation => state.revoke(&record),
         Endpoint::Unknown => page(StatusCode::NOT_FOUND, "nothing here"),
     }
@@ -70,6 +77,7 @@ fn endpoint(path: &str) -> Endpoint {
         path if path.starts_with("/register") => Endpoint::Register,
         "/end-session" => Endpoint::EndSession,
         "/revoke" => Endpoint::Revocation,
+        "/par" => Endpoint::Push,
         _ => Endpoint::Unknown,
     }
 }
@@ -95,6 +103,7 @@ impl State {
             "code_challenge_methods_supported": ["S256"],
             "scopes_supported": ["openid", "profile", "email"],
             "authorization_response_iss_parameter_supported": true,
+            "pushed_authorization_request_endpoint": format!("{issuer}/par"),
         });
         match self.faults.discovery {
             None => {}
@@ -129,8 +138,12 @@ impl State {
 
     /// Core §3.1.2: approves at once.
     fn authorize(&mut self, request: &ProviderRequest) -> Answer {
-        let parameter = |name: &str| request.query_value(name);
-        let mut names: Vec<String> = request.query().into_iter().map(|(name, _)| name).collect();
+        let asked = match self.asked(request.query()) {
+            Ok(asked) => asked,
+            Err(why) => return page(StatusCode::BAD_REQUEST, why),
+        };
+        let parameter = |name: &str| asked.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
+        let mut names: Vec<String> = asked.iter().map(|(name, _)| name.clone()).collect();
         let count = names.len();
         names.sort();
         names.dedup();
@@ -149,6 +162,7 @@ impl State {
             redirect_uri: redirect_uri.to_string(),
             challenge: parameter("code_challenge"),
             nonce: parameter("nonce"),
+            jkt: parameter("dpop_jkt"),
             user: self.person(parameter("login_hint")),
             redeemed: false,
         };
@@ -230,7 +244,7 @@ impl State {
             trace::secret("PKCE verifier", verifier);
         }
         let outcome = match self.faults.token {
-            None | Some(TokenFault::UnknownTokenType | TokenFault::FiveMegabytes) => {
+            None | Some(TokenFault::UnknownTokenType | TokenFault::BearerInstead | TokenFault::FiveMegabytes) => {
                 self.redeem(&form, &request.headers)
             }
             Some(TokenFault::InvalidClient) => Err("invalid_client"),
@@ -255,9 +269,9 @@ impl State {
     /// RFC 6749 §4.1.3 and RFC 7636 §4.6.
     fn redeem(&mut self, form: &[(String, String)], headers: &HeaderMap) -> Result<Value, &'static str> {
         let field = |name: &str| form.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
-        if !self.is_our_client(headers, field("client_id"), field("client_secret")) {
-            return Err("invalid_client");
-        }
+        self.authenticate(form, headers)?;
+        let url = format!("{}/token", self.issuer);
+        let jkt = self.possession(headers, ("POST", &url), None)?;
         if field("grant_type") != Some("authorization_code") {
             return Err("unsupported_grant_type");
         }
@@ -268,17 +282,19 @@ impl State {
         let fits = !grant.redeemed
             && field("redirect_uri") == Some(&grant.redirect_uri)
             && grant.challenge.as_deref() == Some(&challenge)
-            && (43..=128).contains(&verifier.len());
+            && (43..=128).contains(&verifier.len())
+            // RFC 9449 §10.
+            && (grant.jkt.is_none() || grant.jkt == jkt);
         // RFC 6749 §4.1.2: a code is spent by the first try, and a second try is an attack.
         grant.redeemed = true;
         if !fits {
             return Err("invalid_grant");
         }
         let grant = grant.clone();
-        Ok(self.tokens(&grant))
+        Ok(self.tokens(&grant, jkt))
     }
 
-    fn tokens(&mut self, grant: &Grant) -> Value {
+    fn tokens(&mut self, grant: &Grant, jkt: Option<String>) -> Value {
         let (access_token, refresh_token) = match &self.jwt_claims {
             Some(claims) => (self.keys[0].token(claims), self.refresh_jwt()),
             None => {
@@ -287,12 +303,19 @@ impl State {
             }
         };
         self.access_tokens.insert(access_token.clone(), grant.user.clone());
+        let token_type = match self.faults.token {
+            Some(TokenFault::UnknownTokenType) => "riddle",
+            Some(TokenFault::BearerInstead) => "Bearer",
+            _ if jkt.is_some() => "dpop",
+            _ => "Bearer",
+        };
+        self.bound.extend(jkt.map(|jkt| (access_token.clone(), jkt)));
         trace::secret("access token", &access_token);
         trace::secret("refresh token", &refresh_token);
         self.issued_tokens.extend([access_token.clone(), refresh_token.clone()]);
         let mut tokens = json!({
             "access_token": access_token,
-            "token_type": if self.faults.token == Some(TokenFault::UnknownTokenType) { "riddle" } else { "Bearer" },
+            "token_type": token_type,
             "expires_in": 300,
             "refresh_token": refresh_token,
             "scope": "openid profile email",
@@ -322,14 +345,26 @@ impl State {
             .join(".")
     }
 
-    fn userinfo(&self, headers: &HeaderMap) -> Answer {
+    fn userinfo(&mut self, headers: &HeaderMap) -> Answer {
         let token = headers
             .get(header::AUTHORIZATION)
             .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.strip_prefix("Bearer "));
-        let Some(user) = token.and_then(|token| self.access_tokens.get(token)) else {
-            return json_answer(StatusCode::UNAUTHORIZED, &json!({ "error": "invalid_token" }));
+            .and_then(|value| value.strip_prefix(if self.demands.dpop { "DPoP " } else { "Bearer " }))
+            .unwrap_or_default()
+            .to_owned();
+        let url = format!("{}/userinfo", self.issuer);
+        let refused = |error: &str| {
+            let mut answer = json_answer(StatusCode::UNAUTHORIZED, &json!({ "error": error }));
+            let challenge = format!("DPoP algs=\"ES256\", error=\"{error}\"");
+            answer.headers_mut().insert(header::WWW_AUTHENTICATE, challenge.parse().expect("plain text"));
+            answer
         };
+        let jkt = match self.possession(headers, ("GET", &url), Some(&token)) {
+            Ok(jkt) => jkt,
+            Err(error) => return refused(error),
+        };
+        let user = self.access_tokens.get(&token).filter(|_| self.bound.get(&token) == jkt.as_ref());
+        let Some(user) = user else { return refused("invalid_token") };
         let mut claims: Map<String, Value> = user.clone();
         match self.faults.userinfo {
             None => {}

@@ -22,6 +22,8 @@ pub enum Endpoint {
     EndSession,
     /// The revocation endpoint (RFC 7009).
     Revocation,
+    /// The endpoint for pushed authorization requests.
+    Push,
     /// Anything else.
     Unknown,
 }
@@ -39,6 +41,10 @@ pub struct Faults {
     pub userinfo: Option<UserinfoFault>,
     /// What is wrong with the token endpoint.
     pub token: Option<TokenFault>,
+    /// What is wrong with the answer to a pushed authorization request.
+    pub push: Option<PushFault>,
+    /// No nonce is ever the right one.
+    pub endless_nonces: bool,
     /// What is wrong with the authorization response.
     pub authorize: Option<AuthorizeFault>,
     /// What is wrong with the way the authorization response comes back.
@@ -236,8 +242,33 @@ pub enum TokenFault {
     Html,
     /// `token_type` is something that nobody knows.
     UnknownTokenType,
+    /// `token_type` is Bearer, whatever was asked for.
+    BearerInstead,
     /// 5 MB.
     FiveMegabytes,
+}
+
+/// One thing wrong with the answer to a pushed authorization request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PushFault {
+    /// `invalid_request`.
+    Refused,
+    /// 500.
+    ServerError,
+    /// An HTML page with status 201.
+    Html,
+    /// 5 MB.
+    Megabytes,
+    /// An address of somebody else.
+    ForeignReference,
+    /// A script.
+    ScriptReference,
+    /// A line break in the reference.
+    ReferenceWithLineBreak,
+    /// `request_uri` is missing.
+    NoReference,
+    /// `expires_in` is missing.
+    NoExpiry,
 }
 
 /// One thing wrong with the authorization response.

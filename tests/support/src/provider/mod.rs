@@ -1,5 +1,6 @@
 //! An OpenID provider that approves everybody at once and misbehaves on demand.
 
+mod clients;
 mod endpoints;
 mod faults;
 mod logout;
@@ -15,8 +16,10 @@ use std::time::Duration;
 use http::{HeaderMap, Method};
 use serde_json::{Map, Value, json};
 
+pub use clients::{ClientAuth, Demands};
 pub use faults::{
-    AuthorizeFault, DiscoveryFault, Endpoint, Faults, IdTokenFault, JwksFault, ResponseFault, TokenFault, UserinfoFault,
+    AuthorizeFault, DiscoveryFault, Endpoint, Faults, IdTokenFault, JwksFault, PushFault, ResponseFault, TokenFault,
+    UserinfoFault,
 };
 pub use registration::RegistrationRules;
 
@@ -93,12 +96,18 @@ pub(crate) struct State {
     registration_token: String,
     clock: TestClock,
     faults: Faults,
+    demands: Demands,
+    pushed: BTreeMap<String, clients::Fields>,
+    /// Every `jti` so far.
+    seen: Vec<String>,
     user: Map<String, Value>,
     by_hint: bool,
     userinfo_only: Vec<String>,
     keys: Vec<Arc<SigningKey>>,
     grants: BTreeMap<String, Grant>,
     access_tokens: BTreeMap<String, Map<String, Value>>,
+    /// The keys that access tokens are bound to.
+    bound: BTreeMap<String, String>,
     token_padding: usize,
     jwt_claims: Option<Value>,
     metadata: Map<String, Value>,
@@ -115,6 +124,7 @@ struct Grant {
     redirect_uri: String,
     challenge: Option<String>,
     nonce: Option<String>,
+    jkt: Option<String>,
     user: Map<String, Value>,
     redeemed: bool,
 }
@@ -139,12 +149,16 @@ impl FakeProvider {
             registration_token: String::new(),
             clock,
             faults: Faults::default(),
+            demands: Demands::default(),
+            pushed: BTreeMap::new(),
+            seen: Vec::new(),
             user: ada(),
             by_hint: false,
             userinfo_only: Vec::new(),
             keys: vec![default_key()],
             grants: BTreeMap::new(),
             access_tokens: BTreeMap::new(),
+            bound: BTreeMap::new(),
             token_padding: 0,
             jwt_claims: None,
             metadata: Map::new(),
@@ -216,6 +230,11 @@ impl FakeProvider {
     /// Puts a member into the discovery document; `null` takes it out.
     pub fn set_metadata(&self, name: &str, value: Value) {
         self.state().metadata.insert(name.to_owned(), value);
+    }
+
+    /// Changes what it demands of its client.
+    pub fn demand(&self, change: impl FnOnce(&mut Demands)) {
+        change(&mut self.state().demands);
     }
 
     /// Changes what it does wrong.

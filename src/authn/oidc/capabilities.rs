@@ -1,0 +1,84 @@
+//! What a provider's metadata say about whom it talks to and how securely (RFC 8414 §2, RFC 8705 §5, RFC 9126 §5, RFC 9101
+//! §10.5, RFC 9449 §5.1).
+
+use serde_json::Value;
+use url::Url;
+
+use super::discovery::{DiscoveryError, Fields, Reached};
+use super::jose::Algorithm;
+
+/// One member each; an empty list says nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Capabilities {
+    /// `token_endpoint_auth_methods_supported`.
+    pub auth_methods: Vec<String>,
+    /// `token_endpoint_auth_signing_alg_values_supported`.
+    pub auth_signing_algs: Vec<String>,
+    /// `pushed_authorization_request_endpoint`.
+    pub pushed_request_endpoint: Option<Url>,
+    /// `require_pushed_authorization_requests`.
+    pub requires_pushed_requests: bool,
+    /// `request_object_signing_alg_values_supported`.
+    pub request_signing_algs: Vec<String>,
+    /// `require_signed_request_object`.
+    pub requires_signed_requests: bool,
+    /// `dpop_signing_alg_values_supported`.
+    pub dpop_signing_algs: Vec<String>,
+    /// `mtls_endpoint_aliases`: an endpoint, and where it takes client certificates.
+    pub tls_aliases: Vec<(Url, Url)>,
+}
+
+impl Capabilities {
+    pub(super) fn read(fields: &Fields<'_>) -> Result<Self, DiscoveryError> {
+        let names = |field| Ok(fields.names(field)?.map(str::to_owned).collect::<Vec<_>>());
+        Ok(Self {
+            auth_methods: names("token_endpoint_auth_methods_supported")?,
+            auth_signing_algs: names("token_endpoint_auth_signing_alg_values_supported")?,
+            pushed_request_endpoint: fields.url("pushed_authorization_request_endpoint", Reached::ByUs)?,
+            requires_pushed_requests: fields.flag("require_pushed_authorization_requests")?,
+            request_signing_algs: names("request_object_signing_alg_values_supported")?,
+            requires_signed_requests: fields.flag("require_signed_request_object")?,
+            dpop_signing_algs: names("dpop_signing_alg_values_supported")?,
+            tls_aliases: aliases(fields),
+        })
+    }
+
+    /// Where `endpoint` takes client certificates (RFC 8705 §5): itself, unless the metadata name another place.
+    pub(super) fn by_tls(&self, endpoint: &str) -> Option<&Url> {
+        self.tls_aliases.iter().find(|(plain, _)| plain.as_str() == endpoint).map(|(_, alias)| alias)
+    }
+}
+
+/// What is not https is left out: no certificate can be shown there.
+fn aliases(fields: &Fields<'_>) -> Vec<(Url, Url)> {
+    let Some(Value::Object(document)) = fields.document.get("mtls_endpoint_aliases") else { return Vec::new() };
+    let inner = Fields { document, settings: fields.settings };
+    let pair = |name: &&'static str| {
+        let alias = inner.url(name, Reached::ByUs).ok()??;
+        let plain = fields.url(name, Reached::ByUs).ok()??;
+        (alias.scheme() == "https").then_some((plain, alias))
+    };
+    ALIASED.iter().filter_map(pair).collect()
+}
+
+/// The endpoints that we call and that may have an alias.
+const ALIASED: [&str; 7] = [
+    "token_endpoint",
+    "userinfo_endpoint",
+    "pushed_authorization_request_endpoint",
+    "revocation_endpoint",
+    "introspection_endpoint",
+    "device_authorization_endpoint",
+    "backchannel_authentication_endpoint",
+];
+
+/// The algorithms among `names` that we know; `None` where nothing is said.
+pub(super) fn algorithms(names: &[String]) -> Option<Vec<Algorithm>> {
+    (!names.is_empty()).then(|| names.iter().filter_map(|name| Algorithm::from_name(name)).collect())
+}
+
+/// Whether only the newer name of EdDSA is offered (RFC 9864 §2.2).
+pub(super) fn wants_ed25519(names: &[String]) -> bool {
+    let offers = |wanted: &str| names.iter().any(|name| name == wanted);
+    offers("Ed25519") && !offers("EdDSA")
+}

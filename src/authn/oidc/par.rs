@@ -1,0 +1,99 @@
+//! Pushed authorization requests (RFC 9126): the request goes to the provider by us, and the browser carries no more than a
+//! reference to it.
+
+use bytes::Bytes;
+use http::{Response, StatusCode, header};
+use openidconnect::HttpRequest;
+use serde_json::{Map, Value};
+use url::{Url, form_urlencoded};
+
+use super::jose::json_object;
+use super::provider::Settings;
+use super::token_endpoint::TokenError;
+use crate::provider_http::ProviderHttpError;
+
+/// Why a request was not pushed.
+#[derive(Debug, thiserror::Error)]
+pub enum PushError {
+    /// The call failed.
+    #[error("the authorization request could not be pushed")]
+    Http(#[source] ProviderHttpError),
+    /// It was not even sent: too many calls wait, or we cannot say who we are.
+    #[error("the authorization request was not pushed")]
+    Unsent(#[source] TokenError),
+    /// An OAuth error (§2.3). The description is for the log only.
+    #[error("the provider refused the pushed authorization request with {error:?}")]
+    Refused {
+        /// The `error` code, cut to 64 characters.
+        error: String,
+        /// The `error_description`, cut to 256 characters.
+        description: Option<String>,
+    },
+    /// A status that is neither success nor an OAuth error.
+    #[error("the provider answered the pushed authorization request with status {0}")]
+    Status(u16),
+    /// A success that is none.
+    #[error("the {field} of the answer to the pushed authorization request is missing or unusable")]
+    Response {
+        /// What is wrong with it.
+        field: &'static str,
+    },
+}
+
+impl From<TokenError> for PushError {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::Http(error) => Self::Http(error),
+            other => Self::Unsent(other),
+        }
+    }
+}
+
+/// The request (§2.1). Who we are is added when it is sent.
+pub(super) fn request(endpoint: &Url, parameters: &[(String, String)]) -> Result<HttpRequest, PushError> {
+    let form = form_urlencoded::Serializer::new(String::new()).extend_pairs(parameters).finish();
+    http::Request::post(endpoint.as_str())
+        .header(header::ACCEPT, "application/json")
+        .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+        .body(form.into_bytes())
+        .map_err(|_| PushError::Response { field: "endpoint" })
+}
+
+/// Reads the answer (§2.2): the reference, which the provider must have made itself.
+pub(super) fn read_answer(answer: &Response<Bytes>, settings: &Settings) -> Result<String, PushError> {
+    let status = answer.status();
+    let body = json_object(answer.body());
+    // 201 it is to be; 200 is what some say, and means nothing else.
+    if !matches!(status, StatusCode::CREATED | StatusCode::OK) {
+        let refusal = body.ok().filter(|_| status.is_client_error()).and_then(|body| refusal(&body));
+        return Err(refusal.unwrap_or(PushError::Status(status.as_u16())));
+    }
+    let body = body.map_err(|_| PushError::Response { field: "body" })?;
+    if body.get("expires_in").and_then(Value::as_u64).is_none_or(|seconds| seconds == 0) {
+        return Err(PushError::Response { field: "expires_in" });
+    }
+    let reference = body.get("request_uri").and_then(Value::as_str).filter(|text| is_reference(text, settings));
+    reference.map(str::to_owned).ok_or(PushError::Response { field: "request_uri" })
+}
+
+/// §2.2 leaves the form to the server and proposes a URN. An address elsewhere would be somebody else's request.
+fn is_reference(text: &str, settings: &Settings) -> bool {
+    let plain = text.len() <= LONGEST && text.bytes().all(|byte| byte.is_ascii_graphic());
+    plain
+        && Url::parse(text).is_ok_and(|uri| match uri.scheme() {
+            "urn" => true,
+            "https" | "http" => Url::parse(&settings.issuer).is_ok_and(|issuer| issuer.origin() == uri.origin()),
+            _ => false,
+        })
+}
+
+fn refusal(body: &Map<String, Value>) -> Option<PushError> {
+    let cut = |text: &str, most| text.chars().filter(|letter| !letter.is_control()).take(most).collect();
+    Some(PushError::Refused {
+        error: cut(body.get("error")?.as_str()?, 64),
+        description: body.get("error_description").and_then(Value::as_str).map(|text| cut(text, 256)),
+    })
+}
+
+/// The longest reference, in bytes: it travels in a URL.
+const LONGEST: usize = 2048;

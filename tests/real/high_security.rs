@@ -1,0 +1,103 @@
+//! Client authentication and everything of the high-security profile at real providers, each by a client that demands it.
+
+use vestibule_test_support::Stage;
+use vestibule_test_support::real::RealProvider;
+
+const IDENTITY: &str = "[identity]\nname_claim = \"preferred_username\"\n";
+
+async fn sign_in(provider: RealProvider, what: &str) {
+    let stage = Stage::with(&format!("{}{IDENTITY}", provider.toml()));
+    let browser = provider.let_in(stage.browser());
+    let page = provider.sign_in_without_browser(&browser, &stage.url("/hello?x=1")).await;
+    assert_eq!(page.url.as_str(), stage.url("/hello?x=1"), "{what}: {} {}", page.status, page.text());
+    assert_eq!(stage.upstream.count(), 1, "{what}: nothing reached the application before");
+    assert_eq!(page.echoed("x-forwarded-user").as_deref(), Some("ada"), "{what}");
+}
+
+fn both() -> [RealProvider; 2] {
+    [RealProvider::keycloak(), RealProvider::oidc_provider()]
+}
+
+fn keys(name: &str) -> String {
+    format!("client_keys_files = [{:?}]", RealProvider::key_file(name))
+}
+
+fn certificate() -> String {
+    let (certificate, key) = RealProvider::client_certificate();
+    format!(
+        "client_certificate_file = {certificate:?}\nclient_certificate_key_file = {key:?}\nca_file = {:?}",
+        RealProvider::ca_file()
+    )
+}
+
+/// The secret stays, with more lines after it.
+fn with_secret(provider: RealProvider, client: &str, lines: &str) -> RealProvider {
+    let secret = format!("client_secret = \"{}\"\n{lines}", provider.client_secret());
+    provider.client_with(client, &secret)
+}
+
+#[tokio::test]
+async fn assertions_signed_with_a_key_of_any_kind_are_believed() {
+    for key in ["rs256", "ps256", "es256", "eddsa"] {
+        for provider in both() {
+            // An RSA key could be used with PS256, too, for which it is not registered.
+            let only = if key == "rs256" { "client_signing_alg = \"RS256\"\n" } else { "" };
+            let lines = format!("{only}{}\nclient_auth_method = \"private_key_jwt\"", keys(key));
+            sign_in(provider.client_with("vestibule-private-key-jwt", &lines), key).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_secret_is_sent_in_every_way_there_is() {
+    for provider in both() {
+        let lines = "client_auth_method = \"client_secret_jwt\"";
+        sign_in(with_secret(provider, "vestibule-secret-jwt", lines), "client_secret_jwt").await;
+    }
+    let lines = "client_auth_method = \"client_secret_post\"";
+    sign_in(with_secret(RealProvider::oidc_provider(), "vestibule-secret-post", lines), "client_secret_post").await;
+}
+
+#[tokio::test]
+async fn pushed_requests_are_taken() {
+    for provider in both() {
+        let lines = "pushed_authorization_requests = true";
+        sign_in(with_secret(provider, "vestibule-par", lines), "pushed").await;
+    }
+}
+
+#[tokio::test]
+async fn signed_requests_are_taken_pushed_or_not() {
+    for pushed in [false, true] {
+        for provider in both() {
+            let lines =
+                format!("request_object = \"value\"\npushed_authorization_requests = {pushed}\n{}", keys("es256"));
+            sign_in(with_secret(provider, "vestibule-request-object", &lines), "signed").await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn tokens_are_bound_to_a_key_with_nonces_and_without() {
+    for provider in both() {
+        sign_in(with_secret(provider, "vestibule-dpop", "dpop = true"), "DPoP").await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_certificate_is_shown_where_it_is_wanted() {
+    let lines = |method: &str| format!("{}\nclient_auth_method = \"{method}\"", certificate());
+    let tls = lines("tls_client_auth");
+    sign_in(RealProvider::keycloak_by_https().client_with("vestibule-mtls", &tls), "Keycloak").await;
+    sign_in(RealProvider::oidc_provider().client_with("vestibule-mtls", &tls), "oidc-provider").await;
+    let own = lines("self_signed_tls_client_auth");
+    sign_in(RealProvider::oidc_provider().client_with("vestibule-self-signed-mtls", &own), "self-signed").await;
+}
+
+#[tokio::test]
+async fn the_whole_profile_passes() {
+    for provider in both() {
+        let lines = format!("profile = \"fapi2\"\n{}", keys("ps256"));
+        sign_in(provider.client_with("vestibule-fapi2", &lines), "FAPI 2.0").await;
+    }
+}
