@@ -73,5 +73,7 @@ mod running;
 mod tls;
 // A sign-in lasts as long as the seal says and belongs to one application.
 mod session;
+// An ID token says what was asked for, in the way it was asked for, or it counts for nothing.
+mod verification;
 // Every way to the application that can be configured carries everything.
 mod upstreams;

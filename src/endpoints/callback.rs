@@ -33,6 +33,13 @@ struct Answer<'a> {
     cookies: &'a OwnCookies,
 }
 
+/// What every ID token of one sign-in is held against.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    nonce: &'a str,
+    wish: &'a Wish,
+}
+
 impl Endpoints {
     pub(super) async fn callback(
         &self,
@@ -71,8 +78,9 @@ impl Endpoints {
         }
         let code = response.code.ok_or(ClientFault::Parameters("callback_code_missing"))?;
         let (return_to, attempts) = (login.return_to().to_owned(), login.attempts());
-        let Redeemed { nonce, pkce_verifier, .. } = login.redeem();
-        let in_front = verify_in_front(provider, response.id_token.as_ref(), &code, &nonce).await?;
+        let Redeemed { nonce, pkce_verifier, wish } = login.redeem();
+        let asked = Asked { nonce: &nonce, wish: &wish };
+        let in_front = verify_in_front(provider, response.id_token.as_ref(), &code, asked).await?;
         let tokens = match provider.redeem_code(code.expose_secret(), &pkce_verifier).await {
             Ok(tokens) => tokens,
             // Another replica was faster, or the person took too long on the way back.
@@ -81,7 +89,7 @@ impl Endpoints {
             }
             Err(error) => return Err(ProviderFault::Token(error).into()),
         };
-        let (claims, userinfo) = verify(provider, &tokens, &nonce, in_front).await?;
+        let (claims, userinfo) = verify(provider, &tokens, asked, in_front).await?;
         let signed_in = SignedIn {
             party: provider.settings().party(),
             claims: &claims,
@@ -172,13 +180,13 @@ async fn verify_in_front(
     provider: &Provider,
     id_token: Option<&SecretString>,
     code: &SecretString,
-    nonce: &str,
+    Asked { nonce, wish }: Asked<'_>,
 ) -> Result<Option<String>, ProviderFault> {
     if provider.settings().response_type == ResponseType::Code {
         return Ok(None);
     }
     let id_token = id_token.ok_or(ProviderFault::IdToken(IdTokenError::Malformed))?;
-    let expected = Expected { nonce, access_token: None, code: Some(code.expose_secret()) };
+    let expected = Expected { nonce, access_token: None, code: Some(code.expose_secret()), wish };
     let claims = provider.verify_id_token(id_token.expose_secret(), expected).await.map_err(ProviderFault::IdToken)?;
     Ok(Some(claims.subject().to_owned()))
 }
@@ -188,10 +196,10 @@ async fn verify_in_front(
 async fn verify(
     provider: &Provider,
     tokens: &Tokens,
-    nonce: &str,
+    Asked { nonce, wish }: Asked<'_>,
     whom: Option<String>,
 ) -> Result<(VerifiedClaims, Option<Map<String, Value>>), Rejection> {
-    let expected = Expected { nonce, access_token: Some(tokens.access_token.expose_secret()), code: None };
+    let expected = Expected { nonce, access_token: Some(tokens.access_token.expose_secret()), code: None, wish };
     let claims =
         provider.verify_id_token(tokens.id_token.expose_secret(), expected).await.map_err(ProviderFault::IdToken)?;
     if whom.is_some_and(|whom| whom != claims.subject()) {

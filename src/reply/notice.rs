@@ -402,6 +402,11 @@ impl ProviderFault {
                 failed(StatusCode::BAD_GATEWAY, "token_refused", UNBELIEVED)
             }
             Self::Token(TokenError::Response { .. }) => failed(StatusCode::BAD_GATEWAY, "token_response", UNBELIEVED),
+            Self::IdToken(error @ (IdTokenError::Acr | IdTokenError::AuthTime)) => failed(
+                StatusCode::BAD_GATEWAY,
+                error.code(),
+                "The sign-in service did not make sure of who you are in the way that this page asks for.",
+            ),
             Self::IdToken(error) => failed(StatusCode::BAD_GATEWAY, error.code(), UNBELIEVED),
             Self::Userinfo(_) => {
                 failed(StatusCode::BAD_GATEWAY, "userinfo", "The sign-in service did not say who you are.")

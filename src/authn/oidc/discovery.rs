@@ -22,6 +22,8 @@ pub struct Metadata {
     pub standard: ProviderMetadataWithLogout,
     /// RFC 9207 §3: a missing `iss` in the callback is then an error.
     pub iss_parameter_supported: bool,
+    /// Whether it reads the `claims` parameter (Core §5.5).
+    pub claims_parameter_supported: bool,
     /// What the provider says it signs ID tokens with, as far as we know the names (the library's list has no `Ed25519`).
     pub id_token_signing_algs: Vec<Algorithm>,
     /// `response_types_supported`; empty: it does not say.
@@ -188,6 +190,7 @@ impl Metadata {
         Ok(Self {
             standard,
             iss_parameter_supported: fields.flag("authorization_response_iss_parameter_supported")?,
+            claims_parameter_supported: fields.flag("claims_parameter_supported")?,
             id_token_signing_algs: fields
                 .names("id_token_signing_alg_values_supported")?
                 .filter_map(Algorithm::from_name)

@@ -7,6 +7,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
 use super::jose::{Algorithm, JoseError, Jws, Trust};
+use super::wish::Wish;
 use crate::clock::UnixTime;
 
 /// What one sign-in expects of its ID token.
@@ -18,6 +19,8 @@ pub struct Expected<'a> {
     pub access_token: Option<&'a str>,
     /// The authorization code that came along in the front channel; `c_hash` must be there then (Core §3.3.2.11).
     pub code: Option<&'a str>,
+    /// What its sign-in asked for.
+    pub wish: &'a Wish,
 }
 
 /// The claims of a token whose signature and registered claims hold. Cannot be made outside of verification.
@@ -72,6 +75,15 @@ pub enum IdTokenError {
     /// `iat` is missing or in the future, or `nbf` is in the future.
     #[error("the ID token is not valid yet")]
     NotYetValid,
+    /// `iat` lies further back than the settings allow.
+    #[error("the ID token was issued too long ago")]
+    TooOld,
+    /// `auth_time` is missing, or further back than was asked for (Core §3.1.3.7 item 13).
+    #[error("the person proved who they are too long ago, or the ID token does not say when")]
+    AuthTime,
+    /// `acr` is none of those that are required (Core §3.1.3.7 item 12).
+    #[error("the way the person signed in is none of those required")]
+    Acr,
     /// `nonce` is missing or another.
     #[error("the ID token's nonce is wrong")]
     Nonce,
@@ -106,6 +118,9 @@ impl IdTokenError {
             Self::AuthorizedParty => "id_token_authorized_party",
             Self::Expired => "id_token_expired",
             Self::NotYetValid => "id_token_not_yet_valid",
+            Self::TooOld => "id_token_too_old",
+            Self::AuthTime => "id_token_auth_time",
+            Self::Acr => "id_token_acr",
             Self::Nonce => "id_token_nonce",
             Self::AccessTokenHash => "id_token_access_token_hash",
             Self::CodeHash => "id_token_code_hash",
@@ -137,6 +152,8 @@ pub(super) struct Rules<'a> {
     pub(super) client_id: &'a str,
     /// Audiences that may stand beside us.
     pub(super) trusted_audiences: &'a [String],
+    /// How far clocks may be apart, in seconds.
+    pub(super) leeway: u64,
 }
 
 /// Verifies an ID token. Pure: keys and time are arguments.
@@ -152,7 +169,7 @@ pub(super) fn verify(
     let claims = token.verify(trust)?;
     rules.judge_issuer(&claims)?;
     rules.judge_audience(&claims)?;
-    judge_times(&claims, now)?;
+    judge_times(&claims, rules.leeway, now)?;
     judge_nonce(&claims, expected.nonce)?;
     if let Some(access_token) = expected.access_token {
         let found = string(&claims, "at_hash")?;
@@ -201,10 +218,11 @@ impl Rules<'_> {
     }
 }
 
-/// Core §3.1.3.7 items 9 and 10, RFC 7519 §4.1.5. An old `iat` does no harm beside `exp` and the nonce.
-fn judge_times(claims: &Map<String, Value>, now: UnixTime) -> Result<(), IdTokenError> {
-    judge_expiry(claims, now)?;
-    let latest = now.0.saturating_add(LEEWAY);
+/// Core §3.1.3.7 items 9 and 10, RFC 7519 §4.1.5. An old `iat` does no harm beside `exp` and the nonce, unless the settings
+/// say so.
+fn judge_times(claims: &Map<String, Value>, leeway: u64, now: UnixTime) -> Result<(), IdTokenError> {
+    judge_expiry(claims, leeway, now)?;
+    let latest = now.0.saturating_add(leeway);
     if numeric_date(claims, "iat")?.is_none_or(|issued| issued > latest) {
         return Err(IdTokenError::NotYetValid);
     }
@@ -214,10 +232,10 @@ fn judge_times(claims: &Map<String, Value>, now: UnixTime) -> Result<(), IdToken
     Ok(())
 }
 
-/// `exp` must be there and in the future.
-pub(super) fn judge_expiry(claims: &Map<String, Value>, now: UnixTime) -> Result<(), IdTokenError> {
+/// `exp` must be there and in the future; `leeway` in seconds.
+pub(super) fn judge_expiry(claims: &Map<String, Value>, leeway: u64, now: UnixTime) -> Result<(), IdTokenError> {
     match numeric_date(claims, "exp")? {
-        Some(end) if now.0 < end.saturating_add(LEEWAY) => Ok(()),
+        Some(end) if now.0 < end.saturating_add(leeway) => Ok(()),
         _ => Err(IdTokenError::Expired),
     }
 }
@@ -246,7 +264,7 @@ pub(super) fn subject(claims: &Map<String, Value>) -> Result<&str, IdTokenError>
     }
 }
 
-fn string<'a>(claims: &'a Map<String, Value>, name: &'static str) -> Result<Option<&'a str>, IdTokenError> {
+pub(super) fn string<'a>(claims: &'a Map<String, Value>, name: &'static str) -> Result<Option<&'a str>, IdTokenError> {
     match claims.get(name) {
         None => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
@@ -255,15 +273,15 @@ fn string<'a>(claims: &'a Map<String, Value>, name: &'static str) -> Result<Opti
 }
 
 /// RFC 7519 §2: seconds, fractions allowed. Beyond 2^53 a JSON number no longer names one second.
-fn numeric_date(claims: &Map<String, Value>, name: &'static str) -> Result<Option<u64>, IdTokenError> {
+pub(super) fn numeric_date(
+    claims: &Map<String, Value>,
+    name: &'static str,
+) -> Result<Option<u64>, IdTokenError> {
     let Some(value) = claims.get(name) else { return Ok(None) };
     let seconds = value.as_f64().filter(|seconds| (0.0..=MAX_SECONDS).contains(seconds));
     // The cast floors, and the range makes it exact.
     seconds.map(|seconds| Some(seconds as u64)).ok_or(IdTokenError::ClaimType(name))
 }
-
-/// How far clocks may be apart, in seconds.
-const LEEWAY: u64 = 30;
 
 /// 2^53.
 const MAX_SECONDS: f64 = 9_007_199_254_740_992.0;

@@ -1,8 +1,10 @@
 //! The OpenID Connect relying party: discovery, keys, the login transaction, token verification, userinfo, sign-out.
 
+pub mod ask;
 #[cfg_attr(not(test), expect(dead_code, reason = "its caller comes with client authentication"))]
 pub mod assertion;
 pub mod client_keys;
+pub mod demands;
 pub mod discovery;
 #[cfg_attr(not(test), expect(dead_code, reason = "its caller comes with bound tokens"))]
 mod dpop;

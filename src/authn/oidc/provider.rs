@@ -16,6 +16,8 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use url::Url;
 
+use super::ask::Ask;
+use super::demands::Demands;
 use super::discovery::{DiscoveryError, Metadata, Unsupported};
 use super::id_token::{self, Expected, IdTokenError, Rules, VerifiedClaims};
 use super::jose::{Algorithm, Trust};
@@ -61,6 +63,12 @@ pub struct Settings {
     pub response_mode: ResponseMode,
     /// Extra parameters of the authorization request.
     pub authorization_params: Vec<(String, String)>,
+    /// Parameters of the authorization request with a setting of their own.
+    pub ask: Ask,
+    /// What every ID token must say.
+    pub demands: Demands,
+    /// How far the provider's clock may be from ours. Default 30 s.
+    pub clock_skew: Duration,
     /// Audiences of the ID token that are trusted beside our client id.
     pub trusted_audiences: Vec<String>,
     /// The signing algorithms accepted for ID tokens: empty means every asymmetric one that the metadata offers. HS256 only
@@ -201,10 +209,12 @@ impl Provider {
         let extra = settings.authorization_params.iter().filter(|(name, _)| !OURS.contains(&name.as_str()));
         let extra = extra.map(|(name, value)| (name.as_str(), Cow::Borrowed(value.as_str())));
         let mode = settings.response_mode.name().map(|mode| ("response_mode", Cow::Borrowed(mode)));
-        let wished: Vec<_> = wish.parameters().chain(mode).collect();
-        // What one sign-in asks for stands above what all of them do.
-        let extra = extra.filter(|(name, _)| wished.iter().all(|(wished, _)| wished != name));
-        let extra: Vec<_> = extra.chain(wished.iter().cloned()).collect();
+        let asked = settings.ask.parameters(&settings.demands, wish, known.metadata.claims_parameter_supported);
+        let asked = asked.into_iter().map(|(name, value)| (name, Cow::Owned(value)));
+        let asked: Vec<_> = asked.chain(mode).collect();
+        // No parameter stands twice, whatever one sign-in asks for.
+        let extra = extra.filter(|(name, _)| asked.iter().all(|(asked, _)| asked != name));
+        let extra: Vec<_> = extra.chain(asked.iter().cloned()).collect();
         let request = extra.into_iter().fold(request, |request, (name, value)| request.add_extra_param(name, value));
         let (url, _, _) = request.url();
         Ok(without_doubles(known.metadata.standard.authorization_endpoint().url(), url))
@@ -217,7 +227,8 @@ impl Provider {
     pub async fn redeem_code(&self, code: &str, pkce_verifier: &str) -> Result<Tokens, TokenError> {
         let known = self.knowledge.usable().ok_or(TokenError::ProviderUnknown)?;
         let client = self.settings().client(&known.metadata);
-        token_endpoint::redeem(&client, code, pkce_verifier, |request| self.call(request)).await
+        let resources = &self.settings().ask.resources;
+        token_endpoint::redeem(&client, code, pkce_verifier, resources, |request| self.call(request)).await
     }
 
     /// Sends a request to one of the endpoints that want to know who we are, in its turn. Borrows nothing, since no borrow can be
@@ -354,7 +365,10 @@ impl Provider {
         let settings = self.settings();
         let algorithms = settings.allowed_algorithms(&known.metadata.id_token_signing_algs);
         let trust = settings.trust(known, &algorithms);
-        id_token::verify(id_token, trust, settings.rules(), expected, now)
+        let rules = settings.rules();
+        let verified = id_token::verify(id_token, trust, rules, expected, now)?;
+        settings.demands.judge(verified.claims(), expected.wish, rules.leeway, now)?;
+        Ok(verified)
     }
 }
 
@@ -414,6 +428,7 @@ impl Settings {
             issuer: &self.issuer,
             client_id: &self.credentials.client_id,
             trusted_audiences: &self.trusted_audiences,
+            leeway: self.clock_skew.as_secs(),
         }
     }
 }

@@ -174,7 +174,7 @@ impl AuthorizationResponse {
         if claims.get("aud").and_then(single_audience) != Some(rules.client_id) {
             return Err(IdTokenError::Audience);
         }
-        id_token::judge_expiry(&claims, now)?;
+        id_token::judge_expiry(&claims, rules.leeway, now)?;
         Self::from_claims(&claims)
     }
 

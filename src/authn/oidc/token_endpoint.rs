@@ -65,11 +65,12 @@ pub enum TokenError {
     },
 }
 
-/// Redeems a code (RFC 6749 §4.1.3, RFC 7636 §4.5) with the one request that `call` sends.
+/// Redeems a code (RFC 6749 §4.1.3, RFC 7636 §4.5) for `resources` (RFC 8707) with the one request that `call` sends.
 pub(super) async fn redeem<F>(
     client: &Client,
     code: &str,
     pkce_verifier: &str,
+    resources: &[String],
     call: impl Fn(HttpRequest) -> F,
 ) -> Result<Tokens, TokenError>
 where
@@ -88,10 +89,14 @@ where
             Ok(standard)
         }
     };
-    let answer = client
+    let request = client
         .exchange_code(AuthorizationCode::new(code.to_owned()))
         .map_err(|_| TokenError::ProviderUnknown)?
-        .set_pkce_verifier(PkceCodeVerifier::new(pkce_verifier.to_owned()))
+        .set_pkce_verifier(PkceCodeVerifier::new(pkce_verifier.to_owned()));
+    // RFC 8707 §2.2: the same as in the authorization request.
+    let answer = resources
+        .iter()
+        .fold(request, |request, resource| request.add_extra_param("resource", resource))
         .request_async(&exchange)
         .await
         .map_err(unusable)?;
@@ -221,7 +226,7 @@ mod tests {
             *sent.lock().unwrap() = Some(request);
             std::future::ready(Err(TokenError::Busy))
         };
-        let outcome = redeem(&client, "c&d", "verifier", call).now_or_never().unwrap();
+        let outcome = redeem(&client, "c&d", "verifier", &[], call).now_or_never().unwrap();
         assert!(matches!(outcome, Err(TokenError::Busy)));
         let request: HttpRequest = sent.into_inner().unwrap().unwrap();
         assert_eq!((request.method().as_str(), request.uri().path()), ("POST", "/token"));
@@ -257,7 +262,7 @@ mod tests {
             let answer = Response::builder().status(status).header("content-type", "text/plain");
             std::future::ready(Ok(answer.body(body.clone()).unwrap()))
         };
-        redeem(&client, "code", "verifier", call).now_or_never().unwrap()
+        redeem(&client, "code", "verifier", &[], call).now_or_never().unwrap()
     }
 
     #[test]

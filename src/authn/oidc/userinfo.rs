@@ -78,6 +78,6 @@ fn signed(body: &[u8], trust: Trust<'_>, rules: Rules<'_>, now: UnixTime) -> Opt
     let claims = Jws::parse(token).ok()?.verify(trust).ok()?;
     let right = (!claims.contains_key("iss") || rules.judge_issuer(&claims).is_ok())
         && (!claims.contains_key("aud") || rules.judge_audience(&claims).is_ok())
-        && (!claims.contains_key("exp") || id_token::judge_expiry(&claims, now).is_ok());
+        && (!claims.contains_key("exp") || id_token::judge_expiry(&claims, rules.leeway, now).is_ok());
     right.then_some(claims)
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::config::raw::OneOrMany;
 use crate::config::text::{Size, Span, WebUrl};
 use crate::secret::SecretString;
 
@@ -61,6 +62,39 @@ pub(in crate::config) struct RawProvider {
     /// Extra parameters of the authorization request.
     #[serde(default)]
     pub authorization_params: BTreeMap<String, String>,
+    /// Ways to sign in that are asked for, in order of preference; the provider may choose another.
+    #[schemars(example = ["gold", "silver"])]
+    pub acr_values: Option<Vec<String>>,
+    /// Ways to sign in of which the ID token must name one. Default: any.
+    #[schemars(example = ["gold", "silver"])]
+    pub required_acr: Option<Vec<String>>,
+    /// The longest time since people proved who they are: a sign-in asks for it and checks it.
+    #[schemars(example = &"8h")]
+    pub max_age: Option<Span>,
+    /// The oldest ID token that is taken, by its time of issue. Default: any that has not expired.
+    #[schemars(example = &"5m")]
+    pub max_token_age: Option<Span>,
+    /// How far the provider's clock may be from ours. Default 30s.
+    #[schemars(example = &"30s")]
+    pub clock_skew: Option<Span>,
+    /// Who is expected to sign in.
+    #[schemars(example = &"ada@example.com")]
+    pub login_hint: Option<String>,
+    /// Languages for the provider's pages, in order of preference.
+    #[schemars(example = ["de", "en"])]
+    pub ui_locales: Option<Vec<String>>,
+    /// Single claims that are asked for, as JSON (the claims parameter).
+    #[schemars(example = &"{\"id_token\":{\"email\":{\"essential\":true}}}")]
+    pub claims: Option<String>,
+    /// What the provider shows even to whoever is signed in there: login, consent, select_account.
+    #[schemars(example = &"select_account")]
+    pub prompt: Option<String>,
+    /// What access tokens are for (RFC 8707): absolute URIs.
+    #[schemars(example = ["https://api.example.com"])]
+    pub resource: Option<OneOrMany>,
+    /// What access is asked for in detail (RFC 9396), as JSON.
+    #[schemars(example = &"[{\"type\":\"payment\"}]")]
+    pub authorization_details: Option<String>,
     /// Audiences of the ID token that are trusted beside the client id.
     #[schemars(example = ["api"])]
     pub trusted_audiences: Option<Vec<String>>,

@@ -2,6 +2,7 @@
 //! out only when there is none.
 
 mod acme;
+mod asking;
 mod canonical;
 mod edits;
 mod endpoints;

@@ -11,6 +11,7 @@ use url::Url;
 
 use super::{Resolver, is_loopback};
 use crate::authn::oidc;
+use crate::authn::oidc::ask::Ask;
 use crate::authn::oidc::jose::Algorithm;
 use crate::authn::oidc::provider::Credentials;
 use crate::authn::oidc::response::{ResponseMode, ResponseType};
@@ -127,13 +128,15 @@ impl Resolver {
         &mut self,
         at: &str,
         id: &str,
-        raw: RawProvider,
+        mut raw: RawProvider,
         address: Option<&PublicAddress>,
     ) -> Option<oidc::Settings> {
         let key = |leaf: &str| format!("{at}.{leaf}");
         let insecure = raw.allow_insecure_http.unwrap_or(false);
         let (client_secret, secret_told) = self.client_secret(at, &raw);
         let http = self.provider_http(at, &raw, insecure);
+        let (ask, demands) = (self.ask(at, &mut raw), self.demands(at, &mut raw));
+        let clock_skew = self.clock_skew(at, raw.clock_skew.take());
         let redirect_uri =
             self.redirect_uri(at, raw.redirect_uri.clone(), address.map(|one| one.callback_of(id)), insecure);
         let issuer = self.issuer(at, raw.issuer, insecure);
@@ -176,6 +179,9 @@ impl Resolver {
             response_type,
             response_mode,
             authorization_params,
+            ask,
+            demands,
+            clock_skew,
             trusted_audiences: raw.trusted_audiences.unwrap_or_default(),
             signing_algs,
             userinfo,
@@ -477,8 +483,11 @@ impl Resolver {
             let key = below(&format!("{at}.authorization_params"), name);
             if OURS.contains(&name.as_str()) {
                 self.error(&key, "is a parameter that only Vestibule sets", "remove it");
-            } else if name == "scope" {
-                self.error(&key, "has a key of its own", "write scopes in [provider]");
+            } else if let Some(own) = match name.as_str() {
+                "scope" => Some("scopes"),
+                name => Ask::NAMES.into_iter().find(|own| *own == name),
+            } {
+                self.error(&key, "has a key of its own", format!("write {own} in [{at}]"));
             } else if name.is_empty() {
                 self.error(&key, "has no name", "remove it");
             }

@@ -31,6 +31,9 @@ pub(in super::super) fn settings(issuer: &str) -> Settings {
         response_type: ResponseType::Code,
         response_mode: ResponseMode::Query,
         authorization_params: Vec::new(),
+        ask: Ask::default(),
+        demands: Demands::default(),
+        clock_skew: Duration::from_secs(30),
         trusted_audiences: Vec::new(),
         signing_algs: Vec::new(),
         userinfo: true,
@@ -124,7 +127,8 @@ impl Stage {
     }
 
     async fn verify(&self, token: &str) -> Result<VerifiedClaims, IdTokenError> {
-        self.provider.verify_id_token(token, Expected { nonce: "nonce", access_token: None, code: None }).await
+        let wish = Wish::default();
+        self.provider.verify_id_token(token, Expected { nonce: "nonce", access_token: None, code: None, wish: &wish }).await
     }
 }
 
@@ -421,7 +425,7 @@ fn challenge() -> PkceCodeChallenge {
 async fn the_authorization_request_has_each_parameter_once() {
     let stage = Stage::available(vec![TestKey::new(Algorithm::EdDSA).jwk("k")], |settings| {
         settings.authorization_params =
-            [("prompt", "login"), ("state", "evil"), ("code_challenge_method", "plain"), ("nonce", "evil")]
+            [("audience", "api"), ("state", "evil"), ("code_challenge_method", "plain"), ("nonce", "evil")]
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .to_vec();
     })
@@ -431,7 +435,7 @@ async fn the_authorization_request_has_each_parameter_once() {
         url.query().unwrap(),
         "tenant=1&response_type=code&client_id=app&state=st%26te\
          &code_challenge=E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM&code_challenge_method=S256\
-         &redirect_uri=https%3A%2F%2Fapp.example%2Fauth%2Fcallback&scope=openid+email&prompt=login&nonce=nonce"
+         &redirect_uri=https%3A%2F%2Fapp.example%2Fauth%2Fcallback&scope=openid+email&audience=api&nonce=nonce"
     );
     assert_eq!(url.path(), "/authorize");
 }

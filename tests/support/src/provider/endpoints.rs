@@ -125,7 +125,9 @@ impl State {
     /// Core §3.1.2: approves at once.
     fn authorize(&mut self, request: &ProviderRequest) -> Answer {
         let parameter = |name: &str| request.query_value(name);
-        let mut names: Vec<String> = request.query().into_iter().map(|(name, _)| name).collect();
+        // RFC 8707 §2: a resource each.
+        let mut names: Vec<String> =
+            request.query().into_iter().map(|(name, _)| name).filter(|name| name != "resource").collect();
         let count = names.len();
         names.sort();
         names.dedup();
@@ -145,6 +147,8 @@ impl State {
             challenge: parameter("code_challenge"),
             nonce: parameter("nonce"),
             user: self.user.clone(),
+            acr: parameter("acr_values")
+                .and_then(|wanted| wanted.split(' ').find(|one| self.offered_acr.iter().any(|own| own == one)).map(str::to_owned)),
             redeemed: false,
         };
         for name in ["state", "nonce"] {

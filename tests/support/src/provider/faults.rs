@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde_json::{Map, Value};
+
 /// The provider's endpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Endpoint {
@@ -27,6 +29,8 @@ pub enum Endpoint {
 pub struct Faults {
     /// What is wrong with ID tokens.
     pub id_token: Option<IdTokenFault>,
+    /// Claims of ID tokens that are otherwise; `null`: left out.
+    pub id_token_claims: Map<String, Value>,
     /// What is wrong with the discovery document.
     pub discovery: Option<DiscoveryFault>,
     /// What is wrong with the key set.

@@ -91,6 +91,7 @@ pub(crate) struct State {
     grants: BTreeMap<String, Grant>,
     access_tokens: BTreeMap<String, Map<String, Value>>,
     token_padding: usize,
+    offered_acr: Vec<String>,
     jwt_claims: Option<Value>,
     metadata: Map<String, Value>,
     requests: Vec<ProviderRequest>,
@@ -106,6 +107,8 @@ struct Grant {
     challenge: Option<String>,
     nonce: Option<String>,
     user: Map<String, Value>,
+    /// What was asked for, as far as it is offered.
+    acr: Option<String>,
     redeemed: bool,
 }
 
@@ -131,6 +134,7 @@ impl FakeProvider {
             grants: BTreeMap::new(),
             access_tokens: BTreeMap::new(),
             token_padding: 0,
+            offered_acr: Vec::new(),
             jwt_claims: None,
             metadata: Map::new(),
             requests: Vec::new(),
@@ -175,6 +179,16 @@ impl FakeProvider {
     /// These claims are told by userinfo only and left out of ID tokens.
     pub fn only_in_userinfo(&self, claims: &[&str]) {
         self.state().userinfo_only = claims.iter().map(|&claim| claim.to_owned()).collect();
+    }
+
+    /// People can sign in in these ways: the first of them that `acr_values` names becomes the `acr`.
+    pub fn offer_acr(&self, values: &[&str]) {
+        self.state().offered_acr = values.iter().map(|&value| value.to_owned()).collect();
+    }
+
+    /// Puts a claim into ID tokens in the place of what belongs there; `null` leaves it out.
+    pub fn falsify(&self, name: &str, value: Value) {
+        self.faults(|faults| drop(faults.id_token_claims.insert(name.to_owned(), value)));
     }
 
     /// Makes access and refresh tokens longer by `bytes` incompressible characters each.

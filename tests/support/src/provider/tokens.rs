@@ -50,6 +50,9 @@ impl State {
         });
         let Value::Object(registered) = registered else { unreachable!("written as an object above") };
         claims.extend(registered.into_iter().filter(|(_, value)| !value.is_null()));
+        claims.extend(grant.acr.as_ref().map(|acr| ("acr".to_owned(), json!(acr))));
+        claims.extend(self.faults.id_token_claims.clone());
+        claims.retain(|_, value| !value.is_null());
         Value::Object(claims)
     }
 }
