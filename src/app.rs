@@ -12,6 +12,7 @@ use tracing::warn;
 
 use crate::admission::Admission;
 use crate::authn::oidc::login::Logins;
+use crate::authn::oidc::provider::CreateError;
 use crate::authn::oidc::{Provider, Providers};
 use crate::authn::roles::Mapper;
 use crate::authn::session::seal::{KeyRing, Purpose};
@@ -63,6 +64,9 @@ pub enum StartError {
     /// The client towards the provider.
     #[error(transparent)]
     ProviderHttp(#[from] SetupError),
+    /// A provider's files.
+    #[error(transparent)]
+    Provider(#[from] CreateError),
     /// The folder of the certificate from an authority.
     #[cfg(feature = "acme")]
     #[error(transparent)]

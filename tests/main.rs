@@ -17,6 +17,8 @@ mod cross_site;
 // The demo shows what it promises.
 #[cfg(feature = "demo")]
 mod demo;
+// What is encrypted to us is opened, and counts for no more than in the clear.
+mod encrypted_tokens;
 // A stop loses no request and ends within its bound.
 mod drain;
 // Whoever breaks off, falls silent or holds on costs a bounded piece of memory and nobody else's time.
@@ -29,6 +31,8 @@ mod id_token_faults;
 mod http2;
 // The application learns who somebody is from us or not at all.
 mod identity;
+// A third party may start a sign-in, and nothing else.
+mod initiated_login;
 // An upstream of several instances serves on whatever happens to one of them.
 mod instances;
 // Several providers side by side never take one for another.

@@ -140,7 +140,8 @@ async fn clocks_may_differ_by_the_skew_that_is_set() {
 /// Core §5.6.2: what lies elsewhere is nobody's word yet.
 #[tokio::test]
 async fn aggregated_and_distributed_claims_are_never_fetched_and_never_taken_for_the_claims_they_name() {
-    let stage = Stage::with("[identity.headers]\n\"X-Forwarded-User\" = \"name\"\n\"X-Address\" = { claim = \"address\" }\n");
+    let stage =
+        Stage::with("[identity.headers]\n\"X-Forwarded-User\" = \"name\"\n\"X-Address\" = { claim = \"address\" }\n");
     stage.provider.set_claim("_claim_names", json!({"address": "src1", "groups": "src2", "roles": "src2"}));
     let elsewhere = format!("{}/claims", stage.provider.issuer());
     let aggregated = "eyJhbGciOiJub25lIn0.eyJhZGRyZXNzIjoiZXZpbCJ9.";

@@ -81,7 +81,7 @@ impl Endpoints {
         let Redeemed { nonce, pkce_verifier, wish } = login.redeem();
         let asked = Asked { nonce: &nonce, wish: &wish };
         let in_front = verify_in_front(provider, response.id_token.as_ref(), &code, asked).await?;
-        let tokens = match provider.redeem_code(code.expose_secret(), &pkce_verifier).await {
+        let mut tokens = match provider.redeem_code(code.expose_secret(), &pkce_verifier).await {
             Ok(tokens) => tokens,
             // Another replica was faster, or the person took too long on the way back.
             Err(TokenError::InvalidGrant) => {
@@ -89,6 +89,7 @@ impl Endpoints {
             }
             Err(error) => return Err(ProviderFault::Token(error).into()),
         };
+        tokens.id_token = provider.open_id_token(tokens.id_token).map_err(ProviderFault::IdToken)?;
         let (claims, userinfo) = verify(provider, &tokens, asked, in_front).await?;
         let signed_in = SignedIn {
             party: provider.settings().party(),
@@ -187,6 +188,7 @@ async fn verify_in_front(
     }
     let id_token = id_token.ok_or(ProviderFault::IdToken(IdTokenError::Malformed))?;
     let expected = Expected { nonce, access_token: None, code: Some(code.expose_secret()), wish };
+    let id_token = provider.open_id_token(id_token.clone()).map_err(ProviderFault::IdToken)?;
     let claims = provider.verify_id_token(id_token.expose_secret(), expected).await.map_err(ProviderFault::IdToken)?;
     Ok(Some(claims.subject().to_owned()))
 }

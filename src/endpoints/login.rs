@@ -1,10 +1,11 @@
-//! Where sign-ins start: the login endpoint (`?rd=` the place to return to), and challenges on guarded routes.
+//! Where sign-ins start: the login endpoint (`?rd=` the place to return to; or a third party's, [`super::initiated`]), and challenges on guarded routes.
 
 use http::{Method, Response, StatusCode};
 use url::Url;
 
 use super::Endpoints;
 use super::choose::{Choosing, Named};
+use super::initiated::Initiated;
 use super::query::{self, Repeated};
 use crate::admission::Challenge;
 use crate::authn::oidc::login::{MAX_ATTEMPTS, Start, StrayCause};
@@ -24,6 +25,10 @@ impl Endpoints {
         replies: &Replies,
         exchange: &Exchange<'_>,
     ) -> Result<Response<Body>, Rejection> {
+        if let Some(Initiated { provider, return_to, wish }) = self.initiated(inbound.query())? {
+            let start = Start { return_to: return_to.as_str(), attempts: 0, wish: &wish };
+            return self.start(provider, inbound.cookies(), start).await;
+        }
         let asked = query::single(inbound.query(), "rd").map_err(|Repeated| ClientFault::Parameters("rd_repeated"))?;
         let return_to = match asked {
             Some(rd) => ReturnTo::parse(&rd, &self.rules).map_err(ClientFault::ReturnTo)?,

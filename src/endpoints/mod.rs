@@ -4,6 +4,7 @@ pub mod callback;
 mod choose;
 mod form;
 pub mod health;
+mod initiated;
 pub mod login;
 pub mod logout;
 pub mod query;
@@ -66,11 +67,11 @@ impl Endpoints {
     ) -> Result<Response<Body>, Rejection> {
         exchange.endpoint(endpoint.name());
         let allow = match endpoint {
-            Endpoint::Logout => "GET, POST",
+            Endpoint::Login | Endpoint::Logout => "GET, POST",
             Endpoint::Callback(provider) if self.providers.at(provider).settings().response_mode.is_post() => {
                 "GET, POST"
             }
-            Endpoint::Login | Endpoint::Callback(_) | Endpoint::SignedOut | Endpoint::Userinfo => "GET",
+            Endpoint::Callback(_) | Endpoint::SignedOut | Endpoint::Userinfo => "GET",
         };
         // Nothing of ours is a tunnel, though one asked for reads like a GET.
         if inbound.is_tunnel() || !allow.split(", ").any(|method| inbound.method().as_str() == method) {
@@ -80,6 +81,7 @@ impl Endpoints {
             self.take_sign_in(inbound.client().address)?;
         }
         match endpoint {
+            Endpoint::Login if *inbound.method() == Method::POST => self.initiated_by_form(inbound).await,
             Endpoint::Login => self.login(&inbound, replies, exchange).await,
             Endpoint::Callback(provider) => self.callback(self.providers.at(provider), inbound, replies).await,
             Endpoint::Logout => self.logout(&inbound, replies, exchange),

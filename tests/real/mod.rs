@@ -24,5 +24,7 @@ mod providers;
 mod python;
 // The whole story in a browser.
 mod story;
+// What a provider signs, encrypts and says about a sign-in.
+mod verification;
 // WebSockets by a real client and a real server.
 mod websocket;

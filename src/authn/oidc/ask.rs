@@ -31,16 +31,8 @@ pub struct Ask {
 
 impl Ask {
     /// The parameters that have settings of their own.
-    pub const NAMES: [&str; 8] = [
-        "acr_values",
-        "authorization_details",
-        "claims",
-        "login_hint",
-        "max_age",
-        "prompt",
-        "resource",
-        "ui_locales",
-    ];
+    pub const NAMES: [&str; 8] =
+        ["acr_values", "authorization_details", "claims", "login_hint", "max_age", "prompt", "resource", "ui_locales"];
 
     /// As parameters, with what `wish` asks for in place of what all sign-ins do.
     ///
@@ -147,7 +139,7 @@ mod tests {
         assert_eq!(text(&ask.parameters(&demands, &wish, true)), "acr_values=gold");
         let claims = Ask::read_claims(r#"{"userinfo":{"name":null},"id_token":{"acr":{"value":"gold"}}}"#).unwrap();
         let ask = Ask { claims: Some(claims), ..Ask::default() };
-        let written = r#"claims={"id_token":{"acr":{"value":"gold"}},"userinfo":{"name":null}}"#;
+        let written = r#"claims={"userinfo":{"name":null},"id_token":{"acr":{"value":"gold"}}}"#;
         assert_eq!(text(&ask.parameters(&demands, &Wish::default(), true)), written);
     }
 
@@ -175,8 +167,16 @@ mod tests {
         }
         assert!(Ask::read_claims(r#"{"id_token":{},"id_token":{}}"#).is_err());
         assert!(Ask::is_details(r#"[{"type":"payment","amount":{"v":1}}]"#));
-        for bad in ["", "[]", "{}", "[{}]", "[1]", r#"[{"type":1}]"#, r#"[{"type":"a","type":"b"}]"#, r#"[{"type":"a"}],"x":1"#]
-        {
+        for bad in [
+            "",
+            "[]",
+            "{}",
+            "[{}]",
+            "[1]",
+            r#"[{"type":1}]"#,
+            r#"[{"type":"a","type":"b"}]"#,
+            r#"[{"type":"a"}],"x":1"#,
+        ] {
             assert!(!Ask::is_details(bad), "{bad}");
         }
         assert!(Ask::is_resource("https://api.example/v1?x=1") && Ask::is_resource("urn:example:api"));

@@ -7,6 +7,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
 use super::jose::{Algorithm, JoseError, Jws, Trust};
+use super::jwe::Undecryptable;
 use super::wish::Wish;
 use crate::clock::UnixTime;
 
@@ -48,6 +49,12 @@ pub enum IdTokenError {
     /// Whatever cannot be read: not three base64url parts, no JSON, a name that stands twice, more than 64 KiB.
     #[error("the ID token is malformed")]
     Malformed,
+    /// Encrypted, and not to be opened with our keys. The cause is for the log.
+    #[error("the ID token cannot be decrypted: {0}")]
+    Undecryptable(&'static str),
+    /// Not encrypted, where the settings ask for it.
+    #[error("the ID token is not encrypted")]
+    NotEncrypted,
     /// `none`, an unknown algorithm, or one that is not allowed for this client.
     #[error("the ID token's algorithm is not allowed")]
     Algorithm,
@@ -109,6 +116,8 @@ impl IdTokenError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Malformed => "id_token_malformed",
+            Self::Undecryptable(_) => "id_token_undecryptable",
+            Self::NotEncrypted => "id_token_not_encrypted",
             Self::Algorithm => "id_token_algorithm",
             Self::Critical => "id_token_critical",
             Self::UnknownKey => "id_token_unknown_key",
@@ -128,6 +137,12 @@ impl IdTokenError {
             Self::Subject => "id_token_subject",
             Self::ClaimType(_) => "id_token_claim_type",
         }
+    }
+}
+
+impl From<Undecryptable> for IdTokenError {
+    fn from(error: Undecryptable) -> Self {
+        Self::Undecryptable(error.stage())
     }
 }
 
@@ -273,10 +288,7 @@ pub(super) fn string<'a>(claims: &'a Map<String, Value>, name: &'static str) -> 
 }
 
 /// RFC 7519 §2: seconds, fractions allowed. Beyond 2^53 a JSON number no longer names one second.
-pub(super) fn numeric_date(
-    claims: &Map<String, Value>,
-    name: &'static str,
-) -> Result<Option<u64>, IdTokenError> {
+pub(super) fn numeric_date(claims: &Map<String, Value>, name: &'static str) -> Result<Option<u64>, IdTokenError> {
     let Some(value) = claims.get(name) else { return Ok(None) };
     let seconds = value.as_f64().filter(|seconds| (0.0..=MAX_SECONDS).contains(seconds));
     // The cast floors, and the range makes it exact.

@@ -4,13 +4,13 @@ pub mod ask;
 #[cfg_attr(not(test), expect(dead_code, reason = "its caller comes with client authentication"))]
 pub mod assertion;
 pub mod client_keys;
+pub mod decryption;
 pub mod demands;
 pub mod discovery;
 #[cfg_attr(not(test), expect(dead_code, reason = "its caller comes with bound tokens"))]
 mod dpop;
 pub mod id_token;
 pub mod jose;
-#[cfg_attr(not(test), expect(dead_code, reason = "its caller comes with encrypted tokens"))]
 mod jwe;
 pub mod jwks;
 #[cfg_attr(not(test), expect(dead_code, reason = "its callers come with client authentication"))]

@@ -1,6 +1,7 @@
 //! One configured provider: its metadata and keys as they are known now, and the calls made to it.
 
 use std::borrow::Cow;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,10 +18,13 @@ use tokio::sync::Semaphore;
 use url::Url;
 
 use super::ask::Ask;
+use super::client_keys::{KeyFileError, KeyFiles};
+use super::decryption::{self, Decryption};
 use super::demands::Demands;
 use super::discovery::{DiscoveryError, Metadata, Unsupported};
 use super::id_token::{self, Expected, IdTokenError, Rules, VerifiedClaims};
 use super::jose::{Algorithm, Trust};
+use super::jwe::Undecryptable;
 use super::known::{Knowledge, Known};
 use super::party::Party;
 use super::query::without_doubles;
@@ -74,6 +78,10 @@ pub struct Settings {
     /// The signing algorithms accepted for ID tokens: empty means every asymmetric one that the metadata offers. HS256 only
     /// where it is named here, alone, and a secret exists.
     pub signing_algs: Vec<Algorithm>,
+    /// Our private keys, PEM or JWK: the first that fits signs, all decrypt.
+    pub client_keys_files: Vec<PathBuf>,
+    /// What is taken of encrypted tokens.
+    pub decryption: Decryption,
     /// Fetch userinfo where the metadata offers it.
     pub userinfo: bool,
     /// Whether userinfo feeds name or roles, so that its failure fails the sign-in.
@@ -92,6 +100,17 @@ pub struct Settings {
     pub max_token_calls: usize,
     /// How long a token call may wait for its turn. Default 5 s.
     pub token_queue_timeout: Duration,
+}
+
+/// Why there is no provider to be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// The client towards it can't be built.
+    #[error(transparent)]
+    Http(#[from] SetupError),
+    /// The files of our keys can't be used.
+    #[error("the client keys cannot be used")]
+    Keys(#[from] KeyFileError),
 }
 
 /// Why no authorization request can be made.
@@ -131,6 +150,7 @@ pub struct Credentials {
 #[derive(Debug)]
 pub struct Provider {
     knowledge: Arc<Knowledge>,
+    keys: Arc<KeyFiles>,
     /// Turns for calls of the token endpoint.
     token_calls: Arc<Semaphore>,
 }
@@ -139,12 +159,14 @@ impl Provider {
     /// Knows nothing yet; call [`Provider::run`] on the control runtime.
     ///
     /// # Errors
-    /// [`SetupError`] when the client towards it can't be built.
-    pub fn new(settings: Settings, control: Handle, clock: SharedClock) -> Result<Arc<Self>, SetupError> {
+    /// [`CreateError`].
+    pub fn new(settings: Settings, control: Handle, clock: SharedClock) -> Result<Arc<Self>, CreateError> {
         let http = ProviderHttp::new(settings.http.clone(), control)?;
+        let keys = Arc::new(KeyFiles::open(settings.client_keys_files.clone())?);
         warn_about_weak_secret(&settings);
         let token_calls = settings.max_token_calls.clamp(1, Semaphore::MAX_PERMITS);
         Ok(Arc::new(Self {
+            keys,
             token_calls: Arc::new(Semaphore::new(token_calls)),
             knowledge: Arc::new(Knowledge::new(settings, http, clock)),
         }))
@@ -152,9 +174,10 @@ impl Provider {
 
     /// Discovers, then keeps metadata and keys fresh for as long as the future is polled: at once, retried every second at
     /// first (up to 5 s between tries) until it worked, then every `refresh_interval` (jittered). Each change of state is
-    /// logged once.
+    /// logged once. Our own key files are looked at meanwhile.
     pub async fn run(self: Arc<Self>) {
-        self.knowledge.keep_fresh().await;
+        let keys = Arc::clone(&self.keys);
+        tokio::join!(self.knowledge.keep_fresh(), keys.watch(KEY_FILES_INTERVAL));
     }
 
     /// The settings.
@@ -253,7 +276,24 @@ impl Provider {
         }
     }
 
-    /// Verifies an ID token from the token endpoint to the letter of OpenID Connect Core §3.1.3.7. An unknown key id
+    /// The signed ID token inside of what the token endpoint gave: that itself, unless it is encrypted.
+    ///
+    /// # Errors
+    /// [`IdTokenError`] when it can't be opened, or is not encrypted where the settings ask for it.
+    pub fn open_id_token(&self, token: SecretString) -> Result<SecretString, IdTokenError> {
+        if !decryption::is_encrypted(token.expose_secret()) {
+            return if self.settings().decryption.required { Err(IdTokenError::NotEncrypted) } else { Ok(token) };
+        }
+        let opened = decryption::opened(token.expose_secret(), |token| self.decrypt(token))?;
+        Ok(SecretString::new(opened.into_owned()))
+    }
+
+    fn decrypt(&self, token: &str) -> Result<Vec<u8>, Undecryptable> {
+        let settings = self.settings();
+        settings.decryption.open(token, &self.keys.current(), settings.credentials.client_secret.as_ref())
+    }
+
+    /// Verifies an opened ID token to the letter of OpenID Connect Core §3.1.3.7. An unknown key id
     /// refetches the keys once, within `key_refetch_interval`, single-flight.
     ///
     /// # Errors
@@ -275,11 +315,12 @@ impl Provider {
         }
     }
 
-    /// Verifies a signed authorization response (JARM §2.4), as [`Provider::verify_id_token`] does an ID token.
+    /// Verifies a signed authorization response (JARM §2.4), be it encrypted (§2.2), as [`Provider::verify_id_token`] does an ID token.
     ///
     /// # Errors
     /// [`IdTokenError`].
     pub async fn verify_response(&self, jwt: &str) -> Result<AuthorizationResponse, IdTokenError> {
+        let jwt = &*decryption::opened(jwt, |token| self.decrypt(token))?;
         let verify = |known: &Known| {
             let settings = self.settings();
             if !self.knowledge.is_usable(known) {
@@ -305,7 +346,7 @@ impl Provider {
         }
     }
 
-    /// The userinfo claims (OpenID Connect Core §5.3), JSON or signed, their `sub` compared with `subject`. `Ok(None)` where
+    /// The userinfo claims (OpenID Connect Core §5.3), JSON, signed, encrypted or both, their `sub` compared with `subject`. `Ok(None)` where
     /// the setting is off or the metadata offers none.
     ///
     /// # Errors
@@ -328,7 +369,8 @@ impl Provider {
         // Userinfo has an algorithm of its own at the provider, so `id_token_signing_alg_values_supported` says nothing.
         let algorithms = settings.algorithms_of_others();
         let trust = settings.trust(&known, &algorithms);
-        userinfo::read_answer(&answer, trust, settings.rules(), subject, self.knowledge.clock.now()).map(Some)
+        let opened = userinfo::opened(&answer, |token| self.decrypt(token))?;
+        userinfo::read_answer(&opened, trust, settings.rules(), subject, self.knowledge.clock.now()).map(Some)
     }
 
     /// The RP-initiated logout request (OpenID Connect RP-Initiated Logout §2), or `None` where the provider offers none. An
@@ -462,6 +504,9 @@ const OURS: [&str; 9] = [
     "code_challenge",
     "code_challenge_method",
 ];
+
+/// How often our key files are looked at.
+const KEY_FILES_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The longest logout URL, in bytes.
 const MAX_LOGOUT_URL: usize = 4096;

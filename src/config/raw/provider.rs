@@ -101,6 +101,15 @@ pub(in crate::config) struct RawProvider {
     /// Signing algorithms accepted for ID tokens. Default: every asymmetric one that the provider offers.
     #[schemars(example = ["RS256"])]
     pub signing_algs: Option<Vec<RawAlgorithm>>,
+    /// Files with our own private keys, PEM or JWK: the first that fits signs, all decrypt. Looked at for changes.
+    #[schemars(example = ["/run/secrets/client-key.pem"])]
+    pub client_keys_files: Option<Vec<PathBuf>>,
+    /// How encrypted tokens may be made out to us. Default RSA-OAEP-256 and ECDH-ES, with and without key wrap.
+    #[schemars(example = ["RSA-OAEP-256"])]
+    pub decryption_algs: Option<Vec<String>>,
+    /// Refuse ID tokens that are not encrypted.
+    #[schemars(example = true)]
+    pub require_encrypted_id_token: Option<bool>,
     /// Fetch userinfo where the provider offers it. Default true.
     #[schemars(example = true)]
     pub userinfo: Option<bool>,

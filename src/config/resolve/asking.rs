@@ -74,7 +74,8 @@ impl Resolver {
     /// Values that travel in one parameter, separated by spaces.
     fn words(&mut self, key: &str, written: Option<Vec<String>>, example: &str) -> Vec<String> {
         let words = written.unwrap_or_default();
-        if let Some(bad) = words.iter().find(|word| word.is_empty() || !word.bytes().all(|byte| byte.is_ascii_graphic()))
+        if let Some(bad) =
+            words.iter().find(|word| word.is_empty() || !word.bytes().all(|byte| byte.is_ascii_graphic()))
         {
             let what = format!("names {}, which is empty or has spaces or other letters", shown(bad));
             self.error(key, what, format!("for example [{example:?}]"));

@@ -4,6 +4,7 @@
 mod acme;
 mod asking;
 mod canonical;
+mod client_keys;
 mod edits;
 mod endpoints;
 mod identity;

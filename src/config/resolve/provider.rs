@@ -137,6 +137,9 @@ impl Resolver {
         let http = self.provider_http(at, &raw, insecure);
         let (ask, demands) = (self.ask(at, &mut raw), self.demands(at, &mut raw));
         let clock_skew = self.clock_skew(at, raw.clock_skew.take());
+        let client_keys_files = self.client_keys_files(at, raw.client_keys_files.take());
+        let has_secret = client_secret.is_some() || !secret_told;
+        let decryption = self.decryption(at, &mut raw, !client_keys_files.is_empty(), has_secret);
         let redirect_uri =
             self.redirect_uri(at, raw.redirect_uri.clone(), address.map(|one| one.callback_of(id)), insecure);
         let issuer = self.issuer(at, raw.issuer, insecure);
@@ -184,6 +187,8 @@ impl Resolver {
             clock_skew,
             trusted_audiences: raw.trusted_audiences.unwrap_or_default(),
             signing_algs,
+            client_keys_files,
+            decryption,
             userinfo,
             // Name, roles and e-mail may come from it, so a sign-in must not go on without.
             userinfo_required: userinfo,

@@ -36,6 +36,8 @@ pub(in super::super) fn settings(issuer: &str) -> Settings {
         clock_skew: Duration::from_secs(30),
         trusted_audiences: Vec::new(),
         signing_algs: Vec::new(),
+        client_keys_files: Vec::new(),
+        decryption: Decryption::default(),
         userinfo: true,
         userinfo_required: false,
         allow_insecure_http: false,
@@ -128,7 +130,9 @@ impl Stage {
 
     async fn verify(&self, token: &str) -> Result<VerifiedClaims, IdTokenError> {
         let wish = Wish::default();
-        self.provider.verify_id_token(token, Expected { nonce: "nonce", access_token: None, code: None, wish: &wish }).await
+        self.provider
+            .verify_id_token(token, Expected { nonce: "nonce", access_token: None, code: None, wish: &wish })
+            .await
     }
 }
 

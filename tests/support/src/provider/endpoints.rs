@@ -14,7 +14,7 @@ use url::{Url, form_urlencoded};
 
 use super::faults::{AuthorizeFault, DiscoveryFault, Endpoint, JwksFault, TokenFault, UserinfoFault};
 use super::{CLIENT_ID, CLIENT_SECRET, Grant, ProviderRequest, Shared, State, TokenCall};
-use crate::forge::encode;
+use crate::forge::{self, encode};
 use crate::listener::Answer;
 use crate::{random_text, trace};
 
@@ -147,8 +147,9 @@ impl State {
             challenge: parameter("code_challenge"),
             nonce: parameter("nonce"),
             user: self.user.clone(),
-            acr: parameter("acr_values")
-                .and_then(|wanted| wanted.split(' ').find(|one| self.offered_acr.iter().any(|own| own == one)).map(str::to_owned)),
+            acr: parameter("acr_values").and_then(|wanted| {
+                wanted.split(' ').find(|one| self.offered_acr.iter().any(|own| own == one)).map(str::to_owned)
+            }),
             redeemed: false,
         };
         for name in ["state", "nonce"] {
@@ -334,7 +335,15 @@ impl State {
             Some(UserinfoFault::Html) => return page(StatusCode::OK, HTML),
             Some(UserinfoFault::ServerError) => return page(StatusCode::INTERNAL_SERVER_ERROR, HTML),
         }
-        json_answer(StatusCode::OK, &Value::Object(claims))
+        let claims = Value::Object(claims);
+        let text = match self.userinfo_is_signed {
+            _ if self.faults.userinfo_is_none => forge::unsigned(&claims),
+            true => self.keys[0].token(&claims),
+            false => claims.to_string(),
+        };
+        let body = self.encrypted(text, &claims);
+        let kind = if body.starts_with('{') { "application/json" } else { "application/jwt" };
+        respond(StatusCode::OK, kind, body)
     }
 
     fn end_session(&self, request: &ProviderRequest) -> Answer {

@@ -31,6 +31,10 @@ pub struct Faults {
     pub id_token: Option<IdTokenFault>,
     /// Claims of ID tokens that are otherwise; `null`: left out.
     pub id_token_claims: Map<String, Value>,
+    /// Userinfo lies unsigned in a token that says `none`.
+    pub userinfo_is_none: bool,
+    /// What is wrong with encryption.
+    pub encryption: Option<EncryptionFault>,
     /// What is wrong with the discovery document.
     pub discovery: Option<DiscoveryFault>,
     /// What is wrong with the key set.
@@ -78,6 +82,25 @@ pub enum ResponseFault {
     OtherSubjectInFront,
     /// The ID token that comes with the code has another nonce.
     WrongNonceInFront,
+}
+
+/// One thing wrong with the encryption of ID tokens and userinfo.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EncryptionFault {
+    /// Not encrypted.
+    Plain,
+    /// The claims lie in it unsigned, as JSON.
+    Unsigned,
+    /// The claims lie in it in a token that says `none`.
+    AlgNone,
+    /// Encrypted twice.
+    Twice,
+    /// One bit of the tag is flipped.
+    Tampered,
+    /// By RSA-OAEP with SHA-1.
+    Sha1,
+    /// Whatever is inside is no text.
+    Empty,
 }
 
 /// One thing wrong with an ID token.

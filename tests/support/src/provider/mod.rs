@@ -14,10 +14,12 @@ use http::{HeaderMap, Method};
 use serde_json::{Map, Value, json};
 
 pub use faults::{
-    AuthorizeFault, DiscoveryFault, Endpoint, Faults, IdTokenFault, JwksFault, ResponseFault, TokenFault, UserinfoFault,
+    AuthorizeFault, DiscoveryFault, EncryptionFault, Endpoint, Faults, IdTokenFault, JwksFault, ResponseFault,
+    TokenFault, UserinfoFault,
 };
 
 use crate::clock::TestClock;
+use crate::encryption::EncryptionKey;
 use crate::forge::{Alg, SigningKey};
 use crate::listener::Listener;
 
@@ -92,6 +94,8 @@ pub(crate) struct State {
     access_tokens: BTreeMap<String, Map<String, Value>>,
     token_padding: usize,
     offered_acr: Vec<String>,
+    encryption: Option<Arc<EncryptionKey>>,
+    userinfo_is_signed: bool,
     jwt_claims: Option<Value>,
     metadata: Map<String, Value>,
     requests: Vec<ProviderRequest>,
@@ -135,6 +139,8 @@ impl FakeProvider {
             access_tokens: BTreeMap::new(),
             token_padding: 0,
             offered_acr: Vec::new(),
+            encryption: None,
+            userinfo_is_signed: false,
             jwt_claims: None,
             metadata: Map::new(),
             requests: Vec::new(),
@@ -189,6 +195,16 @@ impl FakeProvider {
     /// Puts a claim into ID tokens in the place of what belongs there; `null` leaves it out.
     pub fn falsify(&self, name: &str, value: Value) {
         self.faults(|faults| drop(faults.id_token_claims.insert(name.to_owned(), value)));
+    }
+
+    /// ID tokens and userinfo are encrypted to this key from now on.
+    pub fn encrypt_to(&self, key: EncryptionKey) {
+        self.state().encryption = Some(Arc::new(key));
+    }
+
+    /// Userinfo is signed from now on.
+    pub fn sign_userinfo(&self) {
+        self.state().userinfo_is_signed = true;
     }
 
     /// Makes access and refresh tokens longer by `bytes` incompressible characters each.
