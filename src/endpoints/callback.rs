@@ -69,7 +69,7 @@ impl Endpoints {
         let login = match self.logins.recognise(provider, state, cookies) {
             Recognised::Fresh(login) => login,
             Recognised::Stray { return_to, attempts, cause } => {
-                return self.help_on(answer, return_to.as_deref(), attempts, cause).await;
+                return self.help_on(answer, return_to.as_deref(), attempts, cause, &Wish::default()).await;
             }
         };
         is_issuer(provider, &response)?;
@@ -85,7 +85,7 @@ impl Endpoints {
             Ok(tokens) => tokens,
             // Another replica was faster, or the person took too long on the way back.
             Err(TokenError::InvalidGrant) => {
-                return self.help_on(answer, Some(&return_to), attempts, StrayCause::CodeSpent).await;
+                return self.help_on(answer, Some(&return_to), attempts, StrayCause::CodeSpent, &wish).await;
             }
             Err(error) => return Err(ProviderFault::Token(error).into()),
         };
@@ -116,13 +116,14 @@ impl Endpoints {
             return Err(ClientFault::AccessDenied.into());
         }
         if RESTARTABLE.contains(&error.as_str()) {
-            return self.help_on(answer, Some(login.return_to()), login.attempts(), StrayCause::ProviderRestart).await;
+            let cause = StrayCause::ProviderRestart;
+            return self.help_on(answer, Some(login.return_to()), login.attempts(), cause, login.wish()).await;
         }
         let cut = |text: String| text.chars().take(MAX_LOGGED).collect::<String>();
         Err(ProviderFault::Authorization { error: cut(error), description: description.map(cut) }.into())
     }
 
-    /// A callback that is not redeemed: with a session the person goes to the application, else a fresh sign-in starts, until
+    /// A callback that is not redeemed: with a session that is enough the person goes to the application, else a fresh sign-in starts, until
     /// the third in a chain ends on the page that names the cause.
     async fn help_on(
         &self,
@@ -130,22 +131,19 @@ impl Endpoints {
         return_to: Option<&str>,
         attempts: u8,
         cause: StrayCause,
+        wish: &Wish,
     ) -> Result<Response<Body>, Rejection> {
         info!(reason = cause.code(), attempts, "callback not redeemed");
         let return_to = return_to.map_or_else(ReturnTo::root, |return_to| self.checked(return_to));
-        if self.sessions.read(answer.cookies).is_ok() {
+        // A session that is to become stronger would only be sent back here.
+        if !wish.asks_for_proof() && self.sessions.read(answer.cookies).is_ok() {
             return Ok(redirect(StatusCode::SEE_OTHER, return_to.as_str()));
         }
         let attempts = attempts.saturating_add(1);
         if attempts >= MAX_ATTEMPTS {
             return Err(ClientFault::Chain(cause).into());
         }
-        self.start(
-            answer.provider,
-            answer.cookies,
-            Start { return_to: return_to.as_str(), attempts, wish: &Wish::default() },
-        )
-        .await
+        self.start(answer.provider, answer.cookies, Start { return_to: return_to.as_str(), attempts, wish }).await
     }
 
     /// A return address from a seal, held against today's rules.

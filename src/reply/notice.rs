@@ -12,6 +12,7 @@ use crate::authn::oidc::provider::AuthorizationError;
 use crate::authn::oidc::response::ResponseError;
 use crate::authn::oidc::token_endpoint::TokenError;
 use crate::authn::oidc::userinfo::UserinfoError;
+use crate::authn::proof::ProofDemand;
 use crate::authn::session::CreateError;
 use crate::message::Malformed;
 use crate::message::return_to::ReturnToError;
@@ -178,6 +179,8 @@ pub struct Notice<'a> {
     pub email_form: Option<(String, String)>,
     /// Where a program can send the person to sign in.
     pub sign_in_url: Option<String>,
+    /// How and when the person has to prove who they are first (RFC 9470).
+    pub step_up: Option<Box<ProofDemand>>,
     /// Seconds.
     pub retry_after: Option<u32>,
     /// For `Allow`.
@@ -218,6 +221,7 @@ impl<'a> Notice<'a> {
             choices: Vec::new(),
             email_form: None,
             sign_in_url: None,
+            step_up: None,
             retry_after: None,
             allow: None,
         }
@@ -364,6 +368,10 @@ fn chain_text(cause: StrayCause) -> (&'static str, &'static str) {
         StrayCause::SessionLost => (
             "You signed in, but your browser did not send back the session that this site had set.",
             "Cookies may be limited for this site, or its settings changed in between. Allow cookies and try again.",
+        ),
+        StrayCause::NotSufficient => (
+            "You signed in, but not in the way, or not as recently, as this page asks for.",
+            "Please try again, or tell the people who run this site the request id below.",
         ),
         StrayCause::ProviderRestart => ("The sign-in page gave up several times in a row.", AGAIN),
     }

@@ -14,3 +14,10 @@ pub struct Wish {
     /// The longest time since the person last proved who they are, in seconds.
     pub max_age: Option<u32>,
 }
+
+impl Wish {
+    /// Whether the ID token has to answer to it.
+    pub fn asks_for_proof(&self) -> bool {
+        self.acr_values.is_some() || self.max_age.is_some()
+    }
+}

@@ -21,7 +21,8 @@ use serde::de::DeserializeOwned;
 use crate::message::Origin;
 use crate::secret::SecretString;
 
-const FORMAT: u8 = 1;
+/// Raised whenever an older record would be misread. 2: how somebody proved who they are.
+const FORMAT: u8 = 2;
 const KEY_ID_LEN: usize = 4;
 const TAG_LEN: usize = 16;
 const HEAD_LEN: usize = 1 + KEY_ID_LEN + NONCE_LEN;
