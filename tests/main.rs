@@ -73,6 +73,8 @@ mod real;
 mod regression;
 // The program runs on whatever the world does to it, and stops when it is told to.
 mod running;
+// Each tenant of a provider is an issuer of its own.
+mod tenants;
 // TLS is spoken well, or not at all, and its certificates change without anybody's noticing.
 mod tls;
 // A sign-in lasts as long as the seal says and belongs to one application.

@@ -171,7 +171,6 @@ async fn numbers_that_are_no_times_are_refused() {
     ] {
         let stage = Stage::start();
         stage.provider.falsify(name, value.clone());
-        eprintln!("{name} = {value}");
         assert_refused(&stage, reason).await;
     }
 }

@@ -9,15 +9,15 @@ use serde_json::{Map, Value};
 
 use crate::clock::UnixTime;
 
-/// What a session knows of it.
+/// What a session knows of it; zeros stand for what the ID token does not say.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proof {
-    at: Option<UnixTime>,
-    acr: Option<AcrDigest>,
+    at: UnixTime,
+    acr: AcrDigest,
 }
 
 /// Stands for an `acr`, whose values may be long URIs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct AcrDigest([u8; 8]);
 
 impl AcrDigest {
@@ -31,13 +31,13 @@ impl AcrDigest {
 impl Proof {
     /// From verified claims. A time that is none, or lies in the future, is not there.
     pub(in crate::authn) fn of(claims: &Map<String, Value>, now: UnixTime) -> Self {
-        let at = claims.get("auth_time").and_then(Value::as_f64).filter(|seconds| *seconds >= 0.0);
+        let at = claims.get("auth_time").and_then(Value::as_f64);
+        let latest = now.after(Duration::from_secs(LEEWAY)).0 as f64;
+        let at = at.filter(|seconds| (0.0..=latest).contains(seconds));
         Self {
             // The cast floors; what clocks may be apart never makes a proof younger than the session.
-            at: at
-                .filter(|seconds| *seconds <= (now.0 + LEEWAY) as f64)
-                .map(|seconds| UnixTime(seconds as u64).min(now)),
-            acr: claims.get("acr").and_then(Value::as_str).map(AcrDigest::of),
+            at: at.map_or(UnixTime(0), |seconds| UnixTime(seconds as u64).min(now)),
+            acr: claims.get("acr").and_then(Value::as_str).map_or(AcrDigest::default(), AcrDigest::of),
         }
     }
 }
@@ -63,15 +63,15 @@ impl ProofDemand {
 
     /// Whether `proof` is enough now.
     pub fn is_met_by(&self, proof: Proof, now: UnixTime) -> bool {
-        let is_strong = self.digests.is_empty() || proof.acr.is_some_and(|acr| self.digests.contains(&acr));
+        let is_strong = self.digests.is_empty() || self.digests.contains(&proof.acr);
         is_strong && self.max_age.is_none_or(|_| self.end_of(proof).is_some_and(|end| now < end))
     }
 
     /// When `proof` is too old; `None` where age does not matter, or there is no saying.
     pub fn end_of(&self, proof: Proof) -> Option<UnixTime> {
-        let age = self.max_age?;
+        let (age, at) = (self.max_age?, Some(proof.at).filter(|at| *at != UnixTime(0))?);
         // Held against the provider's clock, as at the sign-in; the second that has begun counts.
-        Some(proof.at?.after(age).after(Duration::from_secs(LEEWAY + 1)))
+        Some(at.after(age).after(Duration::from_secs(LEEWAY + 1)))
     }
 
     /// Whether whoever meets this meets `other` too.

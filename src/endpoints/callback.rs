@@ -33,11 +33,21 @@ struct Answer<'a> {
     cookies: &'a OwnCookies,
 }
 
+/// A callback that is not redeemed.
+struct Stray<'a> {
+    return_to: Option<&'a str>,
+    attempts: u8,
+    cause: StrayCause,
+    wish: &'a Wish,
+}
+
 /// What every ID token of one sign-in is held against.
 #[derive(Clone, Copy)]
 struct Asked<'a> {
     nonce: &'a str,
     wish: &'a Wish,
+    /// Who says that it is their answer.
+    issuer: Option<&'a str>,
 }
 
 impl Endpoints {
@@ -69,7 +79,8 @@ impl Endpoints {
         let login = match self.logins.recognise(provider, state, cookies) {
             Recognised::Fresh(login) => login,
             Recognised::Stray { return_to, attempts, cause } => {
-                return self.help_on(answer, return_to.as_deref(), attempts, cause, &Wish::default()).await;
+                let wish = &Wish::default();
+                return self.help_on(answer, Stray { return_to: return_to.as_deref(), attempts, cause, wish }).await;
             }
         };
         is_issuer(provider, &response)?;
@@ -79,13 +90,14 @@ impl Endpoints {
         let code = response.code.ok_or(ClientFault::Parameters("callback_code_missing"))?;
         let (return_to, attempts) = (login.return_to().to_owned(), login.attempts());
         let Redeemed { nonce, pkce_verifier, wish } = login.redeem();
-        let asked = Asked { nonce: &nonce, wish: &wish };
+        let asked = Asked { nonce: &nonce, wish: &wish, issuer: response.issuer.as_deref() };
         let in_front = verify_in_front(provider, response.id_token.as_ref(), &code, asked).await?;
         let mut tokens = match provider.redeem_code(code.expose_secret(), &pkce_verifier).await {
             Ok(tokens) => tokens,
             // Another replica was faster, or the person took too long on the way back.
             Err(TokenError::InvalidGrant) => {
-                return self.help_on(answer, Some(&return_to), attempts, StrayCause::CodeSpent, &wish).await;
+                let (return_to, cause) = (Some(return_to.as_str()), StrayCause::CodeSpent);
+                return self.help_on(answer, Stray { return_to, attempts, cause, wish: &wish }).await;
             }
             Err(error) => return Err(ProviderFault::Token(error).into()),
         };
@@ -116,22 +128,20 @@ impl Endpoints {
             return Err(ClientFault::AccessDenied.into());
         }
         if RESTARTABLE.contains(&error.as_str()) {
-            let cause = StrayCause::ProviderRestart;
-            return self.help_on(answer, Some(login.return_to()), login.attempts(), cause, login.wish()).await;
+            let (return_to, attempts) = (Some(login.return_to()), login.attempts());
+            let stray = Stray { return_to, attempts, cause: StrayCause::ProviderRestart, wish: login.wish() };
+            return self.help_on(answer, stray).await;
         }
         let cut = |text: String| text.chars().take(MAX_LOGGED).collect::<String>();
         Err(ProviderFault::Authorization { error: cut(error), description: description.map(cut) }.into())
     }
 
-    /// A callback that is not redeemed: with a session that is enough the person goes to the application, else a fresh sign-in starts, until
-    /// the third in a chain ends on the page that names the cause.
+    /// A callback that is not redeemed: with a session that is enough the person goes to the application, else a fresh
+    /// sign-in starts, until the third in a chain ends on the page that names the cause.
     async fn help_on(
         &self,
         answer: Answer<'_>,
-        return_to: Option<&str>,
-        attempts: u8,
-        cause: StrayCause,
-        wish: &Wish,
+        Stray { return_to, attempts, cause, wish }: Stray<'_>,
     ) -> Result<Response<Body>, Rejection> {
         info!(reason = cause.code(), attempts, "callback not redeemed");
         let return_to = return_to.map_or_else(ReturnTo::root, |return_to| self.checked(return_to));
@@ -179,7 +189,7 @@ async fn verify_in_front(
     provider: &Provider,
     id_token: Option<&SecretString>,
     code: &SecretString,
-    Asked { nonce, wish }: Asked<'_>,
+    Asked { nonce, wish, .. }: Asked<'_>,
 ) -> Result<Option<String>, ProviderFault> {
     if provider.settings().response_type == ResponseType::Code {
         return Ok(None);
@@ -196,7 +206,7 @@ async fn verify_in_front(
 async fn verify(
     provider: &Provider,
     tokens: &Tokens,
-    Asked { nonce, wish }: Asked<'_>,
+    Asked { nonce, wish, issuer }: Asked<'_>,
     whom: Option<String>,
 ) -> Result<(VerifiedClaims, Option<Map<String, Value>>), Rejection> {
     let expected = Expected { nonce, access_token: Some(tokens.access_token.expose_secret()), code: None, wish };
@@ -204,6 +214,10 @@ async fn verify(
         provider.verify_id_token(tokens.id_token.expose_secret(), expected).await.map_err(ProviderFault::IdToken)?;
     if whom.is_some_and(|whom| whom != claims.subject()) {
         return Err(ProviderFault::IdToken(IdTokenError::OtherSubject).into());
+    }
+    // RFC 9207 §2.4, where a provider has several issuers: the one that answered is the one whose token it is.
+    if issuer.is_some_and(|issuer| claims.claims().get("iss").and_then(Value::as_str) != Some(issuer)) {
+        return Err(ProviderFault::CallbackIssuer.into());
     }
     let userinfo = match provider.userinfo(&tokens.access_token, claims.subject()).await {
         Ok(userinfo) => userinfo,
@@ -219,7 +233,7 @@ async fn verify(
 /// RFC 9207 §2.4: compared also on error answers; missing is wrong where the provider says that it sends it.
 fn is_issuer(provider: &Provider, response: &AuthorizationResponse) -> Result<(), ProviderFault> {
     let right = match &response.issuer {
-        Some(issuer) => *issuer == provider.settings().issuer,
+        Some(issuer) => provider.settings().is_issuer(issuer),
         // Core §3.3.2.12: an ID token that comes with the code, and is verified, says whose answer it is.
         None if response.id_token.is_some() && provider.settings().response_type == ResponseType::CodeIdToken => true,
         None => !provider.metadata().is_some_and(|metadata| metadata.iss_parameter_supported),

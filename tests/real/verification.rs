@@ -54,3 +54,20 @@ async fn how_and_when_somebody_signed_in_is_asked_for_and_held_against_the_answe
     let claims = "max_age = \"5m\"\nclaims = '{\"id_token\":{\"email\":{\"essential\":true}}}'\n";
     assert_signed_in(&sign_in(&node, claims).await, "oidc-provider");
 }
+
+#[tokio::test]
+async fn keycloak_makes_a_session_stronger_on_the_way_to_a_page_that_asks_for_it() {
+    let keycloak = RealProvider::keycloak().client("vestibule-step-up");
+    let routes =
+        "acr_values = [\"silver\"]\n[[routes]]\npath = \"/vault\"\nrequire = { acr = \"gold\", max_age = \"5m\" }\n";
+    let stage = Stage::with(&format!("{}{routes}", keycloak.toml()));
+    let browser = stage.browser();
+    assert_signed_in(&keycloak.sign_in_without_browser(&browser, &stage.url("/hello")).await, "silver");
+    stage.upstream.forget();
+    let asked = browser.follow(&stage.url("/vault"), 5).await;
+    assert_ne!(asked.url.origin().ascii_serialization(), stage.origin(), "{}", asked.text());
+    stage.upstream.assert_untouched();
+    let page = keycloak.pass_pages(&browser, asked, "ada").await;
+    assert_signed_in(&page, "gold");
+    assert_eq!(page.url.as_str(), stage.url("/vault"));
+}

@@ -12,13 +12,14 @@ use url::Url;
 use super::jose::Algorithm;
 use super::jwks::JwksError;
 use super::provider::Settings;
+use super::tenants::Tenants;
 use crate::provider_http::{ProviderHttp, ProviderHttpError, is_loopback, is_protected};
 
 /// What we use of a provider's metadata; every URL https or loopback (or `allow_insecure_http`).
 #[derive(Debug, Clone)]
 pub struct Metadata {
-    /// The endpoints, the methods of client authentication (none means `client_secret_basic`), and the issuer: equal to the
-    /// configured one, character for character. Always with a token endpoint.
+    /// The endpoints, the methods of client authentication (none means `client_secret_basic`), and the issuer as configured,
+    /// with which the document's own agrees character for character. Always with a token endpoint.
     pub standard: ProviderMetadataWithLogout,
     /// RFC 9207 §3: a missing `iss` in the callback is then an error.
     pub iss_parameter_supported: bool,
@@ -164,17 +165,16 @@ impl Metadata {
         let Ok(Value::Object(document)) = serde_json::from_slice(bytes) else { return Err(DiscoveryError::NotJson) };
         let fields = Fields { document: &document, settings };
         let issuer = fields.string("issuer")?.ok_or(DiscoveryError::Field { field: "issuer" })?;
-        if issuer != settings.issuer {
-            return Err(DiscoveryError::IssuerMismatch {
-                expected: settings.issuer.clone(),
-                found: issuer.chars().take(512).collect(),
-            });
+        let expected = settings.tenants.as_ref().map_or_else(|| settings.issuer.clone(), Tenants::template);
+        if issuer != expected {
+            return Err(DiscoveryError::IssuerMismatch { expected, found: issuer.chars().take(512).collect() });
         }
         let end_session_endpoint =
             fields.url("end_session_endpoint", Reached::ByUserAgent)?.map(EndSessionUrl::from_url);
         let auth_methods = fields.names("token_endpoint_auth_methods_supported")?;
         let standard = ProviderMetadataWithLogout::new(
-            IssuerUrl::new(issuer.to_owned()).map_err(|_| DiscoveryError::Field { field: "issuer" })?,
+            // A template would be none.
+            IssuerUrl::new(settings.issuer.clone()).map_err(|_| DiscoveryError::Field { field: "issuer" })?,
             AuthUrl::from_url(fields.required("authorization_endpoint", Reached::ByUserAgent)?),
             JsonWebKeySetUrl::from_url(fields.required("jwks_uri", Reached::ByUs)?),
             Vec::new(),

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::jose::{Algorithm, JoseError, Jws, Trust};
 use super::jwe::Undecryptable;
+use super::tenants::Tenants;
 use super::wish::Wish;
 use crate::clock::UnixTime;
 
@@ -163,6 +164,8 @@ impl From<JoseError> for IdTokenError {
 pub(super) struct Rules<'a> {
     /// The provider's issuer.
     pub(super) issuer: &'a str,
+    /// In its place: an issuer for each tenant.
+    pub(super) tenants: Option<&'a Tenants>,
     /// Our client id.
     pub(super) client_id: &'a str,
     /// Audiences that may stand beside us.
@@ -204,7 +207,11 @@ pub(super) fn verify(
 impl Rules<'_> {
     /// Core §3.1.3.7 item 2: exactly, so no URL normalisation.
     pub(super) fn judge_issuer(&self, claims: &Map<String, Value>) -> Result<(), IdTokenError> {
-        if string(claims, "iss")? == Some(self.issuer) { Ok(()) } else { Err(IdTokenError::Issuer) }
+        let right = string(claims, "iss")?.is_some_and(|issuer| match self.tenants {
+            None => issuer == self.issuer,
+            Some(tenants) => tenants.fits(issuer, claims),
+        });
+        if right { Ok(()) } else { Err(IdTokenError::Issuer) }
     }
 
     /// Core §3.1.3.7 items 3 to 5.

@@ -24,6 +24,7 @@ mod query;
 #[cfg_attr(not(test), expect(dead_code, reason = "its caller comes with signed requests"))]
 mod request_object;
 pub mod response;
+pub mod tenants;
 mod thumbprint;
 pub mod token_endpoint;
 pub mod userinfo;

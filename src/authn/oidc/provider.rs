@@ -29,6 +29,7 @@ use super::known::{Knowledge, Known};
 use super::party::Party;
 use super::query::without_doubles;
 use super::response::{AuthorizationResponse, ResponseMode, ResponseType};
+use super::tenants::Tenants;
 use super::token_endpoint::{self, TokenError, Tokens};
 use super::userinfo::{self, UserinfoError};
 use super::wish::Wish;
@@ -52,6 +53,8 @@ pub struct Settings {
     pub http: provider_http::Settings,
     /// The issuer, character for character as the provider writes it.
     pub issuer: String,
+    /// Its tenants, where it has an issuer for each; `issuer` is where it is discovered then.
+    pub tenants: Option<Tenants>,
     /// Where we reach the provider, when that differs from its public address: replaces the issuer's origin in discovery
     /// and in the token, JWKS and userinfo endpoints; never in what the user agent sees.
     pub backchannel_url: Option<Url>,
@@ -415,6 +418,14 @@ impl Provider {
 }
 
 impl Settings {
+    /// Whether an answer of `issuer` can be this provider's.
+    pub fn is_issuer(&self, issuer: &str) -> bool {
+        match &self.tenants {
+            None => issuer == self.issuer,
+            Some(tenants) => tenants.has(issuer),
+        }
+    }
+
     /// Whom sessions and login transactions are bound to: issuer and client id.
     pub fn party(&self) -> Party {
         Party::of(&self.issuer, &self.credentials.client_id)
@@ -468,6 +479,7 @@ impl Settings {
     fn rules(&self) -> Rules<'_> {
         Rules {
             issuer: &self.issuer,
+            tenants: self.tenants.as_ref(),
             client_id: &self.credentials.client_id,
             trusted_audiences: &self.trusted_audiences,
             leeway: self.clock_skew.as_secs(),

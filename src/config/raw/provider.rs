@@ -26,6 +26,13 @@ pub(in crate::config) struct RawProvider {
     /// The issuer, exactly as the provider writes it in its discovery document.
     #[schemars(example = &"https://id.example.com/realms/demo")]
     pub issuer: Option<String>,
+    /// The issuer of ID tokens where each tenant has one of its own, with {tenantid} for the tenant (tid), exactly as the
+    /// discovery document writes it.
+    #[schemars(example = &"https://login.microsoftonline.com/{tenantid}/v2.0")]
+    pub issuer_template: Option<String>,
+    /// Tenants whose people may sign in, by their ids; ["*"]: every tenant there is.
+    #[schemars(example = ["8f1c2c4b-7a0e-4b5e-9c43-0d2f5a6b7c8d"])]
+    pub allowed_tenants: Option<Vec<String>>,
     /// Where this process reaches the provider, when that differs from the provider's public address.
     #[schemars(example = &"http://keycloak.internal:8080")]
     pub backchannel_url: Option<WebUrl>,

@@ -15,6 +15,7 @@ mod provider;
 mod rewrite;
 mod routes;
 mod session;
+mod tenants;
 mod upstreams;
 
 use std::collections::{BTreeMap, BTreeSet};

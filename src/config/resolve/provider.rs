@@ -135,6 +135,7 @@ impl Resolver {
         let insecure = raw.allow_insecure_http.unwrap_or(false);
         let (client_secret, secret_told) = self.client_secret(at, &raw);
         let http = self.provider_http(at, &raw, insecure);
+        let tenants = self.tenants(at, &mut raw);
         let (ask, demands) = (self.ask(at, &mut raw), self.demands(at, &mut raw));
         let clock_skew = self.clock_skew(at, raw.clock_skew.take());
         let client_keys_files = self.client_keys_files(at, raw.client_keys_files.take());
@@ -175,6 +176,7 @@ impl Resolver {
             email_domains,
             http,
             issuer: issuer?,
+            tenants,
             backchannel_url,
             credentials: Credentials { client_id: client_id?, client_secret },
             redirect_uri: redirect_uri?,

@@ -49,7 +49,13 @@ fn rs256(claims: &Value) -> String {
 fn judge_with(token: &str, keys: &KeySet, algorithms: &[Algorithm]) -> Result<VerifiedClaims, IdTokenError> {
     let secret = SecretString::new("the client's secret, which is long enough".into());
     let trusted = ["other".to_owned()];
-    let rules = Rules { issuer: "https://id.example/realm", client_id: "app", trusted_audiences: &trusted, leeway: 30 };
+    let rules = Rules {
+        issuer: "https://id.example/realm",
+        tenants: None,
+        client_id: "app",
+        trusted_audiences: &trusted,
+        leeway: 30,
+    };
     let expected = Expected { nonce: NONCE, access_token: Some(ACCESS_TOKEN), code: None, wish: &NOTHING };
     verify(token, Trust { keys, secret: Some(&secret), algorithms }, rules, expected, UnixTime(NOW))
 }
@@ -113,7 +119,13 @@ fn hs256_needs_the_secret_and_to_be_asked_for() {
     let forged = hs256(b"another secret", &header, &good());
     assert_eq!(judge_with(&forged, &none, &[Algorithm::HS256]).unwrap_err(), IdTokenError::Signature);
     for secret in [None, Some(SecretString::new(String::new()))] {
-        let rules = Rules { issuer: "https://id.example/realm", client_id: "app", trusted_audiences: &[], leeway: 30 };
+        let rules = Rules {
+            issuer: "https://id.example/realm",
+            tenants: None,
+            client_id: "app",
+            trusted_audiences: &[],
+            leeway: 30,
+        };
         let trust = Trust { keys: &none, secret: secret.as_ref(), algorithms: &[Algorithm::HS256] };
         let expected = Expected { nonce: NONCE, access_token: None, code: None, wish: &NOTHING };
         let keyless = hs256(b"", &header, &good());
@@ -338,7 +350,13 @@ fn unusual_but_right_claims_are_accepted() {
 
 #[test]
 fn an_empty_nonce_is_never_expected() {
-    let rules = Rules { issuer: "https://id.example/realm", client_id: "app", trusted_audiences: &[], leeway: 30 };
+    let rules = Rules {
+        issuer: "https://id.example/realm",
+        tenants: None,
+        client_id: "app",
+        trusted_audiences: &[],
+        leeway: 30,
+    };
     let trust = Trust { keys: &KEYS, secret: None, algorithms: &Algorithm::ASYMMETRIC };
     let token = rs256(&with(json!({"nonce": ""})));
     let expected = Expected { nonce: "", access_token: None, code: None, wish: &NOTHING };

@@ -21,6 +21,7 @@ pub(in super::super) fn settings(issuer: &str) -> Settings {
         email_domains: Vec::new(),
         http: provider_http::Settings::default(),
         issuer: issuer.to_owned(),
+        tenants: None,
         backchannel_url: None,
         credentials: Credentials {
             client_id: "app".to_owned(),

@@ -182,6 +182,7 @@ impl State {
             Some(AuthorizeFault::MissingIssuer) => None,
             _ => Some(self.issuer.clone()),
         };
+        let issuer = self.faults.callback_issuer.clone().unwrap_or(issuer);
         let state = state
             .filter(|_| !matches!(fault, Some(AuthorizeFault::ErrorWithoutState | AuthorizeFault::CodeWithoutState)));
         let mut answer = Vec::new();

@@ -33,6 +33,8 @@ pub struct Faults {
     pub id_token_claims: Map<String, Value>,
     /// Userinfo lies unsigned in a token that says `none`.
     pub userinfo_is_none: bool,
+    /// Another `iss` of authorization responses, or none.
+    pub callback_issuer: Option<Option<String>>,
     /// What is wrong with encryption.
     pub encryption: Option<EncryptionFault>,
     /// What is wrong with the discovery document.
