@@ -15,6 +15,7 @@ use crate::route::{GuardedRoute, Route};
 
 /// What becomes of a request on a guarded route.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "moved twice, where a box would be an allocation for every request")]
 pub enum Decision<'r> {
     /// Nobody is signed in (any more): ask.
     Challenge(Challenge<'r>),

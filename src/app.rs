@@ -188,6 +188,8 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
     let logins = Logins::new(ring, &origin, sessions.jar().clone(), Arc::clone(&clock));
     let endpoints = Arc::new(Endpoints {
         sign_ins: settings.endpoints.sign_in_rate.map(|rate| RateLimit::new(Per::Client, rate)),
+        backchannel_logouts: RateLimit::new(Per::Client, Endpoints::BACKCHANNEL_LOGOUTS),
+        frontchannel_logouts: RateLimit::new(Per::Client, Endpoints::FRONTCHANNEL_LOGOUTS),
         settings: settings.endpoints,
         providers: providers.clone(),
         sessions: Arc::clone(&sessions),
@@ -248,6 +250,7 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
         let help = "When the first of the TLS certificates in use ends, since the Unix epoch.";
         metrics.gauge("tls_certificate_expiry_timestamp_seconds", help, expiry);
     }
+    metrics.gauge("connections", "Open connections of clients, tunnels included.", bound.open_connections());
     control.handle().spawn(bound.reload());
     let serve = {
         let drain = drain.clone();

@@ -30,6 +30,11 @@ impl UnixTime {
 pub trait Clock: std::fmt::Debug + Send + Sync + 'static {
     /// The present moment.
     fn now(&self) -> UnixTime;
+
+    /// The same in microseconds, as exactly as it is known: for the order of things, never for their age.
+    fn micros(&self) -> u64 {
+        self.now().0.saturating_mul(1_000_000)
+    }
 }
 
 /// A clock that can be handed around.
@@ -43,5 +48,10 @@ impl Clock for SystemClock {
     fn now(&self) -> UnixTime {
         // A machine set before 1970 fails closed: everything looks issued in the future and is refused.
         UnixTime(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs()))
+    }
+
+    fn micros(&self) -> u64 {
+        let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX)
     }
 }

@@ -9,6 +9,7 @@
 //! |---|---|---|
 //! | 1 | [`clock`], [`secret`] | time as an argument; strings that are never shown |
 //! | 1 | `files` | key and certificate files: read within a bound, looked at again |
+//! | 1 | `pem` | what such files hold, and no word of it |
 //! | 1 | [`telemetry`] | log subscriber, access log, metrics |
 //! | 2 | [`message`] | HTTP as we trust it: one canonical reading of each request |
 //! | 2 | [`provider_http`] | the bounded HTTP client towards providers |
@@ -41,6 +42,7 @@ pub mod endpoints;
 mod files;
 pub mod gateway;
 pub mod message;
+mod pem;
 pub mod policy;
 pub mod provider_http;
 pub mod rate;

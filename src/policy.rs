@@ -42,6 +42,7 @@ impl<'r> Permit<'r> {
 
 /// What policy says.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "moved twice, where a box would be an allocation for every request")]
 pub enum Verdict<'r> {
     /// Yes.
     Permit(Permit<'r>),

@@ -46,10 +46,12 @@ impl Audience {
         if text(header::CONTENT_TYPE).is_some_and(is_grpc) {
             return Self::Grpc;
         }
-        let in_a_window = text(SEC_FETCH_DEST).is_none_or(|dest| dest == "document")
-            && !is_prefetch(headers)
-            && !headers.contains_key(X_REQUESTED_WITH);
-        if in_a_window && prefers_html(headers) { Self::Person } else { Self::Program }
+        let in_a_window = || {
+            text(SEC_FETCH_DEST).is_none_or(|dest| dest == "document")
+                && !is_prefetch(headers)
+                && !headers.contains_key(X_REQUESTED_WITH)
+        };
+        if prefers_html(headers) && in_a_window() { Self::Person } else { Self::Program }
     }
 }
 

@@ -16,7 +16,7 @@ use vestibule_test_support::{Program, Site};
 const PROGRAM: &str = env!("CARGO_BIN_EXE_vestibule");
 pub(crate) const MIB: u64 = 1 << 20;
 /// What a body of any size may cost the program.
-const COST: u64 = 4 * MIB;
+pub(crate) const COST: u64 = 4 * MIB;
 /// What the kernel may hold of a body on its two ways through the loopback, and the program with it.
 const IN_BETWEEN: u64 = 32 * MIB;
 

@@ -278,6 +278,49 @@ async fn clients_that_say_nothing_give_their_place_back() {
     }
 }
 
+/// What could still become the preface of HTTP/2 is a head that has begun, after any silence.
+#[tokio::test]
+async fn a_head_that_begins_after_a_silence_and_does_not_end_is_told() {
+    let stage = Stage::with(&format!("[limits]\nheader_timeout = \"400ms\"\n{PUBLIC}"));
+    for begun in ["GET / HT", "PRI * HTTP/2.0\r\n"] {
+        let mut stream = connect(stage.address(), "").await;
+        // As long as it takes to be one that waits in silence.
+        tokio::time::sleep(Duration::from_millis(1300)).await;
+        stream.write_all(begun.as_bytes()).await.unwrap();
+        let _ = timeout(SOON, stream.read_to_end(&mut Vec::new())).await.expect("its end");
+    }
+    let metrics = stage.browser().fetch(&stage.admin_url("/metrics")).await.text();
+    assert!(metrics.contains("vestibule_refusals_total{reason=\"head_timeout\"} 2"), "{metrics}");
+    stage.upstream.assert_untouched();
+}
+
+#[tokio::test]
+async fn open_connections_are_counted_and_tunnels_among_them() {
+    let stage = Stage::with(&format!("workers = 2\n{PUBLIC}"));
+    let until = async |open: usize| {
+        let end = Instant::now() + SOON;
+        loop {
+            let metrics = stage.browser().fetch(&stage.admin_url("/metrics")).await.text();
+            if metrics.contains(&format!("\nvestibule_connections {open}\n")) {
+                return;
+            }
+            assert!(Instant::now() < end, "not {open}: {metrics}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    until(0).await;
+    let upgrade = "GET /ws HTTP/1.1\r\nHost: {host}\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
+                   Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    let mut tunnel = connect(stage.address(), upgrade).await;
+    assert!(head(&mut tunnel).await.starts_with("HTTP/1.1 101"));
+    let others = [connect(stage.address(), GET).await, connect(stage.address(), "").await];
+    until(3).await;
+    drop(others);
+    until(1).await;
+    drop(tunnel);
+    until(0).await;
+}
+
 #[tokio::test]
 async fn connections_over_the_cap_wait_and_do_not_fail() {
     let stage = Stage::with(&format!("[limits]\nmax_connections = 4\n{PUBLIC}"));

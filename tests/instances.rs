@@ -12,7 +12,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use vestibule::upstream::Lookup;
+use vestibule_test_support::script::{connect, head};
 use vestibule_test_support::{Browser, EchoUpstream, Request, Stage};
+
+use crate::upstreams::application::{Application, Way};
 
 const PUBLIC: &str = "[[routes]]\npath = \"/*\"\naccess = \"public\"";
 
@@ -217,6 +220,48 @@ async fn a_dead_instance_is_left_out_and_said_to_be() {
         }
     }
     assert_eq!(metric(&stage, "vestibule_upstream_retries_total{upstream=\"default\"}").await, 3.0);
+}
+
+#[tokio::test]
+async fn clients_that_leave_are_not_the_instances_fault() {
+    for h2 in [false, true] {
+        let way = Way { unix: false, tls: false, h2 };
+        let applications = [Application::start(way).await, Application::start(way).await];
+        let urls = applications.each_ref().map(|application| application.url().to_owned());
+        let protocol = if h2 { "h2" } else { "http1" };
+        let stage = in_front_of(&urls, &format!("eject_after = 1\nprotocol = \"{protocol}\""));
+        let asked =
+            || applications.iter().map(|application| application.requests.load(Ordering::SeqCst)).sum::<usize>();
+        // While it thinks, in the middle of an upload of either framing, in the middle of an answer.
+        let requests = [
+            "GET /never HTTP/1.1\r\nHost: {host}\r\n\r\n",
+            "POST /count HTTP/1.1\r\nHost: {host}\r\nContent-Length: 10\r\n\r\nhalf",
+            "POST /count HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n",
+            "GET /begin HTTP/1.1\r\nHost: {host}\r\n\r\n",
+        ];
+        for (number, request) in requests.iter().cycle().take(12).enumerate() {
+            let mut stream = connect(stage.address(), request).await;
+            eventually("the request at an instance", async || asked() > number).await;
+            if request.contains("/begin") {
+                head(&mut stream).await;
+            }
+            drop(stream);
+            eventually("the client's end", async || metric(&stage, "vestibule_connections").await == 0.0).await;
+        }
+        for url in urls {
+            let labels = format!("{{upstream=\"default\",instance=\"{}\"}}", url.trim_start_matches("http://"));
+            for (name, value) in [("up", 1.0), ("ejected", 0.0)] {
+                let sample = format!("vestibule_upstream_instance_{name}{labels}");
+                let metrics = stage.browser().fetch(&stage.admin_url("/metrics")).await.text();
+                assert!(metrics.contains(&sample), "{sample} in {metrics}");
+                assert_eq!(metric(&stage, &sample).await, value, "{sample}");
+            }
+        }
+        assert_eq!(
+            (asked(), metric(&stage, "vestibule_upstream_retries_total{upstream=\"default\"}").await),
+            (12, 0.0)
+        );
+    }
 }
 
 #[tokio::test]

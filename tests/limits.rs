@@ -1,12 +1,16 @@
 //! What is too long, too large or too slow is refused before it costs the application anything, or as soon as it shows.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use vestibule_test_support::{Browser, Reply, Request, Stage, raw_request};
+use vestibule_test_support::script::{connect, head};
+use vestibule_test_support::{
+    Browser, CertificateFiles, Reply, Request, Stage, TestCa, TlsClient, free_port, raw_request,
+};
 
 const PUBLIC: &str = "[[routes]]\npath = \"/*\"\naccess = \"public\"";
 /// Slower than a KiB a second is too slow, after a second.
@@ -205,4 +209,52 @@ async fn one_client_has_only_so_many_connections_at_the_same_time() {
     let stage = Stage::with(&format!("trusted_proxies = [\"127.0.0.1\"]\n{limit}"));
     let many = [served(&stage).await, served(&stage).await, served(&stage).await];
     assert_eq!(many.len(), 3);
+}
+
+#[tokio::test]
+async fn a_handshake_is_made_only_for_a_client_that_has_a_place() {
+    let ca = TestCa::new();
+    let files = CertificateFiles::new(&ca.sign(&["localhost"]));
+    let port = free_port();
+    let stage = Stage::with(&format!(
+        "[limits]\nmax_connections_per_client = 2\n{PUBLIC}\n[[listeners]]\naddress = \"127.0.0.1:{port}\"\n[listeners.tls]\n{}",
+        files.keys()
+    ));
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    // They say nothing, so the handshakes of these two have yet to begin.
+    let silent = [TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap()];
+    let tls = TlsClient::trusting(&ca);
+    assert!(tls.connect(address, "localhost").await.is_err(), "the third is closed before its handshake");
+    let metrics = || async { stage.browser().fetch(&stage.admin_url("/metrics")).await.text() };
+    let told = metrics().await;
+    assert!(told.contains("vestibule_refusals_total{reason=\"too_many_connections\"} 1"), "{told}");
+    drop(silent);
+    let end = Instant::now() + Duration::from_secs(5);
+    while tls.connect(address, "localhost").await.is_err() {
+        assert!(Instant::now() < end, "its place never came back");
+    }
+    stage.upstream.assert_untouched();
+}
+
+#[tokio::test]
+async fn behind_a_balancer_it_is_the_client_that_has_so_many_connections() {
+    let port = free_port();
+    let stage = Stage::with(&format!(
+        "[limits]\nmax_connections_per_client = 1\n{PUBLIC}\n[[listeners]]\naddress = \"127.0.0.1:{port}\"\n\
+         proxy_protocol_from = [\"127.0.0.1\"]\n"
+    ));
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let request = |client: &str| {
+        let header = format!("PROXY TCP4 {client} 10.0.0.1 4660 443\r\n");
+        format!("{header}{}", GET.replace("{host}", &stage.host()))
+    };
+    let mut held = Vec::new();
+    for client in ["198.51.100.7", "198.51.100.8"] {
+        let mut stream = connect(address, &request(client)).await;
+        assert!(head(&mut stream).await.starts_with("HTTP/1.1 200"));
+        held.push(stream);
+    }
+    stage.upstream.forget();
+    assert_eq!(raw_request(address, request("198.51.100.7").as_bytes()).await, b"");
+    stage.upstream.assert_untouched();
 }

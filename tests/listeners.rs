@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
-use vestibule_test_support::{CertificateFiles, Stage, TestCa, TlsClient, free_port, get, raw_request};
+use vestibule_test_support::{CertificateFiles, Site, Stage, TestCa, TlsClient, free_port, get, raw_request};
 
+const PROGRAM: &str = env!("CARGO_BIN_EXE_vestibule");
 const PUBLIC: &str = "[[routes]]\npath = \"/*\"\naccess = \"public\"\n";
 const HOST: &str = "app.example.com";
 const REQUEST: &str =
@@ -144,6 +145,22 @@ async fn tls_comes_behind_the_proxy_header() {
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert_eq!(stage.upstream.last().header("x-real-ip"), ["198.51.100.7"]);
     assert_eq!(stage.upstream.last().header("x-forwarded-proto"), ["https"]);
+}
+
+#[tokio::test]
+async fn a_handshake_that_fails_behind_a_balancer_is_the_clients() {
+    let site = Site::of(PROGRAM);
+    let files = CertificateFiles::new(&TestCa::new().sign(&[HOST]));
+    let port = free_port();
+    let toml = format!(
+        "[[listeners]]\naddress = \"127.0.0.1:{port}\"\nproxy_protocol_from = [\"127.0.0.1\"]\n[listeners.tls]\n{}",
+        files.keys()
+    );
+    let mut program = site.start(site.launch().env("VESTIBULE_CONFIG", site.file("tls.toml", &toml))).await;
+    let spoken = [b"PROXY TCP4 198.51.100.7 10.0.0.1 4660 443\r\n", REQUEST.as_bytes()].concat();
+    raw_request(SocketAddr::from(([127, 0, 0, 1], port)), &spoken).await;
+    program.wait_for_line(&["plain_http_on_tls", "198.51.100.7"]);
+    site.upstream.assert_untouched();
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::{Method, StatusCode};
-use vestibule_test_support::{Browser, Endpoint, Reply, Request, Stage};
+use vestibule_test_support::{Browser, Endpoint, Reply, Request, Stage, json};
 
 async fn assert_signed_in(stage: &Stage, browser: &Browser) {
     assert_eq!(browser.get(&stage.url("/")).await.status, StatusCode::OK);
@@ -138,4 +138,64 @@ async fn an_id_token_too_big_for_a_url_gives_way_to_the_client_id() {
     let reply = browser.get(&stage.url("/auth/logout")).await;
     assert_eq!(query(&reply, "id_token_hint"), None);
     assert_eq!(query(&reply, "client_id").as_deref(), Some(stage.provider.client_id()));
+}
+
+/// What has been revoked once `count` tokens were, or after a second.
+async fn revoked(stage: &Stage, count: usize) -> Vec<String> {
+    for _ in 0..100 {
+        if stage.provider.revoked_tokens().len() >= count {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    stage.provider.revoked_tokens()
+}
+
+#[tokio::test]
+async fn a_sign_out_revokes_the_sessions_tokens_the_refresh_token_first() {
+    for method in ["client_secret_basic", "client_secret_post"] {
+        let stage = Stage::start();
+        stage.provider.set_metadata("token_endpoint_auth_methods_supported", json!([method]));
+        let stage = stage.restart();
+        let (ada, bob) = (stage.signed_in_browser().await, stage.signed_in_browser().await);
+        let [access, refresh, ..] = &stage.provider.issued_tokens()[..] else { panic!("tokens of both") };
+        assert_eq!(ada.get(&stage.url("/auth/logout")).await.status, StatusCode::SEE_OTHER);
+        assert_eq!(revoked(&stage, 2).await, [refresh.clone(), access.clone()], "{method}");
+        let hints = stage.provider.requests_of(Endpoint::Revocation).into_iter().flat_map(|request| request.form());
+        let hints: Vec<_> = hints.filter(|(name, _)| name == "token_type_hint").map(|(_, hint)| hint).collect();
+        assert_eq!(hints, ["refresh_token", "access_token"]);
+        assert_signed_in(&stage, &bob).await;
+        // Nobody is signed in any more.
+        ada.get(&stage.url("/auth/logout")).await;
+        assert_eq!(revoked(&stage, 3).await.len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_sign_out_waits_for_no_revocation_and_fails_with_none() {
+    let stage = Stage::start();
+    let (ada, bob) = (stage.signed_in_browser().await, stage.signed_in_browser().await);
+    stage.provider.slow_down(Endpoint::Revocation, Duration::from_secs(5));
+    let begun = std::time::Instant::now();
+    assert_eq!(ada.get(&stage.url("/auth/logout")).await.status, StatusCode::SEE_OTHER);
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    stage.provider.take_down();
+    assert_eq!(bob.get(&stage.url("/auth/logout")).await.status, StatusCode::SEE_OTHER);
+    assert_signed_out(&stage, &ada).await;
+    assert_signed_out(&stage, &bob).await;
+}
+
+#[tokio::test]
+async fn revocation_can_be_switched_off_and_is_not_for_what_the_provider_ended() {
+    let off = Stage::with("[provider]\nrevoke_at_sign_out = false");
+    off.signed_in_browser().await.get(&off.url("/auth/logout")).await;
+    let stage = Stage::start();
+    stage.provider.set_claim("sid", json!("s1"));
+    let ada = stage.signed_in_browser().await;
+    let token = stage.provider.logout_token(&json!({ "sid": "s1" }));
+    let told = Request::new(Method::POST, &stage.url("/auth/backchannel-logout")).form(&[("logout_token", &token)]);
+    assert_eq!(stage.browser().send(told).await.status, StatusCode::OK);
+    ada.get(&stage.url("/auth/logout")).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(off.provider.count(Endpoint::Revocation) + stage.provider.count(Endpoint::Revocation), 0);
 }

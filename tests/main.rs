@@ -12,6 +12,8 @@ mod clients;
 mod command_line;
 // A few variables are enough, and whatever is written twice is read in one order.
 mod configuration;
+// Many who sign in at once stay who they are.
+mod crowd;
 // What a foreign page asks for with somebody's session is not passed on.
 mod cross_site;
 // The demo shows what it promises.
@@ -21,6 +23,10 @@ mod demo;
 mod encrypted_tokens;
 // A stop loses no request and ends within its bound.
 mod drain;
+// The provider ends sessions with a token of its own, and nobody else does.
+mod backchannel_logout;
+// The provider's page ends sessions in a frame.
+mod frontchannel_logout;
 // Whoever breaks off, falls silent or holds on costs a bounded piece of memory and nobody else's time.
 mod faults;
 // The proxy is invisible to the application's protocols.
@@ -29,6 +35,8 @@ mod forwarding;
 mod id_token_faults;
 // HTTP/2 towards the client means what HTTP/1.1 means, and bears no more.
 mod http2;
+// Whatever a provider does, people are told in time and operators are told why.
+mod hostile_provider;
 // The application learns who somebody is from us or not at all.
 mod identity;
 // A third party may start a sign-in, and nothing else.
@@ -47,6 +55,8 @@ mod logout;
 mod listeners;
 // A line tells what happened and nothing that was secret.
 mod logs;
+// Every protocol of a client meets every protocol of an application.
+mod pairs;
 // A provider that is away, slow or talks nonsense takes nothing else down.
 mod provider_faults;
 // Who asks too often is told when to come back, and nobody else notices.
@@ -61,6 +71,8 @@ mod reading;
 mod redirects;
 // What a route changes on the way is what was judged.
 mod rewriting;
+// What the operator says of a provider stands in the place of what it says of itself.
+mod static_metadata;
 // A folder or a fixed answer stands where an application would.
 mod static_files;
 // Events, interim answers and upgrades pass as they come.

@@ -194,3 +194,32 @@ async fn signing_out_ends_at_the_provider_of_the_session() {
         .await;
     assert_eq!(reply.location().origin().ascii_serialization(), two.partner.issuer());
 }
+
+/// Both know a subject and a session of the same name.
+#[tokio::test]
+async fn a_logout_token_of_one_provider_ends_nothing_of_another() {
+    let two = Two::start("");
+    // Both begin with the same key.
+    two.partner.rotate_keys();
+    let claims = json!({ "sub": "same", "sid": "s1", "preferred_username": "ada" });
+    two.stage.provider.set_user(claims.clone());
+    two.partner.set_user(claims.clone());
+    let company = two.browser();
+    company.follow(&two.stage.url("/auth/login?provider=company"), 10).await;
+    let partner = two.browser();
+    partner.follow(&two.stage.url("/auth/login?provider=partner"), 10).await;
+    let tell = async |token: String| {
+        let request = Request::new(http::Method::POST, &two.stage.url("/auth/backchannel-logout"));
+        two.browser().send(request.form(&[("logout_token", &token)])).await.status
+    };
+    // In the name of one, by the other's key.
+    let stolen = json!({ "sub": "same", "iss": two.stage.provider.issuer() });
+    assert_eq!(tell(two.partner.logout_token(&stolen)).await, StatusCode::BAD_REQUEST);
+    for claims in [json!({ "sub": "same" }), json!({ "sid": "s1" })] {
+        assert_eq!(tell(two.partner.logout_token(&claims)).await, StatusCode::OK);
+    }
+    assert_eq!(company.fetch(&two.stage.url("/")).await.status, StatusCode::OK);
+    assert_eq!(partner.fetch(&two.stage.url("/")).await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(tell(two.stage.provider.logout_token(&json!({ "sid": "s1" }))).await, StatusCode::OK);
+    assert_eq!(company.fetch(&two.stage.url("/")).await.status, StatusCode::UNAUTHORIZED);
+}

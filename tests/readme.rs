@@ -119,7 +119,7 @@ fn codes() -> BTreeSet<String> {
             codes.extend(literals(function.split("\n    }\n").next().unwrap_or_default()));
         }
         // Codes that are written where they are used; the reason of an `allow` is a sentence.
-        for before in ["ClientFault::Parameters(\"", "reason: \"", "reason = \""] {
+        for before in ["ClientFault::Parameters(\"", "ClientFault::Logout(\"", "reason: \"", "reason = \""] {
             let written = source.split(before).skip(1).filter_map(|rest| rest.split('"').next());
             codes.extend(written.filter(|text| looks_like_a_code(text)).map(str::to_owned));
         }

@@ -17,7 +17,7 @@ const HI: [&[u8]; 2] = [b"\x81\x82\0\0\0\0hi", b"\x81\x02hi"];
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// Something that does not end by itself, behind its answer's head.
-struct Stream(TcpStream);
+pub(crate) struct Stream(TcpStream);
 
 impl Stream {
     /// `line` is the request line, `fields` further header lines.
@@ -29,14 +29,14 @@ impl Stream {
         Self(stream)
     }
 
-    async fn events(stage: &Stage, browser: &Browser, path: &str) -> Self {
+    pub(crate) async fn events(stage: &Stage, browser: &Browser, path: &str) -> Self {
         let mut stream = Self::open(stage, browser, &format!("GET {path}"), "").await;
         let head = stream.until(b"tick 0").await;
         assert!(head.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&head));
         stream
     }
 
-    async fn web_socket(stage: &Stage, browser: &Browser) -> Self {
+    pub(crate) async fn web_socket(stage: &Stage, browser: &Browser) -> Self {
         let mut stream = Self::open(stage, browser, "GET /ws", UPGRADE).await;
         let head = stream.until(b"\r\n\r\n").await;
         assert!(head.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&head));
@@ -53,13 +53,13 @@ impl Stream {
         bytes
     }
 
-    async fn assert_ticks(&mut self) {
+    pub(crate) async fn assert_ticks(&mut self) {
         for _ in 0..5 {
             self.until(b"tick ").await;
         }
     }
 
-    async fn assert_echoes(&mut self) {
+    pub(crate) async fn assert_echoes(&mut self) {
         self.0.write_all(HI[0]).await.unwrap();
         assert_eq!(self.until(b"hi").await, HI[1]);
     }
@@ -73,13 +73,13 @@ impl Stream {
     }
 
     /// An event stream that is cut, and not completed.
-    async fn assert_cut(&mut self) {
+    pub(crate) async fn assert_cut(&mut self) {
         let rest = self.rest(Duration::from_secs(1)).await;
         assert!(!rest.ends_with(b"0\r\n\r\n"), "{}", String::from_utf8_lossy(&rest));
     }
 
     /// A WebSocket that is told why, and closed.
-    async fn assert_told(&mut self) {
+    pub(crate) async fn assert_told(&mut self) {
         let started = Instant::now();
         assert_eq!(self.until(GOODBYE).await, GOODBYE);
         assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());

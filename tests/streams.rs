@@ -99,6 +99,45 @@ async fn an_answer_may_take_as_long_as_the_limit_says_and_a_minute_by_default() 
     assert_eq!((reply.status, reply.text().matches("tick").count()), (StatusCode::OK, 4));
 }
 
+/// As Grafana's live queries and many a dashboard do it: the answer waits for news, and a page that is closed waits no more.
+#[tokio::test]
+async fn a_poll_that_waits_for_seconds_is_answered_and_one_whose_client_leaves_is_cancelled() {
+    const NEWS: Duration = Duration::from_secs(5);
+    let (asked, mut questions) = mpsc::unbounded_channel();
+    let (left, mut leaves) = mpsc::unbounded_channel();
+    let url = application(move |mut stream| {
+        let (asked, left) = (asked.clone(), left.clone());
+        async move {
+            while head(&mut stream).await.ends_with("\r\n\r\n") {
+                asked.send(()).unwrap();
+                tokio::select! {
+                    () = tokio::time::sleep(NEWS) => {}
+                    // Nothing may come before the answer but the end.
+                    _ = stream.read_u8() => return left.send(()).unwrap(),
+                }
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nnews").await.unwrap();
+            }
+        }
+    })
+    .await;
+    let stage = Stage::with(&format!("[upstream]\nurl = \"{url}\""));
+    let browser = stage.browser();
+    assert_eq!(stage.sign_in(&browser, "/api/live?since=0").await.text(), "news");
+    questions.recv().await.unwrap();
+    // The next poll, on a connection of its own that is closed in the middle of it.
+    let poll = format!(
+        "GET /api/live?since=1 HTTP/1.1\r\nHost: {{host}}\r\nCookie: {}\r\n\r\n",
+        browser.cookie_line(&stage.origin())
+    );
+    let stream = connect(stage.address(), &poll).await;
+    timeout(SOON, questions.recv()).await.expect("the poll arrives").unwrap();
+    drop(stream);
+    timeout(Duration::from_secs(1), leaves.recv()).await.expect("the application is told").unwrap();
+    // The one after that is answered as if nothing had been.
+    assert_eq!(browser.fetch(&stage.url("/api/live?since=2")).await.text(), "news");
+    assert!(leaves.try_recv().is_err());
+}
+
 #[tokio::test]
 async fn informational_answers_end_here() {
     let url = application(|mut stream| async move {

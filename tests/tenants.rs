@@ -63,14 +63,17 @@ async fn an_answer_of_another_tenant_than_the_id_tokens_is_refused() {
     }
 }
 
-/// One that writes the template into its document and another issuer into the settings is nobody's provider.
+/// Whose document has another template is another provider.
 #[tokio::test]
 async fn a_document_with_another_template_is_refused() {
-    let stage = stage("[\"one\"]", "one", json!("one"), None);
-    stage.wait_for_provider().await;
-    stage.provider.set_metadata("issuer", json!(format!("{}/{{tenantid}}/v1.0", stage.provider.issuer())));
-    let stage = stage.restart();
+    let clock = TestClock::new();
+    let provider = Arc::new(FakeProvider::start(clock.clone()));
+    let issuer = provider.issuer();
+    provider.set_metadata("issuer", json!(format!("{issuer}/{{tenantid}}/v1.0")));
+    let toml = format!("[provider]\nissuer_template = \"{issuer}/{{tenantid}}/v2.0\"\nallowed_tenants = [\"one\"]\n");
+    let stage = Stage::builder().clock(clock).provider(provider).without_provider().toml(&toml).start();
     let page = stage.browser().follow(&stage.url("/"), 12).await;
     assert_eq!(page.status, StatusCode::SERVICE_UNAVAILABLE, "{}", page.text());
+    assert_eq!(stage.provider.count(Endpoint::Authorize), 0);
     stage.upstream.assert_untouched();
 }

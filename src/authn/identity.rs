@@ -5,6 +5,7 @@ use http::{HeaderName, HeaderValue};
 
 use super::lifetime::Lifetime;
 use super::proof::Proof;
+use super::session::marks::Marks;
 use crate::clock::UnixTime;
 use crate::secret::SecretString;
 
@@ -13,8 +14,8 @@ use crate::secret::SecretString;
 pub enum Evidence {
     /// A sealed session that began with a verified ID token.
     Session {
-        /// The session's id.
-        id: super::session::SessionId,
+        /// What it can be ended by.
+        marks: Marks,
     },
 }
 
@@ -119,8 +120,8 @@ impl Identity {
 
     /// How long it holds.
     pub fn lifetime(&self) -> Lifetime {
-        let Evidence::Session { id } = self.evidence;
-        Lifetime { session: Some(id), ends_at: self.expires_at }
+        let Evidence::Session { marks } = self.evidence;
+        Lifetime { session: Some(marks), ends_at: self.expires_at }
     }
 
     /// How we know.
@@ -142,7 +143,7 @@ impl Identity {
             proof: Proof::default(),
             access_token: None,
             provider: 0,
-            evidence: Evidence::Session { id: super::session::SessionId([7; 16]) },
+            evidence: Evidence::Session { marks: Marks::for_test(7) },
         }
     }
 }

@@ -3,14 +3,14 @@
 
 use std::sync::Arc;
 
-use super::session::SessionId;
 use super::session::ended::EndedSessions;
+use super::session::marks::Marks;
 use crate::clock::{SharedClock, UnixTime};
 
 /// When an admission ends: at a fixed time, or as soon as the session behind it is ended.
 #[derive(Debug, Clone, Copy)]
 pub struct Lifetime {
-    pub(in crate::authn) session: Option<SessionId>,
+    pub(in crate::authn) session: Option<Marks>,
     pub(in crate::authn) ends_at: UnixTime,
 }
 
@@ -38,11 +38,12 @@ impl Lifetimes {
     /// For tests of what streams: nothing has ended.
     #[cfg(test)]
     pub(crate) fn for_test() -> Self {
-        Self { ended: Arc::default(), clock: Arc::new(crate::clock::SystemClock) }
+        let clock: SharedClock = Arc::new(crate::clock::SystemClock);
+        Self { ended: Arc::new(EndedSessions::new(Arc::clone(&clock))), clock }
     }
 
     /// Asked now. An open stream counts as use, so the idle time has no say in it.
     pub fn is_over(&self, lifetime: &Lifetime) -> bool {
-        self.clock.now() >= lifetime.ends_at || lifetime.session.is_some_and(|id| self.ended.contains(id))
+        self.clock.now() >= lifetime.ends_at || lifetime.session.is_some_and(|marks| self.ended.contains(&marks))
     }
 }

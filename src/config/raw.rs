@@ -5,6 +5,7 @@
 mod edits;
 mod identity;
 mod listener;
+mod metadata;
 mod provider;
 mod route;
 mod upstream;
@@ -20,6 +21,7 @@ pub(super) use self::identity::{RawBuiltin, RawHeaderSource, RawIdentity, RawLis
 pub(super) use self::listener::{
     RawAcme, RawChallenge, RawClientCertificate, RawListener, RawListenerTls, RawPair, RawTls, RawTlsVersion,
 };
+pub(super) use self::metadata::RawMetadata;
 pub(super) use self::provider::{RawAlgorithm, RawProvider, RawResponseMode, RawResponseType};
 pub(super) use self::route::{RawAccess, RawPer, RawPreflight, RawRateLimit, RawRequire, RawRoute};
 pub(super) use self::upstream::{RawAccessToken, RawHealth, RawProtocol, RawUpstream, RawUpstreamTls};
@@ -206,6 +208,12 @@ pub(super) struct RawEndpoints {
     /// Where a sign-out ends.
     #[schemars(example = &"/auth/signed-out")]
     pub signed_out: Option<PathOrOff>,
+    /// Where providers end sessions with a logout token; registered there as backchannel_logout_uri.
+    #[schemars(example = &"/auth/backchannel-logout")]
+    pub backchannel_logout: Option<PathOrOff>,
+    /// What providers show in a frame to end a session; registered there as frontchannel_logout_uri.
+    #[schemars(example = &"/auth/frontchannel-logout")]
+    pub frontchannel_logout: Option<PathOrOff>,
     /// Claims for the front end.
     #[schemars(example = &"/auth/userinfo")]
     pub userinfo: Option<PathOrOff>,

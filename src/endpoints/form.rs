@@ -3,33 +3,59 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, header};
-use http_body_util::{BodyExt as _, Limited};
+use http::{HeaderMap, Request, header};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 
 use crate::reply::ClientFault;
 
 /// The largest form, in bytes.
-pub(super) const MAX_FORM: usize = 128 * 1024;
+const MAX_FORM: usize = 64 * 1024;
 
 /// How long a form may take.
-const TIMEOUT: Duration = Duration::from_secs(15);
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why there is no form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FormFault {
+    /// Another `Content-Type`, or more than one.
+    MediaType,
+    /// Above [`MAX_FORM`].
+    TooLarge,
+    /// Not whole within [`TIMEOUT`].
+    TooSlow,
+    /// The client went away.
+    BrokenOff,
+}
+
+impl From<FormFault> for ClientFault {
+    fn from(fault: FormFault) -> Self {
+        match fault {
+            FormFault::MediaType => ClientFault::Parameters("form_type"),
+            FormFault::TooLarge => Self::BodyTooLarge,
+            FormFault::TooSlow => Self::BodyTooSlow,
+            FormFault::BrokenOff => ClientFault::Parameters("form_broken_off"),
+        }
+    }
+}
 
 /// Reads a form whole.
-///
-/// # Errors
-/// 413 for one that is too large, 408 for one that does not end, 400 for anything that is no form.
-pub(super) async fn read(request: Request<Incoming>) -> Result<Bytes, ClientFault> {
-    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    let kind = kind.split(';').next().unwrap_or_default().trim();
-    if !kind.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
-        return Err(ClientFault::Parameters("form_type"));
+pub(super) async fn read(request: Request<Incoming>) -> Result<Bytes, FormFault> {
+    if !is_form(request.headers()) {
+        return Err(FormFault::MediaType);
     }
     let whole = Limited::new(request.into_body(), MAX_FORM).collect();
     match tokio::time::timeout(TIMEOUT, whole).await {
-        Err(_) => Err(ClientFault::BodyTooSlow),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(ClientFault::BodyTooLarge),
-        Ok(Err(_)) => Err(ClientFault::Parameters("form_broken_off")),
+        Err(_) => Err(FormFault::TooSlow),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(FormFault::TooLarge),
+        Ok(Err(_)) => Err(FormFault::BrokenOff),
         Ok(Ok(whole)) => Ok(whole.to_bytes()),
     }
+}
+
+fn is_form(headers: &HeaderMap) -> bool {
+    let mut types = headers.get_all(header::CONTENT_TYPE).iter();
+    let (Some(one), None) = (types.next(), types.next()) else { return false };
+    let essence = one.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    essence.eq_ignore_ascii_case("application/x-www-form-urlencoded")
 }

@@ -8,7 +8,7 @@ use url::form_urlencoded::Serializer;
 use super::Endpoints;
 use super::form;
 use super::query::{self, Repeated};
-use crate::authn::oidc::{Provider, Wish};
+use crate::authn::oidc::{Provider, Settings, Wish};
 use crate::message::{Body, Inbound, ReturnTo};
 use crate::reply::{ClientFault, Rejection, redirect};
 
@@ -38,7 +38,8 @@ impl Endpoints {
             }
         }
         let issuer = issuer.ok_or(ClientFault::Parameters("initiated_login_issuer"))?;
-        let provider = self.providers.iter().find(|provider| provider.settings().issuer == issuer);
+        let is_of = |settings: &Settings| settings.issuer == issuer || settings.is_issuer(&issuer);
+        let provider = self.providers.iter().find(|provider| is_of(provider.settings()));
         let provider = provider.ok_or(ClientFault::Parameters("initiated_login_issuer"))?;
         let return_to = match target {
             Some(target) => ReturnTo::parse(&target, &self.rules).map_err(ClientFault::ReturnTo)?,
@@ -55,7 +56,7 @@ impl Endpoints {
     /// A POST from another site brings no cookie with `SameSite=Lax`, and must not replace the one that other tabs rely on:
     /// the same request once more, as a GET.
     pub(super) async fn initiated_by_form(&self, inbound: Inbound) -> Result<Response<Body>, Rejection> {
-        let form = form::read(inbound.into_request()).await?;
+        let form = form::read(inbound.into_request()).await.map_err(ClientFault::from)?;
         let text = std::str::from_utf8(&form).map_err(|_| ClientFault::Parameters("form_type"))?;
         let initiated = self.initiated(Some(text))?.ok_or(ClientFault::Parameters("initiated_login_issuer"))?;
         let start = format!("{}?", self.settings.login_path.as_deref().unwrap_or_default());

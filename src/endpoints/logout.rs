@@ -54,7 +54,11 @@ impl Endpoints {
             self.sessions.end(record);
             info!("signed out");
         }
-        let hint = session.and_then(|(_, contents)| contents.tokens()).and_then(|tokens| tokens.id);
+        let tokens = session.and_then(|(_, contents)| contents.tokens());
+        let hint = tokens.and_then(|tokens| {
+            provider.revoke(tokens.refresh, tokens.access);
+            tokens.id
+        });
         let state = return_to.as_ref().map(|return_to| self.logout_state.seal(&return_to.as_str().to_owned()));
         let hint = hint.as_ref().map(|hint| hint.expose_secret());
         let location = match provider.end_session_url(hint, state.as_deref()) {

@@ -1,8 +1,10 @@
 //! Our own endpoints: sign-in, callback, sign-out, claims for the front end; and [`health`] on its own listener.
 
+mod backchannel_logout;
 pub mod callback;
 mod choose;
 mod form;
+mod frontchannel_logout;
 pub mod health;
 mod initiated;
 pub mod login;
@@ -12,6 +14,7 @@ pub mod userinfo;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{Method, Response};
 
@@ -51,6 +54,8 @@ pub struct Endpoints {
     pub logout_state: Sealer<String>,
     pub rules: ReturnRules,
     pub sign_ins: Option<RateLimit>,
+    pub backchannel_logouts: RateLimit,
+    pub frontchannel_logouts: RateLimit,
 }
 
 impl Endpoints {
@@ -68,10 +73,11 @@ impl Endpoints {
         exchange.endpoint(endpoint.name());
         let allow = match endpoint {
             Endpoint::Login | Endpoint::Logout => "GET, POST",
+            Endpoint::BackchannelLogout => "POST",
             Endpoint::Callback(provider) if self.providers.at(provider).settings().response_mode.is_post() => {
                 "GET, POST"
             }
-            Endpoint::Callback(_) | Endpoint::SignedOut | Endpoint::Userinfo => "GET",
+            Endpoint::Callback(_) | Endpoint::SignedOut | Endpoint::FrontchannelLogout | Endpoint::Userinfo => "GET",
         };
         // Nothing of ours is a tunnel, though one asked for reads like a GET.
         if inbound.is_tunnel() || !allow.split(", ").any(|method| inbound.method().as_str() == method) {
@@ -85,20 +91,28 @@ impl Endpoints {
             Endpoint::Login => self.login(&inbound, replies, exchange).await,
             Endpoint::Callback(provider) => self.callback(self.providers.at(provider), inbound, replies).await,
             Endpoint::Logout => self.logout(&inbound, replies, exchange),
+            Endpoint::BackchannelLogout => self.backchannel_logout(inbound, exchange).await,
+            Endpoint::FrontchannelLogout => self.frontchannel_logout(&inbound),
             Endpoint::SignedOut => self.signed_out(&inbound, replies, exchange),
             Endpoint::Userinfo => self.userinfo(&inbound, replies, exchange),
         }
     }
 
-    /// So that nobody can spend everybody's calls of the provider. A proxy on this machine that is not named in
-    /// `trusted_proxies` lends its address to all its clients, so loopback says nothing about who asks.
+    /// How often one client may end sessions in the provider's name with a token: a provider that signs everybody out sends
+    /// thousands, and each costs a signature check.
+    pub const BACKCHANNEL_LOGOUTS: Rate = Rate { interval: Duration::from_millis(10), burst: 1000 };
+    /// The same without one, as each browser does for itself.
+    pub const FRONTCHANNEL_LOGOUTS: Rate = Rate { interval: Duration::from_millis(100), burst: 600 };
+
+    /// So that nobody can spend everybody's calls of the provider.
     fn take_sign_in(&self, client: IpAddr) -> Result<(), ClientFault> {
-        let Some(limit) = self.sign_ins.as_ref().filter(|_| !client.to_canonical().is_loopback()) else {
-            return Ok(());
-        };
-        limit
-            .client(client)
-            .map_err(|TooMany { retry_after }| ClientFault::TooMany { reason: "too_many_sign_ins", retry_after })
+        let turn = self.sign_ins.as_ref().map_or(Ok(()), |limit| turn_of(limit, client));
+        turn.map_err(|TooMany { retry_after }| ClientFault::TooMany { reason: "too_many_sign_ins", retry_after })
+    }
+
+    pub(in crate::endpoints) fn take_logout(&self, limit: &RateLimit, client: IpAddr) -> Result<(), ClientFault> {
+        let turn = turn_of(limit, client);
+        turn.map_err(|TooMany { retry_after }| ClientFault::TooMany { reason: "too_many_logouts", retry_after })
     }
 
     /// Where the person wanted to go, from the request itself: only a GET can be repeated after a sign-in.
@@ -118,4 +132,10 @@ impl Endpoints {
     pub(in crate::endpoints) fn sign_in_url(&self) -> Option<String> {
         self.settings.login_path.as_ref().map(|path| format!("{}{path}", self.rules.own))
     }
+}
+
+/// A proxy on this machine that is not named in `trusted_proxies` lends its address to all its clients, so loopback says
+/// nothing about who asks.
+fn turn_of(limit: &RateLimit, client: IpAddr) -> Result<(), TooMany> {
+    if client.to_canonical().is_loopback() { Ok(()) } else { limit.client(client) }
 }

@@ -63,6 +63,9 @@ pub enum ClientFault {
     /// What came to the callback is no answer of the provider.
     #[error("what came to the callback is no answer")]
     Response(#[source] ResponseError),
+    /// A logout request of the provider's page is unusable.
+    #[error("the logout request's parameters are unusable: {0}")]
+    Logout(&'static str),
     /// `rd` leads elsewhere.
     #[error("the return address is refused")]
     ReturnTo(#[source] ReturnToError),
@@ -298,6 +301,9 @@ impl ClientFault {
             }
             Self::Parameters(code) => unusable_answer(code),
             Self::Response(error) => unusable_answer(error.code()),
+            Self::Logout(code) => {
+                bad(code, "The sign-out was asked for in a way that we can't use, so nothing was done.")
+            }
             Self::ReturnTo(_) => bad("return_to", "The page to return to is not on this site."),
             Self::CrossSite => {
                 let message = "This request came from another site, so nothing was done.";

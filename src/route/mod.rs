@@ -145,6 +145,10 @@ pub enum Endpoint {
     Logout,
     /// Where a sign-out ends.
     SignedOut,
+    /// The provider ends a session with a token.
+    BackchannelLogout,
+    /// The provider's page ends a session in a frame.
+    FrontchannelLogout,
     /// Claims for the front end.
     Userinfo,
 }
@@ -157,6 +161,8 @@ impl Endpoint {
             Self::Callback(_) => "callback",
             Self::Logout => "logout",
             Self::SignedOut => "signed_out",
+            Self::BackchannelLogout => "backchannel_logout",
+            Self::FrontchannelLogout => "frontchannel_logout",
             Self::Userinfo => "userinfo",
         }
     }

@@ -9,7 +9,6 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -77,18 +76,12 @@ pub(super) struct Open {
     pub(super) stream: Stream,
     pub(super) connection: Connection,
     pub(super) protocol: Protocol,
-    pub(super) place: OwnedSemaphorePermit,
+    pub(super) place: Place,
 }
 
 /// Serves a connection until it ends, or until the end of service has begun and its requests in flight are answered.
 pub(super) async fn serve<H: Handler>(open: Open, handler: H, terms: Arc<Terms>) {
     let Open { stream, connection, protocol, place } = open;
-    let peer = connection.peer;
-    let Some(place) = Place::new(place, terms.clients.as_ref(), peer.ip()) else {
-        tracing::info!(client = %peer.ip(), reason = "too_many_connections", "connection closed: its client has too many");
-        handler.cut("too_many_connections");
-        return;
-    };
     let io = ClientIo::new(stream, Arc::default(), place, protocol == Protocol::Any);
     let io = match protocol {
         Protocol::Http2 => Some(io),

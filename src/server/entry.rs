@@ -75,24 +75,29 @@ impl Entry {
         self.proxy_protocol_from.is_empty() && self.tls.is_none()
     }
 
-    /// Lets a connection in.
+    /// Whether this peer tells first whom it speaks for. Anybody else's header is not read: to the parser of requests it is a
+    /// broken one.
+    pub(super) fn is_balancer(&self, peer: SocketAddr) -> bool {
+        is_within(peer.ip().to_canonical(), &self.proxy_protocol_from)
+    }
+
+    /// Lets a connection in. Where a balancer tells its client, `peer` is that from then on, however this ends.
     pub(super) async fn pass(
         &self,
         mut socket: Socket,
-        mut peer: SocketAddr,
+        peer: &mut SocketAddr,
     ) -> Result<(Stream, Connection, Protocol), TurnedAway> {
         let deadline = Instant::now() + self.time_limit;
-        // Anybody else's header is not read: to the parser of requests it is a broken one.
-        if is_within(peer.ip().to_canonical(), &self.proxy_protocol_from) {
+        if self.is_balancer(*peer) {
             let header = timeout_at(deadline, proxy_protocol::read(&mut socket)).await;
-            peer = match header.map_err(|_| TurnedAway::HeaderTimeout)? {
-                Ok(told) => told.unwrap_or(peer),
+            *peer = match header.map_err(|_| TurnedAway::HeaderTimeout)? {
+                Ok(told) => told.unwrap_or(*peer),
                 Err(HeaderError::Nothing) => return Err(TurnedAway::Silent),
                 Err(error) => return Err(TurnedAway::Header(error)),
             };
         }
         let Some(tls) = &self.tls else {
-            let connection = Connection::new(peer, Scheme::Http);
+            let connection = Connection::new(*peer, Scheme::Http);
             return Ok((Stream::Plain(socket), connection, Protocol::Any));
         };
         let begun = timeout_at(deadline, first_byte(&socket)).await.map_err(|_| TurnedAway::HandshakeTimeout)?;
@@ -115,7 +120,7 @@ impl Entry {
             Some(_) => Protocol::Http1,
             None => Protocol::Any,
         };
-        let connection = Connection::new(peer, Scheme::Https).with_certificate(certificate);
+        let connection = Connection::new(*peer, Scheme::Https).with_certificate(certificate);
         Ok((Stream::Tls(Box::new(stream)), connection, protocol))
     }
 }

@@ -107,6 +107,10 @@ pub(super) async fn serve<H: Handler>(
                     Rested::Awake(io) => io,
                     Rested::Http2(io) => return Some(io),
                     Rested::Over => return None,
+                    Rested::Expired(expired) => {
+                        tell_expired(&handler, peer, expired);
+                        return None;
+                    }
                 };
             }
             Err(expired) => {

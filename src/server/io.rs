@@ -193,6 +193,7 @@ mod tests {
     use tokio::sync::Semaphore;
     use tokio_rustls::{TlsAcceptor, TlsConnector};
 
+    use super::super::open::Counter;
     use super::super::stream::Socket;
     use super::*;
 
@@ -210,7 +211,7 @@ mod tests {
             TlsConnector::from(Arc::new(client)).connect("a".try_into().unwrap(), theirs)
         );
         let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-        let place = Place::new(permit, None, [127, 0, 0, 1].into()).unwrap();
+        let place = Place::new(permit, Counter::default().count());
         let stream = Stream::Tls(Box::new(accepted.unwrap()));
         let mut io = ClientIo::new(stream, Arc::default(), place, false);
 

@@ -10,6 +10,7 @@ mod http2;
 mod io;
 mod listener;
 mod meter;
+mod open;
 mod proxy_protocol;
 mod rest;
 mod stream;
@@ -35,6 +36,7 @@ pub use listener::{Address, DEFAULT_MODE, Listener};
 
 use self::entry::Entry;
 use self::listener::BoundSocket;
+use self::open::AllOpen;
 use self::tls::{Reload, Tls};
 
 use crate::message::{Body, Connection};
@@ -122,6 +124,7 @@ pub struct Bound {
     entries: Vec<Arc<Entry>>,
     /// For each worker, its end of each listener.
     sockets: Vec<Vec<BoundSocket>>,
+    open: AllOpen,
 }
 
 /// Why a listener cannot be had.
@@ -169,7 +172,7 @@ pub fn bind(settings: Settings) -> Result<Bound, BindError> {
         addresses.push(address);
         sockets.iter_mut().zip(ends).for_each(|(worker, end)| worker.push(end));
     }
-    Ok(Bound { settings, addresses, entries, sockets })
+    Ok(Bound { settings, addresses, entries, sockets, open: AllOpen::default() })
 }
 
 impl Bound {
@@ -190,6 +193,12 @@ impl Bound {
         self.tls().next().is_some().then_some(first)
     }
 
+    /// Tells how many connections of clients are open, tunnels included.
+    pub fn open_connections(&self) -> impl Fn() -> u64 + Send + Sync + 'static {
+        let open = self.open.clone();
+        move || open.sum()
+    }
+
     fn tls(&self) -> impl Iterator<Item = &Arc<Tls>> {
         self.entries.iter().filter_map(|entry| entry.tls.as_ref())
     }
@@ -202,9 +211,9 @@ impl Bound {
         H: Handler,
         F: Fn(usize) -> H + Send + Sync + 'static,
     {
-        let Self { settings, sockets, entries, .. } = self;
+        let Self { settings, sockets, entries, open, .. } = self;
         std::thread::scope(|scope| {
-            let (settings, make_handler, drain) = (&settings, &make_handler, &drain);
+            let (settings, make_handler, drain, open) = (&settings, &make_handler, &drain, &open);
             let mut workers = Vec::new();
             for (index, sockets) in sockets.into_iter().enumerate() {
                 let thread = std::thread::Builder::new().name(format!("worker-{index}"));
@@ -212,7 +221,7 @@ impl Bound {
                 let work = move || {
                     // Also in a panic; at the end of a drain it changes nothing.
                     let _over = drain.draining.clone().drop_guard();
-                    worker::run(index, listeners, settings, make_handler, drain)
+                    worker::run(listeners, settings, open.worker(), &|| make_handler(index), drain)
                 };
                 match thread.spawn_scoped(scope, work) {
                     Ok(worker) => workers.push((index, worker)),

@@ -20,8 +20,10 @@ pub(super) enum Rested {
     Awake(ClientIo),
     /// It speaks HTTP/2.
     Http2(ClientIo),
-    /// It is gone, its time is over, or the service ends.
+    /// It is gone, or the service ends.
     Over,
+    /// Its time is over.
+    Expired(Expired),
 }
 
 /// Rests until the client speaks, for what its idle time still has.
@@ -37,7 +39,8 @@ pub(super) async fn rest(io: ClientIo, clock: &mut Clock, terms: &Terms) -> Rest
     match drive(&mut resting, |resting| resting.get_mut().over = true, &terms.closing, look).await {
         Ok(Some(io)) => Rested::Awake(io),
         Err(Expired::NotHttp1) => resting.io.map_or(Rested::Over, Rested::Http2),
-        Ok(None) | Err(_) => Rested::Over,
+        Err(expired) => Rested::Expired(expired),
+        Ok(None) => Rested::Over,
     }
 }
 

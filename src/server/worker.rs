@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
+use super::clients::Place;
 use super::connection::{self, Closing, Open, Terms};
 use super::entry::Entry;
 use super::listener::{Acceptor, BoundSocket};
+use super::open::Counter;
 use super::stream::{Protocol, Socket, Stream};
 use super::{Drain, Handler, Settings};
 use crate::message::{Connection, Scheme};
@@ -27,10 +29,10 @@ const LAST_WAIT: Duration = Duration::from_millis(250);
 
 /// Runs one worker to its end on this thread.
 pub(super) fn run<H: Handler>(
-    index: usize,
     listeners: Vec<(BoundSocket, Arc<Entry>)>,
     settings: &Settings,
-    make_handler: &(dyn Fn(usize) -> H + Send + Sync),
+    open: Counter,
+    make_handler: &dyn Fn() -> H,
     drain: &Drain,
 ) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -40,11 +42,12 @@ pub(super) fn run<H: Handler>(
         let worker = Worker {
             listeners,
             next: 0,
-            handler: make_handler(index),
+            handler: make_handler(),
             terms: Arc::new(Terms::new(settings)),
             places: Arc::new(Semaphore::new(
                 settings.max_connections.div_ceil(settings.workers.get()).clamp(1, Semaphore::MAX_PERMITS),
             )),
+            open,
             connections: TaskTracker::new(),
             last_complaint: None,
         };
@@ -64,6 +67,7 @@ struct Worker<H> {
     terms: Arc<Terms>,
     /// This worker's share of the cap, so that no counter is shared.
     places: Arc<Semaphore>,
+    open: Counter,
     connections: TaskTracker,
     last_complaint: Option<Instant>,
 }
@@ -126,6 +130,13 @@ impl<H: Handler> Worker<H> {
 
     fn start(&self, socket: Socket, peer: SocketAddr, entry: Arc<Entry>, place: OwnedSemaphorePermit) {
         let (handler, terms) = (self.handler.clone(), Arc::clone(&self.terms));
+        let mut place = Place::new(place, self.open.count());
+        let is_balancer = entry.is_balancer(peer);
+        // Before anything is done for it: a handshake is the dearest part of a connection.
+        if !is_balancer {
+            let Some(known) = place_of(place, peer, &handler, &terms) else { return };
+            place = known;
+        }
         if entry.is_open() {
             let connection = Connection::new(peer, Scheme::Http);
             let open = Open { stream: Stream::Plain(socket), connection, protocol: Protocol::Any, place };
@@ -137,6 +148,8 @@ impl<H: Handler> Worker<H> {
             if let Some((stream, connection, protocol)) =
                 Box::pin(enter(&entry, socket, peer, &handler, &terms.closing)).await
             {
+                let place = if is_balancer { place_of(place, connection.peer, &handler, &terms) } else { Some(place) };
+                let Some(place) = place else { return };
                 let open = Open { stream, connection, protocol, place };
                 connection::serve(open, handler, terms).await;
             }
@@ -157,18 +170,28 @@ impl<H: Handler> Worker<H> {
     }
 }
 
+/// The place of a connection whose client is known now; none where that client has too many.
+fn place_of<H: Handler>(place: Place, client: SocketAddr, handler: &H, terms: &Terms) -> Option<Place> {
+    let place = place.of_client(terms.clients.as_ref(), client.ip());
+    if place.is_none() {
+        tracing::info!(client = %client.ip(), reason = "too_many_connections", "connection closed: its client has too many");
+        handler.cut("too_many_connections");
+    }
+    place
+}
+
 /// Lets a connection in, or tells why not. At the end of the service nobody waits for a handshake: no request is lost with it.
 async fn enter<H: Handler>(
     entry: &Entry,
     socket: Socket,
-    peer: SocketAddr,
+    mut peer: SocketAddr,
     handler: &H,
     closing: &Closing,
 ) -> Option<(Stream, Connection, Protocol)> {
     let turned_away = tokio::select! {
         biased;
         () = closing.begun() => return None,
-        passed = entry.pass(socket, peer) => match passed {
+        passed = entry.pass(socket, &mut peer) => match passed {
             Ok(passed) => return Some(passed),
             Err(turned_away) => turned_away,
         },

@@ -232,7 +232,7 @@ impl Watch {
     }
 
     fn cut<T>(&self, cut: Cut) -> Poll<Option<Result<T, BodyError>>> {
-        // Once cut, hyper does not ask again.
+        // Once cut, nobody asks again.
         let _ = self.progress.cut.set(cut);
         Poll::Ready(Some(Err(cut.into())))
     }
@@ -240,7 +240,7 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        // hyper drops a body when its last byte is handed over, or when nobody wants the rest.
+        // A body is dropped when its last byte is handed over, or when nobody wants the rest.
         self.progress.end();
     }
 }
@@ -302,8 +302,9 @@ impl http_body::Body for RequestBody {
 /// dropped before that, it is closed, so that the upstream learns of it.
 #[derive(Debug)]
 pub(super) struct ResponseBody {
-    inner: Body,
     lease: Option<Lease>,
+    /// Whether it was given to its end.
+    is_whole: bool,
     idle: Duration,
     total: Option<Instant>,
     tether: Option<Tether>,
@@ -321,9 +322,9 @@ pub(super) enum Farewell {
 
 impl ResponseBody {
     /// A body that ends with [`Cut::Stalled`] after `idle` without a frame, and with [`Cut::Overdue`] at `total`.
-    pub(super) fn new(inner: Body, mut lease: Lease, idle: Duration, total: Option<Instant>) -> Self {
+    pub(super) fn new(mut lease: Lease, idle: Duration, total: Option<Instant>) -> Self {
         lease.deadline().clear();
-        Self { inner, lease: Some(lease), idle, total, tether: None, farewell: Farewell::Break }
+        Self { lease: Some(lease), is_whole: false, idle, total, tether: None, farewell: Farewell::Break }
     }
 
     /// Ends with its session.
@@ -347,6 +348,11 @@ impl ResponseBody {
         self.total.is_some_and(|total| Instant::now() >= total)
     }
 
+    fn end(&mut self) {
+        self.is_whole = true;
+        self.lease.take().into_iter().for_each(Lease::give_back);
+    }
+
     /// Closes the connection, or cancels the stream.
     fn break_off(&mut self, error: BodyError) -> BodyError {
         self.lease = None;
@@ -364,7 +370,7 @@ impl http_body::Body for ResponseBody {
             return Poll::Ready(Some(Err(this.break_off(Cut::Overdue.into()))));
         }
         let Some(lease) = &mut this.lease else { return Poll::Ready(None) };
-        let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) else {
+        let Poll::Ready(frame) = lease.poll_frame(cx) else {
             if !lease.deadline().is_set() {
                 let stalled = Instant::now() + this.idle;
                 lease.deadline().set(this.total.map_or(stalled, |total| total.min(stalled)));
@@ -383,25 +389,29 @@ impl http_body::Body for ResponseBody {
         match frame {
             Some(Ok(frame)) => {
                 // hyper does not ask again after the last byte of a known length.
-                if frame.is_trailers() || this.inner.is_end_stream() {
-                    this.lease.take().into_iter().for_each(Lease::give_back);
+                if frame.is_trailers() || lease.is_answered() {
+                    this.end();
                 }
                 Poll::Ready(Some(Ok(filter_trailers(frame, strip_response_trailers))))
             }
             Some(Err(error)) => Poll::Ready(Some(Err(this.break_off(error)))),
             None => {
-                this.lease.take().into_iter().for_each(Lease::give_back);
+                this.end();
                 Poll::Ready(None)
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.is_whole || self.lease.as_ref().is_some_and(Lease::is_answered)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        match &self.lease {
+            Some(lease) => lease.size_hint(),
+            None if self.is_whole => SizeHint::with_exact(0),
+            None => SizeHint::default(),
+        }
     }
 }
 

@@ -1,11 +1,12 @@
 //! One request and its answer's head over one connection, and the rule for sending again.
 
 use std::future::poll_fn;
+use std::mem;
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, Method, Request, Response, Uri};
+use http::{Method, Request, Response, request};
 use tokio::time::Instant;
 
 use super::body::{Progress, RequestBody};
@@ -13,15 +14,14 @@ use super::fault::Fault;
 use super::instances::{self, Instances, Tried};
 use super::pool::Lease;
 use super::{UpstreamError, UpstreamSettings};
-use crate::message::Body;
 
 /// Fresh connections or instances: an upstream that breaks them all is down. One connection from a pool comes before them.
 const TRIES: usize = 3;
 
 /// Why there is no answer's head.
 pub(super) enum Failure {
-    /// Nothing was written, or the upstream said that it has not looked at it.
-    Unsent(Box<Request<RequestBody>>, Fault),
+    /// Nothing was written, or the upstream said that it has not looked at it: here is the body once more.
+    Unsent(Box<RequestBody>, Fault),
     /// It broke, and bytes of the request may have arrived.
     Broken(Fault),
     TimedOut,
@@ -33,11 +33,11 @@ impl Failure {
         matches!(self, Self::Broken(error) if error.is_user())
     }
 
-    /// What can be sent again, `spare` where the request itself is gone, and what to tell.
-    fn into_parts(self, spare: Option<Spare>) -> (Option<Request<RequestBody>>, UpstreamError) {
+    /// The body with which the request can be sent again, which a `replayable` one has not; and what to tell.
+    fn into_parts(self, replayable: bool) -> (Option<RequestBody>, UpstreamError) {
         match self {
-            Self::Unsent(unsent, error) => (Some(*unsent), error.classify()),
-            Self::Broken(error) => (spare.map(Spare::into_request), error.classify()),
+            Self::Unsent(body, error) => (Some(*body), error.classify()),
+            Self::Broken(error) => (replayable.then(RequestBody::empty), error.classify()),
             Self::TimedOut => (None, UpstreamError::ResponseTimeout),
         }
     }
@@ -50,17 +50,19 @@ impl Failure {
 pub(super) async fn exchange(
     instances: &Instances,
     settings: &UpstreamSettings,
-    mut request: Request<RequestBody>,
+    request: Request<RequestBody>,
     progress: Option<&Progress>,
     alone: bool,
-) -> Result<(Response<Body>, Lease), UpstreamError> {
-    let replayable = progress.is_none() && is_idempotent(request.method());
+) -> Result<(Response<()>, Lease), UpstreamError> {
+    let (mut head, mut body) = request.into_parts();
+    let replayable = progress.is_none() && is_idempotent(&head.method);
     let (mut tries, mut tried, mut connect_by) = (1, Tried::default(), None);
     let mut fresh = false;
     loop {
         let chosen = instances.choose(&tried).await?;
         let pool = chosen.pool();
-        let pooled = if fresh || (!replayable && pool.is_unreliable()) { None } else { pool.check_out(alone) };
+        let pooled =
+            if fresh || (!replayable && pool.is_unreliable()) { None } else { pool.check_out(alone, replayable) };
         fresh = true;
         let mut lease = match pooled {
             Some(lease) => lease,
@@ -81,8 +83,8 @@ pub(super) async fn exchange(
                 }
             }
         };
-        let spare = (replayable && (lease.is_reused() || instances.has_several())).then(|| Spare::of(&request));
-        let failure = match send(&mut lease, request, settings, progress).await {
+        let may_repeat = replayable && (lease.is_reused() || instances.has_several());
+        let failure = match send(&mut lease, &mut head, body, settings, progress).await {
             Ok(response) => {
                 lease.count(instances.succeeded(chosen));
                 return Ok((response, lease));
@@ -96,7 +98,7 @@ pub(super) async fn exchange(
         if was_idle && matches!(failure, Failure::Broken(_)) {
             pool.note_sudden_end();
         }
-        let (again, error) = failure.into_parts(spare.filter(|_| silent));
+        let (again, error) = failure.into_parts(may_repeat && silent);
         if !was_idle && !is_of_the_client {
             instances.failed(&chosen, &error, &mut tried);
         }
@@ -107,7 +109,7 @@ pub(super) async fn exchange(
             }
             tries += 1;
         }
-        request = again;
+        body = again;
         // This one connected, so the next has all the time to do so.
         connect_by = None;
     }
@@ -121,35 +123,41 @@ pub(super) async fn ask(
     lease: &mut Lease,
     request: Request<RequestBody>,
     settings: &UpstreamSettings,
-) -> Result<Response<Body>, UpstreamError> {
-    send(lease, request, settings, None).await.map_err(|failure| failure.into_parts(None).1)
+) -> Result<Response<()>, UpstreamError> {
+    let (mut head, body) = request.into_parts();
+    send(lease, &mut head, body, settings, None).await.map_err(|failure| failure.into_parts(false).1)
 }
 
 async fn send(
     lease: &mut Lease,
-    request: Request<RequestBody>,
+    head: &mut request::Parts,
+    body: RequestBody,
     settings: &UpstreamSettings,
     progress: Option<&Progress>,
-) -> Result<Response<Body>, Failure> {
+) -> Result<Response<()>, Failure> {
     let (response, idle) = (settings.response_timeout, settings.idle_timeout);
     let first = if progress.is_some() { response.min(idle) } else { response };
-    lease.deadline().set(Instant::now() + first);
-    let mut answer = pin!(lease.send(request));
-    let outcome = poll_fn(|cx| {
-        loop {
-            if let Poll::Ready(outcome) = answer.as_mut().poll(cx) {
-                return Poll::Ready(Some(outcome));
+    let mut deadline = mem::take(lease.deadline());
+    deadline.set(Instant::now() + first);
+    let outcome = {
+        let mut answer = pin!(lease.send(head, body));
+        poll_fn(|cx| {
+            loop {
+                if let Poll::Ready(outcome) = answer.as_mut().poll(cx) {
+                    return Poll::Ready(Some(outcome));
+                }
+                if deadline.poll(cx).is_pending() {
+                    return Poll::Pending;
+                }
+                match later(progress, response, idle) {
+                    Some(at) => deadline.set(at),
+                    None => return Poll::Ready(None),
+                }
             }
-            if lease.deadline().poll(cx).is_pending() {
-                return Poll::Pending;
-            }
-            match later(progress, response, idle) {
-                Some(at) => lease.deadline().set(at),
-                None => return Poll::Ready(None),
-            }
-        }
-    })
-    .await;
+        })
+        .await
+    };
+    *lease.deadline() = deadline;
     outcome.unwrap_or(Err(Failure::TimedOut))
 }
 
@@ -162,33 +170,4 @@ fn later(progress: Option<&Progress>, response: Duration, idle: Duration) -> Opt
 
 fn is_idempotent(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE)
-}
-
-/// A request without a body, in case that it has to be sent again: hardly ever, so this is cheap to make and not to use. Whoever
-/// makes one has seen that there is no body.
-struct Spare {
-    method: Method,
-    uri: Uri,
-    headers: Vec<(HeaderName, HeaderValue)>,
-}
-
-impl Spare {
-    fn of(request: &Request<RequestBody>) -> Self {
-        let headers = request.headers().iter();
-        Self {
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            headers: headers.map(|(name, value)| (name.clone(), value.clone())).collect(),
-        }
-    }
-
-    fn into_request(self) -> Request<RequestBody> {
-        let mut request = Request::new(RequestBody::empty());
-        *request.method_mut() = self.method;
-        *request.uri_mut() = self.uri;
-        for (name, value) in self.headers {
-            request.headers_mut().append(name, value);
-        }
-        request
-    }
 }

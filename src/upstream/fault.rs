@@ -1,15 +1,15 @@
-//! What the HTTP libraries say went wrong, and what it means for a request.
+//! What HTTP/1.1 and HTTP/2 say went wrong, and what it means for a request.
 
 use std::error::Error;
 use std::io;
 
-use super::{UpstreamError, tls};
+use super::{UpstreamError, http1, tls};
 
 /// Why there is no answer's head.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Fault {
     #[error(transparent)]
-    Http1(#[from] hyper::Error),
+    Http1(#[from] http1::Error),
     #[error(transparent)]
     Http2(#[from] h2::Error),
 }
@@ -17,7 +17,7 @@ pub(super) enum Fault {
 impl Fault {
     /// Whether the client's body failed.
     pub(super) fn is_user(&self) -> bool {
-        matches!(self, Self::Http1(error) if error.is_user())
+        matches!(self, Self::Http1(http1::Error::RequestBody(_)))
     }
 
     /// What to tell.
@@ -35,7 +35,7 @@ impl Fault {
 
     fn is_nonsense(&self) -> bool {
         match self {
-            Self::Http1(error) => error.is_parse(),
+            Self::Http1(error) => error.is_nonsense(),
             // What h2 itself ends is what it can't read.
             Self::Http2(error) => error.is_library(),
         }
@@ -43,7 +43,8 @@ impl Fault {
 
     fn io(&self) -> Option<&io::Error> {
         match self {
-            Self::Http1(error) => error.source()?.downcast_ref(),
+            Self::Http1(http1::Error::Io(error)) => Some(error),
+            Self::Http1(_) => None,
             Self::Http2(error) => error.get_io(),
         }
     }

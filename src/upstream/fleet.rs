@@ -117,6 +117,9 @@ impl Directory {
         if has_names {
             background.spawn(resolve::run(Arc::clone(&directory), names));
         }
+        if let Some(tls) = &directory.settings.tls {
+            background.spawn(Arc::clone(tls).watch());
+        }
         if let Some(checks) = directory.settings.health.clone() {
             background.spawn(health::run(Arc::clone(&directory), checks));
         }

@@ -15,7 +15,7 @@ use h2::{Ping, PingPong, Reason};
 use http::header::{CONNECTION, HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Request, Response, Uri, Version, request};
-use http_body::Body as _;
+use http_body::{Body as _, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
@@ -26,7 +26,7 @@ use super::deadline::Deadline;
 use super::exchange::Failure;
 use super::socket::Socket;
 use super::stream::{Answer, Upload};
-use crate::message::Body;
+use crate::message::body::BodyError;
 
 /// The most streams on one connection, however many the peer would take.
 const STREAMS: usize = 100;
@@ -73,6 +73,8 @@ pub(super) struct Slot {
     pub(super) deadline: Deadline,
     /// Dropped, it cancels the upload.
     upload: Option<oneshot::Sender<()>>,
+    /// The body of the answer, once its head is here; `None` if it has none.
+    answer: Option<Answer>,
 }
 
 impl Shared {
@@ -107,7 +109,7 @@ impl Shared {
         self.touch();
         self.vitals.streams.fetch_add(1, Ordering::Relaxed);
         self.vitals.begun.store(true, Ordering::Relaxed);
-        Slot { shared: Arc::clone(self), deadline: Deadline::default(), upload: None }
+        Slot { shared: Arc::clone(self), deadline: Deadline::default(), upload: None, answer: None }
     }
 
     /// Whether new streams may begin: neither end has said goodbye.
@@ -136,44 +138,57 @@ impl Drop for Slot {
 }
 
 impl Slot {
-    /// Sends the request and gives the answer's head. The body goes its own way beside the answer.
-    pub(super) fn send(
-        &mut self,
-        request: Request<RequestBody>,
-    ) -> impl Future<Output = Result<Response<Body>, Failure>> + use<> {
+    /// Sends the request and gives the answer's head. The request's body goes its own way beside the answer.
+    pub(super) async fn send(&mut self, head: &request::Parts, body: RequestBody) -> Result<Response<()>, Failure> {
         let (mut sender, scheme) = (self.shared.sender.clone(), self.shared.scheme.clone());
         let (guard, cancelled) = oneshot::channel();
         self.upload = Some(guard);
-        async move {
-            if let Err(error) = poll_fn(|cx| sender.poll_ready(cx)).await {
-                return Err(Failure::Unsent(Box::new(request), error.into()));
-            }
-            let (head, body) = request.into_parts();
-            let is_over = body.is_end_stream();
-            let sent = sender.send_request(translate(&head, body.size_hint().exact(), scheme), is_over);
-            let (answer, upload) = sent.map_err(|error| Failure::Broken(error.into()))?;
-            let rest = if is_over {
-                None
-            } else {
-                let (give_back, rest) = oneshot::channel();
-                tokio::spawn(Upload::new(body, upload, cancelled, give_back));
-                Some(rest)
-            };
-            let error = match answer.await {
-                Ok(answer) => return Ok(Answer::of(answer)),
-                Err(error) if !is_unprocessed(&error) => return Err(Failure::Broken(error.into())),
-                Err(error) => error,
-            };
-            // What was not processed may go out once more, if its body is still all there.
-            let body = match rest {
-                None => Some(RequestBody::empty()),
-                Some(rest) => rest.await.ok(),
-            };
-            Err(match body {
-                Some(body) => Failure::Unsent(Box::new(Request::from_parts(head, body)), error.into()),
-                None => Failure::Broken(error.into()),
-            })
+        if let Err(error) = poll_fn(|cx| sender.poll_ready(cx)).await {
+            return Err(Failure::Unsent(Box::new(body), error.into()));
         }
+        let is_over = body.is_end_stream();
+        let sent = sender.send_request(translate(head, body.size_hint().exact(), scheme), is_over);
+        let (answer, upload) = sent.map_err(|error| Failure::Broken(error.into()))?;
+        let rest = if is_over {
+            None
+        } else {
+            let (give_back, rest) = oneshot::channel();
+            tokio::spawn(Upload::new(body, upload, cancelled, give_back));
+            Some(rest)
+        };
+        let error = match answer.await {
+            Ok(answer) => {
+                let (head, body) = Answer::of(answer);
+                self.answer = body;
+                return Ok(head);
+            }
+            Err(error) if !is_unprocessed(&error) => return Err(Failure::Broken(error.into())),
+            Err(error) => error,
+        };
+        // What was not processed may go out once more, if its body is still all there.
+        let body = match rest {
+            None => Some(RequestBody::empty()),
+            Some(rest) => rest.await.ok(),
+        };
+        Err(match body {
+            Some(body) => Failure::Unsent(Box::new(body), error.into()),
+            None => Failure::Broken(error.into()),
+        })
+    }
+
+    /// The next piece of the answer's body.
+    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.answer.as_mut().map_or(Poll::Ready(None), |answer| answer.poll_frame(cx))
+    }
+
+    /// Whether nothing is left of the answer's body.
+    pub(super) fn is_answered(&self) -> bool {
+        self.answer.as_ref().is_none_or(Answer::is_over)
+    }
+
+    /// How much is left of the answer's body.
+    pub(super) fn size_hint(&self) -> SizeHint {
+        self.answer.as_ref().map_or(SizeHint::with_exact(0), Answer::size_hint)
     }
 }
 

@@ -13,6 +13,7 @@ mod files;
 mod fleet;
 mod frames;
 mod health;
+mod http1;
 mod http2;
 mod instances;
 mod lifetime;
@@ -35,7 +36,7 @@ mod tests_http2;
 #[cfg(test)]
 mod tests_tls;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
@@ -278,7 +279,8 @@ struct Upstream {
 #[derive(Debug, Clone)]
 struct Agreed {
     client: tunnel::Client,
-    upstream: hyper::upgrade::OnUpgrade,
+    /// Taken by whoever opens it: extensions want to be cloned.
+    upstream: Arc<Mutex<Option<http1::Upgraded>>>,
     term: Option<Term>,
     /// The instance's load for as long as the tunnel is open.
     busy: Option<Arc<Busy>>,
@@ -366,7 +368,9 @@ impl Upstreams {
     /// Opens the tunnel that an answer has agreed on, if it has. Called for what really goes to the client: dropped instead,
     /// the answer takes the upstream's connection with it.
     pub fn open_tunnel(&self, response: &mut Response<Body>) {
-        if let Some(Agreed { client, upstream, term, busy }) = response.extensions_mut().remove() {
+        if let Some(Agreed { client, upstream, term, busy }) = response.extensions_mut().remove()
+            && let Some(upstream) = upstream.lock().unwrap_or_else(PoisonError::into_inner).take()
+        {
             let ends = tunnel::Ends { closing: self.closing.clone(), session: term.map(Tether::new) };
             let tunnel = tunnel::run(client, upstream, ends);
             self.tunnels.spawn(async move {
@@ -406,10 +410,6 @@ impl Upstreams {
             }
             (RequestBody::empty(), None)
         } else {
-            if body.size_hint().exact().is_none() {
-                // hyper would otherwise send a GET without its body.
-                head.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-            }
             let length_known = body.size_hint().exact().is_some();
             // Whoever announces a length has the bytes; a stream may say something once an hour. But a stranger's that is
             // alone on its connection holds a place that others need.
@@ -446,7 +446,7 @@ impl Upstreams {
         &self,
         upstream: &Upstream,
         asked: Asked,
-        (mut response, mut lease): (Response<Body>, Lease),
+        (response, mut lease): (Response<()>, Lease),
         upgrade: Option<Upgrade>,
     ) -> Result<Response<Body>, UpstreamError> {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -456,12 +456,13 @@ impl Upstreams {
             if asked.term.as_ref().is_some_and(Term::is_over) {
                 return Err(UpstreamError::SessionEnded);
             }
-            let ours = hyper::upgrade::on(&mut response);
-            let (mut head, _) = response.into_parts();
+            let (mut head, ()) = response.into_parts();
             answer::clean(&mut head, &asked.method)?;
             self.drop_own_cookies(upstream, &mut head.headers);
             answer::announce_upgrade(&mut head.headers, upgrade.protocol());
             let busy = lease.busy().map(Arc::new);
+            let ours = lease.into_upgraded().ok_or(UpstreamError::Invalid)?;
+            let ours = Arc::new(Mutex::new(Some(ours)));
             head.extensions.insert(Agreed { client: upgrade.into_client(), upstream: ours, term: asked.term, busy });
             return Ok(Response::from_parts(head, Body::Empty));
         }
@@ -471,14 +472,17 @@ impl Upstreams {
         if let Some(announced) = answer::announced_idle(response.headers()) {
             lease.limit_idle(announced);
         }
-        let (mut head, body) = response.into_parts();
+        let (mut head, ()) = response.into_parts();
         answer::clean(&mut head, &asked.method)?;
         self.drop_own_cookies(upstream, &mut head.headers);
-        let body = if body.is_end_stream() {
+        let body = if lease.is_answered() {
             lease.give_back();
             Body::Empty
+        } else if let Some(body) = lease.take_whole_body() {
+            lease.give_back();
+            Body::full(body)
         } else {
-            let body = ResponseBody::new(body, lease, upstream.settings.idle_timeout, asked.total);
+            let body = ResponseBody::new(lease, upstream.settings.idle_timeout, asked.total);
             let farewell = asked.farewell(&head.headers);
             Body::stream(body.until(asked.term, farewell))
         };

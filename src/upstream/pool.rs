@@ -3,13 +3,13 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::future::Either;
+use bytes::Bytes;
 use http::uri::Scheme;
-use http::{Request, Response};
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
+use http::{Response, request};
+use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout_at};
 
@@ -17,19 +17,18 @@ use super::address::{self, Address};
 use super::body::{Progress, RequestBody};
 use super::deadline::Deadline;
 use super::exchange::Failure;
+use super::http1::{self, Io, Upgraded};
 use super::http2::{Shared, Slot};
 use super::instances::Busy;
 use super::socket::{Socket, SocketIo};
 use super::{Protocol, Tls, UpstreamError, UpstreamSettings};
-use crate::message::Body;
+use crate::message::body::BodyError;
 
 /// A connection that is closed without a word within this time after its last answer makes the upstream
 /// [unreliable](Pool::is_unreliable).
 const SUDDEN: Duration = Duration::from_secs(1);
 /// How long an upstream stays unreliable.
 const UNRELIABLE_FOR: Duration = Duration::from_secs(60);
-/// The most that hyper gathers of a body before it waits for the reader, in bytes.
-const BUFFER: usize = 64 * 1024;
 
 /// The connections to one instance of an upstream, on one worker. The lock is never contended: only this worker takes it.
 #[derive(Debug)]
@@ -64,11 +63,10 @@ struct Idle {
     since: Instant,
 }
 
-/// What belongs to one connection through all its requests.
+/// What belongs to one connection of HTTP/1.1 through all its requests.
 #[derive(Debug)]
 struct Connection {
-    sender: SendRequest<RequestBody>,
-    socket: Arc<Socket>,
+    http: Box<http1::Connection>,
     deadline: Deadline,
     /// How long it may be idle: ours, or less where the upstream announced its own limit.
     keep: Duration,
@@ -126,8 +124,9 @@ impl Pool {
     }
 
     /// A connection, if there is a good one: with room for one more request, or the one used last. A request that takes it
-    /// for itself (an upgrade) or signs it in (RFC 4559 §6) is to be `alone` on it.
-    pub(super) fn check_out(self: &Arc<Self>, alone: bool) -> Option<Lease> {
+    /// for itself (an upgrade) or signs it in (RFC 4559 §6) is to be `alone` on it. For one that can be sent twice, the
+    /// runtime's word that nothing came is enough; for any other the kernel is asked.
+    pub(super) fn check_out(self: &Arc<Self>, alone: bool, replayable: bool) -> Option<Lease> {
         let mut state = self.state();
         if self.protocol_for(alone) != Protocol::Http1
             && let Some(slot) = state.share()
@@ -135,10 +134,9 @@ impl Pool {
             return Some(self.lease(Line::Http2(slot), true));
         }
         while let Some(idle) = state.idle.pop() {
-            let Idle { connection, since } = idle;
+            let Idle { mut connection, since } = idle;
             let age = since.elapsed();
-            if age < connection.keep && connection.sender.is_ready() && connection.socket.is_quiet() {
-                connection.socket.begin();
+            if age < connection.keep && connection.http.is_quiet(!replayable) {
                 return Some(self.lease(Line::Http1(connection), true));
             }
             if age < SUDDEN {
@@ -171,7 +169,7 @@ impl Pool {
         let io = SocketIo(Arc::clone(&socket));
         let line = match &self.tls {
             None if protocol == Protocol::H2 => self.multiplex(io, socket, Scheme::HTTP).await?,
-            None => Line::Http1(self.speak(io, socket).await?),
+            None => Line::Http1(self.speak(Io::Plain(io), socket)),
             Some(tls) => {
                 let shaken = timeout_at(deadline, tls.connect(io, protocol)).await;
                 let (io, is_h2) = shaken.map_err(|_| UpstreamError::ConnectTimeout)??;
@@ -181,7 +179,7 @@ impl Pool {
                 }
                 match is_h2 {
                     true => self.multiplex(io, socket, Scheme::HTTPS).await?,
-                    false => Line::Http1(self.speak(io, socket).await?),
+                    false => Line::Http1(self.speak(Io::tls(io), socket)),
                 }
             }
         };
@@ -189,22 +187,9 @@ impl Pool {
     }
 
     /// HTTP/1.1 on a fresh connection.
-    async fn speak<I>(&self, io: I, socket: Arc<Socket>) -> Result<Connection, UpstreamError>
-    where
-        I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
-        let (sender, connection) = http1::Builder::new()
-            .max_buf_size(BUFFER)
-            .handshake::<_, RequestBody>(TokioIo::new(io))
-            .await
-            .map_err(|error| UpstreamError::Closed(error.into()))?;
-        tokio::spawn(async move {
-            // Whoever waits for an answer is told the error there; here it can only be that of an idle connection.
-            if let Err(error) = connection.with_upgrades().await {
-                tracing::debug!(%error, "an upstream connection ended");
-            }
-        });
-        Ok(Connection { sender, socket, deadline: Deadline::default(), keep: self.keep })
+    fn speak(&self, io: Io, socket: Arc<Socket>) -> Connection {
+        let http = Box::new(http1::Connection::new(io, socket));
+        Connection { http, deadline: Deadline::default(), keep: self.keep }
     }
 
     /// HTTP/2 on a fresh connection, which the next requests find in the pool.
@@ -228,7 +213,8 @@ impl Pool {
         Lease { line, pool: Arc::clone(self), reused, once: false, request_body: None, busy: None }
     }
 
-    fn keep(self: &Arc<Self>, connection: Connection) {
+    fn keep(self: &Arc<Self>, mut connection: Connection) {
+        connection.http.rest();
         let mut state = self.state();
         if state.retired || state.idle.len() >= self.size {
             return;
@@ -256,7 +242,9 @@ impl Pool {
     /// Drops what has ended or grown too old, and tells whether anything is left.
     fn discard_old(&self) -> bool {
         let mut state = self.state();
-        state.idle.retain(|idle| idle.since.elapsed() < idle.connection.keep && !idle.connection.sender.is_closed());
+        state.idle.retain_mut(|Idle { connection, since }| {
+            since.elapsed() < connection.keep && connection.http.is_quiet(false)
+        });
         let unused = |shared: &Arc<Shared>| shared.idle_since().is_some_and(|since| since.elapsed() >= self.keep);
         state.shared.retain(|shared| shared.is_open() && !unused(shared));
         let is_empty = state.idle.is_empty() && state.shared.is_empty();
@@ -308,26 +296,55 @@ async fn sweep(pool: Weak<Pool>) {
 }
 
 impl Lease {
-    /// Sends `request` and gives the answer's head.
-    pub(super) fn send(
-        &mut self,
-        request: Request<RequestBody>,
-    ) -> impl Future<Output = Result<Response<Body>, Failure>> + use<> {
+    /// Sends a request and gives the answer's head. `head` may be used once more where that fails, and never where it does
+    /// not.
+    pub(super) async fn send(&mut self, head: &mut request::Parts, body: RequestBody) -> Result<Response<()>, Failure> {
         match &mut self.line {
             Line::Http1(connection) => {
-                let sent = connection.sender.try_send_request(request);
-                Either::Left(async move {
-                    match sent.await {
-                        Ok(response) => Ok(response.map(Body::Incoming)),
-                        Err(mut failed) => Err(match failed.take_message() {
-                            Some(unsent) => Failure::Unsent(Box::new(unsent), failed.into_error().into()),
-                            None => Failure::Broken(failed.into_error().into()),
-                        }),
-                    }
-                })
+                connection.http.send(head, body).await.map_err(|error| Failure::Broken(error.into()))
             }
             // Boxed, so that the common case does not carry its size.
-            Line::Http2(slot) => Either::Right(Box::pin(slot.send(request))),
+            Line::Http2(slot) => Box::pin(slot.send(head, body)).await,
+        }
+    }
+
+    /// The next piece of the answer's body.
+    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.line {
+            Line::Http1(connection) => connection.http.poll_frame(cx),
+            Line::Http2(slot) => slot.poll_frame(cx),
+        }
+    }
+
+    /// Whether nothing is left of the answer's body.
+    pub(super) fn is_answered(&self) -> bool {
+        match &self.line {
+            Line::Http1(connection) => connection.http.is_answered(),
+            Line::Http2(slot) => slot.is_answered(),
+        }
+    }
+
+    /// How much is left of the answer's body.
+    pub(super) fn size_hint(&self) -> SizeHint {
+        match &self.line {
+            Line::Http1(connection) => connection.http.size_hint(),
+            Line::Http2(slot) => slot.size_hint(),
+        }
+    }
+
+    /// The answer's body, if it is here already.
+    pub(super) fn take_whole_body(&mut self) -> Option<Bytes> {
+        match &mut self.line {
+            Line::Http1(connection) => connection.http.take_whole_body(),
+            Line::Http2(_) => None,
+        }
+    }
+
+    /// After a 101: the connection. `None` where it can't be had.
+    pub(super) fn into_upgraded(self) -> Option<Upgraded> {
+        match self.line {
+            Line::Http1(connection) => connection.http.into_upgraded(),
+            Line::Http2(_) => None,
         }
     }
 
@@ -346,7 +363,7 @@ impl Lease {
     /// Whether any byte of the answer came.
     pub(super) fn heard(&self) -> bool {
         match &self.line {
-            Line::Http1(connection) => connection.socket.heard(),
+            Line::Http1(connection) => connection.http.heard(),
             // Whatever came, it was nobody's answer, or the head would be here.
             Line::Http2(_) => false,
         }
@@ -383,17 +400,17 @@ impl Lease {
     /// Keeps the connection for the next request. Only after the answer was read to its end, and not where it came before
     /// the request's: an upstream that has answered may take the rest of that body for the next request.
     pub(super) fn give_back(self) {
-        if self.once || self.request_body.is_some_and(|body| !body.is_over()) {
-            return;
-        }
+        let keeps = !self.once && self.request_body.is_none_or(|body| body.is_over());
         let Self { line: Line::Http1(mut connection), pool, .. } = self else { return };
         connection.deadline.clear();
-        if connection.sender.is_ready() {
-            pool.keep(connection);
-        } else if !connection.sender.is_closed() {
-            // The answer is whole, but the end of the request is still being written.
+        if connection.http.is_reusable() {
+            if keeps {
+                pool.keep(connection);
+            }
+        } else if connection.http.goes_on() {
+            // The answer is whole, but the request is still being written.
             tokio::spawn(async move {
-                if connection.sender.ready().await.is_ok() {
+                if connection.http.finish().await && keeps {
                     pool.keep(connection);
                 }
             });

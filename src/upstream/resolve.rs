@@ -3,9 +3,12 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
 
 use super::address::{Address, Place};
 use super::fleet::{Directory, Family, Instance, Listing};
@@ -47,16 +50,22 @@ impl fmt::Debug for Lookup {
 
 /// Resolves `names` while they are used, for as long as the process lives.
 pub(super) async fn run(directory: Arc<Directory>, mut names: Names) {
+    let every = directory.settings.resolve_interval;
+    let mut lookups = JoinSet::new();
     loop {
         directory.wanted().await;
         let mut unused = Duration::ZERO;
         while unused < LINGER {
-            names.resolve(&directory).await;
-            directory.publish(Listing { fresh: true, ..names.listing() });
-            let every = directory.settings.resolve_interval;
+            let begun = Instant::now();
+            names.look_up(&directory, &mut lookups);
+            // Most names are known at once. One that is not must not keep the others from being looked up again.
+            names.collect(&directory, &mut lookups, begun + every).await;
+            names.publish(&directory);
             let pause = if names.has_gaps() { every.min(SOON) } else { every };
-            tokio::time::sleep(pause).await;
-            unused = if directory.take_use() { Duration::ZERO } else { unused + pause };
+            let next = Instant::now() + pause;
+            names.collect(&directory, &mut lookups, next).await;
+            tokio::time::sleep_until(next).await;
+            unused = if directory.take_use() { Duration::ZERO } else { unused + begun.elapsed() };
         }
         directory.publish(Listing { fresh: false, ..names.listing() });
     }
@@ -76,6 +85,8 @@ struct Entry {
     family: Arc<Family>,
     instances: Vec<Arc<Instance>>,
     fails: bool,
+    /// Whether it is being looked up: one lookup at a time, however long it takes, since there is no way to end one.
+    is_asked: bool,
 }
 
 /// What a lookup changed.
@@ -102,7 +113,7 @@ impl Names {
                     Err(_) => (Some((host.clone(), *port)), Vec::new()),
                 },
             };
-            Entry { name, family: Arc::default(), instances, fails: false }
+            Entry { name, family: Arc::default(), instances, fails: false, is_asked: false }
         };
         Self { entries: places.iter().map(entry).collect(), failure: None }
     }
@@ -128,29 +139,51 @@ impl Names {
         self.entries.iter().any(|entry| entry.instances.is_empty())
     }
 
-    async fn resolve(&mut self, directory: &Directory) {
-        let look_up = |entry: &Entry| {
-            let (name, Lookup(look_up)) = (entry.name.clone(), directory.settings.lookup.clone());
-            name.map(|(host, port)| tokio::task::spawn_blocking(move || look_up(&host, port)))
-        };
-        // One lookup of a name at a time, however long it takes: there is no way to end one.
-        let lookups: Vec<_> = self.entries.iter().map(look_up).collect();
+    /// Begins to look up every name that is not being looked up already.
+    fn look_up(&mut self, directory: &Directory, lookups: &mut JoinSet<(usize, Answer)>) {
         self.failure = None;
-        for (index, lookup) in lookups.into_iter().enumerate() {
-            let Some(lookup) = lookup else { continue };
-            let answer = lookup.await.unwrap_or_else(|_| Err(io::Error::other("the lookup was cut short")));
+        for (index, entry) in self.entries.iter_mut().enumerate() {
+            let Some((host, port)) = entry.name.clone().filter(|_| !entry.is_asked) else { continue };
+            entry.is_asked = true;
+            let Lookup(look_up) = directory.settings.lookup.clone();
+            lookups.spawn(async move {
+                let answer = tokio::task::spawn_blocking(move || look_up(&host, port)).await;
+                (index, answer.unwrap_or_else(|_| Err(io::Error::other("the lookup was cut short"))))
+            });
+        }
+    }
+
+    /// Takes over and publishes each answer as it comes, until `end` or until none is waited for.
+    async fn collect(&mut self, directory: &Directory, lookups: &mut JoinSet<(usize, Answer)>, end: Instant) {
+        while let Ok(Some(found)) = timeout_at(end, lookups.join_next()).await {
+            // Nothing in there panics, and nothing ends it.
+            let Ok((index, answer)) = found else { continue };
+            self.entries[index].is_asked = false;
             let change = self.take(index, answer);
             self.tell(index, &change, directory);
+            self.publish(directory);
+        }
+    }
+
+    /// Where nothing is known yet, whoever waits goes on waiting for the names that are still being looked up.
+    fn publish(&self, directory: &Directory) {
+        let listing = self.listing();
+        if !listing.instances.is_empty() || !self.entries.iter().any(|entry| entry.is_asked) {
+            directory.publish(Listing { fresh: true, ..listing });
         }
     }
 
     /// Takes over what a lookup found.
     fn take(&mut self, index: usize, answer: Answer) -> Change {
         let entry = &mut self.entries[index];
-        let addresses = match answer {
+        let addresses = answer.map(|mut addresses| {
+            addresses.retain(|address| is_of_one_host(address.ip()));
+            addresses
+        });
+        let addresses = match addresses {
             Ok(addresses) if !addresses.is_empty() => addresses,
             other => {
-                let nothing = || io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+                let nothing = || io::Error::new(io::ErrorKind::NotFound, "the name has no address to connect to");
                 self.failure = Some(Arc::new(other.err().unwrap_or_else(nothing)));
                 return if std::mem::replace(&mut entry.fails, true) { Change::Nothing } else { Change::Failed };
             }
@@ -195,8 +228,21 @@ impl Names {
     }
 }
 
+/// Whether this is an address to connect to. `0.0.0.0` and `::`, which filtering resolvers answer for names that they hide,
+/// would lead to this machine.
+fn is_of_one_host(address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    !(address.is_unspecified() || address.is_multicast() || address == IpAddr::V4(Ipv4Addr::BROADCAST))
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::time::timeout;
+
+    use super::super::UpstreamSettings;
+    use super::super::fleet::Fleet;
     use super::*;
 
     fn named(name: &str) -> Place {
@@ -242,6 +288,54 @@ mod tests {
         }
         assert_eq!(names.take(0, found(&["10.0.0.1"])), Change::Nothing);
         assert_eq!(names.take(0, failed()), Change::Failed, "told anew after it had gone well");
+    }
+
+    #[test]
+    fn addresses_of_nobody_and_of_many_are_not_used() {
+        let mut names = Names::new(&[named("app")]);
+        let nobody = ["0.0.0.0", "::", "::ffff:0.0.0.0", "224.0.0.1", "ff02::1", "255.255.255.255"];
+        assert_eq!(names.take(0, found(&nobody)), Change::Failed);
+        assert!(listed(&names).is_empty() && names.listing().failure.is_some());
+        names.take(0, found(&[&nobody[..], &["10.0.0.1"]].concat()));
+        assert_eq!(listed(&names), ["10.0.0.1:80"]);
+    }
+
+    #[tokio::test]
+    async fn a_name_that_takes_long_holds_no_other_back() {
+        let (go, gate) = std::sync::mpsc::channel::<()>();
+        let gate = std::sync::Mutex::new(gate);
+        let asked = Arc::new(AtomicUsize::new(0));
+        let lookup = Lookup::new({
+            let asked = Arc::clone(&asked);
+            move |host, _| match host {
+                "slow" => {
+                    let _ = gate.lock().unwrap().recv();
+                    found(&["10.0.0.9"])
+                }
+                _ => found(&["10.0.0.1", "10.0.0.2"][..=asked.fetch_add(1, Ordering::SeqCst).min(1)]),
+            }
+        });
+        let settings = UpstreamSettings {
+            places: vec![named("slow"), named("quick")],
+            lookup,
+            resolve_interval: Duration::from_millis(20),
+            ..UpstreamSettings::default()
+        };
+        let fleet = Fleet::start(&[settings], &tokio::runtime::Handle::current());
+        let directory = &fleet.directories()[0];
+        directory.want();
+        let mut listing = directory.subscribe();
+        // Known although the other is not, and looked up again.
+        for count in [1, 2] {
+            let known = listing.wait_for(|listing| listing.fresh && listing.instances.len() >= count);
+            timeout(Duration::from_secs(10), known).await.expect("in time").unwrap();
+            assert!(asked.load(Ordering::SeqCst) >= count);
+            directory.note_use();
+        }
+        go.send(()).unwrap();
+        let known = listing.wait_for(|listing| listing.instances.len() == 3);
+        timeout(Duration::from_secs(10), known).await.expect("in time").unwrap();
+        drop(go);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The socket of an upstream connection, shared between hyper, which reads and writes it, and the pool, which peeks at it.
+//! The socket of an upstream connection, shared between the protocol, which reads and writes it, and the pool, which peeks at it.
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::mem::MaybeUninit;
@@ -80,20 +80,22 @@ impl Socket {
         self.heard.load(Ordering::Relaxed)
     }
 
+    /// Whether nothing was refused that was written.
+    pub(super) fn is_writable(&self) -> bool {
+        !self.unwritable.load(Ordering::Relaxed)
+    }
+
     /// Whether an idle connection is still good: neither closed nor with bytes that nobody asked for. Asks the kernel,
     /// because the runtime may not have seen the end yet.
     pub(super) fn is_quiet(&self) -> bool {
-        if self.unwritable.load(Ordering::Relaxed) {
-            return false;
-        }
         // The socket is non-blocking, so an empty queue is `WouldBlock`, and anything else is an end or a surprise.
         let mut byte = [MaybeUninit::uninit()];
         matches!(self.stream.socket().peek(&mut byte), Err(error) if error.kind() == ErrorKind::WouldBlock)
     }
 }
 
-/// hyper's side of a [`Socket`].
-#[derive(Debug)]
+/// The protocol's side of a [`Socket`].
+#[derive(Debug, Clone)]
 pub(super) struct SocketIo(pub(super) Arc<Socket>);
 
 impl SocketIo {

@@ -11,7 +11,6 @@ use http_body::{Body as _, Frame, SizeHint};
 use tokio::sync::oneshot;
 
 use super::body::RequestBody;
-use crate::message::Body;
 use crate::message::body::BodyError;
 
 /// The most of a body that is kept to be sent again, in bytes. It holds what was sent anyway, without a copy.
@@ -26,20 +25,17 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    /// The answer with its body.
-    pub(super) fn of(response: Response<RecvStream>) -> Response<Body> {
+    /// The answer's head and its body, if it has one.
+    pub(super) fn of(response: Response<RecvStream>) -> (Response<()>, Option<Self>) {
         let length = response.headers().get(CONTENT_LENGTH);
         let left = length.and_then(|length| length.to_str().ok()?.parse().ok());
-        response.map(|stream| if stream.is_end_stream() { Body::Empty } else { Body::stream(Self { stream, left }) })
+        let (head, stream) = response.into_parts();
+        (Response::from_parts(head, ()), (!stream.is_end_stream()).then_some(Self { stream, left }))
     }
-}
 
-impl http_body::Body for Answer {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Self { stream, left } = &mut *self;
+    /// The next piece of it.
+    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Self { stream, left } = self;
         if let Some(data) = ready!(stream.poll_data(cx)) {
             let data = data?;
             // The next window is granted once the client has been given this.
@@ -54,11 +50,13 @@ impl http_body::Body for Answer {
         }
     }
 
-    fn is_end_stream(&self) -> bool {
+    /// Whether nothing is left of it.
+    pub(super) fn is_over(&self) -> bool {
         self.stream.is_end_stream()
     }
 
-    fn size_hint(&self) -> SizeHint {
+    /// How much is left of it.
+    pub(super) fn size_hint(&self) -> SizeHint {
         self.left.map(SizeHint::with_exact).unwrap_or_default()
     }
 }

@@ -343,7 +343,7 @@ async fn framing_is_ours_and_trailers_pass_both_ways() {
                 say(&mut stream, "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n").await;
                 say(
                     &mut stream,
-                    "HTTP/1.1 200 Fine\r\ntransfer-encoding: chunked\r\ncontent-length: 3\r\ntrailer: x-sum\r\n\
+                    "HTTP/1.1 200 Fine\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\
                      set-cookie: __Host-vestibule=x\r\n\r\n1\r\nx\r\n0\r\nx-sum: 1\r\nset-cookie: __Host-vestibule=y\r\n\r\n",
                 )
                 .await;
@@ -382,6 +382,9 @@ async fn what_is_not_http_or_was_not_asked_for_is_invalid() {
         "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
         "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
         "HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-length: 3\r\ncontent-length: 4\r\n\r\nabcd",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-length: 5\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nx: 1\r\n 2\r\ncontent-length: 0\r\n\r\n",
     ] {
         let fake = fake(
             |_| {},

@@ -83,6 +83,7 @@ impl Authority {
             ca_file: Some(self.file("ca.pem")),
             server_name: ServerName::try_from(name).unwrap(),
             client_certificate: None,
+            reload_interval: Duration::from_millis(20),
         }
     }
 }
@@ -226,13 +227,23 @@ async fn changed_files_count_for_new_connections_and_broken_ones_do_not() {
     let server = authority.server("app.internal", false, &[], None);
     let fake = tls_fake(server, authority.settings("app.internal"), Protocol::Http1).await;
     assert!(matches!(fake.send(get()).await, Err(UpstreamError::Certificate(_))));
-    // Never the same version, however coarse the file system's clock.
-    std::fs::write(authority.file("ca.pem"), [&good[..], b"\n\n"].concat()).unwrap();
-    assert_eq!(fake.text(get()).await, "http1");
-    std::fs::write(authority.file("ca.pem"), b"nonsense").unwrap();
+    // As a mounted secret changes: another file of the same size and time under the same name.
+    let (path, next) = (authority.file("ca.pem"), authority.file("next.pem"));
+    let bad = std::fs::read(&path).unwrap();
+    let padding = vec![b'\n'; bad.len().saturating_sub(good.len())];
+    std::fs::write(&next, [&good[..], &padding].concat()).unwrap();
+    let time = std::fs::metadata(&path).unwrap().modified().unwrap();
+    std::fs::File::options().write(true).open(&next).unwrap().set_modified(time).unwrap();
+    std::fs::rename(&next, &path).unwrap();
+    let end = Instant::now() + Duration::from_secs(10);
+    while fake.send(get()).await.is_err() {
+        assert!(Instant::now() < end, "the change is not seen");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    std::fs::write(&path, b"nonsense").unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
     fake.upstreams.upstreams[0].instances.forget_idle();
     assert_eq!(fake.text(get()).await, "http1");
-    assert_eq!(fake.connections(), 3);
 }
 
 #[test]

@@ -2,18 +2,21 @@
 
 use std::error::Error;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
-use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use zeroize::Zeroizing;
 
 use super::socket::SocketIo;
 use super::{Protocol, UpstreamError};
+use crate::files::{Digest, LARGEST, Settled, bounded, digest};
+use crate::pem::{self, Lack};
 
 const HTTP1: &[u8] = b"http/1.1";
 const H2: &[u8] = b"h2";
@@ -27,6 +30,18 @@ pub struct TlsSettings {
     pub server_name: ServerName<'static>,
     /// The certificate chain and the key, in PEM, that we show where we are asked for one.
     pub client_certificate: Option<(PathBuf, PathBuf)>,
+    /// How often the files are looked at. Default 5 s.
+    pub reload_interval: Duration,
+}
+
+impl TlsSettings {
+    /// How often the files are looked at unless it is said otherwise.
+    pub const RELOAD_INTERVAL: Duration = Duration::from_secs(5);
+
+    /// Whether there is a file that could change.
+    fn has_files(&self) -> bool {
+        self.ca_file.is_some() || self.client_certificate.is_some()
+    }
 }
 
 /// Why the files cannot be used.
@@ -41,21 +56,13 @@ pub enum TlsFileError {
     Pair { certificate: PathBuf, key: PathBuf, source: rustls::Error },
 }
 
-/// How one upstream is spoken to in TLS. Shared by all workers; locked only while a connection is made.
+/// How one upstream is spoken to in TLS. Shared by all workers.
 #[derive(Debug)]
 pub struct Tls {
     settings: TlsSettings,
-    loaded: Mutex<Loaded>,
+    config: ArcSwap<ClientConfig>,
+    settled: Mutex<Settled>,
 }
-
-#[derive(Debug)]
-struct Loaded {
-    config: ClientConfig,
-    versions: Vec<FileVersion>,
-}
-
-/// What changes when a file is replaced.
-type FileVersion = Option<(SystemTime, u64)>;
 
 impl Tls {
     /// Reads the files.
@@ -63,8 +70,41 @@ impl Tls {
     /// # Errors
     /// [`TlsFileError`].
     pub fn load(settings: TlsSettings) -> Result<Self, TlsFileError> {
-        let loaded = Mutex::new(Loaded { versions: versions(&settings), config: load(&settings)? });
-        Ok(Self { settings, loaded })
+        let files = Files::read(&settings);
+        let config = ArcSwap::from_pointee(load(&files)?);
+        Ok(Self { config, settled: Mutex::new(Settled::new(files.digest())), settings })
+    }
+
+    /// Takes in files that change, for as long as the process lives; needs a runtime with blocking threads.
+    pub(super) async fn watch(self: Arc<Self>) {
+        while self.settings.has_files() {
+            tokio::time::sleep(self.settings.reload_interval).await;
+            let tls = Arc::clone(&self);
+            // A panic in there ends the watch; what is in use stays.
+            if tokio::task::spawn_blocking(move || tls.look()).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn look(&self) {
+        let files = Files::read(&self.settings);
+        let digest = files.digest();
+        let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        if settled.still(digest) {
+            return;
+        }
+        match load(&files) {
+            Ok(config) => {
+                self.config.store(Arc::new(config));
+                settled.took(digest);
+            }
+            Err(error) if settled.failed(digest) => tracing::warn!(
+                error = crate::telemetry::chain(&error),
+                "changed certificate files of an upstream cannot be used, so the old ones stay in use"
+            ),
+            Err(_) => {}
+        }
     }
 
     /// Shakes hands; tells whether HTTP/2 was agreed on (RFC 7301).
@@ -73,7 +113,7 @@ impl Tls {
         socket: SocketIo,
         protocol: Protocol,
     ) -> Result<(TlsStream<SocketIo>, bool), UpstreamError> {
-        let mut config = self.config();
+        let mut config = ClientConfig::clone(&self.config.load());
         config.alpn_protocols = match protocol {
             Protocol::Http1 => vec![HTTP1.to_vec()],
             Protocol::H2 => vec![H2.to_vec()],
@@ -87,42 +127,71 @@ impl Tls {
         }
         Ok((stream, is_h2))
     }
+}
 
-    /// As the files are now; as they were, where they cannot be used.
-    fn config(&self) -> ClientConfig {
-        // A panic below leaves what was loaded before.
-        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        let versions = versions(&self.settings);
-        if versions != loaded.versions {
-            match load(&self.settings) {
-                Ok(config) => loaded.config = config,
-                Err(error) => tracing::warn!(
-                    error = crate::telemetry::chain(&error),
-                    "changed certificate files of an upstream cannot be used, so the old ones stay in use"
-                ),
-            }
-            // Told once for each change.
-            loaded.versions = versions;
-        }
-        loaded.config.clone()
+/// What the files hold, or why they cannot be read.
+struct Files {
+    ca: Option<Contents>,
+    pair: Option<(Contents, Contents)>,
+}
+
+struct Contents {
+    path: PathBuf,
+    bytes: Result<Zeroizing<Vec<u8>>, String>,
+}
+
+impl Files {
+    /// Blocks.
+    fn read(settings: &TlsSettings) -> Self {
+        let read = |path: &PathBuf| Contents {
+            path: path.clone(),
+            bytes: bounded(path, LARGEST).map_err(|error| error.to_string()),
+        };
+        let pair = settings.client_certificate.as_ref().map(|(certificate, key)| (read(certificate), read(key)));
+        Self { ca: settings.ca_file.as_ref().map(read), pair }
+    }
+
+    fn digest(&self) -> Digest {
+        let pair = self.pair.iter().flat_map(|(certificate, key)| [certificate, key]);
+        digest(self.ca.iter().chain(pair).map(|contents| match &contents.bytes {
+            Ok(bytes) => Ok(bytes.as_slice()),
+            Err(why) => Err(why.as_str()),
+        }))
     }
 }
 
-fn versions(settings: &TlsSettings) -> Vec<FileVersion> {
-    let pair = settings.client_certificate.iter().flat_map(|(certificate, key)| [certificate, key]);
-    let version = |path: &PathBuf| {
-        let metadata = std::fs::metadata(path).ok()?;
-        Some((metadata.modified().ok()?, metadata.len()))
-    };
-    settings.ca_file.iter().chain(pair).map(version).collect()
+impl Contents {
+    fn bytes(&self) -> Result<&[u8], TlsFileError> {
+        self.bytes.as_ref().map(|bytes| bytes.as_slice()).map_err(|why| self.unusable(why))
+    }
+
+    fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, TlsFileError> {
+        pem::certificates(self.bytes()?).map_err(|lack| self.lacks(lack))
+    }
+
+    fn private_key(&self) -> Result<PrivateKeyDer<'static>, TlsFileError> {
+        pem::private_key(self.bytes()?).map_err(|lack| self.lacks(lack))
+    }
+
+    fn lacks(&self, lack: Lack) -> TlsFileError {
+        self.unusable(match lack {
+            Lack::Pem => "it is not PEM",
+            Lack::Certificate => "it holds no PEM certificate",
+            Lack::Key => "it holds no unencrypted private key in PEM",
+        })
+    }
+
+    fn unusable(&self, reason: impl ToString) -> TlsFileError {
+        TlsFileError::File { path: self.path.clone(), reason: reason.to_string() }
+    }
 }
 
-fn load(settings: &TlsSettings) -> Result<ClientConfig, TlsFileError> {
+fn load(files: &Files) -> Result<ClientConfig, TlsFileError> {
     let mut roots = RootCertStore::empty();
-    match &settings.ca_file {
-        Some(path) => {
-            for certificate in certificates(path)? {
-                roots.add(certificate).map_err(|error| unusable(path, error))?;
+    match &files.ca {
+        Some(file) => {
+            for certificate in file.certificates()? {
+                roots.add(certificate).map_err(|error| file.unusable(error))?;
             }
         }
         None => {
@@ -138,31 +207,13 @@ fn load(settings: &TlsSettings) -> Result<ClientConfig, TlsFileError> {
         // Fails only for a provider without suites for TLS 1.2 and 1.3; this one's set is fixed when we are built.
         .expect("aws-lc-rs has suites for the default protocol versions")
         .with_root_certificates(roots);
-    let Some((certificate, key)) = &settings.client_certificate else { return Ok(builder.with_no_client_auth()) };
-    let chain = certificates(certificate)?;
-    let der = PrivateKeyDer::from_pem_file(key).map_err(|error| match error {
-        pem::Error::Io(error) => unusable(key, error),
-        // The parser's own words could show what it read.
-        _ => unusable(key, "it holds no unencrypted private key in PEM"),
-    })?;
+    let Some((certificate, key)) = &files.pair else { return Ok(builder.with_no_client_auth()) };
+    let (chain, der) = (certificate.certificates()?, key.private_key()?);
     builder.with_client_auth_cert(chain, der).map_err(|source| TlsFileError::Pair {
-        certificate: certificate.clone(),
-        key: key.clone(),
+        certificate: certificate.path.clone(),
+        key: key.path.clone(),
         source,
     })
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsFileError> {
-    let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).and_then(|certificates| certificates.collect());
-    let found = found.map_err(|error| unusable(path, error))?;
-    if found.is_empty() {
-        return Err(unusable(path, "it holds no PEM certificate"));
-    }
-    Ok(found)
-}
-
-fn unusable(path: &Path, reason: impl ToString) -> TlsFileError {
-    TlsFileError::File { path: path.to_owned(), reason: reason.to_string() }
 }
 
 /// What a failed handshake means.

@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::CancellationToken;
 
 use super::frames::{FrameTracker, Goodbye};
+use super::http1::Upgraded;
 use super::lifetime::Tether;
 
 /// How long both ends may take to answer a close frame when the process stops.
@@ -42,14 +43,15 @@ pub(super) struct Ends {
     pub(super) session: Option<Tether>,
 }
 
-/// Joins the two connections once both are free of HTTP; ends when both have ended, one breaks, or `ends` says so.
-pub(super) async fn run(client: Client, upstream: OnUpgrade, ends: Ends) {
+/// Joins the two connections once the client's is free of HTTP, as the upstream's is; ends when both have ended, one breaks,
+/// or `ends` says so.
+pub(super) async fn run(client: Client, upstream: Upgraded, ends: Ends) {
     // The client's connection is free once the 101 is written; where that fails, the upstream's is dropped here.
-    let (Ok(downstream), Ok(upstream)) = (client.upgrade.await, upstream.await) else {
-        tracing::debug!("an upgrade was agreed on but a connection ended before it began");
+    let Ok(downstream) = client.upgrade.await else {
+        tracing::debug!("an upgrade was agreed on but the client's connection ended before it began");
         return;
     };
-    let outcome = join(TokioIo::new(downstream), TokioIo::new(upstream), client.websocket, ends).await;
+    let outcome = join(TokioIo::new(downstream), upstream, client.websocket, ends).await;
     if let Err(error) = outcome {
         tracing::debug!(%error, "a tunnel broke");
     }

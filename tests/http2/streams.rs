@@ -177,9 +177,9 @@ async fn a_stop_says_so_and_lets_requests_in_flight_finish() {
         while stage.upstream.count() == 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        let idle = H2Client::connect(address).await;
+        let mut idle = H2Frames::connect(address).await;
         stage.begin_stop();
-        idle.end(SOON).await.unwrap();
+        assert_eq!(timeout(SOON, idle.go_away()).await.expect("an end in time"), Some(0));
     };
     let (slow, ()) = tokio::join!(slow, stop);
     assert_eq!(slow.unwrap().status, StatusCode::OK);
@@ -205,14 +205,18 @@ async fn a_client_that_answers_no_ping_does_not_hold_up_a_stop() {
 #[tokio::test]
 async fn idle_connections_are_told_to_go_and_busy_ones_are_not() {
     let stage = Stage::with(&format!("[limits]\nidle_timeout = \"1s\"\n{PUBLIC}"));
-    let idle = H2Client::connect(stage.address()).await;
-    assert_eq!(idle.get(&stage.url("/")).await.unwrap().status, StatusCode::OK);
+    // Frame by frame: a client that still wants to say its own goodbye finds the connection closed.
+    let mut idle = H2Frames::connect(stage.address()).await;
+    let host = stage.host();
+    let block = header_block(&[(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", &host)]);
+    assert!(idle.write_bytes(&frame(1, 0x5, 1, &block)).await);
     let busy = H2Client::connect(stage.address()).await;
     let slow = busy.get("http://localhost/slow?ms=2500");
     let started = Instant::now();
-    let (slow, end) = tokio::join!(slow, idle.end(SOON));
+    let (slow, end) = tokio::join!(slow, timeout(SOON, idle.go_away()));
     assert_eq!(slow.unwrap().status, StatusCode::OK);
-    end.unwrap();
+    assert_eq!(end.expect("an end in time"), Some(0));
+    assert_eq!(stage.upstream.count(), 2, "the idle connection had served a request");
     assert!(started.elapsed() < Duration::from_millis(4_500), "{:?}", started.elapsed());
 }
 

@@ -1,10 +1,15 @@
 //! The stories of bodies and of connections held open, at the size that makes no more haste possible.
 
-use crate::{bodies, faults};
+use crate::{bodies, faults, pairs};
 
 #[tokio::test]
 async fn a_gibibyte_passes_both_ways_unchanged_and_in_flat_memory() {
     bodies::pass_both_ways(1024 * bodies::MIB).await;
+}
+
+#[tokio::test]
+async fn a_gibibyte_passes_both_ways_unchanged_and_in_flat_memory_whatever_is_spoken() {
+    pairs::pass_in_flat_memory(1024 * bodies::MIB, &pairs::MIXED).await;
 }
 
 #[tokio::test]

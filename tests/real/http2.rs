@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output, Stdio};
 
-use vestibule_test_support::{Stage, json};
+use vestibule_test_support::{CertificateFiles, Stage, TestCa, json};
 
 const PUBLIC: &str = "[[routes]]\npath = \"/*\"\naccess = \"public\"";
 
@@ -18,22 +18,37 @@ fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+/// How many cases of the suite passed, and which did not.
+async fn h2spec(port: u16, more: &[&str]) -> (usize, Vec<String>) {
+    let h2spec = std::env::var_os("TESTS_H2SPEC")
+        .expect("TESTS_H2SPEC is not set: ./tests/run installs it, ./tests/run fast leaves these tests out");
+    let port = port.to_string();
+    let report = text(&run(h2spec, &[&["-h", "127.0.0.1", "-p", &port, "-o", "10"], more].concat()).await);
+    let (cases, failures) = report.split_once("\nFailures:").unwrap_or((&report, ""));
+    let passed = cases.lines().filter(|line| line.contains('\u{2714}')).count();
+    assert!(passed > 0, "{report}");
+    let failed = failures.lines().filter_map(|line| line.split_once('\u{d7}')).map(|(_, case)| case.trim().to_owned());
+    (passed, failed.collect())
+}
+
 #[tokio::test]
 async fn every_case_of_h2spec_passes_but_one_with_a_reason() {
     // RFC 9113 §3.4: what begins with no preface gets GOAWAY or its connection closed. Our plain listener speaks HTTP/1.1
     // too, in which the same bytes are a bad request, and are told so before the connection is closed.
     const ANSWERED_IN_HTTP_1: &str = "2: Sends invalid connection preface";
-    let h2spec = std::env::var_os("TESTS_H2SPEC")
-        .expect("TESTS_H2SPEC is not set: ./tests/run installs it, ./tests/run fast leaves these tests out");
     let stage = Stage::with(PUBLIC);
-    let port = stage.address().port().to_string();
-    let report = text(&run(h2spec, &["-h", "127.0.0.1", "-p", &port, "-o", "10"]).await);
-    let (cases, failures) = report.split_once("\nFailures:").unwrap_or((&report, ""));
-    let passed = cases.lines().filter(|line| line.contains('\u{2714}')).count();
-    assert!(passed >= 144, "{passed} cases passed: {report}");
-    let failed: Vec<&str> =
-        failures.lines().filter_map(|line| line.split_once('\u{d7}')).map(|(_, case)| case.trim()).collect();
-    assert!(failed.iter().all(|case| *case == ANSWERED_IN_HTTP_1), "{failures}");
+    let (passed, failed) = h2spec(stage.address().port(), &[]).await;
+    assert!(passed >= 144, "{passed} cases passed");
+    assert!(failed.iter().all(|case| case == ANSWERED_IN_HTTP_1), "{failed:?}");
+}
+
+#[tokio::test]
+async fn every_case_of_h2spec_passes_over_tls() {
+    let files = CertificateFiles::new(&TestCa::new().sign(&["localhost"]));
+    let secure = "[provider]\nredirect_uri = \"https://localhost:{port}/auth/callback\"";
+    let stage = Stage::with(&format!("{PUBLIC}\n{secure}\n{}", files.toml()));
+    let (passed, failed) = h2spec(stage.address().port(), &["--tls", "--insecure"]).await;
+    assert!(passed >= 145 && failed.is_empty(), "{passed} cases passed; {failed:?}");
 }
 
 #[tokio::test]

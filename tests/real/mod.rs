@@ -22,6 +22,8 @@ mod kubernetes;
 mod providers;
 // Clients and servers written in Python.
 mod python;
+// A page in a browser talks over a WebSocket until its session ends.
+mod page_socket;
 // The whole story in a browser.
 mod story;
 // What a provider signs, encrypts and says about a sign-in.

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::id_token::{IdTokenError, numeric_date, string};
+use super::claims::{numeric_date, string};
+use super::id_token::IdTokenError;
 use super::wish::Wish;
 use crate::clock::UnixTime;
 

@@ -21,6 +21,10 @@ pub struct Metadata {
     /// The endpoints, the methods of client authentication (none means `client_secret_basic`), and the issuer as configured,
     /// with which the document's own agrees character for character. Always with a token endpoint.
     pub standard: ProviderMetadataWithLogout,
+    /// Where tokens are revoked (RFC 7009).
+    pub revocation_endpoint: Option<Url>,
+    /// Where the keys are fetched; `None` only where they are stated.
+    pub jwks_uri: Option<Url>,
     /// RFC 9207 §3: a missing `iss` in the callback is then an error.
     pub iss_parameter_supported: bool,
     /// Whether it reads the `claims` parameter (Core §5.5).
@@ -109,7 +113,12 @@ impl DiscoveryError {
                 "make the provider announce https addresses (behind a proxy, tell it its public address), or set \
                  allow_insecure_http = true for a test network"
             }
-            Self::Keys(JwksError::NotAKeySet) => "open the jwks_uri of the discovery document in a browser",
+            Self::Keys(JwksError::NotAKeySet) => {
+                "open the jwks_uri of the discovery document in a browser, or look into provider.metadata.jwks_file"
+            }
+            Self::Keys(JwksError::File(_)) => {
+                "look at provider.metadata.jwks_file and whether this process may read it"
+            }
             Self::Keys(JwksError::Empty) => {
                 "give the provider a signing key of a family we know: RSA of 2048 bits and more, P-256, P-384, P-521, \
                  Ed25519"
@@ -135,8 +144,11 @@ fn fix_call(error: &ProviderHttpError) -> &'static str {
     }
 }
 
-/// Asks the provider for its metadata.
+/// Asks the provider for its metadata, unless they are stated.
 pub(super) async fn fetch(http: &ProviderHttp, settings: &Settings) -> Result<Metadata, DiscoveryError> {
+    if !settings.metadata.discovery {
+        return Metadata::stated(settings);
+    }
     let request = Request::get(document_url(settings)?.as_str())
         .header(header::ACCEPT, "application/json")
         .body(Bytes::new())
@@ -163,20 +175,41 @@ impl Metadata {
     /// Reads a discovery document (§4.2) and compares its issuer (§4.3).
     pub(super) fn parse(bytes: &[u8], settings: &Settings) -> Result<Self, DiscoveryError> {
         let Ok(Value::Object(document)) = serde_json::from_slice(bytes) else { return Err(DiscoveryError::NotJson) };
+        Self::read(document, settings)
+    }
+
+    /// What the settings state, with nobody asked.
+    ///
+    /// # Errors
+    /// [`DiscoveryError`].
+    pub(crate) fn stated(settings: &Settings) -> Result<Self, DiscoveryError> {
+        let issuer = ("issuer".to_owned(), Value::from(expected_issuer(settings)));
+        Self::read(Map::from_iter([issuer]), settings)
+    }
+
+    fn read(mut document: Map<String, Value>, settings: &Settings) -> Result<Self, DiscoveryError> {
+        settings.metadata.overlay(&mut document);
         let fields = Fields { document: &document, settings };
         let issuer = fields.string("issuer")?.ok_or(DiscoveryError::Field { field: "issuer" })?;
-        let expected = settings.tenants.as_ref().map_or_else(|| settings.issuer.clone(), Tenants::template);
+        let expected = expected_issuer(settings);
         if issuer != expected {
             return Err(DiscoveryError::IssuerMismatch { expected, found: issuer.chars().take(512).collect() });
         }
         let end_session_endpoint =
             fields.url("end_session_endpoint", Reached::ByUserAgent)?.map(EndSessionUrl::from_url);
         let auth_methods = fields.names("token_endpoint_auth_methods_supported")?;
+        let authorization_endpoint = fields.required("authorization_endpoint", Reached::ByUserAgent)?;
+        let jwks_uri = match settings.metadata.keys {
+            Some(_) => None,
+            None => Some(fields.required("jwks_uri", Reached::ByUs)?),
+        };
+        // The library wants one; where keys are stated nobody asks for any.
+        let for_the_library = jwks_uri.clone().unwrap_or_else(|| authorization_endpoint.clone());
         let standard = ProviderMetadataWithLogout::new(
             // A template would be none.
             IssuerUrl::new(settings.issuer.clone()).map_err(|_| DiscoveryError::Field { field: "issuer" })?,
-            AuthUrl::from_url(fields.required("authorization_endpoint", Reached::ByUserAgent)?),
-            JsonWebKeySetUrl::from_url(fields.required("jwks_uri", Reached::ByUs)?),
+            AuthUrl::from_url(authorization_endpoint),
+            JsonWebKeySetUrl::from_url(for_the_library),
             Vec::new(),
             Vec::new(),
             Vec::new(),
@@ -189,6 +222,8 @@ impl Metadata {
         ));
         Ok(Self {
             standard,
+            revocation_endpoint: fields.url("revocation_endpoint", Reached::ByUs)?,
+            jwks_uri,
             iss_parameter_supported: fields.flag("authorization_response_iss_parameter_supported")?,
             claims_parameter_supported: fields.flag("claims_parameter_supported")?,
             id_token_signing_algs: fields
@@ -224,11 +259,13 @@ impl Metadata {
 
     /// The endpoints that can be read on the way; not empty only with `allow_insecure_http`.
     pub(super) fn unprotected(&self) -> Vec<&str> {
-        [self.standard.authorization_endpoint().url(), self.standard.jwks_uri().url()]
+        [self.standard.authorization_endpoint().url()]
             .into_iter()
+            .chain(&self.jwks_uri)
             .chain(self.standard.token_endpoint().map(TokenUrl::url))
             .chain(self.standard.userinfo_endpoint().map(UserInfoUrl::url))
             .chain(self.end_session_endpoint().map(EndSessionUrl::url))
+            .chain(self.revocation_endpoint.as_ref())
             .filter(|url| !is_protected(url.scheme(), url.host_str().unwrap_or_default()))
             .map(Url::as_str)
             .collect()
@@ -316,6 +353,11 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// The `issuer` of a document that is this provider's.
+fn expected_issuer(settings: &Settings) -> String {
+    settings.tenants.as_ref().map_or_else(|| settings.issuer.clone(), Tenants::template)
+}
+
 /// Response types are sets of words (OAuth 2.0 Multiple Response Types §3).
 fn sorted_words(text: &str) -> String {
     let mut words: Vec<_> = text.split(' ').collect();
@@ -385,7 +427,7 @@ mod tests {
 
     #[test]
     fn optional_fields_may_be_absent_null_or_empty() {
-        let optional = ["userinfo_endpoint", "end_session_endpoint"];
+        let optional = ["userinfo_endpoint", "end_session_endpoint", "revocation_endpoint"];
         let settings = test_settings("https://id.example/realm");
         for value in [Value::Null, json!("")] {
             let mut document = document();
@@ -396,6 +438,7 @@ mod tests {
             document.as_object_mut().unwrap().remove("authorization_response_iss_parameter_supported");
             let metadata = parse(&document, &settings).unwrap();
             assert!(metadata.standard.userinfo_endpoint().is_none() && metadata.end_session_endpoint().is_none());
+            assert!(metadata.revocation_endpoint.is_none());
             assert!(metadata.id_token_signing_algs.is_empty() && !metadata.iss_parameter_supported);
         }
     }
@@ -440,8 +483,14 @@ mod tests {
     #[test]
     fn endpoints_are_https_unless_the_operator_allows_otherwise() {
         let mut settings = test_settings("https://id.example/realm");
-        let urls =
-            ["authorization_endpoint", "token_endpoint", "jwks_uri", "userinfo_endpoint", "end_session_endpoint"];
+        let urls = [
+            "authorization_endpoint",
+            "token_endpoint",
+            "jwks_uri",
+            "userinfo_endpoint",
+            "end_session_endpoint",
+            "revocation_endpoint",
+        ];
         for name in urls {
             for url in ["http://id.example/x", "javascript://id.example/x", "file://id.example/x"] {
                 let error = parse(&with(name, json!(url)), &settings).unwrap_err();

@@ -6,9 +6,10 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
+use super::claims::{ClaimError, Rules, judge_times, string};
 use super::jose::{Algorithm, JoseError, Jws, Trust};
 use super::jwe::Undecryptable;
-use super::tenants::Tenants;
+use super::logout_token::LOGOUT_TOKEN;
 use super::wish::Wish;
 use crate::clock::UnixTime;
 
@@ -38,6 +39,11 @@ impl VerifiedClaims {
         &self.subject
     }
 
+    /// `sid`: the provider's name for the session (OpenID Connect Front-Channel Logout §3).
+    pub fn session(&self) -> Option<&str> {
+        self.claims.get("sid").and_then(Value::as_str).filter(|sid| !sid.is_empty())
+    }
+
     /// All claims.
     pub fn claims(&self) -> &Map<String, Value> {
         &self.claims
@@ -56,6 +62,9 @@ pub enum IdTokenError {
     /// Not encrypted, where the settings ask for it.
     #[error("the ID token is not encrypted")]
     NotEncrypted,
+    /// A logout token, by its `typ` or its `events` (OpenID Connect Back-Channel Logout §4.1).
+    #[error("the token is no ID token")]
+    Kind,
     /// `none`, an unknown algorithm, or one that is not allowed for this client.
     #[error("the ID token's algorithm is not allowed")]
     Algorithm,
@@ -119,6 +128,7 @@ impl IdTokenError {
             Self::Malformed => "id_token_malformed",
             Self::Undecryptable(_) => "id_token_undecryptable",
             Self::NotEncrypted => "id_token_not_encrypted",
+            Self::Kind => "id_token_kind",
             Self::Algorithm => "id_token_algorithm",
             Self::Critical => "id_token_critical",
             Self::UnknownKey => "id_token_unknown_key",
@@ -147,6 +157,19 @@ impl From<Undecryptable> for IdTokenError {
     }
 }
 
+impl From<ClaimError> for IdTokenError {
+    fn from(error: ClaimError) -> Self {
+        match error {
+            ClaimError::Issuer => Self::Issuer,
+            ClaimError::Audience => Self::Audience,
+            ClaimError::AuthorizedParty => Self::AuthorizedParty,
+            ClaimError::Expired => Self::Expired,
+            ClaimError::NotYetValid => Self::NotYetValid,
+            ClaimError::Type(name) => Self::ClaimType(name),
+        }
+    }
+}
+
 impl From<JoseError> for IdTokenError {
     fn from(error: JoseError) -> Self {
         match error {
@@ -157,21 +180,6 @@ impl From<JoseError> for IdTokenError {
             JoseError::Signature => Self::Signature,
         }
     }
-}
-
-/// Whom tokens must come from and be meant for; the same for every sign-in at one provider.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Rules<'a> {
-    /// The provider's issuer.
-    pub(super) issuer: &'a str,
-    /// In its place: an issuer for each tenant.
-    pub(super) tenants: Option<&'a Tenants>,
-    /// Our client id.
-    pub(super) client_id: &'a str,
-    /// Audiences that may stand beside us.
-    pub(super) trusted_audiences: &'a [String],
-    /// How far clocks may be apart, in seconds.
-    pub(super) leeway: u64,
 }
 
 /// Verifies an ID token. Pure: keys and time are arguments.
@@ -185,6 +193,7 @@ pub(super) fn verify(
     let token = Jws::parse(id_token)?;
     let algorithm = token.algorithm();
     let claims = token.verify(trust)?;
+    judge_kind(&token, &claims)?;
     rules.judge_issuer(&claims)?;
     rules.judge_audience(&claims)?;
     judge_times(&claims, rules.leeway, now)?;
@@ -204,62 +213,10 @@ pub(super) fn verify(
     Ok(VerifiedClaims { subject, claims })
 }
 
-impl Rules<'_> {
-    /// Core §3.1.3.7 item 2: exactly, so no URL normalisation.
-    pub(super) fn judge_issuer(&self, claims: &Map<String, Value>) -> Result<(), IdTokenError> {
-        let right = string(claims, "iss")?.is_some_and(|issuer| match self.tenants {
-            None => issuer == self.issuer,
-            Some(tenants) => tenants.fits(issuer, claims),
-        });
-        if right { Ok(()) } else { Err(IdTokenError::Issuer) }
-    }
-
-    /// Core §3.1.3.7 items 3 to 5.
-    pub(super) fn judge_audience(&self, claims: &Map<String, Value>) -> Result<(), IdTokenError> {
-        let audiences = match claims.get("aud") {
-            None => return Err(IdTokenError::Audience),
-            Some(Value::Array(several)) => several.as_slice(),
-            Some(one) => std::slice::from_ref(one),
-        };
-        let mut meant_for_us = false;
-        for audience in audiences {
-            let audience = audience.as_str().ok_or(IdTokenError::ClaimType("aud"))?;
-            meant_for_us |= audience == self.client_id;
-            if audience != self.client_id && !self.trusted_audiences.iter().any(|trusted| trusted == audience) {
-                return Err(IdTokenError::Audience);
-            }
-        }
-        if !meant_for_us {
-            return Err(IdTokenError::Audience);
-        }
-        // With several audiences `azp` only SHOULD be there; without it, that all the others are trusted has to do.
-        match string(claims, "azp")? {
-            Some(party) if party != self.client_id => Err(IdTokenError::AuthorizedParty),
-            _ => Ok(()),
-        }
-    }
-}
-
-/// Core §3.1.3.7 items 9 and 10, RFC 7519 §4.1.5. An old `iat` does no harm beside `exp` and the nonce, unless the settings
-/// say so.
-fn judge_times(claims: &Map<String, Value>, leeway: u64, now: UnixTime) -> Result<(), IdTokenError> {
-    judge_expiry(claims, leeway, now)?;
-    let latest = now.0.saturating_add(leeway);
-    if numeric_date(claims, "iat")?.is_none_or(|issued| issued > latest) {
-        return Err(IdTokenError::NotYetValid);
-    }
-    if numeric_date(claims, "nbf")?.is_some_and(|begin| begin > latest) {
-        return Err(IdTokenError::NotYetValid);
-    }
-    Ok(())
-}
-
-/// `exp` must be there and in the future; `leeway` in seconds.
-pub(super) fn judge_expiry(claims: &Map<String, Value>, leeway: u64, now: UnixTime) -> Result<(), IdTokenError> {
-    match numeric_date(claims, "exp")? {
-        Some(end) if now.0 < end.saturating_add(leeway) => Ok(()),
-        _ => Err(IdTokenError::Expired),
-    }
+/// RFC 8725 §3.11 and §3.12: what was signed as another kind of token never passes for an ID token.
+fn judge_kind(token: &Jws<'_>, claims: &Map<String, Value>) -> Result<(), IdTokenError> {
+    let is_other = token.media_type() == Some(LOGOUT_TOKEN) || claims.contains_key("events");
+    if is_other { Err(IdTokenError::Kind) } else { Ok(()) }
 }
 
 /// Core §3.1.3.7 item 11.
@@ -285,25 +242,6 @@ pub(super) fn subject(claims: &Map<String, Value>) -> Result<&str, IdTokenError>
         _ => Err(IdTokenError::Subject),
     }
 }
-
-pub(super) fn string<'a>(claims: &'a Map<String, Value>, name: &'static str) -> Result<Option<&'a str>, IdTokenError> {
-    match claims.get(name) {
-        None => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text)),
-        Some(_) => Err(IdTokenError::ClaimType(name)),
-    }
-}
-
-/// RFC 7519 §2: seconds, fractions allowed. Beyond 2^53 a JSON number no longer names one second.
-pub(super) fn numeric_date(claims: &Map<String, Value>, name: &'static str) -> Result<Option<u64>, IdTokenError> {
-    let Some(value) = claims.get(name) else { return Ok(None) };
-    let seconds = value.as_f64().filter(|seconds| (0.0..=MAX_SECONDS).contains(seconds));
-    // The cast floors, and the range makes it exact.
-    seconds.map(|seconds| Some(seconds as u64)).ok_or(IdTokenError::ClaimType(name))
-}
-
-/// 2^53.
-const MAX_SECONDS: f64 = 9_007_199_254_740_992.0;
 
 #[cfg(test)]
 mod tests;

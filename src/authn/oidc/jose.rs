@@ -134,6 +134,7 @@ pub(super) struct Trust<'a> {
 pub(super) struct Jws<'a> {
     algorithm: Algorithm,
     kid: Option<String>,
+    media_type: Option<String>,
     signed: &'a [u8],
     payload: &'a str,
     signature: Vec<u8>,
@@ -152,12 +153,30 @@ impl<'a> Jws<'a> {
         }
         let header = json_object(&base64url(header)?)?;
         let algorithm = judge_header(&header)?;
-        let kid = match header.get("kid") {
-            None => None,
-            Some(Value::String(kid)) => Some(kid.clone()),
-            Some(_) => return Err(JoseError::Malformed),
+        let text = |name| match header.get(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.as_str())),
+            Some(_) => Err(JoseError::Malformed),
         };
-        Ok(Self { algorithm, kid, signed: signed.as_bytes(), payload, signature: base64url(signature)? })
+        Ok(Self {
+            algorithm,
+            kid: text("kid")?.map(str::to_owned),
+            media_type: text("typ")?.map(media_type),
+            signed: signed.as_bytes(),
+            payload,
+            signature: base64url(signature)?,
+        })
+    }
+
+    /// What kind of token the header says that it is (`typ`), in lower case and without `application/`; proven only by
+    /// [`Jws::verify`].
+    pub(super) fn media_type(&self) -> Option<&str> {
+        self.media_type.as_deref()
+    }
+
+    /// The claims as anybody may have written them: to refuse what needs no signature check, and to choose the keys.
+    pub(super) fn unproven_claims(&self) -> Result<Map<String, Value>, JoseError> {
+        json_object(&base64url(self.payload)?)
     }
 
     /// The algorithm that the header claims; proven only by [`Jws::verify`].
@@ -166,7 +185,7 @@ impl<'a> Jws<'a> {
     }
 
     /// Checks the signature and only then opens the claims.
-    pub(super) fn verify(self, trust: Trust<'_>) -> Result<Map<String, Value>, JoseError> {
+    pub(super) fn verify(&self, trust: Trust<'_>) -> Result<Map<String, Value>, JoseError> {
         if !trust.algorithms.contains(&self.algorithm) {
             return Err(JoseError::Algorithm);
         }
@@ -174,7 +193,7 @@ impl<'a> Jws<'a> {
             Some(mac) => self.verify_hmac(mac, trust.secret)?,
             None => trust.keys.verify(self.algorithm, self.kid.as_deref(), self.signed, &self.signature)?,
         }
-        json_object(&base64url(self.payload)?)
+        self.unproven_claims()
     }
 
     fn verify_hmac(&self, mac: hmac::Algorithm, secret: Option<&SecretString>) -> Result<(), JoseError> {
@@ -182,6 +201,15 @@ impl<'a> Jws<'a> {
         let secret = secret.filter(|secret| !secret.expose_secret().is_empty()).ok_or(JoseError::UnknownKey)?;
         let key = hmac::Key::new(mac, secret.expose_secret().as_bytes());
         hmac::verify(&key, self.signed, &self.signature).map_err(|_| JoseError::Signature)
+    }
+}
+
+/// RFC 7515 §4.1.9: case does not matter, and `application/` may be left out where no other slash follows.
+fn media_type(typ: &str) -> String {
+    let typ = typ.to_ascii_lowercase();
+    match typ.strip_prefix("application/") {
+        Some(rest) if !rest.contains('/') => rest.to_owned(),
+        _ => typ,
     }
 }
 

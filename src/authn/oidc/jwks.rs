@@ -22,6 +22,9 @@ pub enum JwksError {
     /// The call failed.
     #[error("the key set could not be fetched")]
     Http(#[source] crate::provider_http::ProviderHttpError),
+    /// The file of keys cannot be read.
+    #[error("the file of keys cannot be read")]
+    File(#[source] std::io::Error),
     /// A status other than 200.
     #[error("the provider answered the key set request with status {0}")]
     Status(u16),

@@ -7,9 +7,10 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::Mutex;
 
 use super::discovery::{self, DiscoveryError, Metadata};
-use super::jwks::{self, KeySet};
+use super::jwks::{self, JwksError, KeySet};
 use super::provider::Settings;
 use crate::clock::{SharedClock, UnixTime};
+use crate::files::Digest;
 use crate::provider_http::ProviderHttp;
 use crate::telemetry::chain;
 
@@ -50,6 +51,9 @@ struct Refetch {
 /// The least time between two such fetches when the last one brought nothing: short, because people wait for the provider
 /// to be back.
 const AFTER_FAILURE: Duration = Duration::from_secs(2);
+
+/// How often a file of keys is looked at.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 impl Knowledge {
     pub(super) fn new(settings: Settings, http: ProviderHttp, clock: SharedClock) -> Self {
@@ -114,7 +118,7 @@ impl Knowledge {
             return;
         }
         *last_refetch = Some(Refetch { at: now, failed: false });
-        match jwks::fetch(&self.http, seen.metadata.standard.jwks_uri().url()).await {
+        match self.fetch_keys(&seen.metadata).await {
             Ok(keys) => self.put_keys(Arc::new(keys)),
             Err(error) => {
                 // Counted from its end, so that whoever waited through a timeout does not begin another.
@@ -137,8 +141,34 @@ impl Knowledge {
     pub(super) async fn keep_fresh(&self) {
         let mut trouble = Trouble::default();
         loop {
+            // Before, so that no change falls between.
+            let digest = self.digest_of_keys();
             let pause = self.keep_fresh_once(&mut trouble).await;
-            tokio::time::sleep(pause).await;
+            match digest {
+                None => tokio::time::sleep(pause).await,
+                Some(digest) => drop(tokio::time::timeout(pause, self.changed_since(digest)).await),
+            }
+        }
+    }
+
+    fn digest_of_keys(&self) -> Option<Digest> {
+        self.settings.metadata.keys.as_ref()?.digest()
+    }
+
+    /// Until the file of keys holds something else. Looked at whole, as every file is: it is small.
+    async fn changed_since(&self, digest: Digest) {
+        while self.digest_of_keys() == Some(digest) {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    async fn fetch_keys(&self, metadata: &Metadata) -> Result<KeySet, JwksError> {
+        match (&self.settings.metadata.keys, &metadata.jwks_uri) {
+            _ if self.settings.is_symmetric() => Ok(KeySet::default()),
+            (Some(source), _) => source.read(),
+            (None, Some(jwks_uri)) => jwks::fetch(&self.http, jwks_uri).await,
+            // Metadata without it are read only where keys are stated.
+            (None, None) => Err(JwksError::NotAKeySet),
         }
     }
 
@@ -160,11 +190,7 @@ impl Knowledge {
 
     async fn refresh(&self) -> Result<Known, DiscoveryError> {
         let metadata = discovery::fetch(&self.http, &self.settings).await?;
-        let keys = if self.settings.is_symmetric() {
-            KeySet::default()
-        } else {
-            jwks::fetch(&self.http, metadata.standard.jwks_uri().url()).await.map_err(DiscoveryError::Keys)?
-        };
+        let keys = self.fetch_keys(&metadata).await.map_err(DiscoveryError::Keys)?;
         Ok(Known { metadata: Arc::new(metadata), keys: Arc::new(keys), fetched_at: self.clock.now() })
     }
 

@@ -3,6 +3,7 @@
 pub mod ask;
 #[cfg_attr(not(test), expect(dead_code, reason = "its caller comes with client authentication"))]
 pub mod assertion;
+mod claims;
 pub mod client_keys;
 pub mod decryption;
 pub mod demands;
@@ -17,6 +18,7 @@ pub mod jwks;
 mod jws;
 mod known;
 pub mod login;
+pub mod logout_token;
 pub mod party;
 pub mod provider;
 pub mod providers;
@@ -24,6 +26,8 @@ mod query;
 #[cfg_attr(not(test), expect(dead_code, reason = "its caller comes with signed requests"))]
 mod request_object;
 pub mod response;
+mod revocation;
+pub mod static_metadata;
 pub mod tenants;
 mod thumbprint;
 pub mod token_endpoint;

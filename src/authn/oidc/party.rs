@@ -14,8 +14,22 @@ impl Party {
         context.update(&(issuer.len() as u64).to_be_bytes());
         context.update(issuer.as_bytes());
         context.update(client_id.as_bytes());
-        let mut short = [0; 16];
-        short.copy_from_slice(&context.finish().as_ref()[..16]);
-        Self(short)
+        Self(short(context))
     }
+
+    /// Of a name that the provider gives, told apart by the kind of name.
+    pub(in crate::authn) fn digest(self, kind: &str, name: &str) -> [u8; 16] {
+        let mut context = digest::Context::new(&SHA256);
+        context.update(&self.0);
+        context.update(&(kind.len() as u64).to_be_bytes());
+        context.update(kind.as_bytes());
+        context.update(name.as_bytes());
+        short(context)
+    }
+}
+
+fn short(context: digest::Context) -> [u8; 16] {
+    let mut short = [0; 16];
+    short.copy_from_slice(&context.finish().as_ref()[..16]);
+    short
 }

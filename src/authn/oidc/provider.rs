@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Response;
+use http::{Response, StatusCode};
+use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
 use openidconnect::core::{CoreAuthenticationFlow, CoreClient, CoreResponseType};
 use openidconnect::{
     ClientId, ClientSecret, CsrfToken, EndpointMaybeSet, EndpointNotSet, EndpointSet, HttpRequest, Nonce,
@@ -18,17 +20,21 @@ use tokio::sync::Semaphore;
 use url::Url;
 
 use super::ask::Ask;
+use super::claims::Rules;
 use super::client_keys::{KeyFileError, KeyFiles};
 use super::decryption::{self, Decryption};
 use super::demands::Demands;
 use super::discovery::{DiscoveryError, Metadata, Unsupported};
-use super::id_token::{self, Expected, IdTokenError, Rules, VerifiedClaims};
-use super::jose::{Algorithm, Trust};
+use super::id_token::{self, Expected, IdTokenError, VerifiedClaims};
+use super::jose::{Algorithm, JoseError, Trust};
 use super::jwe::Undecryptable;
 use super::known::{Knowledge, Known};
+use super::logout_token::{Logout, LogoutTokenError, MAX_AGE, UnprovenLogout};
 use super::party::Party;
 use super::query::without_doubles;
 use super::response::{AuthorizationResponse, ResponseMode, ResponseType};
+use super::revocation::{self, Kind};
+use super::static_metadata::StaticMetadata;
 use super::tenants::Tenants;
 use super::token_endpoint::{self, TokenError, Tokens};
 use super::userinfo::{self, UserinfoError};
@@ -37,6 +43,7 @@ use crate::authn::session::Signatory;
 use crate::clock::SharedClock;
 use crate::provider_http::{self, ProviderHttp, ProviderHttpError, SetupError};
 use crate::secret::SecretString;
+use crate::telemetry::chain;
 
 /// The `[provider]` section or one of `[providers]`, checked.
 #[derive(Debug, Clone)]
@@ -58,6 +65,8 @@ pub struct Settings {
     /// Where we reach the provider, when that differs from its public address: replaces the issuer's origin in discovery
     /// and in the token, JWKS and userinfo endpoints; never in what the user agent sees.
     pub backchannel_url: Option<Url>,
+    /// What is stated about it in the place of discovery.
+    pub metadata: StaticMetadata,
     /// Who we are there.
     pub credentials: Credentials,
     /// Where the provider sends the user agent back to.
@@ -91,6 +100,8 @@ pub struct Settings {
     pub userinfo_required: bool,
     /// http beyond loopback.
     pub allow_insecure_http: bool,
+    /// Revoke a session's tokens when it is signed out, where the metadata offers that.
+    pub revoke_at_sign_out: bool,
     /// Sent at sign-out when set; must be registered at the provider.
     pub post_logout_redirect_uri: Option<Url>,
     /// How often discovery and keys are refreshed. Default 15 min.
@@ -156,6 +167,10 @@ pub struct Provider {
     keys: Arc<KeyFiles>,
     /// Turns for calls of the token endpoint.
     token_calls: Arc<Semaphore>,
+    /// Turns for sign-outs whose tokens are revoked.
+    revocations: Arc<Semaphore>,
+    /// `jti` of the logout tokens that were verified, for as long as any of them could come again.
+    logout_tokens: Cache<String, ()>,
 }
 
 impl Provider {
@@ -171,6 +186,14 @@ impl Provider {
         Ok(Arc::new(Self {
             keys,
             token_calls: Arc::new(Semaphore::new(token_calls)),
+            revocations: Arc::new(Semaphore::new(MAX_REVOCATIONS)),
+            logout_tokens: Cache::builder()
+                .max_capacity(MAX_LOGOUT_TOKENS)
+                // The default policy may turn away what is new, and what is new is what comes again.
+                .eviction_policy(EvictionPolicy::lru())
+                // Both ends of the leeway, and a minute for clocks that are set.
+                .time_to_live(Duration::from_secs(MAX_AGE + 120))
+                .build(),
             knowledge: Arc::new(Knowledge::new(settings, http, clock)),
         }))
     }
@@ -306,51 +329,71 @@ impl Provider {
         id_token: &str,
         expected: Expected<'_>,
     ) -> Result<VerifiedClaims, IdTokenError> {
-        let known = self.knowledge.known().ok_or(IdTokenError::UnknownKey)?;
-        let first = self.verify_with(&known, id_token, expected);
+        let (rules, clock) = (self.settings().rules(), &self.knowledge.clock);
+        let verified = self
+            .with_keys(
+                |known| self.of_id_tokens(known),
+                |trust| id_token::verify(id_token, trust, rules, expected, clock.now()),
+            )
+            .await?;
+        self.settings().demands.judge(verified.claims(), expected.wish, rules.leeway, clock.now())?;
+        Ok(verified)
+    }
+
+    /// Verifies a logout token to the letter of OpenID Connect Back-Channel Logout §2.6; keys are refetched as for ID tokens.
+    ///
+    /// # Errors
+    /// [`LogoutTokenError`].
+    pub async fn verify_logout_token(&self, token: &UnprovenLogout<'_>) -> Result<Logout, LogoutTokenError> {
+        let (rules, clock) = (self.settings().rules(), &self.knowledge.clock);
+        let logout =
+            self.with_keys(|known| self.of_id_tokens(known), |trust| token.verify(trust, rules, clock.now())).await?;
+        // §2.6 item 7. The last of all, so that nobody else can use up an identifier.
+        let is_fresh = self.logout_tokens.entry_by_ref(&logout.identifier).or_insert(()).is_fresh();
+        if is_fresh { Ok(logout) } else { Err(LogoutTokenError::Repeated) }
+    }
+
+    fn of_id_tokens(&self, known: &Known) -> Vec<Algorithm> {
+        self.settings().allowed_algorithms(&known.metadata.id_token_signing_algs)
+    }
+
+    /// Verifies with the keys that are known; where those do not do, once more with newer ones.
+    async fn with_keys<T, E>(
+        &self,
+        algorithms: impl Fn(&Known) -> Vec<Algorithm>,
+        verify: impl Fn(Trust<'_>) -> Result<T, E>,
+    ) -> Result<T, E>
+    where
+        E: From<JoseError> + PartialEq,
+    {
+        let known = self.knowledge.known().ok_or(JoseError::UnknownKey)?;
+        let first = self.with_keys_of(&known, &algorithms(&known), &verify);
         // A provider that starts anew may sign with another key of the same name, so a wrong signature asks again too.
-        if !matches!(first, Err(IdTokenError::UnknownKey | IdTokenError::Signature)) {
+        let asks_again = |error: &E| [JoseError::UnknownKey, JoseError::Signature].map(E::from).contains(error);
+        if !first.as_ref().err().is_some_and(asks_again) {
             return first;
         }
         match self.knowledge.newer_keys_than(&known).await {
-            Some(newer) => self.verify_with(&newer, id_token, expected),
+            Some(newer) => self.with_keys_of(&newer, &algorithms(&newer), &verify),
             None => first,
         }
     }
 
-    /// Verifies a signed authorization response (JARM §2.4), be it encrypted (§2.2), as [`Provider::verify_id_token`] does an ID token.
+    /// Verifies a signed authorization response (JARM §2.4), be it encrypted (§2.2), as [`Provider::verify_id_token`] does an
+    /// ID token.
     ///
     /// # Errors
     /// [`IdTokenError`].
     pub async fn verify_response(&self, jwt: &str) -> Result<AuthorizationResponse, IdTokenError> {
         let jwt = &*decryption::opened(jwt, |token| self.decrypt(token))?;
-        let verify = |known: &Known| {
-            let settings = self.settings();
-            if !self.knowledge.is_usable(known) {
-                return Err(IdTokenError::UnknownKey);
-            }
-            // JARM §3: an algorithm of its own at the provider, never `none`.
-            let algorithms = settings.algorithms_of_others();
-            AuthorizationResponse::verify(
-                jwt,
-                settings.trust(known, &algorithms),
-                settings.rules(),
-                self.knowledge.clock.now(),
-            )
-        };
-        let known = self.knowledge.known().ok_or(IdTokenError::UnknownKey)?;
-        let first = verify(&known);
-        if !matches!(first, Err(IdTokenError::UnknownKey | IdTokenError::Signature)) {
-            return first;
-        }
-        match self.knowledge.newer_keys_than(&known).await {
-            Some(newer) => verify(&newer),
-            None => first,
-        }
+        // JARM §3: an algorithm of its own at the provider, never `none`.
+        let algorithms = |_: &Known| self.settings().algorithms_of_others();
+        let (rules, clock) = (self.settings().rules(), &self.knowledge.clock);
+        self.with_keys(algorithms, |trust| AuthorizationResponse::verify(jwt, trust, rules, clock.now())).await
     }
 
-    /// The userinfo claims (OpenID Connect Core §5.3), JSON, signed, encrypted or both, their `sub` compared with `subject`. `Ok(None)` where
-    /// the setting is off or the metadata offers none.
+    /// The userinfo claims (OpenID Connect Core §5.3), JSON, signed, encrypted or both, their `sub` compared with `subject`.
+    /// `Ok(None)` where the setting is off or the metadata offers none.
     ///
     /// # Errors
     /// [`UserinfoError`].
@@ -397,23 +440,50 @@ impl Provider {
         Some(if with_hint.as_str().len() <= MAX_LOGOUT_URL { with_hint } else { url(None) })
     }
 
-    fn verify_with(
+    /// Revokes the tokens of a session that was signed out (RFC 7009), where the setting and the metadata have it: the refresh
+    /// token first, since most providers end the other with it. Returns at once; that it fails is only logged.
+    pub fn revoke(self: &Arc<Self>, refresh: Option<SecretString>, access: Option<SecretString>) {
+        let Some(known) = self.knowledge.known().filter(|_| self.settings().revoke_at_sign_out) else { return };
+        let Some(endpoint) = known.metadata.revocation_endpoint.clone() else { return };
+        let Ok(turn) = Arc::clone(&self.revocations).try_acquire_owned() else {
+            tracing::warn!(
+                issuer = self.settings().issuer,
+                "too many tokens wait to be revoked; these expire by themselves"
+            );
+            return;
+        };
+        let this = Arc::clone(self);
+        let auth_type = token_endpoint::auth_type(&known.metadata);
+        self.knowledge.http.control().spawn(async move {
+            let tokens = [(Kind::Refresh, refresh), (Kind::Access, access)];
+            for (kind, token) in tokens.into_iter().filter_map(|(kind, token)| Some((kind, token?))) {
+                let credentials = &this.settings().credentials;
+                let Some(request) = revocation::request(&endpoint, credentials, &auth_type, kind, &token) else {
+                    return;
+                };
+                let (issuer, token) = (&this.settings().issuer, kind.hint());
+                match this.call(request).await {
+                    // §2.2: 200 also where it was no token any more.
+                    Ok(answer) if answer.status() == StatusCode::OK => {}
+                    // §2.2.1: such as an access token that cannot be revoked.
+                    Ok(answer) => tracing::info!(%issuer, token, status = answer.status().as_u16(), "not revoked"),
+                    Err(error) => tracing::warn!(%issuer, token, error = chain(&error), "could not be revoked"),
+                }
+            }
+            drop(turn);
+        });
+    }
+
+    fn with_keys_of<T, E: From<JoseError>>(
         &self,
         known: &Known,
-        id_token: &str,
-        expected: Expected<'_>,
-    ) -> Result<VerifiedClaims, IdTokenError> {
-        let now = self.knowledge.clock.now();
+        algorithms: &[Algorithm],
+        verify: impl Fn(Trust<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
         if !self.knowledge.is_usable(known) {
-            return Err(IdTokenError::UnknownKey);
+            return Err(JoseError::UnknownKey.into());
         }
-        let settings = self.settings();
-        let algorithms = settings.allowed_algorithms(&known.metadata.id_token_signing_algs);
-        let trust = settings.trust(known, &algorithms);
-        let rules = settings.rules();
-        let verified = id_token::verify(id_token, trust, rules, expected, now)?;
-        settings.demands.judge(verified.claims(), expected.wish, rules.leeway, now)?;
-        Ok(verified)
+        verify(self.settings().trust(known, algorithms))
     }
 }
 
@@ -519,6 +589,11 @@ const OURS: [&str; 9] = [
 
 /// How often our key files are looked at.
 const KEY_FILES_INTERVAL: Duration = Duration::from_secs(30);
+/// The most sign-outs at one provider whose tokens are being revoked.
+const MAX_REVOCATIONS: usize = 256;
+
+/// The most logout tokens of one provider whose identifiers are remembered; about 100 bytes each.
+const MAX_LOGOUT_TOKENS: u64 = 100_000;
 
 /// The longest logout URL, in bytes.
 const MAX_LOGOUT_URL: usize = 4096;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Provider;
+use super::logout_token::{LogoutTokenError, UnprovenLogout};
 use super::party::Party;
 
 /// The providers in the order of the configuration; never empty.
@@ -33,6 +34,20 @@ impl Providers {
     /// By its `provider_id`.
     pub fn by_id(&self, id: &str) -> Option<(usize, &Arc<Provider>)> {
         self.iter().enumerate().find(|(_, provider)| provider.settings().id == id)
+    }
+
+    /// The one whose issuer and client id a logout token names, which it then has to prove.
+    ///
+    /// # Errors
+    /// [`LogoutTokenError::Issuer`] and [`LogoutTokenError::Audience`].
+    pub fn addressed_by(&self, token: &UnprovenLogout<'_>) -> Result<&Arc<Provider>, LogoutTokenError> {
+        let mut of_issuer = self
+            .iter()
+            .filter(|provider| token.issuer().is_some_and(|issuer| provider.settings().is_issuer(issuer)))
+            .peekable();
+        of_issuer.peek().ok_or(LogoutTokenError::Issuer)?;
+        let mut for_us = of_issuer.filter(|provider| token.is_for(&provider.settings().credentials.client_id));
+        for_us.next().ok_or(LogoutTokenError::Audience)
     }
 
     /// By whom sessions are bound to.

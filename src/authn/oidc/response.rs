@@ -3,7 +3,8 @@
 
 use serde_json::{Map, Value};
 
-use super::id_token::{self, IdTokenError, Rules};
+use super::claims::{self, Rules};
+use super::id_token::IdTokenError;
 use super::jose::{JoseError, Jws, Trust};
 use crate::clock::UnixTime;
 use crate::secret::SecretString;
@@ -174,7 +175,7 @@ impl AuthorizationResponse {
         if claims.get("aud").and_then(single_audience) != Some(rules.client_id) {
             return Err(IdTokenError::Audience);
         }
-        id_token::judge_expiry(&claims, rules.leeway, now)?;
+        claims::judge_expiry(&claims, rules.leeway, now)?;
         Self::from_claims(&claims)
     }
 

@@ -10,8 +10,8 @@ use http::{HeaderValue, Request, Response, StatusCode, header};
 use serde_json::{Map, Value};
 use url::Url;
 
+use super::claims::{self, Rules};
 use super::decryption::is_encrypted;
-use super::id_token::{self, Rules};
 use super::jose::{self, Jws, Trust};
 use super::jwe::Undecryptable;
 use crate::clock::UnixTime;
@@ -103,6 +103,6 @@ fn signed(body: &[u8], trust: Trust<'_>, rules: Rules<'_>, now: UnixTime) -> Opt
     let claims = Jws::parse(token).ok()?.verify(trust).ok()?;
     let right = (!claims.contains_key("iss") || rules.judge_issuer(&claims).is_ok())
         && (!claims.contains_key("aud") || rules.judge_audience(&claims).is_ok())
-        && (!claims.contains_key("exp") || id_token::judge_expiry(&claims, rules.leeway, now).is_ok());
+        && (!claims.contains_key("exp") || claims::judge_expiry(&claims, rules.leeway, now).is_ok());
     right.then_some(claims)
 }

@@ -5,6 +5,7 @@
 
 pub mod cookie;
 pub mod ended;
+pub mod marks;
 pub mod record;
 pub mod seal;
 
@@ -18,7 +19,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use self::cookie::{CookieJar, JoinError};
-use self::ended::EndedSessions;
+use self::ended::{EndedSessions, Full, Told};
+use self::marks::{Marks, NameDigest};
 use self::record::{Contents, PackError, Record, StoredTokens};
 use self::seal::{KeyRing, OpenError, Purpose, Sealer};
 use super::identity::{Evidence, Identity};
@@ -194,7 +196,7 @@ impl Sessions {
             sealer: binding.ring.sealer(Purpose::Session, jar.session_name(), binding.origin),
             idle_sealer: binding.ring.sealer(Purpose::Idle, jar.idle_name(), binding.origin),
             providers: binding.providers,
-            ended: Arc::new(EndedSessions::default()),
+            ended: Arc::new(EndedSessions::new(Arc::clone(&clock))),
             keeps_access_token: binding.passes_access_token,
             settings,
             jar,
@@ -235,9 +237,9 @@ impl Sessions {
             proof: record.proof,
             access_token,
             provider,
-            evidence: Evidence::Session { id: record.id },
+            evidence: Evidence::Session { marks: record.marks },
         };
-        Ok((identity, self.renewal(record.id, record.expires_at, seen, now)))
+        Ok((identity, self.renewal(&record, seen, now)))
     }
 
     /// The live session's record, for sign-out and for what the front end may see.
@@ -268,7 +270,12 @@ impl Sessions {
         let mut id = [0; 16];
         rand::fill(&mut id).expect("the system has no randomness");
         let record = Record {
-            id: SessionId(id),
+            marks: Marks {
+                id: SessionId(id),
+                provider_session: signed_in.claims.session().map(|sid| NameDigest::of_session(signed_in.party, sid)),
+                subject: NameDigest::of_subject(signed_in.party, signed_in.claims.subject()),
+                begun: self.ended.next_turn(),
+            },
             issued_at: now,
             expires_at: now.after(self.settings.lifetime),
             party: signed_in.party,
@@ -282,13 +289,34 @@ impl Sessions {
             .jar
             .store(&value, self.max_age(), present)
             .ok_or_else(|| PackError::largest_of(&claims, value.len()))?;
-        cookies.push(self.idle_cookie(record.id, now));
+        cookies.push(self.idle_cookie(record.marks.id, now));
         Ok(cookies)
     }
 
     /// Ends a session here: its id is remembered until its cookie would expire.
     pub fn end(&self, record: &Record) {
-        self.ended.add(record.id, record.expires_at, self.clock.now());
+        self.ended.end(&record.marks, record.expires_at);
+    }
+
+    /// Ends what the provider, or whoever knows the name of the session there, says has ended: the session `sid`, only if it
+    /// is `sub`'s where both are given; every session of `sub` where there is no `sid` (OpenID Connect Back-Channel Logout
+    /// §2.7).
+    ///
+    /// # Errors
+    /// [`Full`], never for what the provider told.
+    pub fn end_told(&self, party: Party, sid: Option<&str>, sub: Option<&str>, told: Told) -> Result<(), Full> {
+        let subject = sub.map(|sub| NameDigest::of_subject(party, sub));
+        match (sid, subject) {
+            (Some(sid), subject) => {
+                let name = NameDigest::of_session(party, sid);
+                self.ended.end_named(name, subject, told, self.settings.lifetime)
+            }
+            (None, Some(subject)) => {
+                self.ended.end_subject(subject, self.settings.lifetime);
+                Ok(())
+            }
+            (None, None) => Ok(()),
+        }
     }
 
     /// For whatever outlives the check that let it in.
@@ -309,7 +337,7 @@ impl Sessions {
         if now >= record.expires_at || now.since(record.issued_at) >= self.settings.lifetime {
             return Err(NoSession::Expired);
         }
-        if self.ended.contains(record.id) {
+        if self.ended.contains(&record.marks) {
             return Err(NoSession::Ended);
         }
         Ok((record, contents, provider))
@@ -336,7 +364,7 @@ impl Sessions {
         let text = cookies.get(self.jar.idle_name()).map_err(JoinError::from)?.ok_or(NoSession::Idle)?;
         let (seen, _) = self.idle_sealer.open(text)?;
         let in_time = seen.at <= now.after(FUTURE_LEEWAY) && now.since(seen.at) < self.settings.idle;
-        if seen.session != record.id || !in_time {
+        if seen.session != record.marks.id || !in_time {
             return Err(NoSession::Idle);
         }
         Ok(seen.at)
@@ -352,9 +380,13 @@ impl Sessions {
         Ok(contents.remapped(&mapped))
     }
 
-    fn renewal(&self, id: SessionId, expires_at: UnixTime, seen: UnixTime, now: UnixTime) -> Renewal {
-        let due = now.since(seen) >= self.settings.idle / 10 && now < expires_at;
-        Renewal(due.then(|| Box::new(Due { cookie: self.idle_cookie(id, now), id, ended: Arc::clone(&self.ended) })))
+    fn renewal(&self, record: &Record, seen: UnixTime, now: UnixTime) -> Renewal {
+        let due = now.since(seen) >= self.settings.idle / 10 && now < record.expires_at;
+        let marks = record.marks;
+        Renewal(due.then(|| {
+            let cookie = self.idle_cookie(marks.id, now);
+            Box::new(Due { cookie, marks, ended: Arc::clone(&self.ended) })
+        }))
     }
 
     fn idle_cookie(&self, session: SessionId, now: UnixTime) -> HeaderValue {
@@ -374,7 +406,7 @@ pub struct Renewal(Option<Box<Due>>);
 #[derive(Debug)]
 struct Due {
     cookie: HeaderValue,
-    id: SessionId,
+    marks: Marks,
     ended: Arc<EndedSessions>,
 }
 
@@ -387,7 +419,7 @@ impl Renewal {
     /// Puts the renewed cookie on the answer, unless the session has ended in the meantime: a late answer never revives it.
     pub fn attach<B>(self, mut response: Response<B>) -> Response<B> {
         if let Some(due) = self.0
-            && !due.ended.contains(due.id)
+            && !due.ended.contains(&due.marks)
         {
             set_cookies(response.headers_mut(), [due.cookie]);
         }

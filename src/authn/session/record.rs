@@ -18,7 +18,7 @@ use http::HeaderValue;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::SessionId;
+use super::marks::Marks;
 use crate::authn::identity::Names;
 use crate::authn::oidc::Party;
 use crate::authn::proof::Proof;
@@ -40,8 +40,8 @@ const ID_TOKEN_ONLY: [&str; 12] =
 /// The fixed part.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Record {
-    /// New at each sign-in.
-    pub id: SessionId,
+    /// What it can be ended by.
+    pub marks: Marks,
     /// When the person signed in.
     pub issued_at: UnixTime,
     /// The end of the absolute lifetime.

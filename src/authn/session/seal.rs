@@ -21,13 +21,15 @@ use serde::de::DeserializeOwned;
 use crate::message::Origin;
 use crate::secret::SecretString;
 
-/// Raised whenever an older record would be misread. 2: how somebody proved who they are.
+/// Raised whenever an older record would be misread. 2: what a session can be ended by, and how somebody proved who they are.
 const FORMAT: u8 = 2;
 const KEY_ID_LEN: usize = 4;
 const TAG_LEN: usize = 16;
 const HEAD_LEN: usize = 1 + KEY_ID_LEN + NONCE_LEN;
 /// Records are padded to a multiple of this, so that their length tells little about what is in them.
 const BLOCK: usize = 64;
+/// The longest text that is opened on the stack, in bytes.
+const SMALL: usize = 256;
 const MASTER_SALT: &[u8] = b"vestibule key ring 1";
 
 /// A prefix of a hash of the key, in clear in each sealed text.
@@ -202,24 +204,43 @@ impl<T> Sealer<T> {
     /// [`OpenError`].
     pub fn open_bytes(&self, text: &[u8]) -> Result<(Vec<u8>, KeyId), OpenError> {
         let mut bytes = self.decoder.decode(text).map_err(|_| OpenError::Malformed)?;
-        if bytes.len() < HEAD_LEN + TAG_LEN + BLOCK || bytes[0] != FORMAT {
+        let (record, id) = self.open_in_place(&mut bytes)?;
+        bytes.truncate(record);
+        Ok((bytes, id))
+    }
+
+    /// Opens what was decoded; the record's bytes stand at its front, and this many.
+    fn open_in_place(&self, bytes: &mut [u8]) -> Result<(usize, KeyId), OpenError> {
+        if bytes.len() < HEAD_LEN + TAG_LEN + BLOCK {
             return Err(OpenError::Malformed);
+        }
+        if bytes[0] != FORMAT {
+            let is_older = (1..FORMAT).contains(&bytes[0]);
+            return Err(if is_older { OpenError::Record } else { OpenError::Malformed });
         }
         let mut id = KeyId::default();
         id.copy_from_slice(&bytes[1..1 + KEY_ID_LEN]);
         let mut nonce = [0; NONCE_LEN];
         nonce.copy_from_slice(&bytes[1 + KEY_ID_LEN..HEAD_LEN]);
         let key = self.keys.iter().find(|key| key.id == id).ok_or(OpenError::UnknownKey)?;
-        let length = key
+        let padded = key
             .key
-            .open_within(Nonce::assume_unique_for_key(nonce), Aad::from(&key.associated), &mut bytes, HEAD_LEN..)
-            .map_err(|_| OpenError::Forged)?
-            .len();
-        bytes.truncate(length);
-        let end = bytes.iter().rposition(|byte| *byte != 0).filter(|end| bytes[*end] == 0x80);
-        bytes.truncate(end.ok_or(OpenError::Record)?);
-        Ok((bytes, id))
+            .open_within(Nonce::assume_unique_for_key(nonce), Aad::from(&key.associated), bytes, HEAD_LEN..)
+            .map_err(|_| OpenError::Forged)?;
+        Ok((unpadded(padded).ok_or(OpenError::Record)?, id))
     }
+}
+
+/// How many bytes stand before the marker.
+fn unpadded(mut bytes: &[u8]) -> Option<usize> {
+    while let [rest @ .., 0, 0, 0, 0, 0, 0, 0, 0] = bytes {
+        bytes = rest;
+    }
+    while let [rest @ .., 0] = bytes {
+        bytes = rest;
+    }
+    let [record @ .., 0x80] = bytes else { return None };
+    Some(record.len())
 }
 
 impl<T: Serialize + DeserializeOwned> Sealer<T> {
@@ -234,8 +255,18 @@ impl<T: Serialize + DeserializeOwned> Sealer<T> {
     /// # Errors
     /// [`OpenError`].
     pub fn open(&self, text: &[u8]) -> Result<(T, KeyId), OpenError> {
-        let (bytes, key) = self.open_bytes(text)?;
-        match postcard::take_from_bytes(&bytes) {
+        let (mut small, mut large): ([u8; SMALL], Vec<u8>);
+        // Decoded, it is shorter: the time of the last request comes with every one, and needs no allocation.
+        let bytes = if text.len() <= SMALL {
+            small = [0; SMALL];
+            let length = self.decoder.decode_slice(text, &mut small).map_err(|_| OpenError::Malformed)?;
+            &mut small[..length]
+        } else {
+            large = self.decoder.decode(text).map_err(|_| OpenError::Malformed)?;
+            large.as_mut_slice()
+        };
+        let (record, key) = self.open_in_place(bytes)?;
+        match postcard::take_from_bytes(&bytes[..record]) {
             Ok((record, [])) => Ok((record, key)),
             _ => Err(OpenError::Record),
         }
@@ -306,6 +337,21 @@ mod tests {
         let fresh = both.seal_bytes(b"record");
         assert_eq!(sealer(&ring(&["old"])).open_bytes(fresh.as_bytes()), Err(OpenError::UnknownKey));
         assert!(sealer(&ring(&["new"])).open_bytes(fresh.as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn what_an_older_release_sealed_is_told_apart_from_garbage() {
+        let sealer = sealer(&ring(&["one"]));
+        let mut bytes = URL_SAFE_NO_PAD.decode(sealer.seal_bytes(b"record")).unwrap();
+        let mut open_as = |format| {
+            bytes[0] = format;
+            sealer.open_bytes(URL_SAFE_NO_PAD.encode(&bytes).as_bytes())
+        };
+        assert_eq!(open_as(1), Err(OpenError::Record));
+        for format in [0, 3, 255] {
+            assert_eq!(open_as(format), Err(OpenError::Malformed), "{format}");
+        }
+        assert!(open_as(2).is_ok());
     }
 
     #[test]

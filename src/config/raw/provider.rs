@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::config::raw::OneOrMany;
+use super::OneOrMany;
+use super::metadata::RawMetadata;
 use crate::config::text::{Size, Span, WebUrl};
 use crate::secret::SecretString;
 
@@ -36,6 +37,11 @@ pub(in crate::config) struct RawProvider {
     /// Where this process reaches the provider, when that differs from the provider's public address.
     #[schemars(example = &"http://keycloak.internal:8080")]
     pub backchannel_url: Option<WebUrl>,
+    /// Ask the provider for its metadata. Default true; with false, [provider.metadata] says all of them.
+    #[schemars(example = true)]
+    pub discovery: Option<bool>,
+    /// Metadata in the place of what the provider says of itself, member by member.
+    pub metadata: Option<RawMetadata>,
     /// The client id registered at the provider.
     #[schemars(example = &"app")]
     pub client_id: Option<String>,
@@ -54,6 +60,9 @@ pub(in crate::config) struct RawProvider {
     /// Where the provider sends people after signing out; registered there.
     #[schemars(example = &"https://app.example.com/auth/signed-out")]
     pub post_logout_redirect_uri: Option<WebUrl>,
+    /// Revoke the tokens of a session that is signed out, where the provider offers that. Default true.
+    #[schemars(example = false)]
+    pub revoke_at_sign_out: Option<bool>,
     /// The scopes asked for. Default openid email profile.
     #[schemars(example = ["openid", "email", "profile"])]
     pub scopes: Option<Vec<String>>,

@@ -42,6 +42,8 @@ impl Resolver {
             (Endpoint::Login, raw.login, "login"),
             (Endpoint::Logout, raw.logout, "logout"),
             (Endpoint::SignedOut, raw.signed_out, "signed-out"),
+            (Endpoint::BackchannelLogout, raw.backchannel_logout, "backchannel-logout"),
+            (Endpoint::FrontchannelLogout, raw.frontchannel_logout, "frontchannel-logout"),
             (Endpoint::Userinfo, raw.userinfo, "userinfo"),
         ];
         let callbacks = providers.iter().map(|provider| provider.redirect_uri.path().to_owned());

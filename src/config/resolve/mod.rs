@@ -10,6 +10,7 @@ mod endpoints;
 mod identity;
 mod limits;
 mod listeners;
+mod metadata;
 mod own;
 mod provider;
 mod rewrite;

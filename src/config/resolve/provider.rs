@@ -167,9 +167,10 @@ impl Resolver {
             self.span(&key("stale_keys"), stale.as_ref(), minutes(24 * 60)),
             self.span(&key("token_queue_timeout"), queue.as_ref(), Duration::from_secs(5)),
         );
+        let metadata = self.static_metadata(at, raw.discovery, raw.metadata);
         let logo = raw.logo.and_then(|path| self.logo(&key("logo"), &path));
         let email_domains = self.email_domains(&key("email_domains"), raw.email_domains);
-        Some(oidc::Settings {
+        let settings = oidc::Settings {
             id: id.to_owned(),
             name: raw.name.filter(|name| !name.trim().is_empty()).unwrap_or_else(|| id.to_owned()),
             logo,
@@ -178,6 +179,7 @@ impl Resolver {
             issuer: issuer?,
             tenants,
             backchannel_url,
+            metadata,
             credentials: Credentials { client_id: client_id?, client_secret },
             redirect_uri: redirect_uri?,
             scopes,
@@ -196,12 +198,15 @@ impl Resolver {
             userinfo_required: userinfo,
             allow_insecure_http: insecure,
             post_logout_redirect_uri,
+            revoke_at_sign_out: raw.revoke_at_sign_out.unwrap_or(true),
             refresh_interval,
             key_refetch_interval,
             stale_keys,
             max_token_calls: raw.max_token_calls.unwrap_or(64) as usize,
             token_queue_timeout,
-        })
+        };
+        self.judge_stated(at, &settings);
+        Some(settings)
     }
 
     fn response(

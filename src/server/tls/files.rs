@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
 use rustls::sign::CertifiedKey;
-use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
@@ -13,6 +12,7 @@ use zeroize::Zeroizing;
 use super::client::dns_names;
 use super::{Certificate, Problem, Settings};
 use crate::files::{Digest, LARGEST, bounded, digest};
+use crate::pem::{self, Lack};
 
 /// What the files hold, or why they can't be read.
 pub(super) struct Files {
@@ -115,18 +115,40 @@ impl Contents {
     }
 
     fn chain(&self) -> Result<Vec<CertificateDer<'static>>, Problem> {
-        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(self.bytes()?).collect();
-        match chain {
-            Ok(chain) if !chain.is_empty() => Ok(chain),
-            Ok(_) => Err(self.problem("holds no certificate", "name a PEM file with -----BEGIN CERTIFICATE-----")),
-            Err(error) => Err(self.problem(format!("is not PEM: {error}"), "name a PEM file, not DER or PKCS #12")),
-        }
+        pem::certificates(self.bytes()?).map_err(|lack| self.lacks(lack))
     }
 
     fn private_key(&self) -> Result<PrivateKeyDer<'static>, Problem> {
-        // The parser's own words could show what it read.
-        PrivateKeyDer::from_pem_slice(self.bytes()?).map_err(|_| {
-            self.problem("holds no private key", "name a PEM file with an unencrypted -----BEGIN PRIVATE KEY-----")
-        })
+        pem::private_key(self.bytes()?).map_err(|lack| self.lacks(lack))
+    }
+
+    fn lacks(&self, lack: Lack) -> Problem {
+        match lack {
+            Lack::Pem => self.problem("is not PEM", "name a PEM file, not DER or PKCS #12"),
+            Lack::Certificate => {
+                self.problem("holds no certificate", "name a PEM file with -----BEGIN CERTIFICATE-----")
+            }
+            Lack::Key => {
+                self.problem("holds no private key", "name a PEM file with an unencrypted -----BEGIN PRIVATE KEY-----")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_file_holds_is_not_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tls.crt");
+        for text in ["-----BEGIN whisper\n", "-----BEGIN CERTIFICATE-----\nwhisper", "-----BEGIN A-----\nwhisper"] {
+            std::fs::write(&path, text).unwrap();
+            let contents = Contents::read("certificate_file".to_owned(), &path);
+            for problem in [contents.chain().unwrap_err(), contents.private_key().unwrap_err()] {
+                assert!(!format!("{problem:?} {problem}").contains("whisper"), "{problem}");
+            }
+        }
     }
 }

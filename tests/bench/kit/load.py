@@ -1,4 +1,4 @@
-"""Load by wrk, and what a proxy spends on it."""
+"""Load by wrk and h2load, and what a proxy spends on it."""
 
 import re
 import subprocess
@@ -27,6 +27,30 @@ def measure(pids, core, url, headers, *, connections, seconds, script=None):
         "req/s": float(re.search(r"Requests/sec:\s+([\d.]+)", output).group(1)),
         "p50 ms": percentile(output, 50),
         "p99 ms": percentile(output, 99),
+        "core used %": used / took * 100,
+    }
+
+
+def measure_h2(pids, core, url, headers, log, *, streams, connections, seconds):
+    """As [`measure`], by HTTP/2 with h2load; `log` is a file for the time of each request."""
+    command = ["taskset", "-c", str(core), "h2load", "-t1", f"-c{connections}", f"-m{streams}", f"-D{seconds}", f"--log-file={log}"]
+    for name, value in headers.items():
+        command += ["-H", f"{name}: {value}"]
+    log.unlink(missing_ok=True)
+    before, started = cpu_seconds(pids), time.monotonic()
+    output = subprocess.run([*command, url], capture_output=True, text=True, check=True).stdout
+    used, took = cpu_seconds(pids) - before, time.monotonic() - started
+    # When it began, its status, and its microseconds; what the end of the time cut off has the status -1 or none.
+    lines = [line.split("\t") for line in log.read_text().splitlines()]
+    times = sorted(int(micros) for _, status, micros in lines if status == "200")
+    refused = re.search(r"status codes: \d+ 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx", output)
+    if not times or not refused or any(int(count) for count in refused.groups()):
+        sys.exit(f"bench: {url}: not every request was answered:\n{output}")
+    return {
+        "CPU µs": used / len(times) * 1e6,
+        "req/s": len(times) / seconds,
+        "p50 ms": times[len(times) // 2] / 1e3,
+        "p99 ms": times[len(times) * 99 // 100] / 1e3,
         "core used %": used / took * 100,
     }
 

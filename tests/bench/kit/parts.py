@@ -25,9 +25,10 @@ class Stage:
         self.process = processes.start([binary], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.provider = json.loads(line_from(self.process))
 
-    def sign_in(self, origin):
-        """The `Cookie` header of a fresh session at the proxy whose public origin this is."""
-        self.process.stdin.write(origin + "\n")
+    def sign_in(self, origin, roots=None):
+        """The `Cookie` header of a fresh session at the proxy whose public origin this is; `roots` is a file of certificates
+        to trust there."""
+        self.process.stdin.write(f"{origin} {roots}\n" if roots else origin + "\n")
         self.process.stdin.flush()
         session = json.loads(line_from(self.process))
         if not 1300 <= session["session_bytes"] <= 1800:
@@ -54,6 +55,18 @@ def start_upstream(directory, processes, core, port):
         }}""")
 
 
+def certify(directory):
+    """A certificate for localhost and its key, as files. It is nobody's issuer, so a client can trust it as it is."""
+    certificate, key, request = (directory / f"localhost.{name}" for name in ("crt", "key", "cnf"))
+    request.write_text("[req]\nprompt = no\ndistinguished_name = name\n[name]\nCN = localhost\n"
+                       "[v3]\nsubjectAltName = DNS:localhost\nbasicConstraints = critical,CA:FALSE\n")
+    subprocess.run(["openssl", "req", "-x509", "-config", request, "-extensions", "v3", "-newkey", "ec", "-pkeyopt",
+                    "ec_paramgen_curve:P-256", "-nodes", "-keyout", key, "-out", certificate, "-days", "30"],
+                   check=True, stderr=subprocess.DEVNULL)
+    key.chmod(0o600)
+    return certificate, key
+
+
 def start_nginx(processes, place, core, port, http):
     for name in ("body", "proxy", "fastcgi", "uwsgi", "scgi"):
         (place / name).mkdir()
@@ -76,9 +89,10 @@ http {{
     return master
 
 
-def vestibule_command(directory, binary, core, port, origin, upstream, provider, logs=False, under=(), admin=None):
+def vestibule_command(directory, binary, core, port, origin, upstream, provider, logs=False, under=(), admin=None,
+                      pair=None):
     """One instance with one worker on one core, as a command and how to start it; `under` is what it runs under, such as
-    valgrind."""
+    valgrind; `pair` are the files of a certificate and its key."""
     environment = {
         "PATH": os.environ["PATH"],
         "OIDC_ISSUER": provider["issuer"],
@@ -94,6 +108,8 @@ def vestibule_command(directory, binary, core, port, origin, upstream, provider,
         "VESTIBULE__LOG__ACCESS_LOG": "true" if logs else "false",
         "VESTIBULE__LIMITS__MAX_CONNECTIONS": "20000",
     }
+    if pair:
+        environment |= {"VESTIBULE__TLS__CERTIFICATE_FILE": str(pair[0]), "VESTIBULE__TLS__KEY_FILE": str(pair[1])}
     log = open(directory / f"vestibule-{port}.log", "w")
     # Killed at the end: nobody is left who would need its grace time.
     options = {"end_with": signal.SIGKILL, "env": environment, "stdout": log, "stderr": subprocess.STDOUT}

@@ -11,10 +11,13 @@ FIXED = {name: f"some-{name}-of-usual-length" for name in IDENTITY_HEADERS}
 
 
 class Nginx:
-    """Plain proxying; with `identity` it also writes five headers and drops the cookie, as far as work goes the same."""
+    """Plain proxying; with `identity` it also writes five headers and drops the cookie, as far as work goes the same; with a
+    `pair` of certificate and key it speaks HTTP/2 at a second port."""
 
-    def __init__(self, bench, identity=False, logs=False, upstream=None):
-        self.port, = free_ports(1)
+    def __init__(self, bench, identity=False, logs=False, upstream=None, pair=None):
+        self.port, self.secure = free_ports(2)
+        tls = pair and (f"listen 127.0.0.1:{self.secure} ssl http2; ssl_certificate {pair[0]}; ssl_certificate_key {pair[1]}; "
+                        "ssl_protocols TLSv1.2 TLSv1.3;")
         place = bench.directory / f"nginx-{self.port}"
         place.mkdir()
         headers = [f'proxy_set_header X-Forwarded-{name.title().replace("_", "-")} "{value}";' for name, value in FIXED.items()]
@@ -25,7 +28,7 @@ class Nginx:
         map $http_upgrade $onwards {{ default upgrade; "" ""; }}
         upstream upstream {{ server 127.0.0.1:{upstream or bench.upstream}; keepalive 64; keepalive_requests 100000000; }}
         server {{
-            listen 127.0.0.1:{self.port}; {log}
+            listen 127.0.0.1:{self.port}; {log} {tls or ""}
             location / {{
                 proxy_pass http://upstream; proxy_http_version 1.1; proxy_set_header Connection $onwards;
                 proxy_set_header Upgrade $http_upgrade; proxy_read_timeout 1h; {extra}
@@ -74,12 +77,12 @@ backend back
 class Vestibule:
     """With somebody signed in."""
 
-    def __init__(self, bench, origin=None, logs=False, upstream=None):
+    def __init__(self, bench, origin=None, logs=False, upstream=None, pair=None):
         self.port, = free_ports(1)
-        self.origin = origin or f"http://localhost:{self.port}"
+        self.origin = origin or f"{'https' if pair else 'http'}://localhost:{self.port}"
         self.process = start_vestibule(bench.directory, bench.processes, bench.binary, bench.proxy_core, self.port, self.origin,
-                                       upstream or bench.upstream, bench.stage.provider, logs=logs)
-        self.session = bench.stage.sign_in(self.origin) if origin is None else None
+                                       upstream or bench.upstream, bench.stage.provider, logs=logs, pair=pair)
+        self.session = bench.stage.sign_in(self.origin, pair and pair[0]) if origin is None else None
 
     def pids(self):
         return [self.process.pid]

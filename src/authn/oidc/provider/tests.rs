@@ -23,6 +23,7 @@ pub(in super::super) fn settings(issuer: &str) -> Settings {
         issuer: issuer.to_owned(),
         tenants: None,
         backchannel_url: None,
+        metadata: StaticMetadata::default(),
         credentials: Credentials {
             client_id: "app".to_owned(),
             client_secret: Some(SecretString::new("the client's secret, which is long enough".to_owned())),
@@ -42,6 +43,7 @@ pub(in super::super) fn settings(issuer: &str) -> Settings {
         userinfo: true,
         userinfo_required: false,
         allow_insecure_http: false,
+        revoke_at_sign_out: true,
         post_logout_redirect_uri: None,
         refresh_interval: Duration::from_secs(900),
         key_refetch_interval: Duration::from_secs(30),

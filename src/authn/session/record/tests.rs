@@ -5,7 +5,7 @@ use super::*;
 
 fn record() -> Record {
     Record {
-        id: SessionId([1; 16]),
+        marks: Marks::for_test(1),
         issued_at: UnixTime(1_000),
         expires_at: UnixTime(2_000),
         party: Party::of("https://id.example", "app"),

@@ -57,7 +57,8 @@ impl Resolver {
             return None;
         }
         let (ca_file, client_certificate) = (ca_file.flatten(), client_certificate.flatten());
-        match Tls::load(TlsSettings { ca_file, server_name: server_name.ok()?, client_certificate }) {
+        let reload_interval = TlsSettings::RELOAD_INTERVAL;
+        match Tls::load(TlsSettings { ca_file, server_name: server_name.ok()?, client_certificate, reload_interval }) {
             Ok(tls) => Some(Arc::new(tls)),
             Err(error) => {
                 let cause = crate::telemetry::chain(&error).to_string();

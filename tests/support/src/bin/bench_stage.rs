@@ -1,12 +1,12 @@
 //! What `tests/bench/run` needs beside the proxy: a provider, and a cookie of somebody who is signed in.
 //!
 //! Speaks lines of JSON. First it tells where its provider is; then each line on stdin is the origin of a proxy
-//! (`http://localhost:PORT`), answered by the `Cookie` header of a fresh sign-in there; it ends with its stdin.
+//! (`http://localhost:PORT`, or `https://localhost:PORT` and a file with the certificate to trust), answered by the `Cookie` header of a fresh sign-in there; it ends with its stdin.
 
 use std::io::{BufRead as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
 
-use vestibule_test_support::{Browser, FakeProvider, TestClock, Value, json, runtime};
+use vestibule_test_support::{Browser, FakeProvider, TestClock, TlsClient, Value, json, runtime};
 
 /// What a session cookie weighs at a provider with ten groups and tokens of the usual size.
 const WANTED_BYTES: usize = 1536;
@@ -24,17 +24,20 @@ fn main() {
     }));
     for origin in std::io::stdin().lock().lines() {
         let origin = origin.expect("stdin can be read");
-        say(&signed_in(origin.trim(), &provider, &clock));
+        let (origin, root) =
+            origin.trim().split_once(' ').map_or((origin.trim(), None), |(origin, file)| (origin, Some(file)));
+        let tls = root.map(|file| TlsClient::trusting_pem(&std::fs::read_to_string(file).expect("a certificate")));
+        say(&signed_in(origin, tls.as_ref(), &provider, &clock));
     }
 }
 
 /// Signs in until the cookie has the wanted weight: a claim of incompressible text makes up what is missing.
-fn signed_in(origin: &str, provider: &FakeProvider, clock: &TestClock) -> Value {
+fn signed_in(origin: &str, tls: Option<&TlsClient>, provider: &FakeProvider, clock: &TestClock) -> Value {
     let mut padding: usize = 64;
     let mut cookies = Vec::new();
     for _ in 0..6 {
         provider.set_claim("picture", json!(format!("https://id.example.com/{}", incompressible(padding))));
-        cookies = runtime().block_on(sign_in(origin, clock));
+        cookies = runtime().block_on(sign_in(origin, tls, clock));
         let bytes = weight(&cookies);
         if bytes.abs_diff(WANTED_BYTES) <= TOLERANCE {
             break;
@@ -51,8 +54,11 @@ fn signed_in(origin: &str, provider: &FakeProvider, clock: &TestClock) -> Value 
     json!({ "cookie": header.join("; "), "cookies": cookies.len(), "session_bytes": largest })
 }
 
-async fn sign_in(origin: &str, clock: &TestClock) -> Vec<(String, String)> {
-    let browser = Browser::new(clock.clone());
+async fn sign_in(origin: &str, tls: Option<&TlsClient>, clock: &TestClock) -> Vec<(String, String)> {
+    let mut browser = Browser::new(clock.clone());
+    if let Some(tls) = tls {
+        browser = browser.with_tls(tls.clone());
+    }
     let port = origin.rsplit(':').next().and_then(|port| port.parse().ok()).expect("an origin with a port");
     browser.connect(origin, SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
     let reply = browser.follow(&format!("{origin}/"), 10).await;

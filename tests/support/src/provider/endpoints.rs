@@ -54,6 +54,7 @@ pub(super) async fn answer(request: Request<Incoming>, shared: Shared) -> Answer
         Endpoint::Token => state.token(&record),
         Endpoint::Userinfo => state.userinfo(&record.headers),
         Endpoint::EndSession => state.end_session(&record),
+        Endpoint::Revocation => state.revoke(&record),
         Endpoint::Unknown => page(StatusCode::NOT_FOUND, "nothing here"),
     }
 }
@@ -66,6 +67,7 @@ fn endpoint(path: &str) -> Endpoint {
         "/token" => Endpoint::Token,
         "/userinfo" => Endpoint::Userinfo,
         "/end-session" => Endpoint::EndSession,
+        "/revoke" => Endpoint::Revocation,
         _ => Endpoint::Unknown,
     }
 }
@@ -80,6 +82,7 @@ impl State {
             "jwks_uri": format!("{issuer}/keys"),
             "userinfo_endpoint": format!("{issuer}/userinfo"),
             "end_session_endpoint": format!("{issuer}/end-session"),
+            "revocation_endpoint": format!("{issuer}/revoke"),
             "response_types_supported": ["code", "id_token code"],
             "response_modes_supported": ["query", "form_post", "query.jwt", "form_post.jwt"],
             "grant_types_supported": ["authorization_code"],
@@ -146,7 +149,7 @@ impl State {
             redirect_uri: redirect_uri.to_string(),
             challenge: parameter("code_challenge"),
             nonce: parameter("nonce"),
-            user: self.user.clone(),
+            user: self.person(parameter("login_hint")),
             acr: parameter("acr_values").and_then(|wanted| {
                 wanted.split(' ').find(|one| self.offered_acr.iter().any(|own| own == one)).map(str::to_owned)
             }),
@@ -158,6 +161,14 @@ impl State {
         let is_hybrid = parameter("response_type").as_deref() == Some("code id_token");
         let answer = self.authorization_response(grant, parameter("state"), is_hybrid);
         self.deliver(redirect_uri, answer, parameter("response_mode").as_deref())
+    }
+
+    fn person(&self, hint: Option<String>) -> Map<String, Value> {
+        let mut user = self.user.clone();
+        if let Some(hint) = hint.filter(|_| self.by_hint) {
+            user.insert("sub".to_owned(), hint.into());
+        }
+        user
     }
 
     fn authorization_response(
@@ -345,6 +356,21 @@ impl State {
         let body = self.encrypted(text, &claims);
         let kind = if body.starts_with('{') { "application/json" } else { "application/jwt" };
         respond(StatusCode::OK, kind, body)
+    }
+
+    /// RFC 7009 §2.
+    fn revoke(&mut self, request: &ProviderRequest) -> Answer {
+        let form = request.form();
+        let field = |name: &str| form.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+        if !is_our_client(&request.headers, field("client_id"), field("client_secret")) {
+            return json_answer(StatusCode::UNAUTHORIZED, &json!({ "error": "invalid_client" }));
+        }
+        let Some(token) = field("token") else {
+            return json_answer(StatusCode::BAD_REQUEST, &json!({ "error": "invalid_request" }));
+        };
+        self.access_tokens.remove(token);
+        self.revoked_tokens.push(token.to_owned());
+        page(StatusCode::OK, "")
     }
 
     fn end_session(&self, request: &ProviderRequest) -> Answer {

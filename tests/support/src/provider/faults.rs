@@ -20,6 +20,8 @@ pub enum Endpoint {
     Userinfo,
     /// The end-session endpoint.
     EndSession,
+    /// The revocation endpoint (RFC 7009).
+    Revocation,
     /// Anything else.
     Unknown,
 }

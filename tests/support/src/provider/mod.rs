@@ -2,6 +2,7 @@
 
 mod endpoints;
 mod faults;
+mod logout;
 mod response;
 mod tokens;
 
@@ -88,6 +89,7 @@ pub(crate) struct State {
     clock: TestClock,
     faults: Faults,
     user: Map<String, Value>,
+    by_hint: bool,
     userinfo_only: Vec<String>,
     keys: Vec<Arc<SigningKey>>,
     grants: BTreeMap<String, Grant>,
@@ -102,6 +104,7 @@ pub(crate) struct State {
     token_calls: Vec<TokenCall>,
     id_tokens: Vec<String>,
     issued_tokens: Vec<String>,
+    revoked_tokens: Vec<String>,
 }
 
 /// What a code stands for.
@@ -133,6 +136,7 @@ impl FakeProvider {
             clock,
             faults: Faults::default(),
             user: ada(),
+            by_hint: false,
             userinfo_only: Vec::new(),
             keys: vec![default_key()],
             grants: BTreeMap::new(),
@@ -147,6 +151,7 @@ impl FakeProvider {
             token_calls: Vec::new(),
             id_tokens: Vec::new(),
             issued_tokens: Vec::new(),
+            revoked_tokens: Vec::new(),
         };
         Self { listener, shared: Arc::new(Mutex::new(state)) }
     }
@@ -175,6 +180,11 @@ impl FakeProvider {
     pub fn set_user(&self, claims: Value) {
         let Value::Object(claims) = claims else { panic!("claims are an object") };
         self.state().user = claims;
+    }
+
+    /// From now on `login_hint` says who signs in: it is their `sub`.
+    pub fn know_people_by_hint(&self) {
+        self.state().by_hint = true;
     }
 
     /// Adds or replaces one claim of whoever signs in from now on.
@@ -239,6 +249,12 @@ impl FakeProvider {
         });
     }
 
+    /// Its keys, as its key set would show them.
+    pub fn key_set(&self) -> Value {
+        let state = self.state();
+        json!({ "keys": state.keys.iter().map(|key| key.jwk()).collect::<Vec<_>>() })
+    }
+
     /// Signs with a fresh key of `alg` from now on and publishes only that one.
     pub fn sign_with(&self, alg: Alg) {
         self.state().keys = vec![Arc::new(SigningKey::generate(alg))];
@@ -298,6 +314,11 @@ impl FakeProvider {
     /// Every access and refresh token given out so far.
     pub fn issued_tokens(&self) -> Vec<String> {
         self.state().issued_tokens.clone()
+    }
+
+    /// Every token that was revoked so far.
+    pub fn revoked_tokens(&self) -> Vec<String> {
+        self.state().revoked_tokens.clone()
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {

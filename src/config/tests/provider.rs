@@ -1,0 +1,113 @@
+//! The provider and what we are to it.
+
+use super::*;
+
+#[test]
+fn a_client_without_a_secret_says_so() {
+    let text = with(&[]).replace("client_secret = \"s3cr3t\"\n", "");
+    let problems = all(&read(&Sources::toml(&text)).unwrap_err());
+    assert!(problems.contains("provider.client_secret is missing") && problems.contains("public_client"), "{problems}");
+    let text = with(&[]).replace("client_secret = \"s3cr3t\"\n", "public_client = true\n");
+    assert!(read(&Sources::toml(&text)).unwrap().settings.providers[0].credentials.client_secret.is_none());
+    assert!(errors(&[("provider", "public_client = true")]).contains("contradicts the client secret"));
+}
+
+#[test]
+fn provider_urls_are_checked() {
+    for (line, why) in [
+        ("issuer = \"https://id.example.com/?x=1\"", "has a query or a fragment"),
+        ("issuer = \"http://id.example.com\"", "works towards localhost only"),
+        (
+            "issuer = \"https://id.example.com/.well-known/openid-configuration\"",
+            "is the address of the discovery document",
+        ),
+        ("redirect_uri = \"/auth/callback\"", "not an absolute http or https URL"),
+        ("redirect_uri = \"https://app.example.com\"", "has no path of its own"),
+        ("redirect_uri = \"https://app.example.com/cb#x\"", "has a query or a fragment"),
+        ("redirect_uri = \"https://app.example.com/a%2Fb\"", "read in more than one way"),
+        ("redirect_uri = \"https://app.example.com/a//b\"", "read in more than one way"),
+        ("redirect_uri = \"https://app.example.com/auth/login\"", "which is that of endpoints.login too"),
+        ("redirect_uri = \"http://app.example.com/auth/callback\"", "works towards localhost only"),
+        ("backchannel_url = \"http://keycloak:8080\"", "works towards localhost only"),
+        ("backchannel_url = \"https://keycloak/realms\"", "is more than scheme, host and port"),
+        ("post_logout_redirect_uri = \"http://app.example.com/bye\"", "works towards localhost only"),
+        ("client_id = \" \"", "is no client id"),
+        ("scopes = [\"open\\\"id\"]", "no scope"),
+        ("signing_algs = [\"none\"]", "not one of \"RS256\""),
+        ("signing_algs = [\"HS256\", \"RS256\"]", "beside other algorithms"),
+        ("signing_algs = [\"HS384\", \"HS512\"]", "names HS384 beside other algorithms"),
+        ("signing_algs = []", "is an empty list"),
+        ("authorization_params = { state = \"x\" }", "only Vestibule sets"),
+        ("authorization_params = { scope = \"x\" }", "has a key of its own"),
+        ("authorization_params = { prompt = \"login\" }", "has a key of its own"),
+        ("authorization_params = { resource = \"https://api.example.com\" }", "has a key of its own"),
+        ("acr_values = [\"gold silver\"]", "names \"gold silver\""),
+        ("required_acr = [\"\"]", "names \"\""),
+        ("ui_locales = [\"d e\"]", "names \"d e\""),
+        ("max_age = \"1500ms\"", "whole seconds"),
+        ("max_token_age = \"10ms\"", "shorter than a second"),
+        ("clock_skew = \"11m\"", "more than ten minutes"),
+        ("login_hint = \"a\\nb\"", "control characters"),
+        ("prompt = \"login none\"", "is none"),
+        ("prompt = \"login  consent\"", "one space between"),
+        ("claims = \"{\"", "reads in one way"),
+        ("claims = \"{}\"", "has neither"),
+        ("resource = \"/api\"", "no absolute URI"),
+        ("authorization_details = \"{}\"", "no JSON list"),
+        ("issuer_template = \"https://id.example.com/{tenantid}\"", "is missing beside issuer_template"),
+        ("allowed_tenants = [\"t\"]", "means nothing without"),
+        ("issuer_template = \"https://id.example.com/x\"\nallowed_tenants = [\"t\"]", "one {tenantid} in its path"),
+        (
+            "issuer_template = \"https://{tenantid}.example.com/\"\nallowed_tenants = [\"t\"]",
+            "one {tenantid} in its path",
+        ),
+        (
+            "issuer_template = \"https://evil.example/{tenantid}\"\nallowed_tenants = [\"t\"]",
+            "another place than issuer",
+        ),
+        ("issuer_template = \"https://id.example.com/{tenantid}\"\nallowed_tenants = []", "is an empty list"),
+        ("issuer_template = \"https://id.example.com/{tenantid}\"\nallowed_tenants = [\"*\", \"t\"]", "no tenant"),
+        ("client_keys_files = [\"/nonexistent.pem\"]", "cannot be read"),
+        ("client_keys_files = [\"Cargo.toml\"]", "names Cargo.toml"),
+        ("decryption_algs = [\"RSA1_5\"]", "names \"RSA1_5\""),
+        ("decryption_algs = []", "is an empty list"),
+        ("require_encrypted_id_token = true", "nothing here could open"),
+        ("timeout = \"0s\"", "is zero"),
+        ("ca_file = \"/nonexistent.pem\"", "cannot be read"),
+        ("ca_file = \"Cargo.toml\"", "holds no PEM certificate"),
+        ("max_response = \"1B\"", "is out of range"),
+    ] {
+        let text = errors(&[("provider", line)]);
+        assert!(text.contains(why), "{line}: {text}");
+        assert_eq!(text.matches("error: ").count(), 1, "{line}: {text}");
+    }
+}
+
+#[test]
+fn http_works_towards_loopback_or_when_allowed() {
+    let local = "issuer = \"http://127.0.0.1:8180\"\nredirect_uri = \"http://localhost:8080/auth/callback\"";
+    let text = warnings(&[("provider", local)]);
+    assert!(text.contains("provider.redirect_uri is http, so our cookies are not Secure"), "{text}");
+    assert_eq!(text.matches("warning: ").count(), 1, "{text}");
+    assert_eq!(settings(&[("provider", local)]).message.cookie_base, "vestibule");
+    let allowed = "issuer = \"http://id.internal\"\nallow_insecure_http = true";
+    let text = warnings(&[("provider", allowed)]);
+    assert!(text.contains("provider.issuer is http beyond loopback"), "{text}");
+    assert!(settings(&[("provider", allowed)]).providers[0].http.allow_insecure_http);
+}
+
+#[test]
+fn the_redirect_uri_is_told_as_it_will_be_sent() {
+    let text = warnings(&[("provider", "redirect_uri = \"https://APP.example.com:443/auth/callback\"")]);
+    assert!(text.contains("is sent to the provider as \"https://app.example.com/auth/callback\""), "{text}");
+}
+
+#[test]
+fn scopes_always_hold_openid() {
+    assert_eq!(
+        settings(&[("provider", "scopes = [\"email groups\"]")]).providers[0].scopes,
+        ["openid", "email", "groups"]
+    );
+    let algs = settings(&[("provider", "signing_algs = [\"HS256\"]")]).providers[0].signing_algs.clone();
+    assert_eq!(algs, [Algorithm::HS256]);
+}

@@ -1,0 +1,117 @@
+//! Where requests come in, and how many.
+
+use super::*;
+
+#[test]
+fn rate_limits_are_checked() {
+    for (line, why) in [
+        ("rate_limit = { per = \"user\", rate = \"1/s\" }\naccess = \"public\"", "contradicts access = \"public\""),
+        ("rate_limit = { per = \"client\" }", "lacks the key \"rate\""),
+        ("rate_limit = { rate = \"1/s\" }", "lacks the key \"per\""),
+        ("rate_limit = { per = \"session\", rate = \"1/s\" }", "session"),
+        ("rate_limit = { per = \"client\", rate = \"1/day\" }", "not a number per s, min or h"),
+        ("rate_limit = { per = \"client\", rate = \"1/s\", burst = 0 }", "write a number from 1"),
+    ] {
+        let text = errors(&[("routes", &format!("path = \"/x\"\n{line}\n"))]);
+        assert!(text.contains(why), "{line}: {text}");
+    }
+}
+
+#[test]
+fn the_server_is_checked() {
+    for (section, line, why) in [
+        ("", "admin_listen = \"0.0.0.0:8080\"\n", "is the address of another listener"),
+        ("", "listen = \"localhost\"\n", "is \"localhost\", not an address and port"),
+        ("", "trusted_proxies = [\"10.0.0.0/40\"]\n", "not a network or an address"),
+        ("", "return_origins = [\"www.example.com\"]\n", "no origin"),
+        ("limits", "max_header_bytes = \"1KiB\"", "is out of range"),
+        ("limits", "max_headers = 1", "write a number from 10 to 1000"),
+        ("limits", "h2_max_streams = 0", "write a number from 1 to 1000"),
+        ("limits", "idle_timeout = \"0s\"", "is zero"),
+        ("limits", "max_uri_bytes = \"1KiB\"", "write a size from 2KiB to 60KiB"),
+        ("limits", "max_body = \"much\"", "not a size with a unit, or \"off\""),
+        ("limits", "min_body_rate = \"0B\"", "is zero"),
+        ("limits", "min_body_rate = \"off\"\nbody_grace = \"9s\"", "has no meaning beside min_body_rate"),
+        ("limits", "max_connections = 9\nmax_connections_per_client = 10", "so it bounds nothing"),
+        ("limits", "max_requests_per_connection = 0", "write a number from 1"),
+        ("limits", "sign_in_rate = \"10\"", "not a number per s, min or h, or \"off\""),
+        ("limits", "sign_in_rate = \"off\"\nsign_in_burst = 9", "has no meaning beside sign_in_rate"),
+        ("log", "level = \"inf\"", "did you mean \"info\"?"),
+        ("log", "level = \"vestibule=loud\"", "no filter directive"),
+    ] {
+        let text = errors(&[(section, line)]);
+        assert!(text.contains(why), "{line}: {text}");
+    }
+    for (section, line, why) in [
+        ("drain", "timeout = \"25s\"", "30 s or more"),
+        ("", "trusted_proxies = [\"0.0.0.0/0\"]\n", "trusts every address"),
+        ("", "state_dir = \"/var/lib/vestibule\"\n", "nothing is configured that is kept on disk"),
+    ] {
+        let text = warnings(&[(section, line)]);
+        assert!(text.contains(why), "{line}: {text}");
+    }
+    let settings = settings(&[
+        ("", "admin_listen = \"off\"\nworkers = 3\ntrusted_proxies = [\"10.1.2.3\"]\n"),
+        ("limits", "max_header_bytes = \"64KiB\""),
+    ]);
+    assert_eq!(settings.admin_listen, None);
+    assert_eq!(settings.server.workers.get(), 3);
+    assert_eq!(settings.server.max_header_bytes, 65536);
+    assert_eq!(settings.message.trusted_proxies[0].to_string(), "10.1.2.3/32");
+}
+
+#[test]
+fn listeners_and_their_tls_are_checked() {
+    let at = |toml: &str| toml.replace("@", &format!("{}/", tls_files().display()));
+    let good = at("certificate_file = \"@tls.crt\"\nkey_file = \"@tls.key\"\n");
+    for (section, line, why) in [
+        ("[listeners]", "address = \"localhost:80\"", "not an address and port, or unix: and a path"),
+        ("[listeners]", "address = \"unix:\"", "not an address and port, or unix: and a path"),
+        ("[listeners]", "mode = \"0660\"", "lacks the key \"address\""),
+        ("[listeners]", "address = \"127.0.0.1:81\"\nmode = \"0660\"", "and this is none"),
+        ("[listeners]", "address = \"unix:/a\"\nmode = \"rw\"", "no file permissions"),
+        ("[listeners]", "address = \"unix:/a\"\nmode = \"4755\"", "no file permissions"),
+        ("[listeners]", "address = \"127.0.0.1:81\"\ntls = true", "there is no [tls] section"),
+        ("[listeners]", "address = \"127.0.0.1:81\"\nproxy_protocol_from = [\"x\"]", "not a network or an address"),
+        (
+            "[listeners]",
+            "address = \"127.0.0.1:81\"\n[[listeners]]\naddress = \"127.0.0.1:81\"",
+            "where another listener is",
+        ),
+        (
+            "[listeners]",
+            "address = \"127.0.0.1:81\"\n[listeners.tls]\nkey_file = \"@tls.key\"",
+            "listeners[0].tls.certificate_file is missing",
+        ),
+        ("tls", "key_file = \"@tls.key\"", "tls.certificate_file is missing"),
+        ("tls", "certificate_file = \"@none\"\nkey_file = \"@tls.key\"", "cannot be read"),
+        ("tls", "certificate_file = \"@empty\"\nkey_file = \"@tls.key\"", "holds no certificate"),
+        ("tls", "certificate_file = \"@tls.crt\"\nkey_file = \"@empty\"", "holds no private key"),
+        ("tls", "certificate_file = \"@tls.crt\"\nkey_file = \"@other.key\"", "is not the key of"),
+        ("tls", "GOODmin_version = \"1.1\"", "did you mean \"1.2\"?"),
+        ("tls", "GOODclient_certificate = \"required\"", "nothing says who signs them"),
+        ("tls", "GOODclient_ca_file = \"@none\"", "tls.client_ca_file names"),
+        (
+            "tls",
+            "GOOD[[tls.certificates]]\ncertificate_file = \"@tls.crt\"\nkey_file = \"@other.key\"",
+            "tls.certificates[0].key_file",
+        ),
+        (
+            "identity.headers",
+            "\"X-Subject\" = \"client_certificate_subject\"",
+            "identity.headers.X-Subject is filled from client certificates, and no listener asks",
+        ),
+    ] {
+        let text = errors(&[(section, &at(&line.replace("GOOD", &good)))]);
+        assert!(text.contains(why), "{line}: {text}");
+    }
+    for (section, line, why) in [
+        ("tls", "certificate_file = \"@expired.crt\"\nkey_file = \"@tls.key\"", "has expired"),
+        ("tls", "certificate_file = \"@tls.crt\"\nkey_file = \"@open.key\"", "can be read by every user"),
+        ("[listeners]", "address = \"127.0.0.1:81\"\nproxy_protocol_from = [\"::/0\"]", "trusts every address"),
+        ("[listeners]", "address = \"127.0.0.1:81\"\ntls = false\n[tls]\nGOOD", "is used by no listener"),
+    ] {
+        let loaded = read(&Sources::toml(&with(&[(section, &at(&line.replace("GOOD", &good)))]))).unwrap();
+        assert!(all(&loaded.warnings).contains(why), "{line}: {}", all(&loaded.warnings));
+    }
+}

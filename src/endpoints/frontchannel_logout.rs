@@ -1,0 +1,109 @@
+//! The provider shows our address in a frame of its sign-out page (OpenID Connect Front-Channel Logout 1.0 §2). Nothing
+//! proves who asks, so it ends a session here for whoever knows the provider's name for it, and nothing at the provider.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, PRAGMA};
+use http::{HeaderMap, HeaderValue, Response};
+use tracing::info;
+use url::Url;
+
+use super::Endpoints;
+use super::query::{self, Repeated};
+use crate::authn::oidc::Provider;
+use crate::authn::session::ended::{Full, Told};
+use crate::authn::session::marks::NameDigest;
+use crate::authn::session::set_cookies;
+use crate::message::{Body, Inbound, Origin};
+use crate::reply::pages::protect;
+use crate::reply::{ClientFault, Rejection};
+
+const PAGE: &str = "<!doctype html><html lang=\"en\"><title>Signed out</title></html>";
+
+impl Endpoints {
+    pub(super) fn frontchannel_logout(&self, inbound: &Inbound) -> Result<Response<Body>, Rejection> {
+        let single = |name| {
+            query::single(inbound.query(), name)
+                .map_err(|Repeated| ClientFault::Logout("frontchannel_parameter_repeated"))
+        };
+        let (issuer, sid) = (single("iss")?, single("sid")?);
+        let session = self.sessions.read_for_sign_out(inbound.cookies()).map(|(record, _)| record);
+        let (framed_by, ended) = match (issuer, sid) {
+            (Some(issuer), Some(sid)) if !sid.is_empty() => {
+                let providers: Vec<_> =
+                    self.providers.iter().filter(|provider| provider.settings().is_issuer(&issuer)).collect();
+                if providers.is_empty() {
+                    return Err(ClientFault::Logout("frontchannel_issuer").into());
+                }
+                let is_meant = |provider: &Provider| {
+                    let party = provider.settings().party();
+                    session.as_ref().is_some_and(|record| {
+                        let name = record.marks.provider_session;
+                        record.party == party && name == Some(NameDigest::of_session(party, &sid))
+                    })
+                };
+                let is_sent = providers.iter().any(|provider| is_meant(provider));
+                if !is_sent {
+                    self.take_logout(&self.frontchannel_logouts, inbound.client().address)?;
+                }
+                for provider in &providers {
+                    let told = self.sessions.end_told(provider.settings().party(), Some(&sid), None, Told::ByAnyone);
+                    // Where the session itself was sent, it ends by its own id.
+                    if let (Err(Full), false) = (told, is_sent) {
+                        let retry_after = Duration::from_secs(60);
+                        return Err(ClientFault::TooMany { reason: "too_many_logouts", retry_after }.into());
+                    }
+                }
+                (providers, session.filter(|_| is_sent))
+            }
+            (None, None) => {
+                let in_a_frame = is_in_a_frame(inbound.headers());
+                (self.providers.iter().collect(), session.filter(|_| in_a_frame))
+            }
+            _ => return Err(ClientFault::Logout("frontchannel_incomplete").into()),
+        };
+        let mut response = Response::new(Body::full(PAGE));
+        let headers = response.headers_mut();
+        protect(headers);
+        if let Some(record) = &ended {
+            self.sessions.end(record);
+            info!("ended by the provider, in a frame");
+            set_cookies(headers, self.sessions.jar().delete_session(inbound.cookies()));
+        }
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+        // §2: both words and the old field.
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store"));
+        headers.insert(PRAGMA, HeaderValue::from_static("no-cache"));
+        headers.insert(CONTENT_SECURITY_POLICY, policy(framed_by.into_iter().map(AsRef::as_ref)));
+        Ok(response)
+    }
+}
+
+/// Without `sid` the cookie alone says which session, and a link on another site must not sign anybody out: browsers say
+/// what they fetch a page for, and Lax cookies come into a frame only from a page of the same site.
+fn is_in_a_frame(headers: &HeaderMap) -> bool {
+    headers.get("sec-fetch-dest").is_none_or(|destination| destination == "iframe" || destination == "frame")
+}
+
+/// The only page of ours that may be framed, and only by the providers' own.
+fn policy<'p>(providers: impl Iterator<Item = &'p Provider>) -> HeaderValue {
+    let mut origins: Vec<String> = Vec::new();
+    for provider in providers {
+        let issuer = Url::parse(&provider.settings().issuer).ok();
+        for origin in
+            [issuer, provider.end_session_url(None, None)].into_iter().flatten().filter_map(|url| Origin::of(&url))
+        {
+            if !origins.contains(&origin.to_string()) {
+                origins.push(origin.to_string());
+            }
+        }
+    }
+    let mut policy = "default-src 'none'; base-uri 'none'; frame-ancestors".to_owned();
+    origins.iter().for_each(|origin| {
+        // Writing to a String does not fail.
+        let _ = write!(policy, " {origin}");
+    });
+    // Origins are serialised, so this cannot fail; framed by nobody is the safe way out.
+    HeaderValue::try_from(policy).unwrap_or_else(|_| HeaderValue::from_static("frame-ancestors 'none'"))
+}

@@ -1,0 +1,235 @@
+//! The heads of HTTP/1.1 (RFC 9112 §2 to §6): the request's as it is written, the answer's as it is read.
+
+use std::mem::MaybeUninit;
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, request, response};
+use hyper::ext::ReasonPhrase;
+
+use super::chunks::Chunks;
+use super::{Error, HEADERS};
+
+/// The most of an answer's head, in bytes.
+const LIMIT: usize = 64 * 1024;
+
+/// How long a request's body is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Length {
+    /// There is none.
+    None,
+    /// So many bytes.
+    Known(u64),
+    /// Its last chunk tells.
+    Chunked,
+}
+
+/// Writes the head of a request. `head` has no framing of its own, unless it says that there is no body.
+pub(super) fn write(out: &mut Vec<u8>, head: &request::Parts, length: Length) {
+    out.extend_from_slice(head.method.as_str().as_bytes());
+    out.push(b' ');
+    let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
+    out.extend_from_slice(target.as_bytes());
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    write_fields(out, &head.headers);
+    match length {
+        Length::None => {}
+        Length::Known(length) => {
+            out.extend_from_slice(b"content-length: ");
+            out.extend_from_slice(length.to_string().as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+        Length::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes the lines of a header or trailer section.
+pub(super) fn write_fields(out: &mut Vec<u8>, fields: &HeaderMap) {
+    for (name, value) in fields {
+        let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
+        out.reserve(name.len() + value.len() + 4);
+        out.extend_from_slice(name);
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(value);
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// How an answer's body ends.
+#[derive(Debug)]
+pub(super) enum Framing {
+    /// After so many bytes.
+    Length(u64),
+    /// With its last chunk.
+    Chunked(Chunks),
+    /// With the connection.
+    UntilClose,
+}
+
+/// An answer's head, and what it means for its connection.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) head: response::Parts,
+    pub(super) framing: Framing,
+    /// Whether the upstream takes another request after this one (RFC 9112 §9.3).
+    pub(super) keeps_alive: bool,
+}
+
+/// Takes a whole answer's head from the front of `input`, once it is there; `method` is the request's. Interim answers before it
+/// are dropped (RFC 9110 §15.2). `headers` are emptied and filled, if there is one; without what only said how the body is framed
+/// and whether the connection stays.
+///
+/// # Errors
+/// For what is not HTTP/1, is too large, or has two lengths (RFC 9112 §6.3).
+pub(super) fn read(input: &mut BytesMut, method: &Method, headers: &mut HeaderMap) -> Result<Option<Answer>, Error> {
+    loop {
+        // Some servers end a body with one line too many.
+        let empty = input.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+        input.advance(empty);
+        let Some(end) = end_of_head(input) else {
+            const BEGINNING: &[u8] = b"HTTP/1.";
+            let seen = input.len().min(BEGINNING.len());
+            if input[..seen] != BEGINNING[..seen] {
+                return Err(httparse::Error::Version.into());
+            }
+            return if input.len() >= LIMIT { Err(Error::TooLarge) } else { Ok(None) };
+        };
+        if end > LIMIT {
+            return Err(Error::TooLarge);
+        }
+        if let Some(answer) = parse(&input.split_to(end).freeze(), method, headers)? {
+            return Ok(Some(answer));
+        }
+    }
+}
+
+/// Where the first empty line ends. A line may end with a bare LF (RFC 9112 §2.2).
+fn end_of_head(input: &[u8]) -> Option<usize> {
+    memchr::memchr_iter(b'\n', input).find_map(|at| match &input[at + 1..] {
+        [b'\n', ..] => Some(at + 2),
+        [b'\r', b'\n', ..] => Some(at + 3),
+        _ => None,
+    })
+}
+
+/// `None` for an interim answer.
+fn parse(bytes: &Bytes, method: &Method, headers: &mut HeaderMap) -> Result<Option<Answer>, Error> {
+    let mut fields = [const { MaybeUninit::<httparse::Header<'_>>::uninit() }; HEADERS];
+    let mut parsed = httparse::Response::new(&mut []);
+    let parser = httparse::ParserConfig::default();
+    match parser.parse_response_with_uninit_headers(&mut parsed, bytes, &mut fields)? {
+        httparse::Status::Complete(used) if used == bytes.len() => {}
+        _ => return Err(Error::Nonsense("the answer's head is malformed")),
+    }
+    let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok());
+    let status = status.ok_or(Error::Nonsense("the answer's status is no status"))?;
+    if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(None);
+    }
+    let is_11 = parsed.version == Some(1);
+    let mut lines = Lines { keeps_alive: is_11, has_body: has_body(status, method), ..Lines::default() };
+    headers.clear();
+    headers.reserve(parsed.headers.len());
+    for field in &*parsed.headers {
+        let name = HeaderName::from_bytes(field.name.as_bytes());
+        let value = HeaderValue::from_maybe_shared(bytes.slice_ref(field.value));
+        let (Ok(name), Ok(value)) = (name, value) else {
+            return Err(Error::Nonsense("a field of the answer's head is malformed"));
+        };
+        if !lines.note(&name, &value) {
+            headers.append(name, value);
+        }
+    }
+    let keeps_alive = lines.keeps_alive && status != StatusCode::SWITCHING_PROTOCOLS;
+    let framing = if lines.has_body { lines.framing(is_11)? } else { Framing::Length(0) };
+    let mut head = http::Response::new(()).into_parts().0;
+    head.status = status;
+    head.headers = std::mem::take(headers);
+    let reason = parsed.reason.unwrap_or_default();
+    if Some(reason) != status.canonical_reason()
+        && let Ok(reason) = ReasonPhrase::try_from(reason.as_bytes())
+    {
+        head.extensions.insert(reason);
+    }
+    let keeps_alive = keeps_alive && !matches!(framing, Framing::UntilClose);
+    Ok(Some(Answer { head, framing, keeps_alive }))
+}
+
+/// RFC 9112 §6.3, 1: what has no content by its kind.
+fn has_body(status: StatusCode, method: &Method) -> bool {
+    !matches!(status, StatusCode::SWITCHING_PROTOCOLS | StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+        && method != Method::HEAD
+}
+
+/// What the lines that speak of the connection say together.
+#[derive(Debug, Default)]
+struct Lines {
+    has_body: bool,
+    keeps_alive: bool,
+    closes: bool,
+    length: Option<Result<u64, Error>>,
+    /// Whether it is `chunked` and nothing else.
+    coding: Option<bool>,
+}
+
+impl Lines {
+    /// Whether there is no more in a line than what is noted of it.
+    fn note(&mut self, name: &HeaderName, value: &HeaderValue) -> bool {
+        if name == CONNECTION {
+            let (mut keeps, mut is_all) = (false, true);
+            for option in value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+                if option.eq_ignore_ascii_case(b"close") {
+                    self.closes = true;
+                } else if option.eq_ignore_ascii_case(b"keep-alive") {
+                    keeps = true;
+                } else {
+                    is_all = false;
+                }
+            }
+            // Once one line asks for the end, no other takes it back.
+            self.keeps_alive = (self.keeps_alive || keeps) && !self.closes;
+            is_all
+        } else if name == CONTENT_LENGTH {
+            // A list of equal ones is one (RFC 9110 §8.6).
+            for number in value.as_bytes().split(|byte| *byte == b',') {
+                let number = digits(number.trim_ascii());
+                self.length = Some(match (self.length.take(), number) {
+                    (None, Some(number)) => Ok(number),
+                    (Some(Ok(before)), Some(number)) if before == number => Ok(number),
+                    _ => Err(Error::Nonsense("the answer's Content-Length says nothing clear")),
+                });
+            }
+            // Without a body it says what a GET would bring.
+            self.has_body
+        } else if name == TRANSFER_ENCODING {
+            let is_chunked = value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+            self.coding = Some(self.coding.is_none() && is_chunked);
+            self.has_body
+        } else {
+            false
+        }
+    }
+
+    fn framing(self, is_11: bool) -> Result<Framing, Error> {
+        match (self.coding, self.length) {
+            (None, None) => Ok(Framing::UntilClose),
+            (None, Some(length)) => length.map(Framing::Length),
+            // What one of us reads as the length of this answer, another could read as the beginning of the next one.
+            (Some(_), Some(_)) => Err(Error::Nonsense("the answer has both Transfer-Encoding and Content-Length")),
+            (Some(true), None) if is_11 => Ok(Framing::Chunked(Chunks::default())),
+            (Some(_), None) => Err(Error::Nonsense("the answer's Transfer-Encoding is not exactly chunked")),
+        }
+    }
+}
+
+/// A number of digits alone.
+fn digits(text: &[u8]) -> Option<u64> {
+    if text.is_empty() {
+        return None;
+    }
+    text.iter().try_fold(0_u64, |number, byte| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    })
+}
