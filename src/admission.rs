@@ -34,6 +34,8 @@ pub struct Challenge<'r> {
     pub reason: &'static str,
     /// Whether a session did come: it only does not do for the route, so signing in again is no circle.
     pub has_session: bool,
+    /// The session is not strong or not recent enough for the route: signing in again could become a circle after all.
+    pub is_step_up: bool,
     /// What it is asked for.
     pub route: &'r Route,
 }
@@ -83,6 +85,7 @@ impl Admission {
             Verdict::SignIn(reason) => Decision::Challenge(Challenge {
                 reason: reason.code().unwrap_or(absence.code()),
                 has_session: reason != SignInReason::NoSession,
+                is_step_up: reason == SignInReason::InsufficientProof,
                 route: route.route(),
             }),
         }

@@ -28,13 +28,15 @@ impl<'r> Permit<'r> {
         self.identity.as_ref()
     }
 
-    /// How long what was let in may go on; `None` where nobody is known. Past the route's `max_identity_age` a new request
-    /// would be refused, so a stream ends there too.
+    /// How long what was let in may go on; `None` where nobody is known. Past the route's `max_identity_age`, or
+    /// `require.max_age`, a new request would be refused, so a stream ends there too.
     pub fn lifetime(&self) -> Option<Lifetime> {
         let identity = self.identity()?;
         let lifetime = identity.lifetime();
         let first_too_old = |age| identity.authenticated_at().after(age).after(SECOND);
-        Some(self.route.max_identity_age.map_or(lifetime, |age| lifetime.until(first_too_old(age))))
+        let lifetime = self.route.max_identity_age.map_or(lifetime, |age| lifetime.until(first_too_old(age)));
+        let proof_ends = self.route.require.proof.end_of(identity.proof());
+        Some(proof_ends.map_or(lifetime, |end| lifetime.until(end)))
     }
 }
 
@@ -59,6 +61,8 @@ pub enum SignInReason {
     IdentityTooOld,
     /// Signed in at a provider that the route does not name.
     OtherProvider,
+    /// Signed in, but not in one of the ways that the route requires, or too long ago by `auth_time`.
+    InsufficientProof,
 }
 
 impl SignInReason {
@@ -68,6 +72,7 @@ impl SignInReason {
             Self::NoSession => None,
             Self::IdentityTooOld => Some("identity_too_old"),
             Self::OtherProvider => Some("other_provider"),
+            Self::InsufficientProof => Some("insufficient_proof"),
         }
     }
 }
@@ -130,6 +135,9 @@ pub fn authorize<'r>(route: GuardedRoute<'r>, identity: Option<Identity>, now: U
     }
     if route.max_identity_age.is_some_and(|age| now.since(identity.authenticated_at()) > age) {
         return Verdict::SignIn(SignInReason::IdentityTooOld);
+    }
+    if !route.require.proof.is_met_by(identity.proof(), now) {
+        return Verdict::SignIn(SignInReason::InsufficientProof);
     }
     match demand(&route.require, &identity) {
         Ok(()) => Verdict::Permit(Permit { route, identity: Some(identity) }),
@@ -204,6 +212,7 @@ mod tests {
             all_roles: words(all_roles),
             groups: words(groups),
             all_groups: words(all_groups),
+            ..Require::default()
         };
         for (require, roles, groups, expected) in [
             (require(&[], &[], &[], &[]), &[][..], &[][..], Said::Permit),

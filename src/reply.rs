@@ -17,6 +17,7 @@ use serde_json::json;
 pub use notice::{ClientFault, Notice, ProviderFault, Rejection, Way};
 
 use self::pages::{PageContext, Pages, protect};
+use crate::authn::proof::ProofDemand;
 use crate::message::{Body, Connection, Inbound, RequestId, Scheme, is_prefetch, prefers_html};
 use crate::policy::Permit;
 use crate::route::{Access, GuardedRoute, Route};
@@ -349,14 +350,23 @@ fn problem(notice: &Notice<'_>, id: &str) -> Response<Body> {
     let mut response = json_answer(notice.status, "application/problem+json", &value);
     if notice.status == StatusCode::UNAUTHORIZED {
         // RFC 9110 §11.6.1: a 401 has a challenge. The scheme is our own, so that no browser opens a password box.
-        let challenge = match &notice.sign_in_url {
-            Some(url) => format!("Vestibule sign_in_url=\"{url}\""),
-            None => "Vestibule".to_owned(),
-        };
+        let address = notice.sign_in_url.as_ref().map(|url| format!("sign_in_url=\"{url}\""));
+        let parameters: Vec<_> =
+            address.into_iter().chain(notice.step_up.iter().flat_map(|demand| insufficient(demand))).collect();
+        let challenge = format!("Vestibule {}", parameters.join(", "));
+        let challenge = challenge.trim_end();
         let challenge = HeaderValue::try_from(challenge).unwrap_or_else(|_| HeaderValue::from_static("Vestibule"));
         response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
     }
     response
+}
+
+/// RFC 9470 §3. The values are those of the configuration, which takes none that would have to be escaped.
+fn insufficient(demand: &ProofDemand) -> Vec<String> {
+    let mut parameters = vec!["error=\"insufficient_user_authentication\"".to_owned()];
+    parameters.extend(demand.acr_values().map(|values| format!("acr_values=\"{values}\"")));
+    parameters.extend(demand.max_age().map(|seconds| format!("max_age=\"{seconds}\"")));
+    parameters
 }
 
 /// gRPC over HTTP/2, "Trailers-Only": status in the head of a 200, by gRPC's own table of HTTP statuses;

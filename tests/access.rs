@@ -214,8 +214,9 @@ async fn unknown_and_switched_off_paths_under_the_prefix_are_404_and_never_forwa
         let reply = browser.get(&stage.url(path)).await;
         assert_eq!(reply.status, StatusCode::NOT_FOUND, "{path}");
     }
-    let reply =
-        browser.send(Request::navigation(Method::POST, &stage.url("/auth/login")).from_page(&stage.origin())).await;
+    let reply = browser
+        .send(Request::navigation(Method::POST, &stage.url("/auth/signed-out")).from_page(&stage.origin()))
+        .await;
     assert_eq!((reply.status, reply.header("allow")), (StatusCode::METHOD_NOT_ALLOWED, Some("GET")));
     stage.upstream.assert_untouched();
 }

@@ -25,6 +25,8 @@ mod par;
 // The demo shows what it promises.
 #[cfg(feature = "demo")]
 mod demo;
+// What is encrypted to us is opened, and counts for no more than in the clear.
+mod encrypted_tokens;
 // A stop loses no request and ends within its bound.
 mod drain;
 // The provider ends sessions with a token of its own, and nobody else does.
@@ -43,6 +45,8 @@ mod http2;
 mod hostile_provider;
 // The application learns who somebody is from us or not at all.
 mod identity;
+// A third party may start a sign-in, and nothing else.
+mod initiated_login;
 // An upstream of several instances serves on whatever happens to one of them.
 mod instances;
 // Several providers side by side never take one for another.
@@ -89,9 +93,15 @@ mod real;
 mod regression;
 // The program runs on whatever the world does to it, and stops when it is told to.
 mod running;
+// Each tenant of a provider is an issuer of its own.
+mod tenants;
 // TLS is spoken well, or not at all, and its certificates change without anybody's noticing.
 mod tls;
 // A sign-in lasts as long as the seal says and belongs to one application.
 mod session;
+// An ID token says what was asked for, in the way it was asked for, or it counts for nothing.
+mod verification;
+// A page may ask for a stronger or more recent sign-in, once.
+mod step_up;
 // Every way to the application that can be configured carries everything.
 mod upstreams;

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
 use super::lifetime::Lifetime;
+use super::proof::Proof;
 use super::session::marks::Marks;
 use crate::clock::UnixTime;
 use crate::secret::SecretString;
@@ -59,6 +60,7 @@ pub struct Identity {
     pub(in crate::authn) headers: Vec<(HeaderName, Option<HeaderValue>)>,
     pub(in crate::authn) authenticated_at: UnixTime,
     pub(in crate::authn) expires_at: UnixTime,
+    pub(in crate::authn) proof: Proof,
     pub(in crate::authn) access_token: Option<SecretString>,
     /// Index of the provider.
     pub(in crate::authn) provider: usize,
@@ -101,6 +103,11 @@ impl Identity {
         self.expires_at
     }
 
+    /// How and when the person proved who they are at the provider.
+    pub fn proof(&self) -> Proof {
+        self.proof
+    }
+
     /// The provider's access token, present only while it has not expired and `upstream.access_token` asks for it.
     pub fn access_token(&self) -> Option<&SecretString> {
         self.access_token.as_ref()
@@ -133,6 +140,7 @@ impl Identity {
             headers: Vec::new(),
             authenticated_at,
             expires_at: authenticated_at.after(std::time::Duration::from_secs(3600)),
+            proof: Proof::default(),
             access_token: None,
             provider: 0,
             evidence: Evidence::Session { marks: Marks::for_test(7) },

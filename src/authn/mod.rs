@@ -3,6 +3,7 @@
 pub mod identity;
 pub mod lifetime;
 pub mod oidc;
+pub mod proof;
 pub mod roles;
 pub mod session;
 

@@ -33,6 +33,23 @@ struct Answer<'a> {
     cookies: &'a OwnCookies,
 }
 
+/// A callback that is not redeemed.
+struct Stray<'a> {
+    return_to: Option<&'a str>,
+    attempts: u8,
+    cause: StrayCause,
+    wish: &'a Wish,
+}
+
+/// What every ID token of one sign-in is held against.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    nonce: &'a str,
+    wish: &'a Wish,
+    /// Who says that it is their answer.
+    issuer: Option<&'a str>,
+}
+
 impl Endpoints {
     pub(super) async fn callback(
         &self,
@@ -62,7 +79,8 @@ impl Endpoints {
         let login = match self.logins.recognise(provider, state, cookies) {
             Recognised::Fresh(login) => login,
             Recognised::Stray { return_to, attempts, cause } => {
-                return self.help_on(answer, return_to.as_deref(), attempts, cause).await;
+                let wish = &Wish::default();
+                return self.help_on(answer, Stray { return_to: return_to.as_deref(), attempts, cause, wish }).await;
             }
         };
         is_issuer(provider, &response)?;
@@ -71,17 +89,20 @@ impl Endpoints {
         }
         let code = response.code.ok_or(ClientFault::Parameters("callback_code_missing"))?;
         let (return_to, attempts) = (login.return_to().to_owned(), login.attempts());
-        let Redeemed { nonce, pkce_verifier, .. } = login.redeem();
-        let in_front = verify_in_front(provider, response.id_token.as_ref(), &code, &nonce).await?;
-        let tokens = match provider.redeem_code(code.expose_secret(), &pkce_verifier).await {
+        let Redeemed { nonce, pkce_verifier, wish } = login.redeem();
+        let asked = Asked { nonce: &nonce, wish: &wish, issuer: response.issuer.as_deref() };
+        let in_front = verify_in_front(provider, response.id_token.as_ref(), &code, asked).await?;
+        let mut tokens = match provider.redeem_code(code.expose_secret(), &pkce_verifier).await {
             Ok(tokens) => tokens,
             // Another replica was faster, or the person took too long on the way back.
             Err(TokenError::InvalidGrant) => {
-                return self.help_on(answer, Some(&return_to), attempts, StrayCause::CodeSpent).await;
+                let (return_to, cause) = (Some(return_to.as_str()), StrayCause::CodeSpent);
+                return self.help_on(answer, Stray { return_to, attempts, cause, wish: &wish }).await;
             }
             Err(error) => return Err(ProviderFault::Token(error).into()),
         };
-        let (claims, userinfo) = verify(provider, &tokens, &nonce, in_front).await?;
+        tokens.id_token = provider.open_id_token(tokens.id_token).map_err(ProviderFault::IdToken)?;
+        let (claims, userinfo) = verify(provider, &tokens, asked, in_front).await?;
         let signed_in = SignedIn {
             party: provider.settings().party(),
             claims: &claims,
@@ -107,36 +128,32 @@ impl Endpoints {
             return Err(ClientFault::AccessDenied.into());
         }
         if RESTARTABLE.contains(&error.as_str()) {
-            return self.help_on(answer, Some(login.return_to()), login.attempts(), StrayCause::ProviderRestart).await;
+            let (return_to, attempts) = (Some(login.return_to()), login.attempts());
+            let stray = Stray { return_to, attempts, cause: StrayCause::ProviderRestart, wish: login.wish() };
+            return self.help_on(answer, stray).await;
         }
         let cut = |text: String| text.chars().take(MAX_LOGGED).collect::<String>();
         Err(ProviderFault::Authorization { error: cut(error), description: description.map(cut) }.into())
     }
 
-    /// A callback that is not redeemed: with a session the person goes to the application, else a fresh sign-in starts, until
-    /// the third in a chain ends on the page that names the cause.
+    /// A callback that is not redeemed: with a session that is enough the person goes to the application, else a fresh
+    /// sign-in starts, until the third in a chain ends on the page that names the cause.
     async fn help_on(
         &self,
         answer: Answer<'_>,
-        return_to: Option<&str>,
-        attempts: u8,
-        cause: StrayCause,
+        Stray { return_to, attempts, cause, wish }: Stray<'_>,
     ) -> Result<Response<Body>, Rejection> {
         info!(reason = cause.code(), attempts, "callback not redeemed");
         let return_to = return_to.map_or_else(ReturnTo::root, |return_to| self.checked(return_to));
-        if self.sessions.read(answer.cookies).is_ok() {
+        // A session that is to become stronger would only be sent back here.
+        if !wish.asks_for_proof() && self.sessions.read(answer.cookies).is_ok() {
             return Ok(redirect(StatusCode::SEE_OTHER, return_to.as_str()));
         }
         let attempts = attempts.saturating_add(1);
         if attempts >= MAX_ATTEMPTS {
             return Err(ClientFault::Chain(cause).into());
         }
-        self.start(
-            answer.provider,
-            answer.cookies,
-            Start { return_to: return_to.as_str(), attempts, wish: &Wish::default() },
-        )
-        .await
+        self.start(answer.provider, answer.cookies, Start { return_to: return_to.as_str(), attempts, wish }).await
     }
 
     /// A return address from a seal, held against today's rules.
@@ -172,13 +189,14 @@ async fn verify_in_front(
     provider: &Provider,
     id_token: Option<&SecretString>,
     code: &SecretString,
-    nonce: &str,
+    Asked { nonce, wish, .. }: Asked<'_>,
 ) -> Result<Option<String>, ProviderFault> {
     if provider.settings().response_type == ResponseType::Code {
         return Ok(None);
     }
     let id_token = id_token.ok_or(ProviderFault::IdToken(IdTokenError::Malformed))?;
-    let expected = Expected { nonce, access_token: None, code: Some(code.expose_secret()) };
+    let expected = Expected { nonce, access_token: None, code: Some(code.expose_secret()), wish };
+    let id_token = provider.open_id_token(id_token.clone()).map_err(ProviderFault::IdToken)?;
     let claims = provider.verify_id_token(id_token.expose_secret(), expected).await.map_err(ProviderFault::IdToken)?;
     Ok(Some(claims.subject().to_owned()))
 }
@@ -188,14 +206,18 @@ async fn verify_in_front(
 async fn verify(
     provider: &Provider,
     tokens: &Tokens,
-    nonce: &str,
+    Asked { nonce, wish, issuer }: Asked<'_>,
     whom: Option<String>,
 ) -> Result<(VerifiedClaims, Option<Map<String, Value>>), Rejection> {
-    let expected = Expected { nonce, access_token: Some(tokens.access_token.expose_secret()), code: None };
+    let expected = Expected { nonce, access_token: Some(tokens.access_token.expose_secret()), code: None, wish };
     let claims =
         provider.verify_id_token(tokens.id_token.expose_secret(), expected).await.map_err(ProviderFault::IdToken)?;
     if whom.is_some_and(|whom| whom != claims.subject()) {
         return Err(ProviderFault::IdToken(IdTokenError::OtherSubject).into());
+    }
+    // RFC 9207 §2.4, where a provider has several issuers: the one that answered is the one whose token it is.
+    if issuer.is_some_and(|issuer| claims.claims().get("iss").and_then(Value::as_str) != Some(issuer)) {
+        return Err(ProviderFault::CallbackIssuer.into());
     }
     let userinfo = match provider.userinfo(&tokens.access_token, claims.subject()).await {
         Ok(userinfo) => userinfo,
@@ -211,7 +233,7 @@ async fn verify(
 /// RFC 9207 §2.4: compared also on error answers; missing is wrong where the provider says that it sends it.
 fn is_issuer(provider: &Provider, response: &AuthorizationResponse) -> Result<(), ProviderFault> {
     let right = match &response.issuer {
-        Some(issuer) => *issuer == provider.settings().issuer,
+        Some(issuer) => provider.settings().is_issuer(issuer),
         // Core §3.3.2.12: an ID token that comes with the code, and is verified, says whose answer it is.
         None if response.id_token.is_some() && provider.settings().response_type == ResponseType::CodeIdToken => true,
         None => !provider.settings().demands_issuer(provider.metadata().as_deref()),

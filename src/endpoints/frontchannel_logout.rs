@@ -32,7 +32,7 @@ impl Endpoints {
         let (framed_by, ended) = match (issuer, sid) {
             (Some(issuer), Some(sid)) if !sid.is_empty() => {
                 let providers: Vec<_> =
-                    self.providers.iter().filter(|provider| provider.settings().issuer == issuer).collect();
+                    self.providers.iter().filter(|provider| provider.settings().is_issuer(&issuer)).collect();
                 if providers.is_empty() {
                     return Err(ClientFault::Logout("frontchannel_issuer").into());
                 }

@@ -1,10 +1,11 @@
-//! Where sign-ins start: the login endpoint (`?rd=` the place to return to), and challenges on guarded routes.
+//! Where sign-ins start: the login endpoint (`?rd=` the place to return to; or a third party's, [`super::initiated`]), and challenges on guarded routes.
 
 use http::{Method, Response, StatusCode};
 use url::Url;
 
 use super::Endpoints;
 use super::choose::{Choosing, Named};
+use super::initiated::Initiated;
 use super::query::{self, Repeated};
 use crate::admission::Challenge;
 use crate::authn::oidc::login::{MAX_ATTEMPTS, Start, StrayCause};
@@ -24,6 +25,10 @@ impl Endpoints {
         replies: &Replies,
         exchange: &Exchange<'_>,
     ) -> Result<Response<Body>, Rejection> {
+        if let Some(Initiated { provider, return_to, wish }) = self.initiated(inbound.query())? {
+            let start = Start { return_to: return_to.as_str(), attempts: 0, wish: &wish };
+            return self.start(provider, inbound.cookies(), start).await;
+        }
         let asked = query::single(inbound.query(), "rd").map_err(|Repeated| ClientFault::Parameters("rd_repeated"))?;
         let return_to = match asked {
             Some(rd) => ReturnTo::parse(&rd, &self.rules).map_err(ClientFault::ReturnTo)?,
@@ -61,25 +66,30 @@ impl Endpoints {
     ) -> Result<Response<Body>, Rejection> {
         exchange.refused(challenge.reason);
         if !inbound.is_navigation() {
-            return Ok(replies.notify(&self.unauthorized(challenge.reason, inbound), exchange));
+            let notice = self.unauthorized(challenge.reason, inbound);
+            let step_up = challenge.is_step_up.then(|| Box::new(challenge.route.require.proof.clone()));
+            return Ok(replies.notify(&Notice { step_up, ..notice }, exchange));
         }
         let return_to = self.asked_for(inbound);
         if inbound.host() != self.host() {
             return Ok(redirect(StatusCode::FOUND, &self.away_from_alias(return_to.as_str())));
         }
-        let finished = match challenge.has_session {
+        let finished = match challenge.has_session && !challenge.is_step_up {
             true => 0,
             false => self.logins.finished_in_a_row(inbound.cookies()),
         };
         if finished >= MAX_ATTEMPTS {
-            return Err(ClientFault::Chain(StrayCause::SessionLost).into());
+            let cause = if challenge.is_step_up { StrayCause::NotSufficient } else { StrayCause::SessionLost };
+            return Err(ClientFault::Chain(cause).into());
         }
         let wanted = &challenge.route.providers;
         let all = || self.providers.iter().collect();
         let candidates: Vec<_> =
             if wanted.is_empty() { all() } else { wanted.iter().map(|&index| self.providers.at(index)).collect() };
         if let &[provider] = candidates.as_slice() {
-            let start = Start { return_to: return_to.as_str(), attempts: finished, wish: &Wish::default() };
+            let proof = &challenge.route.require.proof;
+            let wish = Wish { login_hint: None, acr_values: proof.acr_values(), max_age: proof.max_age() };
+            let start = Start { return_to: return_to.as_str(), attempts: finished, wish: &wish };
             return self.start(provider, inbound.cookies(), start).await;
         }
         let status = StatusCode::UNAUTHORIZED;

@@ -6,6 +6,7 @@ mod choose;
 mod form;
 mod frontchannel_logout;
 pub mod health;
+mod initiated;
 mod jwks;
 pub mod login;
 pub mod logout;
@@ -72,13 +73,12 @@ impl Endpoints {
     ) -> Result<Response<Body>, Rejection> {
         exchange.endpoint(endpoint.name());
         let allow = match endpoint {
-            Endpoint::Logout => "GET, POST",
+            Endpoint::Login | Endpoint::Logout => "GET, POST",
             Endpoint::BackchannelLogout => "POST",
             Endpoint::Callback(provider) if self.providers.at(provider).settings().response_mode.is_post() => {
                 "GET, POST"
             }
-            Endpoint::Login
-            | Endpoint::Callback(_)
+            Endpoint::Callback(_)
             | Endpoint::SignedOut
             | Endpoint::FrontchannelLogout
             | Endpoint::Userinfo
@@ -92,6 +92,7 @@ impl Endpoints {
             self.take_sign_in(inbound.client().address)?;
         }
         match endpoint {
+            Endpoint::Login if *inbound.method() == Method::POST => self.initiated_by_form(inbound).await,
             Endpoint::Login => self.login(&inbound, replies, exchange).await,
             Endpoint::Callback(provider) => self.callback(self.providers.at(provider), inbound, replies).await,
             Endpoint::Logout => self.logout(&inbound, replies, exchange),

@@ -13,6 +13,7 @@ use crate::authn::oidc::provider::AuthorizationError;
 use crate::authn::oidc::response::ResponseError;
 use crate::authn::oidc::token_endpoint::TokenError;
 use crate::authn::oidc::userinfo::UserinfoError;
+use crate::authn::proof::ProofDemand;
 use crate::authn::session::CreateError;
 use crate::message::Malformed;
 use crate::message::return_to::ReturnToError;
@@ -182,6 +183,8 @@ pub struct Notice<'a> {
     pub email_form: Option<(String, String)>,
     /// Where a program can send the person to sign in.
     pub sign_in_url: Option<String>,
+    /// How and when the person has to prove who they are first (RFC 9470).
+    pub step_up: Option<Box<ProofDemand>>,
     /// Seconds.
     pub retry_after: Option<u32>,
     /// For `Allow`.
@@ -222,6 +225,7 @@ impl<'a> Notice<'a> {
             choices: Vec::new(),
             email_form: None,
             sign_in_url: None,
+            step_up: None,
             retry_after: None,
             allow: None,
         }
@@ -372,6 +376,10 @@ fn chain_text(cause: StrayCause) -> (&'static str, &'static str) {
             "You signed in, but your browser did not send back the session that this site had set.",
             "Cookies may be limited for this site, or its settings changed in between. Allow cookies and try again.",
         ),
+        StrayCause::NotSufficient => (
+            "You signed in, but not in the way, or not as recently, as this page asks for.",
+            "Please try again, or tell the people who run this site the request id below.",
+        ),
         StrayCause::ProviderRestart => ("The sign-in page gave up several times in a row.", AGAIN),
     }
 }
@@ -431,6 +439,11 @@ impl ProviderFault {
                 failed(StatusCode::BAD_GATEWAY, "token_refused", UNBELIEVED)
             }
             Self::Token(TokenError::Response { .. }) => failed(StatusCode::BAD_GATEWAY, "token_response", UNBELIEVED),
+            Self::IdToken(error @ (IdTokenError::Acr | IdTokenError::AuthTime)) => failed(
+                StatusCode::BAD_GATEWAY,
+                error.code(),
+                "The sign-in service did not make sure of who you are in the way that this page asks for.",
+            ),
             Self::IdToken(error) => failed(StatusCode::BAD_GATEWAY, error.code(), UNBELIEVED),
             Self::Userinfo(_) => {
                 failed(StatusCode::BAD_GATEWAY, "userinfo", "The sign-in service did not say who you are.")

@@ -59,6 +59,7 @@ impl Require {
             && is_subset(&other.all_roles, &self.all_roles)
             && implies_any(&self.groups, &self.all_groups, &other.groups)
             && is_subset(&other.all_groups, &self.all_groups)
+            && self.proof.implies(&other.proof)
     }
 }
 

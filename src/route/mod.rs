@@ -18,6 +18,7 @@ use http::Method;
 pub use self::canonical::{Canonical, Elsewhere};
 use self::pattern::{Pattern, eq_folded, folded_segments};
 pub use self::rewrite::{Rewrite, RewriteError};
+use crate::authn::proof::ProofDemand;
 use crate::message::edits::Edits;
 use crate::message::{Inbound, Origin, RequestPath};
 use crate::rate::{Per, RateLimit, TooMany};
@@ -45,12 +46,15 @@ pub struct Require {
     pub groups: Vec<String>,
     /// All of these groups.
     pub all_groups: Vec<String>,
+    /// How and when they proved who they are.
+    pub proof: ProofDemand,
 }
 
 impl Require {
     /// Whether nothing is demanded.
     pub fn is_empty(&self) -> bool {
-        self.roles.is_empty() && self.all_roles.is_empty() && self.groups.is_empty() && self.all_groups.is_empty()
+        let lists = [&self.roles, &self.all_roles, &self.groups, &self.all_groups];
+        lists.iter().all(|list| list.is_empty()) && self.proof.is_empty()
     }
 }
 

@@ -32,5 +32,7 @@ mod page_socket;
 mod registration;
 // The whole story in a browser.
 mod story;
+// What a provider signs, encrypts and says about a sign-in.
+mod verification;
 // WebSockets by a real client and a real server.
 mod websocket;

@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Value};
 
+use super::tenants::Tenants;
 use crate::clock::UnixTime;
 
 /// What is wrong with a registered claim.
@@ -27,16 +28,24 @@ pub(super) enum ClaimError {
 pub(super) struct Rules<'a> {
     /// The provider's issuer.
     pub(super) issuer: &'a str,
+    /// In its place: an issuer for each tenant.
+    pub(super) tenants: Option<&'a Tenants>,
     /// Our client id.
     pub(super) client_id: &'a str,
     /// Audiences that may stand beside us.
     pub(super) trusted_audiences: &'a [String],
+    /// How far clocks may be apart, in seconds.
+    pub(super) leeway: u64,
 }
 
 impl Rules<'_> {
     /// Core §3.1.3.7 item 2: exactly, so no URL normalisation.
     pub(super) fn judge_issuer(&self, claims: &Map<String, Value>) -> Result<(), ClaimError> {
-        if string(claims, "iss")? == Some(self.issuer) { Ok(()) } else { Err(ClaimError::Issuer) }
+        let right = string(claims, "iss")?.is_some_and(|issuer| match self.tenants {
+            None => issuer == self.issuer,
+            Some(tenants) => tenants.fits(issuer, claims),
+        });
+        if right { Ok(()) } else { Err(ClaimError::Issuer) }
     }
 
     /// Core §3.1.3.7 items 3 to 5.
@@ -65,10 +74,11 @@ impl Rules<'_> {
     }
 }
 
-/// Core §3.1.3.7 items 9 and 10, RFC 7519 §4.1.5. An old `iat` does no harm beside `exp`.
-pub(super) fn judge_times(claims: &Map<String, Value>, now: UnixTime) -> Result<(), ClaimError> {
-    judge_expiry(claims, now)?;
-    let latest = now.0.saturating_add(LEEWAY);
+/// Core §3.1.3.7 items 9 and 10, RFC 7519 §4.1.5; `leeway` in seconds. An old `iat` does no harm beside `exp`, unless the
+/// settings say so.
+pub(super) fn judge_times(claims: &Map<String, Value>, leeway: u64, now: UnixTime) -> Result<(), ClaimError> {
+    judge_expiry(claims, leeway, now)?;
+    let latest = now.0.saturating_add(leeway);
     if numeric_date(claims, "iat")?.is_none_or(|issued| issued > latest) {
         return Err(ClaimError::NotYetValid);
     }
@@ -78,10 +88,10 @@ pub(super) fn judge_times(claims: &Map<String, Value>, now: UnixTime) -> Result<
     Ok(())
 }
 
-/// `exp` must be there and in the future.
-pub(super) fn judge_expiry(claims: &Map<String, Value>, now: UnixTime) -> Result<(), ClaimError> {
+/// `exp` must be there and in the future; `leeway` in seconds.
+pub(super) fn judge_expiry(claims: &Map<String, Value>, leeway: u64, now: UnixTime) -> Result<(), ClaimError> {
     match numeric_date(claims, "exp")? {
-        Some(end) if now.0 < end.saturating_add(LEEWAY) => Ok(()),
+        Some(end) if now.0 < end.saturating_add(leeway) => Ok(()),
         _ => Err(ClaimError::Expired),
     }
 }
@@ -101,9 +111,6 @@ pub(super) fn numeric_date(claims: &Map<String, Value>, name: &'static str) -> R
     // The cast floors, and the range makes it exact.
     seconds.map(|seconds| Some(seconds as u64)).ok_or(ClaimError::Type(name))
 }
-
-/// How far clocks may be apart, in seconds.
-pub(super) const LEEWAY: u64 = 30;
 
 /// 2^53.
 const MAX_SECONDS: f64 = 9_007_199_254_740_992.0;

@@ -16,13 +16,14 @@ use super::jose::Algorithm;
 use super::jwks::JwksError;
 use super::provider::Settings;
 use super::registration::RegistrationError;
+use super::tenants::Tenants;
 use crate::provider_http::{ProviderHttp, ProviderHttpError, is_loopback, is_protected};
 
 /// What we use of a provider's metadata; every URL https or loopback (or `allow_insecure_http`).
 #[derive(Debug, Clone)]
 pub struct Metadata {
-    /// The endpoints, the methods of client authentication (none means `client_secret_basic`), and the issuer: equal to the
-    /// configured one, character for character. Always with a token endpoint.
+    /// The endpoints, the methods of client authentication (none means `client_secret_basic`), and the issuer as configured,
+    /// with which the document's own agrees character for character. Always with a token endpoint.
     pub standard: ProviderMetadataWithLogout,
     /// Where tokens are revoked (RFC 7009).
     pub revocation_endpoint: Option<Url>,
@@ -32,6 +33,8 @@ pub struct Metadata {
     pub registration_endpoint: Option<Url>,
     /// RFC 9207 §3: a missing `iss` in the callback is then an error.
     pub iss_parameter_supported: bool,
+    /// Whether it reads the `claims` parameter (Core §5.5).
+    pub claims_parameter_supported: bool,
     /// What the provider says it signs ID tokens with, as far as we know the names (the library's list has no `Ed25519`).
     pub id_token_signing_algs: Vec<Algorithm>,
     /// `response_types_supported`; empty: it does not say.
@@ -192,7 +195,7 @@ impl Metadata {
     /// # Errors
     /// [`DiscoveryError`].
     pub(crate) fn stated(settings: &Settings) -> Result<Self, DiscoveryError> {
-        let issuer = ("issuer".to_owned(), Value::from(settings.issuer.as_str()));
+        let issuer = ("issuer".to_owned(), Value::from(expected_issuer(settings)));
         Self::read(Map::from_iter([issuer]), settings)
     }
 
@@ -200,11 +203,9 @@ impl Metadata {
         settings.metadata.overlay(&mut document);
         let fields = Fields { document: &document, settings };
         let issuer = fields.string("issuer")?.ok_or(DiscoveryError::Field { field: "issuer" })?;
-        if issuer != settings.issuer {
-            return Err(DiscoveryError::IssuerMismatch {
-                expected: settings.issuer.clone(),
-                found: issuer.chars().take(512).collect(),
-            });
+        let expected = expected_issuer(settings);
+        if issuer != expected {
+            return Err(DiscoveryError::IssuerMismatch { expected, found: issuer.chars().take(512).collect() });
         }
         let end_session_endpoint =
             fields.url("end_session_endpoint", Reached::ByUserAgent)?.map(EndSessionUrl::from_url);
@@ -217,7 +218,8 @@ impl Metadata {
         // The library wants one; where keys are stated nobody asks for any.
         let for_the_library = jwks_uri.clone().unwrap_or_else(|| authorization_endpoint.clone());
         let standard = ProviderMetadataWithLogout::new(
-            IssuerUrl::new(issuer.to_owned()).map_err(|_| DiscoveryError::Field { field: "issuer" })?,
+            // A template would be none.
+            IssuerUrl::new(settings.issuer.clone()).map_err(|_| DiscoveryError::Field { field: "issuer" })?,
             AuthUrl::from_url(authorization_endpoint),
             JsonWebKeySetUrl::from_url(for_the_library),
             Vec::new(),
@@ -236,6 +238,7 @@ impl Metadata {
             jwks_uri,
             registration_endpoint: fields.url("registration_endpoint", Reached::ByUs)?,
             iss_parameter_supported: fields.flag("authorization_response_iss_parameter_supported")?,
+            claims_parameter_supported: fields.flag("claims_parameter_supported")?,
             id_token_signing_algs: fields
                 .names("id_token_signing_alg_values_supported")?
                 .filter_map(Algorithm::from_name)
@@ -382,6 +385,11 @@ impl<'a> Fields<'a> {
         };
         Ok(names.iter().filter_map(Value::as_str).take(MAX_NAMES))
     }
+}
+
+/// The `issuer` of a document that is this provider's.
+fn expected_issuer(settings: &Settings) -> String {
+    settings.tenants.as_ref().map_or_else(|| settings.issuer.clone(), Tenants::template)
 }
 
 /// Response types are sets of words (OAuth 2.0 Multiple Response Types §3).

@@ -8,7 +8,9 @@ use serde_json::{Map, Value};
 
 use super::claims::{ClaimError, Rules, judge_times, string};
 use super::jose::{Algorithm, JoseError, Jws, Trust};
+use super::jwe::Undecryptable;
 use super::logout_token::LOGOUT_TOKEN;
+use super::wish::Wish;
 use crate::clock::UnixTime;
 
 /// What one sign-in expects of its ID token.
@@ -20,6 +22,8 @@ pub struct Expected<'a> {
     pub access_token: Option<&'a str>,
     /// The authorization code that came along in the front channel; `c_hash` must be there then (Core §3.3.2.11).
     pub code: Option<&'a str>,
+    /// What its sign-in asked for.
+    pub wish: &'a Wish,
 }
 
 /// The claims of a token whose signature and registered claims hold. Cannot be made outside of verification.
@@ -52,6 +56,12 @@ pub enum IdTokenError {
     /// Whatever cannot be read: not three base64url parts, no JSON, a name that stands twice, more than 64 KiB.
     #[error("the ID token is malformed")]
     Malformed,
+    /// Encrypted, and not to be opened with our keys. The cause is for the log.
+    #[error("the ID token cannot be decrypted: {0}")]
+    Undecryptable(&'static str),
+    /// Not encrypted, where the settings ask for it.
+    #[error("the ID token is not encrypted")]
+    NotEncrypted,
     /// A logout token, by its `typ` or its `events` (OpenID Connect Back-Channel Logout §4.1).
     #[error("the token is no ID token")]
     Kind,
@@ -82,6 +92,15 @@ pub enum IdTokenError {
     /// `iat` is missing or in the future, or `nbf` is in the future.
     #[error("the ID token is not valid yet")]
     NotYetValid,
+    /// `iat` lies further back than the settings allow.
+    #[error("the ID token was issued too long ago")]
+    TooOld,
+    /// `auth_time` is missing, or further back than was asked for (Core §3.1.3.7 item 13).
+    #[error("the person proved who they are too long ago, or the ID token does not say when")]
+    AuthTime,
+    /// `acr` is none of those that are required (Core §3.1.3.7 item 12).
+    #[error("the way the person signed in is none of those required")]
+    Acr,
     /// `nonce` is missing or another.
     #[error("the ID token's nonce is wrong")]
     Nonce,
@@ -107,6 +126,8 @@ impl IdTokenError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Malformed => "id_token_malformed",
+            Self::Undecryptable(_) => "id_token_undecryptable",
+            Self::NotEncrypted => "id_token_not_encrypted",
             Self::Kind => "id_token_kind",
             Self::Algorithm => "id_token_algorithm",
             Self::Critical => "id_token_critical",
@@ -117,6 +138,9 @@ impl IdTokenError {
             Self::AuthorizedParty => "id_token_authorized_party",
             Self::Expired => "id_token_expired",
             Self::NotYetValid => "id_token_not_yet_valid",
+            Self::TooOld => "id_token_too_old",
+            Self::AuthTime => "id_token_auth_time",
+            Self::Acr => "id_token_acr",
             Self::Nonce => "id_token_nonce",
             Self::AccessTokenHash => "id_token_access_token_hash",
             Self::CodeHash => "id_token_code_hash",
@@ -124,6 +148,12 @@ impl IdTokenError {
             Self::Subject => "id_token_subject",
             Self::ClaimType(_) => "id_token_claim_type",
         }
+    }
+}
+
+impl From<Undecryptable> for IdTokenError {
+    fn from(error: Undecryptable) -> Self {
+        Self::Undecryptable(error.stage())
     }
 }
 
@@ -166,7 +196,7 @@ pub(super) fn verify(
     judge_kind(&token, &claims)?;
     rules.judge_issuer(&claims)?;
     rules.judge_audience(&claims)?;
-    judge_times(&claims, now)?;
+    judge_times(&claims, rules.leeway, now)?;
     judge_nonce(&claims, expected.nonce)?;
     if let Some(access_token) = expected.access_token {
         let found = string(&claims, "at_hash")?;

@@ -102,6 +102,8 @@ pub enum StrayCause {
     ProviderRestart,
     /// Sign-ins succeed, but the session they make is not there on the next request.
     SessionLost,
+    /// Sign-ins succeed, but are never strong or recent enough for what was asked for.
+    NotSufficient,
 }
 
 impl StrayCause {
@@ -116,6 +118,7 @@ impl StrayCause {
             Self::CodeSpent => "code_spent",
             Self::ProviderRestart => "provider_restart",
             Self::SessionLost => "session_lost",
+            Self::NotSufficient => "not_sufficient",
         }
     }
 }
@@ -151,6 +154,11 @@ pub struct Start<'a> {
 }
 
 impl LoginTransaction {
+    /// What was asked for.
+    pub fn wish(&self) -> &Wish {
+        &self.started.wish
+    }
+
     /// Where the person wanted to go.
     pub fn return_to(&self) -> &str {
         &self.started.return_to

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value};
 
-use super::claims::{ClaimError, LEEWAY, Rules, judge_times, numeric_date, string};
+use super::claims::{ClaimError, Rules, judge_times, numeric_date, string};
 use super::jose::{JoseError, Jws, Trust};
 use crate::clock::UnixTime;
 
@@ -151,9 +151,9 @@ impl<'a> UnprovenLogout<'a> {
         Ok(Self { token, claims })
     }
 
-    /// Whether it says that it is of this issuer.
-    pub(super) fn is_of(&self, issuer: &str) -> bool {
-        self.claims.get("iss").and_then(Value::as_str) == Some(issuer)
+    /// Who it says that it is of.
+    pub(super) fn issuer(&self) -> Option<&str> {
+        self.claims.get("iss").and_then(Value::as_str)
     }
 
     /// Whether it says that it is for this client.
@@ -168,9 +168,9 @@ impl<'a> UnprovenLogout<'a> {
     pub(super) fn verify(&self, trust: Trust<'_>, rules: Rules<'_>, now: UnixTime) -> Result<Logout, LogoutTokenError> {
         rules.judge_issuer(&self.claims)?;
         rules.judge_audience(&self.claims)?;
-        judge_times(&self.claims, now)?;
+        judge_times(&self.claims, rules.leeway, now)?;
         let issued = numeric_date(&self.claims, "iat")?.ok_or(LogoutTokenError::NotYetValid)?;
-        if now.0.saturating_sub(issued) > MAX_AGE + LEEWAY {
+        if now.0.saturating_sub(issued) > MAX_AGE + rules.leeway {
             return Err(LogoutTokenError::TooOld);
         }
         // The same octets again, and only now are they the provider's.

@@ -1,15 +1,17 @@
 //! The OpenID Connect relying party: discovery, keys, the login transaction, token verification, userinfo, sign-out.
 
+pub mod ask;
 pub mod assertion;
 mod capabilities;
 mod claims;
 pub mod client_auth;
 pub mod client_keys;
+pub mod decryption;
+pub mod demands;
 pub mod discovery;
 mod dpop;
 pub mod id_token;
 pub mod jose;
-#[cfg_attr(not(test), expect(dead_code, reason = "its caller comes with encrypted tokens"))]
 mod jwe;
 pub mod jwks;
 mod jws;
@@ -28,6 +30,7 @@ pub mod response;
 mod revocation;
 pub mod security;
 pub mod static_metadata;
+pub mod tenants;
 mod thumbprint;
 pub mod tls_client;
 pub mod token_endpoint;

@@ -101,6 +101,11 @@ impl Ourselves {
         self.keys.as_ref().map(|keys| keys.current().public_jwks())
     }
 
+    /// Our private keys; none where no files are named.
+    pub(super) fn private_keys(&self) -> Arc<ClientKeys> {
+        self.keys.as_ref().map_or_else(Arc::default, |keys| keys.current())
+    }
+
     /// `dpop_jkt` (RFC 9449 §10).
     pub(super) fn jkt(&self) -> Option<&str> {
         self.dpop.as_ref().map(DpopKey::jkt)

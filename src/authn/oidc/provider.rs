@@ -18,11 +18,15 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use url::Url;
 
+use super::ask::Ask;
 use super::claims::Rules;
 use super::client_auth::{self, ProofError};
+use super::decryption::{self, Decryption};
+use super::demands::Demands;
 use super::discovery::{DiscoveryError, Metadata, Unsupported};
 use super::id_token::{self, Expected, IdTokenError, VerifiedClaims};
 use super::jose::{Algorithm, JoseError, Trust};
+use super::jwe::Undecryptable;
 use super::known::{Knowledge, Known};
 use super::logout_token::{Logout, LogoutTokenError, MAX_AGE, UnprovenLogout};
 use super::ourselves::Ourselves;
@@ -34,7 +38,8 @@ use super::response::{AuthorizationResponse, ResponseMode, ResponseType};
 use super::revocation::{self, Kind};
 use super::security::{Profile, Security};
 use super::static_metadata::StaticMetadata;
-use super::token_endpoint::{self, TokenError, Tokens};
+use super::tenants::Tenants;
+use super::token_endpoint::{self, Redemption, TokenError, Tokens};
 use super::userinfo::{self, UserinfoError};
 use super::wish::Wish;
 use crate::authn::session::Signatory;
@@ -58,6 +63,8 @@ pub struct Settings {
     pub http: provider_http::Settings,
     /// The issuer, character for character as the provider writes it.
     pub issuer: String,
+    /// Its tenants, where it has an issuer for each; `issuer` is where it is discovered then.
+    pub tenants: Option<Tenants>,
     /// Where we reach the provider, when that differs from its public address: replaces the issuer's origin in discovery
     /// and in the token, JWKS and userinfo endpoints; never in what the user agent sees.
     pub backchannel_url: Option<Url>,
@@ -81,11 +88,19 @@ pub struct Settings {
     pub authorization_params: Vec<(String, String)>,
     /// Extra parameters of the logout request.
     pub logout_params: Vec<(String, String)>,
+    /// Parameters of the authorization request with a setting of their own.
+    pub ask: Ask,
+    /// What every ID token must say.
+    pub demands: Demands,
+    /// How far the provider's clock may be from ours. Default 30 s.
+    pub clock_skew: Duration,
     /// Audiences of the ID token that are trusted beside our client id.
     pub trusted_audiences: Vec<String>,
     /// The signing algorithms accepted for ID tokens: empty means every asymmetric one that the metadata offers. HS256 only
     /// where it is named here, alone, and a secret exists.
     pub signing_algs: Vec<Algorithm>,
+    /// What is taken of encrypted tokens.
+    pub decryption: Decryption,
     /// Fetch userinfo where the metadata offers it.
     pub userinfo: bool,
     /// Whether userinfo feeds name or roles, so that its failure fails the sign-in.
@@ -259,10 +274,12 @@ impl Provider {
         let extra = settings.authorization_params.iter().filter(|(name, _)| !OURS.contains(&name.as_str()));
         let extra = extra.map(|(name, value)| (name.as_str(), Cow::Borrowed(value.as_str())));
         let mode = settings.response_mode.name().map(|mode| ("response_mode", Cow::Borrowed(mode)));
-        let wished: Vec<_> = wish.parameters().chain(mode).collect();
-        // What one sign-in asks for stands above what all of them do.
-        let extra = extra.filter(|(name, _)| wished.iter().all(|(wished, _)| wished != name));
-        let extra: Vec<_> = extra.chain(wished.iter().cloned()).collect();
+        let asked = settings.ask.parameters(&settings.demands, wish, known.metadata.claims_parameter_supported);
+        let asked = asked.into_iter().map(|(name, value)| (name, Cow::Owned(value)));
+        let asked: Vec<_> = asked.chain(mode).collect();
+        // No parameter stands twice, whatever one sign-in asks for.
+        let extra = extra.filter(|(name, _)| asked.iter().all(|(asked, _)| asked != name));
+        let extra: Vec<_> = extra.chain(asked.iter().cloned()).collect();
         let request = extra.into_iter().fold(request, |request, (name, value)| request.add_extra_param(name, value));
         let (url, _, _) = request.url();
         let endpoint = known.metadata.standard.authorization_endpoint().url();
@@ -310,8 +327,13 @@ impl Provider {
     pub async fn redeem_code(&self, code: &str, pkce_verifier: &str) -> Result<Tokens, TokenError> {
         let known = self.knowledge.usable().ok_or(TokenError::ProviderUnknown)?;
         let client = known.settings.client(&known.metadata);
-        let token_type = known.settings.security.token_type();
-        token_endpoint::redeem(&client, code, pkce_verifier, token_type, |request| self.call(request)).await
+        let redemption = Redemption {
+            code,
+            pkce_verifier,
+            resources: &known.settings.ask.resources,
+            token_type: known.settings.security.token_type(),
+        };
+        token_endpoint::redeem(&client, redemption, |request| self.call(request)).await
     }
 
     /// Sends a form to one of the endpoints that want to know who we are, in its turn, and says that. Borrows nothing, since no borrow can be
@@ -337,7 +359,25 @@ impl Provider {
         }
     }
 
-    /// Verifies an ID token from the token endpoint to the letter of OpenID Connect Core §3.1.3.7. An unknown key id
+    /// The signed ID token inside of what the token endpoint gave: that itself, unless it is encrypted.
+    ///
+    /// # Errors
+    /// [`IdTokenError`] when it can't be opened, or is not encrypted where the settings ask for it.
+    pub fn open_id_token(&self, token: SecretString) -> Result<SecretString, IdTokenError> {
+        if !decryption::is_encrypted(token.expose_secret()) {
+            return if self.settings().decryption.required { Err(IdTokenError::NotEncrypted) } else { Ok(token) };
+        }
+        let opened = decryption::opened(token.expose_secret(), |token| self.decrypt(token))?;
+        Ok(SecretString::new(opened.into_owned()))
+    }
+
+    fn decrypt(&self, token: &str) -> Result<Vec<u8>, Undecryptable> {
+        let known = self.knowledge.known();
+        let settings = known.as_ref().map_or(self.settings(), |known| &known.settings);
+        settings.decryption.open(token, &self.ourselves.private_keys(), settings.credentials.client_secret.as_ref())
+    }
+
+    /// Verifies an opened ID token to the letter of OpenID Connect Core §3.1.3.7. An unknown key id
     /// refetches the keys once, within `key_refetch_interval`, single-flight.
     ///
     /// # Errors
@@ -349,7 +389,9 @@ impl Provider {
     ) -> Result<VerifiedClaims, IdTokenError> {
         let clock = &self.knowledge.clock;
         let verify = |settings: &Settings, trust: Trust<'_>| {
-            id_token::verify(id_token, trust, settings.rules(), expected, clock.now())
+            let verified = id_token::verify(id_token, trust, settings.rules(), expected, clock.now())?;
+            settings.demands.judge(verified.claims(), expected.wish, settings.rules().leeway, clock.now())?;
+            Ok(verified)
         };
         self.with_keys(of_id_tokens, verify).await
     }
@@ -390,11 +432,13 @@ impl Provider {
         }
     }
 
-    /// Verifies a signed authorization response (JARM §2.4), as [`Provider::verify_id_token`] does an ID token.
+    /// Verifies a signed authorization response (JARM §2.4), be it encrypted (§2.2), as [`Provider::verify_id_token`] does an
+    /// ID token.
     ///
     /// # Errors
     /// [`IdTokenError`].
     pub async fn verify_response(&self, jwt: &str) -> Result<AuthorizationResponse, IdTokenError> {
+        let jwt = &*decryption::opened(jwt, |token| self.decrypt(token))?;
         // JARM §3: an algorithm of its own at the provider, never `none`.
         let algorithms = |known: &Known| known.settings.algorithms_of_others();
         let clock = &self.knowledge.clock;
@@ -404,8 +448,8 @@ impl Provider {
         self.with_keys(algorithms, verify).await
     }
 
-    /// The userinfo claims (OpenID Connect Core §5.3), JSON or signed, their `sub` compared with `subject`. `Ok(None)` where
-    /// the setting is off or the metadata offers none.
+    /// The userinfo claims (OpenID Connect Core §5.3), JSON, signed, encrypted or both, their `sub` compared with `subject`.
+    /// `Ok(None)` where the setting is off or the metadata offers none.
     ///
     /// # Errors
     /// [`UserinfoError`].
@@ -426,7 +470,8 @@ impl Provider {
         // Userinfo has an algorithm of its own at the provider, so `id_token_signing_alg_values_supported` says nothing.
         let algorithms = settings.algorithms_of_others();
         let trust = settings.trust(&known, &algorithms);
-        userinfo::read_answer(&answer, trust, settings.rules(), subject, self.knowledge.clock.now()).map(Some)
+        let opened = userinfo::opened(&answer, |token| self.decrypt(token))?;
+        userinfo::read_answer(&opened, trust, settings.rules(), subject, self.knowledge.clock.now()).map(Some)
     }
 
     /// The RP-initiated logout request (OpenID Connect RP-Initiated Logout §2), or `None` where the provider offers none. An
@@ -517,6 +562,14 @@ impl Settings {
         self.security.profile == Profile::Fapi2 || metadata.is_some_and(|metadata| metadata.iss_parameter_supported)
     }
 
+    /// Whether an answer of `issuer` can be this provider's.
+    pub fn is_issuer(&self, issuer: &str) -> bool {
+        match &self.tenants {
+            None => issuer == self.issuer,
+            Some(tenants) => tenants.has(issuer),
+        }
+    }
+
     /// Whom sessions and login transactions are bound to: issuer and client id. A client that registers itself may have another
     /// id tomorrow, and its people stay signed in: there the `provider_id` counts, in a form that no client id has.
     pub fn party(&self) -> Party {
@@ -574,8 +627,10 @@ impl Settings {
     fn rules(&self) -> Rules<'_> {
         Rules {
             issuer: &self.issuer,
+            tenants: self.tenants.as_ref(),
             client_id: &self.credentials.client_id,
             trusted_audiences: &self.trusted_audiences,
+            leeway: self.clock_skew.as_secs(),
         }
     }
 }

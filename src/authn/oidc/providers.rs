@@ -41,7 +41,10 @@ impl Providers {
     /// # Errors
     /// [`LogoutTokenError::Issuer`] and [`LogoutTokenError::Audience`].
     pub fn addressed_by(&self, token: &UnprovenLogout<'_>) -> Result<&Arc<Provider>, LogoutTokenError> {
-        let mut of_issuer = self.iter().filter(|provider| token.is_of(&provider.settings().issuer)).peekable();
+        let mut of_issuer = self
+            .iter()
+            .filter(|provider| token.issuer().is_some_and(|issuer| provider.settings().is_issuer(issuer)))
+            .peekable();
         of_issuer.peek().ok_or(LogoutTokenError::Issuer)?;
         let mut for_us = of_issuer.filter(|provider| provider.is_us(|client_id| token.is_for(client_id)));
         for_us.next().ok_or(LogoutTokenError::Audience)

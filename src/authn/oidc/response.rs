@@ -175,7 +175,7 @@ impl AuthorizationResponse {
         if claims.get("aud").and_then(single_audience) != Some(rules.client_id) {
             return Err(IdTokenError::Audience);
         }
-        claims::judge_expiry(&claims, now)?;
+        claims::judge_expiry(&claims, rules.leeway, now)?;
         Self::from_claims(&claims)
     }
 

@@ -72,18 +72,27 @@ pub enum TokenError {
     },
 }
 
-/// Redeems a code (RFC 6749 §4.1.3, RFC 7636 §4.5) with the one request that `call` sends, for tokens of `token_type` and of no
-/// other (RFC 6749 §7.1, RFC 9449 §5).
+/// What a code is redeemed with.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Redemption<'a> {
+    pub(super) code: &'a str,
+    pub(super) pkce_verifier: &'a str,
+    /// What the access token is for (RFC 8707).
+    pub(super) resources: &'a [String],
+    /// The only kind that is taken (RFC 6749 §7.1, RFC 9449 §5).
+    pub(super) token_type: TokenType,
+}
+
+/// Redeems a code (RFC 6749 §4.1.3, RFC 7636 §4.5) with the one request that `call` sends.
 pub(super) async fn redeem<F>(
     client: &Client,
-    code: &str,
-    pkce_verifier: &str,
-    token_type: TokenType,
+    redemption: Redemption<'_>,
     call: impl Fn(HttpRequest) -> F,
 ) -> Result<Tokens, TokenError>
 where
     F: Future<Output = Result<Response<Bytes>, TokenError>> + 'static,
 {
+    let Redemption { code, pkce_verifier, resources, token_type } = redemption;
     // Goes past the library, which would open it: there is one verifier, and it is ours.
     let id_token = Arc::new(OnceLock::new());
     let exchange = |mut request: HttpRequest| {
@@ -97,10 +106,14 @@ where
             Ok(standard)
         }
     };
-    let answer = client
+    let request = client
         .exchange_code(AuthorizationCode::new(code.to_owned()))
         .map_err(|_| TokenError::ProviderUnknown)?
-        .set_pkce_verifier(PkceCodeVerifier::new(pkce_verifier.to_owned()))
+        .set_pkce_verifier(PkceCodeVerifier::new(pkce_verifier.to_owned()));
+    // RFC 8707 §2.2: the same as in the authorization request.
+    let answer = resources
+        .iter()
+        .fold(request, |request, resource| request.add_extra_param("resource", resource))
         .request_async(&exchange)
         .await
         .map_err(unusable)?;
@@ -204,6 +217,10 @@ mod tests {
     use crate::authn::oidc::discovery::Metadata;
     use crate::authn::oidc::provider::{Settings, test_settings};
 
+    fn redemption(code: &str) -> Redemption<'_> {
+        Redemption { code, pkce_verifier: "verifier", resources: &[], token_type: TokenType::Bearer }
+    }
+
     fn metadata(methods: &[&str]) -> Metadata {
         let document = json!({
             "issuer": "https://id.example",
@@ -222,7 +239,7 @@ mod tests {
             *sent.lock().unwrap() = Some(request);
             std::future::ready(Err(TokenError::Busy))
         };
-        let outcome = redeem(&client, "c&d", "verifier", TokenType::Bearer, call).now_or_never().unwrap();
+        let outcome = redeem(&client, redemption("c&d"), call).now_or_never().unwrap();
         assert!(matches!(outcome, Err(TokenError::Busy)));
         let request: HttpRequest = sent.into_inner().unwrap().unwrap();
         assert_eq!((request.method().as_str(), request.uri().path()), ("POST", "/token"));
@@ -258,7 +275,7 @@ mod tests {
             let answer = Response::builder().status(status).header("content-type", "text/plain");
             std::future::ready(Ok(answer.body(body.clone()).unwrap()))
         };
-        redeem(&client, "code", "verifier", TokenType::Bearer, call).now_or_never().unwrap()
+        redeem(&client, redemption("code"), call).now_or_never().unwrap()
     }
 
     #[test]

@@ -2,6 +2,8 @@
 //!
 //! Not by the library, which would verify signed answers itself and fail on a standard claim of another type.
 
+use std::borrow::Cow;
+
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
@@ -10,7 +12,9 @@ use url::Url;
 
 use super::claims::{self, Rules};
 use super::client_auth::ProofError;
+use super::decryption::is_encrypted;
 use super::jose::{self, Jws, Trust};
+use super::jwe::Undecryptable;
 use super::security::TokenType;
 use crate::clock::UnixTime;
 use crate::provider_http::ProviderHttpError;
@@ -31,6 +35,9 @@ pub enum UserinfoError {
     /// A proof of ours could not be made.
     #[error(transparent)]
     Proof(#[from] ProofError),
+    /// Encrypted, and not to be opened with our keys. The cause is for the log.
+    #[error("the userinfo answer cannot be decrypted: {0}")]
+    Undecryptable(&'static str),
     /// `sub` is missing or another (Core §5.3.2).
     #[error("the userinfo answer is about another subject")]
     SubjectMismatch,
@@ -50,6 +57,24 @@ pub(super) fn request(
         .header(header::AUTHORIZATION, token)
         .body(Bytes::new())
         .map_err(|_| UserinfoError::Malformed)
+}
+
+/// The answer with what is inside of an encrypted one. Core §5.3.2 lets it be encrypted without being signed: then there is JSON
+/// inside, believed for coming over TLS from the endpoint, as JSON in the clear is, and no token that says `none`.
+pub(super) fn opened<'a>(
+    answer: &'a Response<Bytes>,
+    open: impl FnOnce(&str) -> Result<Vec<u8>, Undecryptable>,
+) -> Result<Cow<'a, Response<Bytes>>, UserinfoError> {
+    let text = std::str::from_utf8(answer.body()).unwrap_or_default().trim_ascii();
+    if media_type(answer).as_deref() != Some("application/jwt") || !is_encrypted(text) {
+        return Ok(Cow::Borrowed(answer));
+    }
+    let inside = open(text).map_err(|error| UserinfoError::Undecryptable(error.stage()))?;
+    let kind = if inside.trim_ascii_start().starts_with(b"{") { "application/json" } else { "application/jwt" };
+    let mut opened = answer.clone();
+    opened.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    *opened.body_mut() = inside.into();
+    Ok(Cow::Owned(opened))
 }
 
 /// Reads the answer (Core §5.3.2): always an object, always about `subject`.
@@ -87,6 +112,6 @@ fn signed(body: &[u8], trust: Trust<'_>, rules: Rules<'_>, now: UnixTime) -> Opt
     let claims = Jws::parse(token).ok()?.verify(trust).ok()?;
     let right = (!claims.contains_key("iss") || rules.judge_issuer(&claims).is_ok())
         && (!claims.contains_key("aud") || rules.judge_audience(&claims).is_ok())
-        && (!claims.contains_key("exp") || claims::judge_expiry(&claims, now).is_ok());
+        && (!claims.contains_key("exp") || claims::judge_expiry(&claims, rules.leeway, now).is_ok());
     right.then_some(claims)
 }

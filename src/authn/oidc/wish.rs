@@ -1,7 +1,5 @@
 //! What one sign-in asks of the provider beyond the settings: by a route, by the upstream, or by a link.
 
-use std::borrow::Cow;
-
 use serde::{Deserialize, Serialize};
 
 /// Parameters of one authorization request (OpenID Connect Core §3.1.2.1). Those that the ID token has to answer to travel
@@ -18,15 +16,8 @@ pub struct Wish {
 }
 
 impl Wish {
-    /// As parameters.
-    pub(super) fn parameters(&self) -> impl Iterator<Item = (&'static str, Cow<'_, str>)> {
-        let text = |value: &'_ Option<String>| value.clone().map(Cow::Owned);
-        [
-            ("login_hint", text(&self.login_hint)),
-            ("acr_values", text(&self.acr_values)),
-            ("max_age", self.max_age.map(|seconds| Cow::Owned(seconds.to_string()))),
-        ]
-        .into_iter()
-        .filter_map(|(name, value)| Some((name, value?)))
+    /// Whether the ID token has to answer to it.
+    pub fn asks_for_proof(&self) -> bool {
+        self.acr_values.is_some() || self.max_age.is_some()
     }
 }

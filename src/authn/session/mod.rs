@@ -27,6 +27,7 @@ use super::identity::{Evidence, Identity};
 use super::lifetime::Lifetimes;
 use super::oidc::Party;
 use super::oidc::id_token::VerifiedClaims;
+use super::proof::Proof;
 use super::roles::{MapError, Mapped, Mapper};
 use crate::clock::{SharedClock, UnixTime};
 use crate::message::{Inbound, Origin, OwnCookies};
@@ -233,6 +234,7 @@ impl Sessions {
             authenticated_at: record.issued_at,
             // By today's setting too, as above: what is admitted now must end with it.
             expires_at: record.expires_at.min(record.issued_at.after(self.settings.lifetime)),
+            proof: record.proof,
             access_token,
             provider,
             evidence: Evidence::Session { marks: record.marks },
@@ -279,6 +281,7 @@ impl Sessions {
             party: signed_in.party,
             mapping: self.mapper.fingerprint(),
             access_expires_at: signed_in.tokens.access_expires_at(now),
+            proof: Proof::of(signed_in.claims.claims(), now),
         };
         let packed = record::pack(&record, &mapped, signed_in.userinfo, &signed_in.tokens)?;
         let value = self.sealer.seal_bytes(&packed);

@@ -21,6 +21,7 @@ use serde_json::{Map, Value};
 use super::marks::Marks;
 use crate::authn::identity::Names;
 use crate::authn::oidc::Party;
+use crate::authn::proof::Proof;
 use crate::authn::roles::Mapped;
 use crate::clock::UnixTime;
 use crate::secret::SecretString;
@@ -51,6 +52,8 @@ pub struct Record {
     pub mapping: [u8; 8],
     /// When the access token expires, where the provider said so.
     pub access_expires_at: Option<UnixTime>,
+    /// How and when the person proved who they are.
+    pub proof: Proof,
 }
 
 impl Record {

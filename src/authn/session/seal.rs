@@ -21,7 +21,7 @@ use serde::de::DeserializeOwned;
 use crate::message::Origin;
 use crate::secret::SecretString;
 
-/// Raised whenever an older record would be misread. 2: what a session can be ended by.
+/// Raised whenever an older record would be misread. 2: what a session can be ended by, and how somebody proved who they are.
 const FORMAT: u8 = 2;
 const KEY_ID_LEN: usize = 4;
 const TAG_LEN: usize = 16;

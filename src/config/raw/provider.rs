@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::OneOrMany;
 use super::metadata::RawMetadata;
 use crate::config::text::{Size, Span, WebUrl};
 use crate::secret::SecretString;
@@ -26,6 +27,13 @@ pub(in crate::config) struct RawProvider {
     /// The issuer, exactly as the provider writes it in its discovery document.
     #[schemars(example = &"https://id.example.com/realms/demo")]
     pub issuer: Option<String>,
+    /// The issuer of ID tokens where each tenant has one of its own, with {tenantid} for the tenant (tid), exactly as the
+    /// discovery document writes it.
+    #[schemars(example = &"https://login.microsoftonline.com/{tenantid}/v2.0")]
+    pub issuer_template: Option<String>,
+    /// Tenants whose people may sign in, by their ids; ["*"]: every tenant there is.
+    #[schemars(example = ["8f1c2c4b-7a0e-4b5e-9c43-0d2f5a6b7c8d"])]
+    pub allowed_tenants: Option<Vec<String>>,
     /// Where this process reaches the provider, when that differs from the provider's public address.
     #[schemars(example = &"http://keycloak.internal:8080")]
     pub backchannel_url: Option<WebUrl>,
@@ -118,12 +126,51 @@ pub(in crate::config) struct RawProvider {
     /// Extra parameters of the logout request, such as ui_locales.
     #[serde(default)]
     pub logout_params: BTreeMap<String, String>,
+    /// Ways to sign in that are asked for, in order of preference; the provider may choose another.
+    #[schemars(example = ["gold", "silver"])]
+    pub acr_values: Option<Vec<String>>,
+    /// Ways to sign in of which the ID token must name one. Default: any.
+    #[schemars(example = ["gold", "silver"])]
+    pub required_acr: Option<Vec<String>>,
+    /// The longest time since people proved who they are: a sign-in asks for it and checks it.
+    #[schemars(example = &"8h")]
+    pub max_age: Option<Span>,
+    /// The oldest ID token that is taken, by its time of issue. Default: any that has not expired.
+    #[schemars(example = &"5m")]
+    pub max_token_age: Option<Span>,
+    /// How far the provider's clock may be from ours. Default 30s.
+    #[schemars(example = &"30s")]
+    pub clock_skew: Option<Span>,
+    /// Who is expected to sign in.
+    #[schemars(example = &"ada@example.com")]
+    pub login_hint: Option<String>,
+    /// Languages for the provider's pages, in order of preference.
+    #[schemars(example = ["de", "en"])]
+    pub ui_locales: Option<Vec<String>>,
+    /// Single claims that are asked for, as JSON (the claims parameter).
+    #[schemars(example = &"{\"id_token\":{\"email\":{\"essential\":true}}}")]
+    pub claims: Option<String>,
+    /// What the provider shows even to whoever is signed in there: login, consent, select_account.
+    #[schemars(example = &"select_account")]
+    pub prompt: Option<String>,
+    /// What access tokens are for (RFC 8707): absolute URIs.
+    #[schemars(example = ["https://api.example.com"])]
+    pub resource: Option<OneOrMany>,
+    /// What access is asked for in detail (RFC 9396), as JSON.
+    #[schemars(example = &"[{\"type\":\"payment\"}]")]
+    pub authorization_details: Option<String>,
     /// Audiences of the ID token that are trusted beside the client id.
     #[schemars(example = ["api"])]
     pub trusted_audiences: Option<Vec<String>>,
     /// Signing algorithms accepted for ID tokens. Default: every asymmetric one that the provider offers.
     #[schemars(example = ["RS256"])]
     pub signing_algs: Option<Vec<RawAlgorithm>>,
+    /// How encrypted tokens may be made out to us. Default RSA-OAEP-256 and ECDH-ES, with and without key wrap.
+    #[schemars(example = ["RSA-OAEP-256"])]
+    pub decryption_algs: Option<Vec<String>>,
+    /// Refuse ID tokens that are not encrypted.
+    #[schemars(example = true)]
+    pub require_encrypted_id_token: Option<bool>,
     /// Fetch userinfo where the provider offers it. Default true.
     #[schemars(example = true)]
     pub userinfo: Option<bool>,

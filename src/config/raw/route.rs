@@ -116,6 +116,12 @@ pub(in crate::config) struct RawRequire {
     /// All of these groups.
     #[schemars(example = ["/staff"])]
     pub all_groups: Option<OneOrMany>,
+    /// Signed in at the provider in one of these ways (acr); whoever is not signs in so and comes back.
+    #[schemars(example = ["gold"])]
+    pub acr: Option<OneOrMany>,
+    /// Proved who they are at the provider no longer ago (auth_time); whoever did not does so and comes back.
+    #[schemars(example = &"5m")]
+    pub max_age: Option<Span>,
 }
 
 /// What a CORS preflight meets.

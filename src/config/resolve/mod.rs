@@ -2,7 +2,9 @@
 //! out only when there is none.
 
 mod acme;
+mod asking;
 mod canonical;
+mod decryption;
 mod edits;
 mod endpoints;
 mod identity;
@@ -16,6 +18,7 @@ mod rewrite;
 mod routes;
 mod security;
 mod session;
+mod tenants;
 mod upstreams;
 
 use std::collections::{BTreeMap, BTreeSet};

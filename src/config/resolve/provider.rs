@@ -12,6 +12,7 @@ use url::Url;
 use super::security::{Beside, needs_no_secret};
 use super::{Resolver, is_loopback};
 use crate::authn::oidc;
+use crate::authn::oidc::ask::Ask;
 use crate::authn::oidc::jose::Algorithm;
 use crate::authn::oidc::provider::Credentials;
 use crate::authn::oidc::response::{ResponseMode, ResponseType};
@@ -142,6 +143,11 @@ impl Resolver {
         let (client_secret, secret_told) =
             if registers { (None, raw.public_client.unwrap_or(false)) } else { self.client_secret(at, &raw) };
         let http = self.provider_http(at, &raw, insecure);
+        let tenants = self.tenants(at, &mut raw);
+        let (ask, demands) = (self.ask(at, &mut raw), self.demands(at, &mut raw));
+        let clock_skew = self.clock_skew(at, raw.clock_skew.take());
+        let has_keys = raw.client_keys_files.as_ref().is_some_and(|files| !files.is_empty());
+        let decryption = self.decryption(at, &mut raw, has_keys, client_secret.is_some() || !secret_told);
         let redirect_uri = self.redirect_uri(
             at,
             raw.redirect_uri.clone(),
@@ -197,6 +203,7 @@ impl Resolver {
             email_domains,
             http,
             issuer: issuer?,
+            tenants,
             backchannel_url,
             metadata,
             registration,
@@ -208,8 +215,12 @@ impl Resolver {
             response_mode,
             authorization_params,
             logout_params,
+            ask,
+            demands,
+            clock_skew,
             trusted_audiences: raw.trusted_audiences.unwrap_or_default(),
             signing_algs,
+            decryption,
             userinfo,
             // Name, roles and e-mail may come from it, so a sign-in must not go on without.
             userinfo_required: userinfo,
@@ -513,8 +524,11 @@ impl Resolver {
             let key = below(&format!("{at}.authorization_params"), name);
             if OURS.contains(&name.as_str()) {
                 self.error(&key, "is a parameter that only Vestibule sets", "remove it");
-            } else if name == "scope" {
-                self.error(&key, "has a key of its own", "write scopes in [provider]");
+            } else if let Some(own) = match name.as_str() {
+                "scope" => Some("scopes"),
+                name => Ask::NAMES.into_iter().find(|own| *own == name),
+            } {
+                self.error(&key, "has a key of its own", format!("write {own} in [{at}]"));
             } else if name.is_empty() {
                 self.error(&key, "has no name", "remove it");
             }

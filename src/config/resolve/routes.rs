@@ -5,9 +5,12 @@ use http::header::AUTHORIZATION;
 
 use super::{Resolver, host_of};
 use crate::authn::oidc;
+use crate::authn::oidc::ask::LONGEST_MAX_AGE;
+use crate::authn::proof::ProofDemand;
 use crate::config::problem::{nearest, shown};
 use crate::config::raw::{OneOrMany, RawAccess, RawPreflight, RawRequire, RawRoute};
 use crate::config::shape::one_of;
+use crate::config::text::Span;
 use crate::message::edits::Edits;
 use crate::route::{Access, Preflight, Require, Route};
 use crate::upstream::UpstreamSettings;
@@ -83,6 +86,7 @@ impl Resolver {
             ("all_roles", &raw.require.all_roles),
             ("groups", &raw.require.groups),
             ("all_groups", &raw.require.all_groups),
+            ("acr", &raw.require.acr),
         ];
         for (leaf, _) in
             demands.iter().filter(|(_, list)| matches!(list, Some(OneOrMany::Many(list)) if list.is_empty()))
@@ -91,7 +95,7 @@ impl Resolver {
             let key = at(&format!("require.{leaf}"));
             self.error(&key, "is an empty list, which demands nothing", "name what is required, or remove it");
         }
-        let require = require(raw.require);
+        let require = self.require(&at("require"), raw.require);
         if access == Access::Public && !require.is_empty() {
             let what = "contradicts access = \"public\": nobody is known there";
             self.error(&at("require"), what, "remove one of them");
@@ -267,14 +271,26 @@ impl Resolver {
         }
         names
     }
-}
 
-fn require(raw: RawRequire) -> Require {
-    let list = |written: Option<OneOrMany>| written.map(OneOrMany::into_vec).unwrap_or_default();
-    Require {
-        roles: list(raw.roles),
-        all_roles: list(raw.all_roles),
-        groups: list(raw.groups),
-        all_groups: list(raw.all_groups),
+    fn require(&mut self, at: &str, raw: RawRequire) -> Require {
+        let list = |written: Option<OneOrMany>| written.map(OneOrMany::into_vec).unwrap_or_default();
+        let acr = list(raw.acr);
+        // They travel in a parameter separated by spaces, and in a quoted text (RFC 9470 §3).
+        let is_plain = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
+        if let Some(bad) = acr.iter().find(|acr| acr.is_empty() || !acr.bytes().all(is_plain)) {
+            let what = format!("names {}, which is empty or has spaces, quotes or other letters", shown(bad));
+            self.error(&format!("{at}.acr"), what, "for example [\"gold\"]");
+        }
+        let max_age = raw.max_age.map(|Span(age)| age);
+        if max_age.is_some_and(|age| age.as_secs() == 0 || age > LONGEST_MAX_AGE) {
+            self.error(&format!("{at}.max_age"), "is shorter than a second, or too long", "for example \"5m\"");
+        }
+        Require {
+            roles: list(raw.roles),
+            all_roles: list(raw.all_roles),
+            groups: list(raw.groups),
+            all_groups: list(raw.all_groups),
+            proof: ProofDemand::new(acr, max_age),
+        }
     }
 }

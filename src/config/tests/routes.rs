@@ -21,6 +21,11 @@ fn routes_are_checked() {
         ("allowed_origins = [\"https://x.example/path\"]", "no origin"),
         ("allowed_origins = [\"null\"]", "no origin"),
         ("max_identity_age = \"1ms\"", "is shorter than a second"),
+        ("require = { max_age = \"1ms\" }", "is shorter than a second"),
+        ("require = { acr = \"a b\" }", "names \"a b\""),
+        ("require = { acr = '\"' }", "quotes"),
+        ("require = { acr = [] }", "is an empty list"),
+        ("access = \"public\"\nrequire = { max_age = \"5m\" }", "contradicts access"),
     ] {
         let text = errors(&[("routes", lines)]);
         assert!(text.contains(why), "{lines}: {text}");

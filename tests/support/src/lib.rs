@@ -9,6 +9,7 @@
 mod browser;
 mod clock;
 mod echo;
+pub mod encryption;
 pub mod forge;
 pub mod h2;
 mod listener;
@@ -33,8 +34,8 @@ pub use fantoccini;
 pub use nginx::Nginx;
 pub use program::{Ended, Launch, Program, SESSION_SECRET, Site};
 pub use provider::{
-    AuthorizeFault, ClientAuth, Demands, DiscoveryFault, Endpoint, FakeProvider, Faults, IdTokenFault, JwksFault,
-    ProviderRequest, PushFault, RegistrationRules, ResponseFault, TokenCall, TokenFault, UserinfoFault,
+    AuthorizeFault, ClientAuth, Demands, DiscoveryFault, EncryptionFault, Endpoint, FakeProvider, Faults, IdTokenFault,
+    JwksFault, ProviderRequest, PushFault, RegistrationRules, ResponseFault, TokenCall, TokenFault, UserinfoFault,
 };
 pub use raw::{raw_request, raw_request_within};
 pub use serde_json::{Value, json};

@@ -9,6 +9,7 @@ use crate::authn::oidc::jwks::KeySet;
 use crate::authn::oidc::test_keys::{TestKey, b64, hmac, hs256, key_set};
 use crate::secret::SecretString;
 
+const NOTHING: Wish = Wish { login_hint: None, acr_values: None, max_age: None };
 const NOW: u64 = 1_700_000_000;
 const NONCE: &str = "n-0S6_WzA2Mj";
 const ACCESS_TOKEN: &str = "jHkWEdUXMU1BwAsC4vtUsZwnNvTIxEl0z9K3vx5KF0Y";
@@ -48,8 +49,14 @@ fn rs256(claims: &Value) -> String {
 fn judge_with(token: &str, keys: &KeySet, algorithms: &[Algorithm]) -> Result<VerifiedClaims, IdTokenError> {
     let secret = SecretString::new("the client's secret, which is long enough".into());
     let trusted = ["other".to_owned()];
-    let rules = Rules { issuer: "https://id.example/realm", client_id: "app", trusted_audiences: &trusted };
-    let expected = Expected { nonce: NONCE, access_token: Some(ACCESS_TOKEN), code: None };
+    let rules = Rules {
+        issuer: "https://id.example/realm",
+        tenants: None,
+        client_id: "app",
+        trusted_audiences: &trusted,
+        leeway: 30,
+    };
+    let expected = Expected { nonce: NONCE, access_token: Some(ACCESS_TOKEN), code: None, wish: &NOTHING };
     verify(token, Trust { keys, secret: Some(&secret), algorithms }, rules, expected, UnixTime(NOW))
 }
 
@@ -112,9 +119,15 @@ fn hs256_needs_the_secret_and_to_be_asked_for() {
     let forged = hs256(b"another secret", &header, &good());
     assert_eq!(judge_with(&forged, &none, &[Algorithm::HS256]).unwrap_err(), IdTokenError::Signature);
     for secret in [None, Some(SecretString::new(String::new()))] {
-        let rules = Rules { issuer: "https://id.example/realm", client_id: "app", trusted_audiences: &[] };
+        let rules = Rules {
+            issuer: "https://id.example/realm",
+            tenants: None,
+            client_id: "app",
+            trusted_audiences: &[],
+            leeway: 30,
+        };
         let trust = Trust { keys: &none, secret: secret.as_ref(), algorithms: &[Algorithm::HS256] };
-        let expected = Expected { nonce: NONCE, access_token: None, code: None };
+        let expected = Expected { nonce: NONCE, access_token: None, code: None, wish: &NOTHING };
         let keyless = hs256(b"", &header, &good());
         assert_eq!(verify(&keyless, trust, rules, expected, UnixTime(NOW)).unwrap_err(), IdTokenError::UnknownKey);
     }
@@ -337,10 +350,16 @@ fn unusual_but_right_claims_are_accepted() {
 
 #[test]
 fn an_empty_nonce_is_never_expected() {
-    let rules = Rules { issuer: "https://id.example/realm", client_id: "app", trusted_audiences: &[] };
+    let rules = Rules {
+        issuer: "https://id.example/realm",
+        tenants: None,
+        client_id: "app",
+        trusted_audiences: &[],
+        leeway: 30,
+    };
     let trust = Trust { keys: &KEYS, secret: None, algorithms: &Algorithm::ASYMMETRIC };
     let token = rs256(&with(json!({"nonce": ""})));
-    let expected = Expected { nonce: "", access_token: None, code: None };
+    let expected = Expected { nonce: "", access_token: None, code: None, wish: &NOTHING };
     assert_eq!(verify(&token, trust, rules, expected, UnixTime(NOW)).unwrap_err(), IdTokenError::Nonce);
 }
 

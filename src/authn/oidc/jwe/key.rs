@@ -73,7 +73,7 @@ impl KeyManagement {
     }
 
     /// With a key that both sides have.
-    pub(super) fn is_shared(self) -> bool {
+    pub(in crate::authn::oidc) fn is_shared(self) -> bool {
         !self.is_rsa() && !self.is_agreement()
     }
 

@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use serde_json::json;
 
 use super::*;
+use crate::authn::oidc::Wish;
 use crate::authn::oidc::id_token::{self, Expected, IdTokenError};
 use crate::authn::oidc::jose::Algorithm;
 use crate::authn::oidc::jwks::KeySet;
@@ -48,7 +49,7 @@ fn header(typ: &str) -> Value {
 fn judge(token: &str, algorithms: &[Algorithm]) -> Result<Logout, LogoutTokenError> {
     let secret = SecretString::new("the client's secret, which is long enough".into());
     let trusted = ["other".to_owned()];
-    let rules = Rules { issuer: ISSUER, client_id: "app", trusted_audiences: &trusted };
+    let rules = Rules { issuer: ISSUER, tenants: None, client_id: "app", trusted_audiences: &trusted, leeway: 30 };
     UnprovenLogout::read(token)?.verify(Trust { keys: &KEYS, secret: Some(&secret), algorithms }, rules, UnixTime(NOW))
 }
 
@@ -172,9 +173,10 @@ fn neither_kind_of_token_passes_for_the_other() {
     let as_id_token = |header: &Value, changes| {
         let mut claims = with(changes);
         claims["nonce"] = json!("n");
-        let rules = Rules { issuer: ISSUER, client_id: "app", trusted_audiences: &[] };
+        let rules = Rules { issuer: ISSUER, tenants: None, client_id: "app", trusted_audiences: &[], leeway: 30 };
         let trust = Trust { keys: &KEYS, secret: None, algorithms: &Algorithm::ASYMMETRIC };
-        let expected = Expected { nonce: "n", access_token: None, code: None };
+        let wish = Wish::default();
+        let expected = Expected { nonce: "n", access_token: None, code: None, wish: &wish };
         id_token::verify(&signed(header, &claims), trust, rules, expected, UnixTime(NOW)).map(|_| ())
     };
     assert_eq!(as_id_token(&header("JWT"), json!({})), Err(IdTokenError::Kind));

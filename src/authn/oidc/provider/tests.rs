@@ -21,6 +21,7 @@ pub(in super::super) fn settings(issuer: &str) -> Settings {
         email_domains: Vec::new(),
         http: provider_http::Settings::default(),
         issuer: issuer.to_owned(),
+        tenants: None,
         backchannel_url: None,
         metadata: StaticMetadata::default(),
         credentials: Credentials {
@@ -35,8 +36,12 @@ pub(in super::super) fn settings(issuer: &str) -> Settings {
         response_mode: ResponseMode::Query,
         authorization_params: Vec::new(),
         logout_params: Vec::new(),
+        ask: Ask::default(),
+        demands: Demands::default(),
+        clock_skew: Duration::from_secs(30),
         trusted_audiences: Vec::new(),
         signing_algs: Vec::new(),
+        decryption: Decryption::default(),
         userinfo: true,
         userinfo_required: false,
         allow_insecure_http: false,
@@ -129,7 +134,10 @@ impl Stage {
     }
 
     async fn verify(&self, token: &str) -> Result<VerifiedClaims, IdTokenError> {
-        self.provider.verify_id_token(token, Expected { nonce: "nonce", access_token: None, code: None }).await
+        let wish = Wish::default();
+        self.provider
+            .verify_id_token(token, Expected { nonce: "nonce", access_token: None, code: None, wish: &wish })
+            .await
     }
 }
 
@@ -426,7 +434,7 @@ fn challenge() -> PkceCodeChallenge {
 async fn the_authorization_request_has_each_parameter_once() {
     let stage = Stage::available(vec![TestKey::new(Algorithm::EdDSA).jwk("k")], |settings| {
         settings.authorization_params =
-            [("prompt", "login"), ("state", "evil"), ("code_challenge_method", "plain"), ("nonce", "evil")]
+            [("audience", "api"), ("state", "evil"), ("code_challenge_method", "plain"), ("nonce", "evil")]
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .to_vec();
     })
@@ -436,7 +444,7 @@ async fn the_authorization_request_has_each_parameter_once() {
         url.query().unwrap(),
         "tenant=1&response_type=code&client_id=app&state=st%26te\
          &code_challenge=E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM&code_challenge_method=S256\
-         &redirect_uri=https%3A%2F%2Fapp.example%2Fauth%2Fcallback&scope=openid+email&prompt=login&nonce=nonce"
+         &redirect_uri=https%3A%2F%2Fapp.example%2Fauth%2Fcallback&scope=openid+email&audience=api&nonce=nonce"
     );
     assert_eq!(url.path(), "/authorize");
 }

@@ -11,6 +11,7 @@ fn record() -> Record {
         party: Party::of("https://id.example", "app"),
         mapping: [3; 8],
         access_expires_at: Some(UnixTime(1_300)),
+        proof: Proof::default(),
     }
 }
 

@@ -14,7 +14,7 @@ use url::{Url, form_urlencoded};
 
 use super::faults::{AuthorizeFault, DiscoveryFault, Endpoint, JwksFault, TokenFault, UserinfoFault};
 use super::{Grant, ProviderRequest, Shared, State, TokenCall};
-use crate::forge::encode;
+use crate::forge::{self, encode};
 use crate::listener::Answer;
 use crate::{random_text, trace};
 
@@ -143,7 +143,9 @@ impl State {
             Err(why) => return page(StatusCode::BAD_REQUEST, why),
         };
         let parameter = |name: &str| asked.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
-        let mut names: Vec<String> = asked.iter().map(|(name, _)| name.clone()).collect();
+        // RFC 8707 §2: a resource each.
+        let mut names: Vec<String> =
+            asked.iter().map(|(name, _)| name.clone()).filter(|name| name != "resource").collect();
         let count = names.len();
         names.sort();
         names.dedup();
@@ -164,6 +166,9 @@ impl State {
             nonce: parameter("nonce"),
             jkt: parameter("dpop_jkt"),
             user: self.person(parameter("login_hint")),
+            acr: parameter("acr_values").and_then(|wanted| {
+                wanted.split(' ').find(|one| self.offered_acr.iter().any(|own| own == one)).map(str::to_owned)
+            }),
             redeemed: false,
         };
         for name in ["state", "nonce"] {
@@ -204,6 +209,7 @@ impl State {
             Some(AuthorizeFault::MissingIssuer) => None,
             _ => Some(self.issuer.clone()),
         };
+        let issuer = self.faults.callback_issuer.clone().unwrap_or(issuer);
         let state = state
             .filter(|_| !matches!(fault, Some(AuthorizeFault::ErrorWithoutState | AuthorizeFault::CodeWithoutState)));
         let mut answer = Vec::new();
@@ -378,7 +384,15 @@ impl State {
             Some(UserinfoFault::Html) => return page(StatusCode::OK, HTML),
             Some(UserinfoFault::ServerError) => return page(StatusCode::INTERNAL_SERVER_ERROR, HTML),
         }
-        json_answer(StatusCode::OK, &Value::Object(claims))
+        let claims = Value::Object(claims);
+        let text = match self.userinfo_is_signed {
+            _ if self.faults.userinfo_is_none => forge::unsigned(&claims),
+            true => self.keys[0].token(&claims),
+            false => claims.to_string(),
+        };
+        let body = self.encrypted(text, &claims);
+        let kind = if body.starts_with('{') { "application/json" } else { "application/jwt" };
+        respond(StatusCode::OK, kind, body)
     }
 
     /// RFC 7009 §2.

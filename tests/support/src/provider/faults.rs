@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde_json::{Map, Value};
+
 /// The provider's endpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Endpoint {
@@ -33,6 +35,14 @@ pub enum Endpoint {
 pub struct Faults {
     /// What is wrong with ID tokens.
     pub id_token: Option<IdTokenFault>,
+    /// Claims of ID tokens that are otherwise; `null`: left out.
+    pub id_token_claims: Map<String, Value>,
+    /// Userinfo lies unsigned in a token that says `none`.
+    pub userinfo_is_none: bool,
+    /// Another `iss` of authorization responses, or none.
+    pub callback_issuer: Option<Option<String>>,
+    /// What is wrong with encryption.
+    pub encryption: Option<EncryptionFault>,
     /// What is wrong with the discovery document.
     pub discovery: Option<DiscoveryFault>,
     /// What is wrong with the key set.
@@ -84,6 +94,25 @@ pub enum ResponseFault {
     OtherSubjectInFront,
     /// The ID token that comes with the code has another nonce.
     WrongNonceInFront,
+}
+
+/// One thing wrong with the encryption of ID tokens and userinfo.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EncryptionFault {
+    /// Not encrypted.
+    Plain,
+    /// The claims lie in it unsigned, as JSON.
+    Unsigned,
+    /// The claims lie in it in a token that says `none`.
+    AlgNone,
+    /// Encrypted twice.
+    Twice,
+    /// One bit of the tag is flipped.
+    Tampered,
+    /// By RSA-OAEP with SHA-1.
+    Sha1,
+    /// Whatever is inside is no text.
+    Empty,
 }
 
 /// One thing wrong with an ID token.

@@ -18,12 +18,13 @@ use serde_json::{Map, Value, json};
 
 pub use clients::{ClientAuth, Demands};
 pub use faults::{
-    AuthorizeFault, DiscoveryFault, Endpoint, Faults, IdTokenFault, JwksFault, PushFault, ResponseFault, TokenFault,
-    UserinfoFault,
+    AuthorizeFault, DiscoveryFault, EncryptionFault, Endpoint, Faults, IdTokenFault, JwksFault, PushFault,
+    ResponseFault, TokenFault, UserinfoFault,
 };
 pub use registration::RegistrationRules;
 
 use crate::clock::TestClock;
+use crate::encryption::EncryptionKey;
 use crate::forge::{Alg, SigningKey};
 use crate::listener::Listener;
 
@@ -109,6 +110,9 @@ pub(crate) struct State {
     /// The keys that access tokens are bound to.
     bound: BTreeMap<String, String>,
     token_padding: usize,
+    offered_acr: Vec<String>,
+    encryption: Option<Arc<EncryptionKey>>,
+    userinfo_is_signed: bool,
     jwt_claims: Option<Value>,
     metadata: Map<String, Value>,
     requests: Vec<ProviderRequest>,
@@ -126,6 +130,8 @@ struct Grant {
     nonce: Option<String>,
     jkt: Option<String>,
     user: Map<String, Value>,
+    /// What was asked for, as far as it is offered.
+    acr: Option<String>,
     redeemed: bool,
 }
 
@@ -160,6 +166,9 @@ impl FakeProvider {
             access_tokens: BTreeMap::new(),
             bound: BTreeMap::new(),
             token_padding: 0,
+            offered_acr: Vec::new(),
+            encryption: None,
+            userinfo_is_signed: false,
             jwt_claims: None,
             metadata: Map::new(),
             requests: Vec::new(),
@@ -215,6 +224,26 @@ impl FakeProvider {
     /// These claims are told by userinfo only and left out of ID tokens.
     pub fn only_in_userinfo(&self, claims: &[&str]) {
         self.state().userinfo_only = claims.iter().map(|&claim| claim.to_owned()).collect();
+    }
+
+    /// People can sign in in these ways: the first of them that `acr_values` names becomes the `acr`.
+    pub fn offer_acr(&self, values: &[&str]) {
+        self.state().offered_acr = values.iter().map(|&value| value.to_owned()).collect();
+    }
+
+    /// Puts a claim into ID tokens in the place of what belongs there; `null` leaves it out.
+    pub fn falsify(&self, name: &str, value: Value) {
+        self.faults(|faults| drop(faults.id_token_claims.insert(name.to_owned(), value)));
+    }
+
+    /// ID tokens and userinfo are encrypted to this key from now on.
+    pub fn encrypt_to(&self, key: EncryptionKey) {
+        self.state().encryption = Some(Arc::new(key));
+    }
+
+    /// Userinfo is signed from now on.
+    pub fn sign_userinfo(&self) {
+        self.state().userinfo_is_signed = true;
     }
 
     /// Makes access and refresh tokens longer by `bytes` incompressible characters each.

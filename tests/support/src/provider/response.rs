@@ -76,7 +76,7 @@ impl State {
             }
             _ => {}
         }
-        let token = key.token(&claims);
+        let token = self.encrypted(key.token(&claims), &claims);
         trace::secret("ID token", &token);
         Some(token)
     }

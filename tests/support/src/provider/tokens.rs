@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::faults::IdTokenFault;
+use super::faults::{EncryptionFault, IdTokenFault};
 use super::{CLIENT_ID, CLIENT_SECRET, Grant, State, stray_key};
 use crate::forge::{self, SigningKey};
 
@@ -22,12 +22,29 @@ impl State {
             None => key.token(&claims),
             Some(fault) => spoiled_token(&key, &claims, fault)?,
         };
+        let token = self.encrypted(token, &claims);
         crate::trace::secret("ID token", &token);
         if let Some((_, signature)) = token.rsplit_once('.') {
             crate::trace::secret("ID token's signature", signature);
         }
         self.id_tokens.push(token.clone());
         Some(token)
+    }
+
+    /// Encrypted where the client has a key, with the fault of the moment.
+    pub(super) fn encrypted(&self, token: String, claims: &Value) -> String {
+        let Some(key) = &self.encryption else { return token };
+        const ALG: &str = "RSA-OAEP-256";
+        match self.faults.encryption {
+            None => key.encrypt(&token, ALG),
+            Some(EncryptionFault::Plain) => token,
+            Some(EncryptionFault::Unsigned) => key.encrypt(&claims.to_string(), ALG),
+            Some(EncryptionFault::AlgNone) => key.encrypt(&forge::unsigned(claims), ALG),
+            Some(EncryptionFault::Twice) => key.encrypt(&key.encrypt(&token, ALG), ALG),
+            Some(EncryptionFault::Tampered) => forge::tampered(&key.encrypt(&token, ALG)),
+            Some(EncryptionFault::Sha1) => key.encrypt(&token, "RSA-OAEP"),
+            Some(EncryptionFault::Empty) => key.encrypt("", ALG),
+        }
     }
 
     pub(super) fn claims(&self, grant: &Grant, access_token: &str, key: &SigningKey) -> Value {
@@ -50,6 +67,9 @@ impl State {
         });
         let Value::Object(registered) = registered else { unreachable!("written as an object above") };
         claims.extend(registered.into_iter().filter(|(_, value)| !value.is_null()));
+        claims.extend(grant.acr.as_ref().map(|acr| ("acr".to_owned(), json!(acr))));
+        claims.extend(self.faults.id_token_claims.clone());
+        claims.retain(|_, value| !value.is_null());
         Value::Object(claims)
     }
 }
