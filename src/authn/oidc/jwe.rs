@@ -14,9 +14,9 @@ use super::client_keys::ClientKeys;
 use super::jose::{MAX_TOKEN, base64url, json_object};
 use crate::secret::SecretString;
 
-/// An encrypted token that was not opened. The stage is for the log; whoever sent it must not learn it.
+/// An encrypted token that was not opened. Whoever sent it learns no more than this; the log learns the stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the token cannot be decrypted: {}", self.stage())]
+#[error("the token cannot be decrypted")]
 pub(super) struct Undecryptable(Stage);
 
 /// How far the opening came.
