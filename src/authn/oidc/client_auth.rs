@@ -267,3 +267,65 @@ fn with_fields(request: HttpRequest, fields: &[(&str, &str)]) -> HttpRequest {
     form.extend_pairs(form_urlencoded::parse(&body).filter(|(name, _)| is_new(name))).extend_pairs(fields);
     HttpRequest::from_parts(head, form.finish().into_bytes())
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use serde_json::json;
+
+    use super::*;
+    use crate::authn::oidc::provider::test_settings;
+
+    fn metadata(settings: &Settings) -> Metadata {
+        let document = json!({
+            "issuer": "https://id.example",
+            "authorization_endpoint": "https://id.example/authorize",
+            "token_endpoint": "https://id.example/token",
+            "jwks_uri": "https://id.example/jwks",
+        });
+        Metadata::parse(document.to_string().as_bytes(), settings).unwrap()
+    }
+
+    /// The header and the form, once it is said who we are.
+    fn sent(method: ClientAuthMethod, secret: Option<&str>, form: &str) -> (Option<String>, String) {
+        let mut settings = test_settings("https://id.example");
+        settings.credentials.client_id = "the app".to_owned();
+        settings.credentials.client_secret = secret.map(|secret| SecretString::new(secret.to_owned()));
+        let metadata = metadata(&settings);
+        let proof = Proof { settings: &settings, metadata: &metadata, keys: None, now: UnixTime(1_700_000_000) };
+        let request = http::Request::post("https://id.example/any").body(form.as_bytes().to_vec()).unwrap();
+        let request = proof.add(method, request).now_or_never().unwrap().unwrap();
+        let authorization = request.headers().get(header::AUTHORIZATION).map(|value| {
+            assert!(value.is_sensitive());
+            value.to_str().unwrap().to_owned()
+        });
+        (authorization, String::from_utf8(request.into_body()).unwrap())
+    }
+
+    #[test]
+    fn every_form_says_who_we_are_in_one_way() {
+        use ClientAuthMethod as Method;
+        let basic = format!("Basic {}", BASE64_STANDARD.encode("the+app:s%3A%26"));
+        let secret = Some("s:&");
+        assert_eq!(sent(Method::ClientSecretBasic, secret, "token=t%261"), (Some(basic), "token=t%261".to_owned()));
+        let both = "token=t&client_id=the+app&client_secret=s%3A%26".to_owned();
+        assert_eq!(sent(Method::ClientSecretPost, secret, "token=t"), (None, both.clone()));
+        // The library has said it already.
+        assert_eq!(sent(Method::ClientSecretPost, secret, &both), (None, both));
+        let public = (None, "token=t&client_id=the+app".to_owned());
+        assert_eq!(sent(Method::None, None, "token=t"), public);
+        assert_eq!(sent(Method::TlsClientAuth, None, "client_id=other&token=t"), public);
+        let (header, form) = sent(Method::ClientSecretJwt, Some("a secret that has thirty-two bytes or more"), "x=1");
+        assert!(header.is_none() && form.starts_with("x=1&client_id=the+app&client_assertion_type=urn"), "{form}");
+        assert!(!form.contains("client_secret="));
+    }
+
+    #[test]
+    fn nothing_is_sent_without_what_is_needed() {
+        let settings = test_settings("https://id.example");
+        let metadata = metadata(&settings);
+        let proof = Proof { settings: &settings, metadata: &metadata, keys: None, now: UnixTime(0) };
+        let request = http::Request::post("https://id.example/any").body(Vec::new()).unwrap();
+        assert!(proof.add(ClientAuthMethod::PrivateKeyJwt, request).now_or_never().unwrap().is_err());
+    }
+}

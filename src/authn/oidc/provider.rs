@@ -284,7 +284,7 @@ impl Provider {
         let (url, _, _) = request.url();
         let endpoint = known.metadata.standard.authorization_endpoint().url();
         let parameters = url.query_pairs().into_owned().skip(endpoint.query_pairs().count()).collect();
-        let parameters = self.protected(&known.metadata, parameters).await?;
+        let parameters = self.protected(&known, parameters).await?;
         let mut url = endpoint.clone();
         url.query_pairs_mut().extend_pairs(parameters);
         Ok(without_doubles(endpoint, url))
@@ -294,10 +294,10 @@ impl Provider {
     /// reference (RFC 9126 §4).
     async fn protected(
         &self,
-        metadata: &Metadata,
+        known: &Known,
         mut parameters: Vec<(String, String)>,
     ) -> Result<Vec<(String, String)>, AuthorizationError> {
-        let settings = self.settings();
+        let (settings, metadata) = (&known.settings, &known.metadata);
         let security = &settings.security;
         parameters.extend(self.ourselves.jkt().map(|jkt| ("dpop_jkt".to_owned(), jkt.to_owned())));
         let pushed = metadata.capabilities.pushed_request_endpoint.as_ref();
