@@ -194,6 +194,26 @@ async fn a_sign_out_waits_for_no_revocation_and_fails_with_none() {
 }
 
 #[tokio::test]
+async fn a_revocation_endpoint_that_hangs_keeps_nobody_from_signing_in() {
+    let stage = Stage::with("[provider]\nmax_token_calls = 4\ntoken_queue_timeout = \"1s\"");
+    let mut people = Vec::new();
+    for _ in 0..6 {
+        people.push(stage.signed_in_browser().await);
+    }
+    stage.provider.slow_down(Endpoint::Revocation, Duration::from_secs(5));
+    for person in &people {
+        assert_eq!(person.get(&stage.url("/auth/logout")).await.status, StatusCode::SEE_OTHER);
+    }
+    while stage.provider.count(Endpoint::Revocation) == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    for person in &people {
+        assert_eq!(stage.sign_in(person, "/").await.status, StatusCode::OK);
+    }
+    assert_eq!(stage.provider.count(Endpoint::Revocation), 1);
+}
+
+#[tokio::test]
 async fn revocation_can_be_switched_off_and_is_not_for_what_the_provider_ended() {
     let off = Stage::with("[provider]\nrevoke_at_sign_out = false");
     off.signed_in_browser().await.get(&off.url("/auth/logout")).await;

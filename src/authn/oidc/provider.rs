@@ -155,9 +155,9 @@ pub struct Provider {
     /// Turns for calls of the token endpoint.
     token_calls: Arc<Semaphore>,
     /// Turns for sign-outs whose tokens are revoked.
-    revocations: Arc<Semaphore>,
+    revocations: revocation::Turns,
     /// `jti` of the logout tokens that were verified, for as long as any of them could come again.
-    logout_tokens: Cache<String, ()>,
+    logout_tokens: Cache<[u8; 16], ()>,
 }
 
 impl Provider {
@@ -173,7 +173,7 @@ impl Provider {
         Ok(Arc::new(Self {
             ourselves: Arc::new(ourselves),
             token_calls: Arc::new(Semaphore::new(token_calls)),
-            revocations: Arc::new(Semaphore::new(MAX_REVOCATIONS)),
+            revocations: revocation::Turns::new(token_calls),
             logout_tokens: Cache::builder()
                 .max_capacity(MAX_LOGOUT_TOKENS)
                 // The default policy may turn away what is new, and what is new is what comes again.
@@ -363,7 +363,8 @@ impl Provider {
         let verify = |settings: &Settings, trust: Trust<'_>| token.verify(trust, settings.rules(), clock.now());
         let logout = self.with_keys(of_id_tokens, verify).await?;
         // §2.6 item 7. The last of all, so that nobody else can use up an identifier.
-        let is_fresh = self.logout_tokens.entry_by_ref(&logout.identifier).or_insert(()).is_fresh();
+        let identifier = self.settings().party().digest("jti", &logout.identifier);
+        let is_fresh = self.logout_tokens.entry(identifier).or_insert(()).is_fresh();
         if is_fresh { Ok(logout) } else { Err(LogoutTokenError::Repeated) }
     }
 
@@ -456,7 +457,7 @@ impl Provider {
     pub fn revoke(self: &Arc<Self>, refresh: Option<SecretString>, access: Option<SecretString>) {
         let Some(known) = self.knowledge.known().filter(|_| self.settings().revoke_at_sign_out) else { return };
         let Some(endpoint) = known.metadata.revocation_endpoint.clone() else { return };
-        let Ok(turn) = Arc::clone(&self.revocations).try_acquire_owned() else {
+        let Some(turn) = self.revocations.wait() else {
             tracing::warn!(
                 issuer = self.settings().issuer,
                 "too many tokens wait to be revoked; these expire by themselves"
@@ -465,6 +466,7 @@ impl Provider {
         };
         let this = Arc::clone(self);
         self.knowledge.http.control().spawn(async move {
+            let turn = turn.await;
             let tokens = [(Kind::Refresh, refresh), (Kind::Access, access)];
             for (kind, token) in tokens.into_iter().filter_map(|(kind, token)| Some((kind, token?))) {
                 let Some(request) = revocation::request(&endpoint, kind, &token) else { return };
@@ -612,9 +614,6 @@ const OURS: [&str; 9] = [
     "code_challenge",
     "code_challenge_method",
 ];
-
-/// The most sign-outs at one provider whose tokens are being revoked.
-const MAX_REVOCATIONS: usize = 256;
 
 /// The most logout tokens of one provider whose identifiers are remembered; about 100 bytes each.
 const MAX_LOGOUT_TOKENS: u64 = 100_000;

@@ -2,9 +2,12 @@
 //!
 //! Not by the library, which refuses http towards loopback and has no answer for a session without a refresh token.
 
+use std::sync::Arc;
+
 use http::Request;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use openidconnect::HttpRequest;
+use tokio::sync::Semaphore;
 use url::{Url, form_urlencoded};
 
 use crate::secret::SecretString;
@@ -22,6 +25,32 @@ impl Kind {
             Self::Refresh => "refresh_token",
             Self::Access => "access_token",
         }
+    }
+}
+
+/// Bounds how many sign-outs have their tokens revoked, and how many of the token calls that takes.
+#[derive(Debug)]
+pub(super) struct Turns {
+    waiting: Arc<Semaphore>,
+    calling: Arc<Semaphore>,
+}
+
+/// The most sign-outs that wait.
+const MAX_WAITING: usize = 256;
+
+impl Turns {
+    /// A quarter of the token calls at the most: an endpoint that hangs keeps nobody from signing in.
+    pub(super) fn new(token_calls: usize) -> Self {
+        let calling = Semaphore::new((token_calls / 4).max(1));
+        Self { waiting: Arc::new(Semaphore::new(MAX_WAITING)), calling: Arc::new(calling) }
+    }
+
+    /// Over when what it resolves to is dropped; `None` where too many wait.
+    pub(super) fn wait(&self) -> Option<impl Future<Output = impl Sized + Send + use<>> + Send + use<>> {
+        let waiting = Arc::clone(&self.waiting).try_acquire_owned().ok()?;
+        let calling = Arc::clone(&self.calling).acquire_owned();
+        // It is never closed.
+        Some(async move { (waiting, calling.await.ok()) })
     }
 }
 
