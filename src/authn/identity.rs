@@ -15,6 +15,11 @@ pub enum Evidence {
         /// The session's id.
         id: super::session::SessionId,
     },
+    /// A verified access token that came with the request.
+    AccessToken {
+        /// Its issuer.
+        issuer: std::sync::Arc<str>,
+    },
 }
 
 /// A list of names (roles, groups) as it lies in the opened session: no allocation per request and name.
@@ -112,8 +117,11 @@ impl Identity {
 
     /// How long it holds.
     pub fn lifetime(&self) -> Lifetime {
-        let Evidence::Session { id } = self.evidence;
-        Lifetime { session: Some(id), ends_at: self.expires_at }
+        let session = match self.evidence {
+            Evidence::Session { id } => Some(id),
+            Evidence::AccessToken { .. } => None,
+        };
+        Lifetime { session, ends_at: self.expires_at }
     }
 
     /// How we know.

@@ -22,7 +22,9 @@ pub(super) use self::listener::{
     RawAcme, RawChallenge, RawClientCertificate, RawListener, RawListenerTls, RawPair, RawTls, RawTlsVersion,
 };
 pub(super) use self::metadata::RawMetadata;
-pub(super) use self::provider::{RawAlgorithm, RawProvider, RawResponseMode, RawResponseType};
+pub(super) use self::provider::{
+    RawAccessTokenFormat, RawAlgorithm, RawIntrospection, RawProvider, RawResponseMode, RawResponseType,
+};
 pub(super) use self::route::{RawAccess, RawPer, RawPreflight, RawRateLimit, RawRequire, RawRoute};
 pub(super) use self::upstream::{RawAccessToken, RawHealth, RawProtocol, RawUpstream, RawUpstreamTls};
 use super::text::{Address, AdminAddress, Network, OftenOrOff, Size, SizeOrOff, Span, WebUrl};
@@ -75,6 +77,9 @@ pub(super) struct RawConfig {
     /// The session.
     #[serde(default)]
     pub session: RawSession,
+    /// Access tokens of programs.
+    #[serde(default)]
+    pub bearer: RawBearer,
     /// Our cookies.
     #[serde(default)]
     pub cookie: RawCookie,
@@ -157,6 +162,18 @@ pub(super) struct RawSession {
     /// Where sessions are kept. Only "cookie" in this release.
     #[schemars(example = &"cookie")]
     pub store: Option<String>,
+}
+
+/// Access tokens of programs, as Authorization: Bearer on guarded routes.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawBearer {
+    /// Take them. Default false.
+    #[schemars(example = true)]
+    pub accept: Option<bool>,
+    /// Whom a token must be for: one of these.
+    #[schemars(example = ["api"])]
+    pub audiences: Option<Vec<String>>,
 }
 
 /// Our cookies.

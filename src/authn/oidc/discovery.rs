@@ -24,6 +24,8 @@ pub struct Metadata {
     pub standard: ProviderMetadataWithLogout,
     /// Where the keys are fetched; `None` only where they are stated.
     pub jwks_uri: Option<Url>,
+    /// Where tokens are explained (RFC 7662 §2).
+    pub introspection_endpoint: Option<Url>,
     /// Where clients register themselves (RFC 7591 §3).
     pub registration_endpoint: Option<Url>,
     /// RFC 9207 §3: a missing `iss` in the callback is then an error.
@@ -227,6 +229,7 @@ impl Metadata {
         Ok(Self {
             standard,
             jwks_uri,
+            introspection_endpoint: fields.url("introspection_endpoint", Reached::ByUs)?,
             registration_endpoint: fields.url("registration_endpoint", Reached::ByUs)?,
             iss_parameter_supported: fields.flag("authorization_response_iss_parameter_supported")?,
             id_token_signing_algs: fields

@@ -246,7 +246,7 @@ pub(super) fn subject(claims: &Map<String, Value>) -> Result<&str, IdTokenError>
     }
 }
 
-fn string<'a>(claims: &'a Map<String, Value>, name: &'static str) -> Result<Option<&'a str>, IdTokenError> {
+pub(super) fn string<'a>(claims: &'a Map<String, Value>, name: &'static str) -> Result<Option<&'a str>, IdTokenError> {
     match claims.get(name) {
         None => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
@@ -255,7 +255,7 @@ fn string<'a>(claims: &'a Map<String, Value>, name: &'static str) -> Result<Opti
 }
 
 /// RFC 7519 §2: seconds, fractions allowed. Beyond 2^53 a JSON number no longer names one second.
-fn numeric_date(claims: &Map<String, Value>, name: &'static str) -> Result<Option<u64>, IdTokenError> {
+pub(super) fn numeric_date(claims: &Map<String, Value>, name: &'static str) -> Result<Option<u64>, IdTokenError> {
     let Some(value) = claims.get(name) else { return Ok(None) };
     let seconds = value.as_f64().filter(|seconds| (0.0..=MAX_SECONDS).contains(seconds));
     // The cast floors, and the range makes it exact.
@@ -263,7 +263,7 @@ fn numeric_date(claims: &Map<String, Value>, name: &'static str) -> Result<Optio
 }
 
 /// How far clocks may be apart, in seconds.
-const LEEWAY: u64 = 30;
+pub(super) const LEEWAY: u64 = 30;
 
 /// 2^53.
 const MAX_SECONDS: f64 = 9_007_199_254_740_992.0;

@@ -133,6 +133,7 @@ pub(super) struct Trust<'a> {
 /// A token in three parts whose signature is not checked yet; its claims cannot be read before that.
 pub(super) struct Jws<'a> {
     algorithm: Algorithm,
+    typ: Option<String>,
     kid: Option<String>,
     signed: &'a [u8],
     payload: &'a str,
@@ -152,17 +153,23 @@ impl<'a> Jws<'a> {
         }
         let header = json_object(&base64url(header)?)?;
         let algorithm = judge_header(&header)?;
-        let kid = match header.get("kid") {
-            None => None,
-            Some(Value::String(kid)) => Some(kid.clone()),
-            Some(_) => return Err(JoseError::Malformed),
+        let text = |name: &str| match header.get(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.clone())),
+            Some(_) => Err(JoseError::Malformed),
         };
-        Ok(Self { algorithm, kid, signed: signed.as_bytes(), payload, signature: base64url(signature)? })
+        let (typ, kid) = (text("typ")?, text("kid")?);
+        Ok(Self { algorithm, typ, kid, signed: signed.as_bytes(), payload, signature: base64url(signature)? })
     }
 
     /// The algorithm that the header claims; proven only by [`Jws::verify`].
     pub(super) fn algorithm(&self) -> Algorithm {
         self.algorithm
+    }
+
+    /// The kind of token that the header claims (RFC 7515 §4.1.9); proven only by [`Jws::verify`].
+    pub(super) fn typ(&self) -> Option<&str> {
+        self.typ.as_deref()
     }
 
     /// Checks the signature and only then opens the claims.

@@ -1,5 +1,6 @@
 //! The OpenID Connect relying party: discovery, keys, the login transaction, token verification, userinfo, sign-out.
 
+pub mod access_token;
 #[cfg_attr(not(test), expect(dead_code, reason = "its caller comes with client authentication"))]
 pub mod assertion;
 pub mod client_keys;
@@ -7,6 +8,7 @@ pub mod discovery;
 #[cfg_attr(not(test), expect(dead_code, reason = "its caller comes with bound tokens"))]
 mod dpop;
 pub mod id_token;
+mod introspection;
 pub mod jose;
 #[cfg_attr(not(test), expect(dead_code, reason = "its caller comes with encrypted tokens"))]
 mod jwe;

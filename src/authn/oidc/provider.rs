@@ -16,10 +16,11 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use url::Url;
 
+use super::access_token::AccessTokens;
 use super::discovery::{DiscoveryError, Metadata, Unsupported};
 use super::id_token::{self, Expected, IdTokenError, Rules, VerifiedClaims};
 use super::jose::{Algorithm, Trust};
-use super::known::{Knowledge, Known};
+use super::known::{Asker, Knowledge, Known};
 use super::party::Party;
 use super::query::without_doubles;
 use super::registration::RegistrationSettings;
@@ -76,6 +77,8 @@ pub struct Settings {
     pub userinfo: bool,
     /// Whether userinfo feeds name or roles, so that its failure fails the sign-in.
     pub userinfo_required: bool,
+    /// How access tokens that others present are verified.
+    pub access_tokens: AccessTokens,
     /// http beyond loopback.
     pub allow_insecure_http: bool,
     /// Sent at sign-out when set; must be registered at the provider.
@@ -128,7 +131,7 @@ pub struct Credentials {
 /// A provider that can be asked. Cheap reads, shared by all workers.
 #[derive(Debug)]
 pub struct Provider {
-    knowledge: Arc<Knowledge>,
+    pub(super) knowledge: Arc<Knowledge>,
     /// Turns for calls of the token endpoint.
     token_calls: Arc<Semaphore>,
 }
@@ -264,7 +267,7 @@ impl Provider {
         if !matches!(first, Err(IdTokenError::UnknownKey | IdTokenError::Signature)) {
             return first;
         }
-        match self.knowledge.newer_keys_than(&known).await {
+        match self.knowledge.newer_keys_than(&known, Asker::SignIn).await {
             Some(newer) => self.verify_with(&newer, id_token, expected),
             None => first,
         }
@@ -294,7 +297,7 @@ impl Provider {
         if !matches!(first, Err(IdTokenError::UnknownKey | IdTokenError::Signature)) {
             return first;
         }
-        match self.knowledge.newer_keys_than(&known).await {
+        match self.knowledge.newer_keys_than(&known, Asker::SignIn).await {
             Some(newer) => verify(&newer),
             None => first,
         }
@@ -411,15 +414,15 @@ impl Settings {
     }
 
     /// What anything but an ID token may be signed with.
-    fn algorithms_of_others(&self) -> Vec<Algorithm> {
+    pub(super) fn algorithms_of_others(&self) -> Vec<Algorithm> {
         if self.signing_algs.is_empty() { Algorithm::ASYMMETRIC.to_vec() } else { self.allowed_algorithms(&[]) }
     }
 
-    fn trust<'a>(&'a self, known: &'a Known, algorithms: &'a [Algorithm]) -> Trust<'a> {
+    pub(super) fn trust<'a>(&'a self, known: &'a Known, algorithms: &'a [Algorithm]) -> Trust<'a> {
         Trust { keys: &known.keys, secret: self.credentials.client_secret.as_ref(), algorithms }
     }
 
-    fn rules(&self) -> Rules<'_> {
+    pub(super) fn rules(&self) -> Rules<'_> {
         Rules {
             issuer: &self.issuer,
             client_id: &self.credentials.client_id,

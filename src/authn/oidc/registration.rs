@@ -115,6 +115,15 @@ pub(super) struct Registrar {
     state: Mutex<State>,
 }
 
+/// What is to be registered, and where.
+struct Registration<'a> {
+    http: &'a ProviderHttp,
+    provider: &'a Settings,
+    metadata: &'a Metadata,
+    wanted: Map<String, Value>,
+    now: UnixTime,
+}
+
 #[derive(Debug, Default)]
 struct State {
     /// Made at the provider, but not written yet: never made twice because of a full disk.
@@ -150,12 +159,13 @@ impl Registrar {
             Some(unsaved) => Some(self.save(&mut state, unsaved)?),
             None => self.file.read(provider)?,
         };
-        let Some(kept) = kept else { return self.register(http, provider, metadata, wanted, now, &mut state).await };
-        if kept.metadata == wanted && !kept.is_due(now, provider.refresh_interval) {
+        let registration = Registration { http, provider, metadata, wanted, now };
+        let Some(kept) = kept else { return self.register(registration, &mut state).await };
+        if kept.metadata == registration.wanted && !kept.is_due(now, provider.refresh_interval) {
             return Ok(kept);
         }
-        let fits = kept.metadata == wanted && kept.is_alive(now);
-        match self.change(http, provider, metadata, &kept, wanted, now, &mut state).await {
+        let fits = kept.metadata == registration.wanted && kept.is_alive(now);
+        match self.change(registration, &kept, &mut state).await {
             Ok(changed) => Ok(changed),
             Err(error) if fits => {
                 let fix = error.fix();
@@ -170,20 +180,16 @@ impl Registrar {
     }
 
     /// RFC 7592 §2.2 where the provider lets us, else anew.
-    #[allow(clippy::too_many_arguments, reason = "they are what a registration is made of, and it is called once")]
     async fn change(
         &self,
-        http: &ProviderHttp,
-        provider: &Settings,
-        metadata: &Metadata,
+        registration: Registration<'_>,
         kept: &Kept,
-        wanted: Map<String, Value>,
-        now: UnixTime,
         state: &mut State,
     ) -> Result<Kept, RegistrationError> {
-        if let Some(request) = message::update(kept, &wanted, provider)? {
-            let outcome = http.send(request).await.map_err(RegistrationError::Http)?;
-            match message::read_answer(&outcome, wanted.clone(), provider, now) {
+        let Registration { http, provider, ref wanted, now, .. } = registration;
+        if let Some(request) = message::update(kept, wanted, provider)? {
+            let answer = http.send(request).await.map_err(RegistrationError::Http)?;
+            match message::read_answer(&answer, wanted.clone(), provider, now) {
                 Ok(changed) => {
                     // RFC 7592 §2.2: what the answer leaves out stays as it was.
                     let changed = changed.completed_by(kept);
@@ -197,18 +203,11 @@ impl Registrar {
                 Err(error) => return Err(error),
             }
         }
-        self.register(http, provider, metadata, wanted, now, state).await
+        self.register(registration, state).await
     }
 
-    async fn register(
-        &self,
-        http: &ProviderHttp,
-        provider: &Settings,
-        metadata: &Metadata,
-        wanted: Map<String, Value>,
-        now: UnixTime,
-        state: &mut State,
-    ) -> Result<Kept, RegistrationError> {
+    async fn register(&self, registration: Registration<'_>, state: &mut State) -> Result<Kept, RegistrationError> {
+        let Registration { http, provider, metadata, wanted, now } = registration;
         let endpoint = metadata.registration_endpoint.as_ref().ok_or(RegistrationError::NotOffered)?;
         // Before the provider is asked: a client that cannot be kept is not to be made.
         self.file.probe()?;

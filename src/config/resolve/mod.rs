@@ -2,6 +2,7 @@
 //! out only when there is none.
 
 mod acme;
+mod bearer;
 mod canonical;
 mod edits;
 mod endpoints;
@@ -112,6 +113,7 @@ impl Resolver {
             self.warn("state_dir", "is accepted, but nothing is configured that is kept on disk", "");
         }
         let providers = self.providers(&mut raw);
+        let bearer = self.bearer(raw.bearer, providers.as_deref().unwrap_or_default());
         let redirect_uri = providers.as_ref().map(|providers| providers[0].redirect_uri.clone());
         let canonical = self.canonical(
             raw.https_redirect,
@@ -126,6 +128,7 @@ impl Resolver {
         let return_origins = self.origins("return_origins", raw.return_origins);
         let hosts = self.hosts(raw.hosts, redirect_uri.as_ref());
         let mut endpoints = self.endpoints(raw.endpoints, providers.as_deref().unwrap_or_default(), return_origins);
+        endpoints.settings.accepts_bearer = bearer.is_some();
         endpoints.settings.sign_in_rate = self.sign_in_rate(&raw.limits);
         if let Some(identity) = &mut identity {
             self.names_of_several(identity, providers.as_deref().unwrap_or_default());
@@ -173,6 +176,7 @@ impl Resolver {
             endpoints: endpoints.settings,
             providers,
             session,
+            bearer,
             identity,
             upstreams,
             hsts,

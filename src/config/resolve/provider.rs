@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -30,6 +30,12 @@ struct PublicAddress {
     callback: String,
 }
 
+/// What all providers have in common.
+struct Surroundings {
+    address: Option<PublicAddress>,
+    state_dir: Option<PathBuf>,
+}
+
 impl PublicAddress {
     fn callback_of(&self, id: &str) -> Url {
         let mut url = self.url.clone();
@@ -44,12 +50,10 @@ impl Resolver {
         let several = std::mem::take(&mut raw.providers);
         let address = self.public_address(raw, !several.is_empty());
         let state_dir = raw.state_dir.as_ref().map(|path| self.file("state_dir", path));
-        let state_dir = state_dir.as_deref();
+        let around = Surroundings { address, state_dir };
         let alone = std::mem::take(&mut raw.provider);
         if several.is_empty() {
-            return self
-                .provider("provider", "default", alone, address.as_ref(), state_dir)
-                .map(|provider| vec![provider]);
+            return self.provider("provider", "default", alone, &around).map(|provider| vec![provider]);
         }
         if !self.written_below("provider").is_empty() {
             let what = "stands beside [providers]";
@@ -60,7 +64,7 @@ impl Resolver {
             .map(|(id, raw)| {
                 let at = below("providers", &id);
                 self.provider_id(&at, &id);
-                self.provider(&at, &id, raw, address.as_ref(), state_dir)
+                self.provider(&at, &id, raw, &around)
             })
             .collect();
         let all: Vec<_> = all.into_iter().collect::<Option<_>>()?;
@@ -132,18 +136,17 @@ impl Resolver {
         at: &str,
         id: &str,
         raw: RawProvider,
-        address: Option<&PublicAddress>,
-        state_dir: Option<&Path>,
+        Surroundings { address, state_dir }: &Surroundings,
     ) -> Option<oidc::Settings> {
         let key = |leaf: &str| format!("{at}.{leaf}");
         let insecure = raw.allow_insecure_http.unwrap_or(false);
-        let registration = self.registration(at, &raw, state_dir);
+        let registration = self.registration(at, &raw, state_dir.as_deref());
         let registers = raw.dynamic_registration.unwrap_or(false);
         let (client_secret, secret_told) =
             if registers { (None, raw.public_client.unwrap_or(false)) } else { self.client_secret(at, &raw) };
         let http = self.provider_http(at, &raw, insecure);
         let redirect_uri =
-            self.redirect_uri(at, raw.redirect_uri.clone(), address.map(|one| one.callback_of(id)), insecure);
+            self.redirect_uri(at, raw.redirect_uri.clone(), address.as_ref().map(|one| one.callback_of(id)), insecure);
         let issuer = self.issuer(at, raw.issuer, insecure);
         let backchannel_url = self.backchannel_url(at, raw.backchannel_url, insecure);
         let post_logout_redirect_uri = self.post_logout_redirect_uri(at, raw.post_logout_redirect_uri, insecure);
@@ -169,6 +172,7 @@ impl Resolver {
             self.span(&key("stale_keys"), stale.as_ref(), minutes(24 * 60)),
             self.span(&key("token_queue_timeout"), queue.as_ref(), Duration::from_secs(5)),
         );
+        let access_tokens = self.access_tokens(at, raw.access_token_format, raw.introspection);
         let metadata = self.static_metadata(at, raw.discovery, raw.metadata);
         let logo = raw.logo.and_then(|path| self.logo(&key("logo"), &path));
         let email_domains = self.email_domains(&key("email_domains"), raw.email_domains);
@@ -194,6 +198,7 @@ impl Resolver {
             trusted_audiences: raw.trusted_audiences.unwrap_or_default(),
             signing_algs,
             userinfo,
+            access_tokens,
             // Name, roles and e-mail may come from it, so a sign-in must not go on without.
             userinfo_required: userinfo,
             allow_insecure_http: insecure,

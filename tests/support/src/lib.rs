@@ -33,8 +33,8 @@ pub use fantoccini;
 pub use nginx::Nginx;
 pub use program::{Ended, Launch, Program, SESSION_SECRET, Site};
 pub use provider::{
-    AuthorizeFault, DiscoveryFault, Endpoint, FakeProvider, Faults, IdTokenFault, JwksFault, ProviderRequest,
-    RegistrationRules, ResponseFault, TokenCall, TokenFault, UserinfoFault,
+    AuthorizeFault, DiscoveryFault, Endpoint, FakeProvider, Faults, IdTokenFault, IntrospectionFault, JwksFault,
+    ProviderRequest, RegistrationRules, ResponseFault, TokenCall, TokenFault, UserinfoFault,
 };
 pub use raw::{raw_request, raw_request_within};
 pub use serde_json::{Value, json};

@@ -28,6 +28,7 @@ pub(in super::super) fn settings(issuer: &str) -> Settings {
             client_secret: Some(SecretString::new("the client's secret, which is long enough".to_owned())),
         },
         registration: None,
+        access_tokens: AccessTokens::default(),
         redirect_uri: Url::parse("https://app.example/auth/callback").unwrap(),
         scopes: vec!["openid".to_owned(), "email".to_owned()],
         response_type: ResponseType::Code,

@@ -53,6 +53,7 @@ pub(super) async fn answer(request: Request<Incoming>, shared: Shared) -> Answer
         Endpoint::Authorize => state.authorize(&record),
         Endpoint::Token => state.token(&record),
         Endpoint::Userinfo => state.userinfo(&record.headers),
+        Endpoint::Introspect => state.introspect(&record),
         Endpoint::Register => state.register(&record),
         Endpoint::EndSession => state.end_session(&record),
         Endpoint::Unknown => page(StatusCode::NOT_FOUND, "nothing here"),
@@ -66,6 +67,7 @@ fn endpoint(path: &str) -> Endpoint {
         "/authorize" => Endpoint::Authorize,
         "/token" => Endpoint::Token,
         "/userinfo" => Endpoint::Userinfo,
+        "/introspect" => Endpoint::Introspect,
         path if path.starts_with("/register") => Endpoint::Register,
         "/end-session" => Endpoint::EndSession,
         _ => Endpoint::Unknown,
@@ -81,6 +83,7 @@ impl State {
             "token_endpoint": format!("{issuer}/token"),
             "jwks_uri": format!("{issuer}/keys"),
             "userinfo_endpoint": format!("{issuer}/userinfo"),
+            "introspection_endpoint": format!("{issuer}/introspect"),
             "end_session_endpoint": format!("{issuer}/end-session"),
             "response_types_supported": ["code", "id_token code"],
             "response_modes_supported": ["query", "form_post", "query.jwt", "form_post.jwt"],
@@ -390,7 +393,7 @@ pub(super) fn json_answer(status: StatusCode, value: &Value) -> Answer {
     respond(status, "application/json", value.to_string())
 }
 
-fn page(status: StatusCode, text: &'static str) -> Answer {
+pub(super) fn page(status: StatusCode, text: &'static str) -> Answer {
     respond(status, "text/html; charset=utf-8", text)
 }
 

@@ -2,6 +2,7 @@
 
 mod endpoints;
 mod faults;
+mod introspection;
 mod registration;
 mod response;
 mod tokens;
@@ -15,7 +16,8 @@ use http::{HeaderMap, Method};
 use serde_json::{Map, Value, json};
 
 pub use faults::{
-    AuthorizeFault, DiscoveryFault, Endpoint, Faults, IdTokenFault, JwksFault, ResponseFault, TokenFault, UserinfoFault,
+    AuthorizeFault, DiscoveryFault, Endpoint, Faults, IdTokenFault, IntrospectionFault, JwksFault, ResponseFault,
+    TokenFault, UserinfoFault,
 };
 pub use registration::RegistrationRules;
 
@@ -88,6 +90,8 @@ pub(crate) struct State {
     /// The one client it knows: the last that has registered itself.
     client_id: String,
     client_secret: String,
+    /// Over what introspection would say; `null` takes a member out.
+    introspection: Map<String, Value>,
     registration: RegistrationRules,
     registration_token: String,
     clock: TestClock,
@@ -132,6 +136,7 @@ impl FakeProvider {
             issuer: format!("http://{}", listener.address()),
             client_id: CLIENT_ID.to_owned(),
             client_secret: CLIENT_SECRET.to_owned(),
+            introspection: Map::new(),
             registration: RegistrationRules::default(),
             registration_token: String::new(),
             clock,
