@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::{Method, header};
 
 use crate::authn::Identity;
+use crate::authn::bearer::{Bearer, BearerError, Presented};
 use crate::authn::session::{NoSession, Renewal, Sessions};
 use crate::clock::SharedClock;
 use crate::message::{Inbound, Initiator, Origin};
@@ -15,7 +16,6 @@ use crate::route::{GuardedRoute, Route};
 
 /// What becomes of a request on a guarded route.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "moved twice, where a box would be an allocation for every request")]
 pub enum Decision<'r> {
     /// Nobody is signed in (any more): ask.
     Challenge(Challenge<'r>),
@@ -23,6 +23,8 @@ pub enum Decision<'r> {
     Deny(Denial, Renewal),
     /// Allowed, but not that often.
     Hold(TooMany, Renewal),
+    /// The access token that came with it does not hold.
+    Refuse(BearerError),
     /// Forward it.
     Admit(Permit<'r>, Renewal),
 }
@@ -44,14 +46,45 @@ pub struct Challenge<'r> {
 #[derive(Debug)]
 pub struct Admission {
     sessions: Arc<Sessions>,
+    bearer: Option<Bearer>,
     own_origin: Origin,
     clock: SharedClock,
 }
 
 impl Admission {
-    /// Puts the parts together.
-    pub fn new(sessions: Arc<Sessions>, own_origin: Origin, clock: SharedClock) -> Self {
-        Self { sessions, own_origin, clock }
+    /// Puts the parts together; without `bearer` no access token is looked at.
+    pub fn new(sessions: Arc<Sessions>, bearer: Option<Bearer>, own_origin: Origin, clock: SharedClock) -> Self {
+        Self { sessions, bearer, own_origin, clock }
+    }
+
+    /// The access token of a request, which then decides, whatever session comes with it.
+    pub fn presented(&self, inbound: &Inbound, route: GuardedRoute<'_>) -> Option<Result<Presented, BearerError>> {
+        self.bearer.as_ref()?.presented(inbound.headers(), route.route().pass_authorization)
+    }
+
+    /// Decides about a request by its access token. No browser adds one by itself, so no other site can make it come.
+    pub async fn decide_by_token<'r>(
+        &self,
+        presented: Result<Presented, BearerError>,
+        inbound: &Inbound,
+        route: GuardedRoute<'r>,
+    ) -> Decision<'r> {
+        let identity = match (presented, &self.bearer) {
+            (Ok(presented), Some(bearer)) => bearer.authenticate(presented).await,
+            (Err(error), _) => Err(error),
+            // None is presented where none is looked at.
+            (Ok(_), None) => Err(BearerError::Scheme),
+        };
+        let identity = match identity {
+            Ok(identity) => identity,
+            Err(error) => return Decision::Refuse(error),
+        };
+        match policy::authorize(route, Some(identity), self.clock.now()) {
+            Verdict::Permit(permit) => take_turn(permit, Renewal::none(), inbound, route),
+            Verdict::Deny(denial) => Decision::Deny(denial, Renewal::none()),
+            // A sign-in would not change the token.
+            Verdict::SignIn(reason) => Decision::Refuse(BearerError::Route(reason.code().unwrap_or("no_session"))),
+        }
     }
 
     /// Decides about one request. A bad cookie is anonymous where the route is optional and a challenge where it is not.
@@ -74,13 +107,7 @@ impl Admission {
             return Decision::Deny(Denial::ForeignOrigin, Renewal::none());
         }
         match policy::authorize(route, identity, self.clock.now()) {
-            Verdict::Permit(permit) => {
-                let user = permit.identity().map(Identity::name);
-                match route.route().take_turn_of_user(user, inbound.client().address) {
-                    Ok(()) => Decision::Admit(permit, renewal),
-                    Err(too_many) => Decision::Hold(too_many, renewal),
-                }
-            }
+            Verdict::Permit(permit) => take_turn(permit, renewal, inbound, route),
             Verdict::Deny(denial) => Decision::Deny(denial, renewal),
             Verdict::SignIn(reason) => Decision::Challenge(Challenge {
                 reason: reason.code().unwrap_or(absence.code()),
@@ -89,6 +116,14 @@ impl Admission {
                 route: route.route(),
             }),
         }
+    }
+}
+
+fn take_turn<'r>(permit: Permit<'r>, renewal: Renewal, inbound: &Inbound, route: GuardedRoute<'r>) -> Decision<'r> {
+    let user = permit.identity().map(Identity::name);
+    match route.route().take_turn_of_user(user, inbound.client().address) {
+        Ok(()) => Decision::Admit(permit, renewal),
+        Err(too_many) => Decision::Hold(too_many, renewal),
     }
 }
 

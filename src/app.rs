@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::admission::Admission;
+use crate::authn::bearer::Bearer;
 use crate::authn::oidc::login::Logins;
 use crate::authn::oidc::{Provider, Providers};
 use crate::authn::roles::Mapper;
@@ -180,6 +181,10 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
     };
     let logout_state = ring.sealer(Purpose::Logout, "logout", &origin);
     let mapper = Mapper::new(settings.identity);
+    let bearer = settings.bearer.map(|bearer| {
+        let mapper = mapper.clone();
+        Bearer::new(bearer, providers.clone(), mapper, binding.passes_access_token, Arc::clone(&clock))
+    });
     let sessions = Arc::new(Sessions::new(settings.session, mapper, binding, Arc::clone(&clock)));
     let logins = Logins::new(ring, &origin, sessions.jar().clone(), Arc::clone(&clock));
     let endpoints = Arc::new(Endpoints {
@@ -196,7 +201,7 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
     let lifetimes = sessions.lifetimes();
     #[cfg(feature = "acme")]
     let for_acme = Arc::clone(&clock);
-    let admission = Arc::new(Admission::new(sessions, origin, clock));
+    let admission = Arc::new(Admission::new(sessions, bearer, origin, clock));
 
     let metrics = Metrics::new();
     let drain = Drain::default();

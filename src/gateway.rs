@@ -81,7 +81,13 @@ impl Gateway {
             Target::Guarded(route) => {
                 exchange.routed(route.route());
                 route.route().take_turn(inbound.client().address)?;
-                match admission.decide(&inbound, route) {
+                let decision = match admission.presented(&inbound, route) {
+                    None => admission.decide(&inbound, route),
+                    // Boxed for the same reason as a challenge.
+                    Some(token) => Box::pin(admission.decide_by_token(token, &inbound, route)).await,
+                };
+                match decision {
+                    Decision::Refuse(error) => Ok(replies.reject(&error.into(), exchange)),
                     // Boxed: it may call the provider, and no other request has to make room for that.
                     Decision::Challenge(challenge) => {
                         Box::pin(endpoints.challenge(challenge, &inbound, replies, exchange)).await

@@ -25,6 +25,7 @@ use crate::telemetry::access_log::{self, Access as AccessLine};
 use crate::telemetry::metrics::WorkerMetrics;
 use crate::upstream::UpstreamError;
 
+const BEARER: HeaderValue = HeaderValue::from_static("Bearer");
 const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 const X_REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
 
@@ -272,6 +273,13 @@ impl Replies {
         if let Some(allow) = notice.allow {
             headers.insert(header::ALLOW, HeaderValue::from_static(allow));
         }
+        if let Some(error) = notice.bearer {
+            let challenge = match error {
+                "" => BEARER,
+                error => HeaderValue::try_from(format!("Bearer error=\"{error}\"")).unwrap_or(BEARER),
+            };
+            headers.append(header::WWW_AUTHENTICATE, challenge);
+        }
         exchange.close_if_unread(headers);
         response
     }
@@ -348,7 +356,8 @@ fn problem(notice: &Notice<'_>, id: &str) -> Response<Body> {
         value["sign_in_url"] = json!(url);
     }
     let mut response = json_answer(notice.status, "application/problem+json", &value);
-    if notice.status == StatusCode::UNAUTHORIZED {
+    // Where a token was shown, the challenge is about tokens alone.
+    if notice.status == StatusCode::UNAUTHORIZED && notice.bearer.is_none_or(str::is_empty) {
         // RFC 9110 §11.6.1: a 401 has a challenge. The scheme is our own, so that no browser opens a password box.
         let address = notice.sign_in_url.as_ref().map(|url| format!("sign_in_url=\"{url}\""));
         let parameters: Vec<_> =

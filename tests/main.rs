@@ -2,6 +2,8 @@
 
 // Who may open which route, whatever the path is spelled like.
 mod access;
+// A program shows an access token that holds and is for us, or it gets nowhere.
+mod bearer;
 // Bodies of any size pass unchanged and are never gathered.
 mod bodies;
 // What we say is for whoever asked, and for no cache.

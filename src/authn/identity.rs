@@ -17,6 +17,11 @@ pub enum Evidence {
         /// What it can be ended by.
         marks: Marks,
     },
+    /// A verified access token that came with the request.
+    AccessToken {
+        /// Its issuer.
+        issuer: std::sync::Arc<str>,
+    },
 }
 
 /// A list of names (roles, groups) as it lies in the opened session: no allocation per request and name.
@@ -120,8 +125,11 @@ impl Identity {
 
     /// How long it holds.
     pub fn lifetime(&self) -> Lifetime {
-        let Evidence::Session { marks } = self.evidence;
-        Lifetime { session: Some(marks), ends_at: self.expires_at }
+        let session = match self.evidence {
+            Evidence::Session { marks } => Some(marks),
+            Evidence::AccessToken { .. } => None,
+        };
+        Lifetime { session, ends_at: self.expires_at }
     }
 
     /// How we know.

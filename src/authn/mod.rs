@@ -1,5 +1,6 @@
 //! Every way to become an [`Identity`]. Only code in this folder can construct one.
 
+pub mod bearer;
 pub mod identity;
 pub mod lifetime;
 pub mod oidc;

@@ -39,6 +39,8 @@ pub struct Settings {
     pub providers: Vec<authn::oidc::Settings>,
     /// The session.
     pub session: authn::session::Settings,
+    /// Access tokens of API clients; `None`: they are not looked at.
+    pub bearer: Option<authn::bearer::Settings>,
     /// Name, roles and identity headers.
     pub identity: authn::roles::Settings,
     /// Hosts, routes and endpoint paths.

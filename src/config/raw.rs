@@ -23,7 +23,8 @@ pub(super) use self::listener::{
 };
 pub(super) use self::metadata::RawMetadata;
 pub(super) use self::provider::{
-    RawAlgorithm, RawAudience, RawClientAuthMethod, RawProfile, RawProvider, RawResponseMode, RawResponseType,
+    RawAccessTokenFormat, RawAlgorithm, RawAudience, RawClientAuthMethod, RawIntrospection, RawProfile, RawProvider,
+    RawResponseMode, RawResponseType,
 };
 pub(super) use self::route::{RawAccess, RawPer, RawPreflight, RawRateLimit, RawRequire, RawRoute};
 pub(super) use self::upstream::{RawAccessToken, RawHealth, RawProtocol, RawUpstream, RawUpstreamTls};
@@ -77,6 +78,9 @@ pub(super) struct RawConfig {
     /// The session.
     #[serde(default)]
     pub session: RawSession,
+    /// Access tokens of programs.
+    #[serde(default)]
+    pub bearer: RawBearer,
     /// Our cookies.
     #[serde(default)]
     pub cookie: RawCookie,
@@ -159,6 +163,18 @@ pub(super) struct RawSession {
     /// Where sessions are kept. Only "cookie" in this release.
     #[schemars(example = &"cookie")]
     pub store: Option<String>,
+}
+
+/// Access tokens of programs, as Authorization: Bearer on guarded routes.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawBearer {
+    /// Take them. Default false.
+    #[schemars(example = true)]
+    pub accept: Option<bool>,
+    /// Whom a token must be for: one of these.
+    #[schemars(example = ["api"])]
+    pub audiences: Option<Vec<String>>,
 }
 
 /// Our cookies.

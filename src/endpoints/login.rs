@@ -132,6 +132,6 @@ impl Endpoints {
             Some(url) => notice.action(url, "Sign in"),
             None => notice,
         };
-        Notice { sign_in_url, ..notice }
+        Notice { sign_in_url, bearer: self.settings.accepts_bearer.then_some(""), ..notice }
     }
 }

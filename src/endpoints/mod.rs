@@ -40,6 +40,8 @@ pub struct Settings {
     pub signed_out_path: Option<String>,
     /// Further origins people may be sent back to.
     pub return_origins: Vec<Origin>,
+    /// Access tokens are taken on guarded routes, so a challenge says so.
+    pub accepts_bearer: bool,
     /// How often one client may sign in; `None`: as often as it likes.
     pub sign_in_rate: Option<Rate>,
 }

@@ -6,6 +6,8 @@ use http::StatusCode;
 use tracing::{info, warn};
 
 use super::pages::{Choice, Page};
+use crate::authn::bearer::BearerError;
+use crate::authn::oidc::access_token::AccessTokenError;
 use crate::authn::oidc::id_token::IdTokenError;
 use crate::authn::oidc::login::StrayCause;
 use crate::authn::oidc::par::PushError;
@@ -93,6 +95,9 @@ pub enum ClientFault {
     /// The person, or the provider on their behalf, said no.
     #[error("the provider says that access was denied")]
     AccessDenied,
+    /// The access token, or the header that should hold one.
+    #[error("the access token is refused")]
+    Bearer(#[source] BearerError),
     /// A chain of sign-ins came to nothing.
     #[error("sign-ins in a row came to nothing, at last because of {}", .0.code())]
     Chain(StrayCause),
@@ -134,6 +139,15 @@ impl From<UpstreamError> for Rejection {
             UpstreamError::BodyTooLarge => ClientFault::BodyTooLarge.into(),
             UpstreamError::BodyTooSlow => ClientFault::BodyTooSlow.into(),
             error => Self::Upstream(error),
+        }
+    }
+}
+
+impl From<BearerError> for Rejection {
+    fn from(error: BearerError) -> Self {
+        match error {
+            BearerError::Map(error) => Self::Ourselves(CreateError::Map(error)),
+            error => ClientFault::Bearer(error).into(),
         }
     }
 }
@@ -189,6 +203,8 @@ pub struct Notice<'a> {
     pub retry_after: Option<u32>,
     /// For `Allow`.
     pub allow: Option<&'static str>,
+    /// Access tokens are taken here: the `error` of their challenge (RFC 6750 §3), empty where none came.
+    pub bearer: Option<&'static str>,
 }
 
 /// Where a button leads.
@@ -228,6 +244,7 @@ impl<'a> Notice<'a> {
             step_up: None,
             retry_after: None,
             allow: None,
+            bearer: None,
         }
     }
 
@@ -335,6 +352,7 @@ impl ClientFault {
                 Notice::new(StatusCode::FORBIDDEN, "access_denied", Page::SignInFailed, "Not signed in", message)
                     .action("/", "Try again")
             }
+            Self::Bearer(error) => bearer_notice(error),
             Self::Chain(cause) => {
                 let (message, advice) = chain_text(*cause);
                 Notice::new(BAD, cause.code(), Page::SignInFailed, "Sign-in failed", message)
@@ -343,6 +361,30 @@ impl ClientFault {
             }
         }
     }
+}
+
+/// RFC 6750 §3.1.
+fn bearer_notice(error: &BearerError) -> Notice<'static> {
+    let (status, title, message) = match error {
+        BearerError::Repeated | BearerError::Malformed | BearerError::TooLarge => {
+            (StatusCode::BAD_REQUEST, "Bad request", "The Authorization header does not hold one access token.")
+        }
+        BearerError::Refused(AccessTokenError::Unavailable(_)) => {
+            (StatusCode::SERVICE_UNAVAILABLE, "Unavailable", "The access token can't be verified at the moment.")
+        }
+        BearerError::Refused(AccessTokenError::Answer) => {
+            (StatusCode::BAD_GATEWAY, "Unavailable", "The access token can't be verified.")
+        }
+        BearerError::Scheme => {
+            (StatusCode::UNAUTHORIZED, "Not signed in", "Access tokens come as Authorization: Bearer.")
+        }
+        BearerError::Refused(_) | BearerError::Map(_) | BearerError::Route(_) => {
+            (StatusCode::UNAUTHORIZED, "Not signed in", "The access token is not accepted here.")
+        }
+    };
+    let notice = Notice::new(status, error.code(), Page::Error, title, message);
+    let retry_after = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(5);
+    Notice { bearer: error.challenge(), retry_after, ..notice }
 }
 
 fn unusable_answer(code: &'static str) -> Notice<'static> {

@@ -4,6 +4,8 @@
 // Certificates are ordered from an authority, kept and renewed.
 #[cfg(feature = "acme")]
 mod acme;
+// Access tokens that real providers gave.
+mod bearer;
 // A stock nginx in front takes the answers as they are, and a caching one mixes nobody up.
 mod behind_nginx;
 // What the fast tests do with less: bodies of a gigabyte, thousands of connections.

@@ -29,6 +29,8 @@ pub struct Metadata {
     pub revocation_endpoint: Option<Url>,
     /// Where the keys are fetched; `None` only where they are stated.
     pub jwks_uri: Option<Url>,
+    /// Where tokens are explained (RFC 7662 §2).
+    pub introspection_endpoint: Option<Url>,
     /// Where clients register themselves (RFC 7591 §3).
     pub registration_endpoint: Option<Url>,
     /// RFC 9207 §3: a missing `iss` in the callback is then an error.
@@ -236,6 +238,7 @@ impl Metadata {
             standard,
             revocation_endpoint: fields.url("revocation_endpoint", Reached::ByUs)?,
             jwks_uri,
+            introspection_endpoint: fields.url("introspection_endpoint", Reached::ByUs)?,
             registration_endpoint: fields.url("registration_endpoint", Reached::ByUs)?,
             iss_parameter_supported: fields.flag("authorization_response_iss_parameter_supported")?,
             claims_parameter_supported: fields.flag("claims_parameter_supported")?,

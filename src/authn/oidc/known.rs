@@ -45,8 +45,17 @@ pub(super) struct Knowledge {
     pub(super) clock: SharedClock,
     known: ArcSwapOption<Known>,
     last_error: ArcSwapOption<DiscoveryError>,
-    /// The last fetch of keys because of a token; held while they are fetched.
-    last_refetch: Mutex<Option<Refetch>>,
+    /// The last fetch of keys because of a token, for each kind of asker; held while they are fetched.
+    last_refetch: [Mutex<Option<Refetch>>; 2],
+}
+
+/// Whose token needs newer keys. Each has turns of its own: what strangers send never keeps a sign-in from its keys.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Asker {
+    /// A token that the provider gave us.
+    SignIn,
+    /// A token that came with a request.
+    Stranger,
 }
 
 /// One fetch of keys because of a token.
@@ -73,7 +82,7 @@ impl Knowledge {
             clock,
             known: ArcSwapOption::empty(),
             last_error: ArcSwapOption::empty(),
-            last_refetch: Mutex::new(None),
+            last_refetch: Default::default(),
         }
     }
 
@@ -100,19 +109,19 @@ impl Knowledge {
     ///
     /// However many ask, there is one call at a time and one per `key_refetch_interval` (one in two seconds while the provider
     /// gives no keys); those who wait share its result.
-    pub(super) async fn newer_keys_than(self: &Arc<Self>, seen: &Arc<Known>) -> Option<Arc<Known>> {
+    pub(super) async fn newer_keys_than(self: &Arc<Self>, seen: &Arc<Known>, asker: Asker) -> Option<Arc<Known>> {
         let this = Arc::clone(self);
         let before = Arc::clone(seen);
         // On a task of its own: when the client that caused the fetch goes away, the others still get its result.
-        let fetching = self.http.control().spawn(async move { this.refetch_keys(&before).await });
+        let fetching = self.http.control().spawn(async move { this.refetch_keys(&before, asker).await });
         if fetching.await.is_err() {
             return None;
         }
         self.known().filter(|known| !Arc::ptr_eq(known, seen))
     }
 
-    async fn refetch_keys(&self, seen: &Arc<Known>) {
-        let mut last_refetch = self.last_refetch.lock().await;
+    async fn refetch_keys(&self, seen: &Arc<Known>, asker: Asker) {
+        let mut last_refetch = self.last_refetch[asker as usize].lock().await;
         let is_newer = |known: &Option<Arc<Known>>| known.as_ref().is_some_and(|known| !Arc::ptr_eq(known, seen));
         if seen.settings.is_symmetric() || is_newer(&self.known()) {
             return;

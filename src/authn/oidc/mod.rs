@@ -1,5 +1,6 @@
 //! The OpenID Connect relying party: discovery, keys, the login transaction, token verification, userinfo, sign-out.
 
+pub mod access_token;
 pub mod ask;
 pub mod assertion;
 mod capabilities;
@@ -11,6 +12,7 @@ pub mod demands;
 pub mod discovery;
 mod dpop;
 pub mod id_token;
+mod introspection;
 pub mod jose;
 mod jwe;
 pub mod jwks;

@@ -18,6 +18,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use url::Url;
 
+use super::access_token::AccessTokens;
 use super::ask::Ask;
 use super::claims::Rules;
 use super::client_auth::{self, ProofError};
@@ -27,7 +28,7 @@ use super::discovery::{DiscoveryError, Metadata, Unsupported};
 use super::id_token::{self, Expected, IdTokenError, VerifiedClaims};
 use super::jose::{Algorithm, JoseError, Trust};
 use super::jwe::Undecryptable;
-use super::known::{Knowledge, Known};
+use super::known::{Asker, Knowledge, Known};
 use super::logout_token::{Logout, LogoutTokenError, MAX_AGE, UnprovenLogout};
 use super::ourselves::Ourselves;
 use super::par::{self, PushError};
@@ -105,6 +106,8 @@ pub struct Settings {
     pub userinfo: bool,
     /// Whether userinfo feeds name or roles, so that its failure fails the sign-in.
     pub userinfo_required: bool,
+    /// How access tokens that others present are verified.
+    pub access_tokens: AccessTokens,
     /// http beyond loopback.
     pub allow_insecure_http: bool,
     /// Revoke a session's tokens when it is signed out, where the metadata offers that.
@@ -165,7 +168,7 @@ pub struct Credentials {
 /// A provider that can be asked. Cheap reads, shared by all workers.
 #[derive(Debug)]
 pub struct Provider {
-    knowledge: Arc<Knowledge>,
+    pub(super) knowledge: Arc<Knowledge>,
     ourselves: Arc<Ourselves>,
     /// Turns for calls of the token endpoint.
     token_calls: Arc<Semaphore>,
@@ -393,7 +396,7 @@ impl Provider {
             settings.demands.judge(verified.claims(), expected.wish, settings.rules().leeway, clock.now())?;
             Ok(verified)
         };
-        self.with_keys(of_id_tokens, verify).await
+        self.with_keys(Asker::SignIn, of_id_tokens, verify).await
     }
 
     /// Verifies a logout token to the letter of OpenID Connect Back-Channel Logout §2.6; keys are refetched as for ID tokens.
@@ -403,7 +406,7 @@ impl Provider {
     pub async fn verify_logout_token(&self, token: &UnprovenLogout<'_>) -> Result<Logout, LogoutTokenError> {
         let clock = &self.knowledge.clock;
         let verify = |settings: &Settings, trust: Trust<'_>| token.verify(trust, settings.rules(), clock.now());
-        let logout = self.with_keys(of_id_tokens, verify).await?;
+        let logout = self.with_keys(Asker::Stranger, of_id_tokens, verify).await?;
         // §2.6 item 7. The last of all, so that nobody else can use up an identifier.
         let identifier = self.settings().party().digest("jti", &logout.identifier);
         let is_fresh = self.logout_tokens.entry(identifier).or_insert(()).is_fresh();
@@ -413,6 +416,7 @@ impl Provider {
     /// Verifies with the keys that are known; where those do not do, once more with newer ones.
     async fn with_keys<T, E>(
         &self,
+        asker: Asker,
         algorithms: impl Fn(&Known) -> Vec<Algorithm>,
         verify: impl Fn(&Settings, Trust<'_>) -> Result<T, E>,
     ) -> Result<T, E>
@@ -426,7 +430,7 @@ impl Provider {
         if !first.as_ref().err().is_some_and(asks_again) {
             return first;
         }
-        match self.knowledge.newer_keys_than(&known).await {
+        match self.knowledge.newer_keys_than(&known, asker).await {
             Some(newer) => self.with_keys_of(&newer, &algorithms(&newer), &verify),
             None => first,
         }
@@ -445,7 +449,7 @@ impl Provider {
         let verify = |settings: &Settings, trust: Trust<'_>| {
             AuthorizationResponse::verify(jwt, trust, settings.rules(), clock.now())
         };
-        self.with_keys(algorithms, verify).await
+        self.with_keys(Asker::SignIn, algorithms, verify).await
     }
 
     /// The userinfo claims (OpenID Connect Core §5.3), JSON, signed, encrypted or both, their `sub` compared with `subject`.
@@ -616,15 +620,15 @@ impl Settings {
     }
 
     /// What anything but an ID token may be signed with.
-    fn algorithms_of_others(&self) -> Vec<Algorithm> {
+    pub(super) fn algorithms_of_others(&self) -> Vec<Algorithm> {
         if self.signing_algs.is_empty() { Algorithm::ASYMMETRIC.to_vec() } else { self.allowed_algorithms(&[]) }
     }
 
-    fn trust<'a>(&'a self, known: &'a Known, algorithms: &'a [Algorithm]) -> Trust<'a> {
+    pub(super) fn trust<'a>(&'a self, known: &'a Known, algorithms: &'a [Algorithm]) -> Trust<'a> {
         Trust { keys: &known.keys, secret: self.credentials.client_secret.as_ref(), algorithms }
     }
 
-    fn rules(&self) -> Rules<'_> {
+    pub(super) fn rules(&self) -> Rules<'_> {
         Rules {
             issuer: &self.issuer,
             tenants: self.tenants.as_ref(),

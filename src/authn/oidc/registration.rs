@@ -115,20 +115,20 @@ pub(super) struct Registrar {
     state: Mutex<State>,
 }
 
+/// What is to be registered, and where.
+struct Registration<'a> {
+    http: &'a ProviderHttp,
+    provider: &'a Settings,
+    metadata: &'a Metadata,
+    wanted: Map<String, Value>,
+    now: UnixTime,
+}
+
 #[derive(Debug, Default)]
 struct State {
     /// Made at the provider, but not written yet: never made twice because of a full disk.
     unsaved: Option<Kept>,
     told: Option<&'static str>,
-}
-
-/// Who is asked, and when.
-#[derive(Clone, Copy)]
-struct Asking<'a> {
-    http: &'a ProviderHttp,
-    provider: &'a Settings,
-    metadata: &'a Metadata,
-    now: UnixTime,
 }
 
 impl Registrar {
@@ -159,13 +159,13 @@ impl Registrar {
             Some(unsaved) => Some(self.save(&mut state, unsaved)?),
             None => self.file.read(provider)?,
         };
-        let asking = Asking { http, provider, metadata, now };
-        let Some(kept) = kept else { return self.register(asking, wanted, &mut state).await };
-        if kept.metadata == wanted && !kept.is_due(now, provider.refresh_interval) {
+        let registration = Registration { http, provider, metadata, wanted, now };
+        let Some(kept) = kept else { return self.register(registration, &mut state).await };
+        if kept.metadata == registration.wanted && !kept.is_due(now, provider.refresh_interval) {
             return Ok(kept);
         }
-        let fits = kept.metadata == wanted && kept.is_alive(now);
-        match self.change(asking, &kept, wanted, &mut state).await {
+        let fits = kept.metadata == registration.wanted && kept.is_alive(now);
+        match self.change(registration, &kept, &mut state).await {
             Ok(changed) => Ok(changed),
             Err(error) if fits => {
                 let fix = error.fix();
@@ -182,15 +182,14 @@ impl Registrar {
     /// RFC 7592 §2.2 where the provider lets us, else anew.
     async fn change(
         &self,
-        asking: Asking<'_>,
+        registration: Registration<'_>,
         kept: &Kept,
-        wanted: Map<String, Value>,
         state: &mut State,
     ) -> Result<Kept, RegistrationError> {
-        let Asking { http, provider, now, .. } = asking;
-        if let Some(request) = message::update(kept, &wanted, provider)? {
-            let outcome = http.send(request).await.map_err(RegistrationError::Http)?;
-            match message::read_answer(&outcome, wanted.clone(), provider, now) {
+        let Registration { http, provider, ref wanted, now, .. } = registration;
+        if let Some(request) = message::update(kept, wanted, provider)? {
+            let answer = http.send(request).await.map_err(RegistrationError::Http)?;
+            match message::read_answer(&answer, wanted.clone(), provider, now) {
                 Ok(changed) => {
                     // RFC 7592 §2.2: what the answer leaves out stays as it was.
                     let changed = changed.completed_by(kept);
@@ -204,16 +203,11 @@ impl Registrar {
                 Err(error) => return Err(error),
             }
         }
-        self.register(asking, wanted, state).await
+        self.register(registration, state).await
     }
 
-    async fn register(
-        &self,
-        asking: Asking<'_>,
-        wanted: Map<String, Value>,
-        state: &mut State,
-    ) -> Result<Kept, RegistrationError> {
-        let Asking { http, provider, metadata, now } = asking;
+    async fn register(&self, registration: Registration<'_>, state: &mut State) -> Result<Kept, RegistrationError> {
+        let Registration { http, provider, metadata, wanted, now } = registration;
         let endpoint = metadata.registration_endpoint.as_ref().ok_or(RegistrationError::NotOffered)?;
         // Before the provider is asked: a client that cannot be kept is not to be made.
         self.file.probe()?;

@@ -13,6 +13,7 @@ use url::Url;
 use super::claims::{self, Rules};
 use super::client_auth::ProofError;
 use super::decryption::is_encrypted;
+use super::id_token;
 use super::jose::{self, Jws, Trust};
 use super::jwe::Undecryptable;
 use super::security::TokenType;
@@ -85,14 +86,7 @@ pub(super) fn read_answer(
     subject: &str,
     now: UnixTime,
 ) -> Result<Map<String, Value>, UserinfoError> {
-    if answer.status() != StatusCode::OK {
-        return Err(UserinfoError::Status(answer.status().as_u16()));
-    }
-    let claims = match media_type(answer).as_deref() {
-        Some("application/json") => jose::json_object(answer.body()).map_err(|_| UserinfoError::Malformed)?,
-        Some("application/jwt") => signed(answer.body(), trust, rules, now).ok_or(UserinfoError::Malformed)?,
-        _ => return Err(UserinfoError::Malformed),
-    };
+    let claims = read_claims(answer, trust, rules, now)?;
     let found = claims.get("sub").and_then(Value::as_str).ok_or(UserinfoError::SubjectMismatch)?;
     // An empty `sub` names nobody, whatever it is compared with.
     if found.is_empty() || verify_slices_are_equal(found.as_bytes(), subject.as_bytes()).is_err() {
@@ -101,7 +95,26 @@ pub(super) fn read_answer(
     Ok(claims)
 }
 
-fn media_type(answer: &Response<Bytes>) -> Option<String> {
+/// Reads the answer: always an object, always about somebody.
+pub(super) fn read_claims(
+    answer: &Response<Bytes>,
+    trust: Trust<'_>,
+    rules: Rules<'_>,
+    now: UnixTime,
+) -> Result<Map<String, Value>, UserinfoError> {
+    if answer.status() != StatusCode::OK {
+        return Err(UserinfoError::Status(answer.status().as_u16()));
+    }
+    let claims = match media_type(answer).as_deref() {
+        Some("application/json") => jose::json_object(answer.body()).map_err(|_| UserinfoError::Malformed)?,
+        Some("application/jwt") => signed(answer.body(), trust, rules, now).ok_or(UserinfoError::Malformed)?,
+        _ => return Err(UserinfoError::Malformed),
+    };
+    id_token::subject(&claims).map_err(|_| UserinfoError::SubjectMismatch)?;
+    Ok(claims)
+}
+
+pub(super) fn media_type(answer: &Response<Bytes>) -> Option<String> {
     let value = answer.headers().get(header::CONTENT_TYPE)?.to_str().ok()?;
     Some(value.split(';').next()?.trim().to_ascii_lowercase())
 }

@@ -162,6 +162,12 @@ pub(in crate::config) struct RawProvider {
     /// Audiences of the ID token that are trusted beside the client id.
     #[schemars(example = ["api"])]
     pub trusted_audiences: Option<Vec<String>>,
+    /// What its access tokens are: verified here, or explained by the provider. Default "jwt".
+    #[schemars(example = &"jwt")]
+    pub access_token_format: Option<RawAccessTokenFormat>,
+    /// Ask the introspection endpoint about opaque access tokens, in the place of userinfo; "jwt": only a signed answer counts.
+    #[schemars(example = &"json")]
+    pub introspection: Option<RawIntrospection>,
     /// Signing algorithms accepted for ID tokens. Default: every asymmetric one that the provider offers.
     #[schemars(example = ["RS256"])]
     pub signing_algs: Option<Vec<RawAlgorithm>>,
@@ -229,6 +235,22 @@ pub(in crate::config) enum RawRequestObject {
 #[serde(rename_all = "snake_case")]
 pub(in crate::config) enum RawProfile {
     Fapi2,
+}
+
+/// What access tokens are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::config) enum RawAccessTokenFormat {
+    Jwt,
+    Opaque,
+}
+
+/// How the introspection endpoint answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::config) enum RawIntrospection {
+    Json,
+    Jwt,
 }
 
 /// What is asked for.

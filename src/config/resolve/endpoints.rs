@@ -90,6 +90,7 @@ impl Resolver {
             signed_out_path: path_of(Endpoint::SignedOut),
             return_origins,
             sign_in_rate: None,
+            accepts_bearer: false,
         };
         Endpoints { prefix, paths, settings }
     }

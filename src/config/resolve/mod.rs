@@ -3,6 +3,7 @@
 
 mod acme;
 mod asking;
+mod bearer;
 mod canonical;
 mod decryption;
 mod edits;
@@ -116,6 +117,7 @@ impl Resolver {
             self.warn("state_dir", "is accepted, but nothing is configured that is kept on disk", "");
         }
         let providers = self.providers(&mut raw);
+        let bearer = self.bearer(raw.bearer, providers.as_deref().unwrap_or_default());
         let redirect_uri = providers.as_ref().map(|providers| providers[0].redirect_uri.clone());
         let canonical = self.canonical(
             raw.https_redirect,
@@ -130,6 +132,7 @@ impl Resolver {
         let return_origins = self.origins("return_origins", raw.return_origins);
         let hosts = self.hosts(raw.hosts, redirect_uri.as_ref());
         let mut endpoints = self.endpoints(raw.endpoints, providers.as_deref().unwrap_or_default(), return_origins);
+        endpoints.settings.accepts_bearer = bearer.is_some();
         endpoints.settings.sign_in_rate = self.sign_in_rate(&raw.limits);
         if let Some(identity) = &mut identity {
             self.names_of_several(identity, providers.as_deref().unwrap_or_default());
@@ -177,6 +180,7 @@ impl Resolver {
             endpoints: endpoints.settings,
             providers,
             session,
+            bearer,
             identity,
             upstreams,
             hsts,

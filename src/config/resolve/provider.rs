@@ -190,6 +190,7 @@ impl Resolver {
             self.span(&key("stale_keys"), stale.as_ref(), minutes(24 * 60)),
             self.span(&key("token_queue_timeout"), queue.as_ref(), Duration::from_secs(5)),
         );
+        let access_tokens = self.access_tokens(at, raw.access_token_format, raw.introspection);
         let metadata = self.static_metadata(at, raw.discovery, raw.metadata);
         let logo = raw.logo.and_then(|path| self.logo(&key("logo"), &path));
         let email_domains = self.email_domains(&key("email_domains"), raw.email_domains);
@@ -222,6 +223,7 @@ impl Resolver {
             signing_algs,
             decryption,
             userinfo,
+            access_tokens,
             // Name, roles and e-mail may come from it, so a sign-in must not go on without.
             userinfo_required: userinfo,
             allow_insecure_http: insecure,

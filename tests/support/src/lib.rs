@@ -35,7 +35,8 @@ pub use nginx::Nginx;
 pub use program::{Ended, Launch, Program, SESSION_SECRET, Site};
 pub use provider::{
     AuthorizeFault, ClientAuth, Demands, DiscoveryFault, EncryptionFault, Endpoint, FakeProvider, Faults, IdTokenFault,
-    JwksFault, ProviderRequest, PushFault, RegistrationRules, ResponseFault, TokenCall, TokenFault, UserinfoFault,
+    IntrospectionFault, JwksFault, ProviderRequest, PushFault, RegistrationRules, ResponseFault, TokenCall, TokenFault,
+    UserinfoFault,
 };
 pub use raw::{raw_request, raw_request_within};
 pub use serde_json::{Value, json};

@@ -30,6 +30,7 @@ pub(in super::super) fn settings(issuer: &str) -> Settings {
         },
         registration: None,
         security: Security::default(),
+        access_tokens: AccessTokens::default(),
         redirect_uri: Url::parse("https://app.example/auth/callback").unwrap(),
         scopes: vec!["openid".to_owned(), "email".to_owned()],
         response_type: ResponseType::Code,

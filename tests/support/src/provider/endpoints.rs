@@ -59,6 +59,7 @@ pub(super) async fn answer(request: Request<Incoming>, shared: Shared) -> Answer
             let answer = state.userinfo(&record.headers);
             state.with_nonce(answer)
         }
+        Endpoint::Introspect => state.introspect(&record),
         Endpoint::EndSession => state.end_session(&record),
         Endpoint::Push => state.push(&record),
         Endpoint::Register => state.register(&record),
@@ -74,6 +75,7 @@ fn endpoint(path: &str) -> Endpoint {
         "/authorize" => Endpoint::Authorize,
         "/token" => Endpoint::Token,
         "/userinfo" => Endpoint::Userinfo,
+        "/introspect" => Endpoint::Introspect,
         path if path.starts_with("/register") => Endpoint::Register,
         "/end-session" => Endpoint::EndSession,
         "/revoke" => Endpoint::Revocation,
@@ -91,6 +93,7 @@ impl State {
             "token_endpoint": format!("{issuer}/token"),
             "jwks_uri": format!("{issuer}/keys"),
             "userinfo_endpoint": format!("{issuer}/userinfo"),
+            "introspection_endpoint": format!("{issuer}/introspect"),
             "end_session_endpoint": format!("{issuer}/end-session"),
             "revocation_endpoint": format!("{issuer}/revoke"),
             "response_types_supported": ["code", "id_token code"],
@@ -465,7 +468,7 @@ pub(super) fn json_answer(status: StatusCode, value: &Value) -> Answer {
     respond(status, "application/json", value.to_string())
 }
 
-fn page(status: StatusCode, text: &'static str) -> Answer {
+pub(super) fn page(status: StatusCode, text: &'static str) -> Answer {
     respond(status, "text/html; charset=utf-8", text)
 }
 

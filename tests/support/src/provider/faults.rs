@@ -18,6 +18,8 @@ pub enum Endpoint {
     Token,
     /// The userinfo endpoint.
     Userinfo,
+    /// The introspection endpoint.
+    Introspect,
     /// The client registration endpoint, and what lies below it.
     Register,
     /// The end-session endpoint.
@@ -49,6 +51,8 @@ pub struct Faults {
     pub jwks: Option<JwksFault>,
     /// What is wrong with userinfo.
     pub userinfo: Option<UserinfoFault>,
+    /// What is wrong with introspection.
+    pub introspection: Option<IntrospectionFault>,
     /// What is wrong with the token endpoint.
     pub token: Option<TokenFault>,
     /// What is wrong with the answer to a pushed authorization request.
@@ -63,6 +67,29 @@ pub struct Faults {
     pub delay: BTreeMap<Endpoint, Duration>,
     /// Endpoints that answer with a 302 to a copy of themselves, which would answer well.
     pub redirect: Vec<Endpoint>,
+}
+
+/// One thing wrong with the answer of the introspection endpoint; the signed ones where a signed answer is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IntrospectionFault {
+    /// Plain JSON where a signed answer was asked for.
+    NotSigned,
+    /// `typ` of the signed answer is `JWT`.
+    OtherType,
+    /// `iss` of the signed answer is another.
+    OtherIssuer,
+    /// `aud` of the signed answer is another client.
+    OtherAudience,
+    /// Signed with a key that is not in the key set.
+    WrongKey,
+    /// `alg: none`.
+    Unsigned,
+    /// 500.
+    ServerError,
+    /// A page.
+    Html,
+    /// 401, as if we were nobody.
+    Unauthorized,
 }
 
 /// One thing wrong with the way an authorization response comes back, or with the ID token in it.

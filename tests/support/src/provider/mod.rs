@@ -3,6 +3,7 @@
 mod clients;
 mod endpoints;
 mod faults;
+mod introspection;
 mod logout;
 mod registration;
 mod response;
@@ -18,8 +19,8 @@ use serde_json::{Map, Value, json};
 
 pub use clients::{ClientAuth, Demands};
 pub use faults::{
-    AuthorizeFault, DiscoveryFault, EncryptionFault, Endpoint, Faults, IdTokenFault, JwksFault, PushFault,
-    ResponseFault, TokenFault, UserinfoFault,
+    AuthorizeFault, DiscoveryFault, EncryptionFault, Endpoint, Faults, IdTokenFault, IntrospectionFault, JwksFault,
+    PushFault, ResponseFault, TokenFault, UserinfoFault,
 };
 pub use registration::RegistrationRules;
 
@@ -93,6 +94,8 @@ pub(crate) struct State {
     /// The one client it knows: the last that has registered itself.
     client_id: String,
     client_secret: String,
+    /// Over what introspection would say; `null` takes a member out.
+    introspection: Map<String, Value>,
     registration: RegistrationRules,
     registration_token: String,
     clock: TestClock,
@@ -151,6 +154,7 @@ impl FakeProvider {
             issuer: format!("http://{}", listener.address()),
             client_id: CLIENT_ID.to_owned(),
             client_secret: CLIENT_SECRET.to_owned(),
+            introspection: Map::new(),
             registration: RegistrationRules::default(),
             registration_token: String::new(),
             clock,

@@ -1,0 +1,288 @@
+//! `Authorization: Bearer` (RFC 6750 §2.1) → a verified access token → an identity. A token that is there and does not hold is
+//! refused, whatever session comes with it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::digest::{self, SHA256};
+use http::{HeaderMap, HeaderValue, header};
+use moka::sync::Cache;
+use serde_json::{Map, Value};
+use tokio::sync::OnceCell;
+
+use super::identity::{Evidence, Identity, Names};
+use super::oidc::access_token::{AccessTokenError, AccessTokens};
+use super::oidc::{Provider, Providers};
+use super::proof::Proof;
+use super::roles::{MapError, Mapper};
+use crate::clock::{SharedClock, UnixTime};
+use crate::secret::SecretString;
+
+/// The `[bearer]` section, checked.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Whom tokens must be for: one of these. Never empty.
+    pub audiences: Vec<String>,
+}
+
+/// Why a request with an `Authorization` header is refused.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum BearerError {
+    /// Two `Authorization` headers.
+    #[error("there are several Authorization headers")]
+    Repeated,
+    /// Another scheme.
+    #[error("the scheme of the Authorization header is not Bearer")]
+    Scheme,
+    /// No token in RFC 6750's form.
+    #[error("the Authorization header holds no token")]
+    Malformed,
+    /// Longer than 16 KiB.
+    #[error("the access token is too long")]
+    TooLarge,
+    /// The token does not hold.
+    #[error(transparent)]
+    Refused(AccessTokenError),
+    /// The token's claims give no identity.
+    #[error(transparent)]
+    Map(MapError),
+    /// It holds, but not for this route.
+    #[error("the access token does not do for this route")]
+    Route(&'static str),
+}
+
+impl BearerError {
+    /// The constant reason code for the log.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Repeated => "authorization_repeated",
+            Self::Scheme => "authorization_scheme",
+            Self::Malformed => "authorization_malformed",
+            Self::TooLarge => "authorization_too_large",
+            Self::Refused(error) => error.code(),
+            Self::Map(error) => error.code(),
+            Self::Route(reason) => reason,
+        }
+    }
+
+    /// The `error` that whoever asked is told (RFC 6750 §3.1); empty where no token came, `None` where nothing is known to be
+    /// wrong with it.
+    pub fn challenge(&self) -> Option<&'static str> {
+        match self {
+            Self::Repeated | Self::Malformed | Self::TooLarge => Some("invalid_request"),
+            Self::Scheme => Some(""),
+            Self::Refused(AccessTokenError::Unavailable(_) | AccessTokenError::Answer) => None,
+            Self::Refused(_) | Self::Map(_) | Self::Route(_) => Some("invalid_token"),
+        }
+    }
+}
+
+/// A token in the right form, of which nothing is known yet.
+#[derive(Debug)]
+pub struct Presented(SecretString);
+
+/// Verifies access tokens; one for all workers.
+#[derive(Debug)]
+pub struct Bearer {
+    settings: Settings,
+    providers: Providers,
+    mapper: Mapper,
+    clock: SharedClock,
+    passes_access_token: bool,
+    known: Cache<[u8; 32], Arc<Entry>>,
+}
+
+/// One verdict, made once however many wait for it.
+#[derive(Debug, Default)]
+struct Entry(OnceCell<(Result<Identity, BearerError>, UnixTime)>);
+
+impl Bearer {
+    /// Puts the parts together. `passes_access_token`: an upstream is given the token.
+    pub fn new(
+        settings: Settings,
+        providers: Providers,
+        mapper: Mapper,
+        passes_access_token: bool,
+        clock: SharedClock,
+    ) -> Self {
+        let known = Cache::builder().max_capacity(MOST_KNOWN).time_to_live(LONGEST).build();
+        Self { settings, providers, mapper, clock, passes_access_token, known }
+    }
+
+    /// The token of a request; `None` where it shows none. Another scheme is the application's where the route passes it on.
+    ///
+    /// # Errors
+    /// [`BearerError`] (RFC 6750 §3.1).
+    pub fn presented(&self, headers: &HeaderMap, passed_on: bool) -> Option<Result<Presented, BearerError>> {
+        let mut fields = headers.get_all(header::AUTHORIZATION).iter();
+        let field = fields.next()?;
+        if fields.next().is_some() {
+            return Some(Err(BearerError::Repeated));
+        }
+        match token_of(field) {
+            Err(BearerError::Scheme) if passed_on => None,
+            outcome => Some(outcome.map(|token| Presented(SecretString::new(token.to_owned())))),
+        }
+    }
+
+    /// Who stands behind a token.
+    ///
+    /// # Errors
+    /// [`BearerError`].
+    pub async fn authenticate(&self, Presented(token): Presented) -> Result<Identity, BearerError> {
+        let key = self.key(&token);
+        let mut identity = self.verdict(key, &token).await?;
+        identity.access_token = self.passes_access_token.then_some(token);
+        Ok(identity)
+    }
+
+    async fn verdict(&self, key: [u8; 32], token: &SecretString) -> Result<Identity, BearerError> {
+        for _ in 0..2 {
+            let entry = self.known.get_with(key, Arc::default);
+            let (verdict, until) = entry.0.get_or_init(|| self.judge(token)).await;
+            if self.clock.now() < *until {
+                return verdict.clone();
+            }
+            self.known.remove(&key);
+        }
+        self.judge(token).await.0
+    }
+
+    /// The kind of check is part of it: what one provider said never answers for another.
+    fn key(&self, token: &SecretString) -> [u8; 32] {
+        let mut context = digest::Context::new(&SHA256);
+        for provider in self.providers.iter() {
+            let settings = provider.settings();
+            let kind = format!("{:?}", settings.access_tokens);
+            for part in [settings.id.as_str(), &settings.issuer, &kind] {
+                context.update(&(part.len() as u64).to_be_bytes());
+                context.update(part.as_bytes());
+            }
+        }
+        context.update(token.expose_secret().as_bytes());
+        // SHA-256 has 32 bytes.
+        context.finish().as_ref().try_into().unwrap_or_default()
+    }
+
+    /// The verdict, and until when it holds.
+    async fn judge(&self, token: &SecretString) -> (Result<Identity, BearerError>, UnixTime) {
+        let mut refusal = AccessTokenError::Type;
+        for (index, provider) in self.providers.iter().enumerate() {
+            match provider.verify_access_token(token, &self.settings.audiences).await {
+                Ok(claims) => {
+                    let identity = self.identity(index, provider, &claims);
+                    let until = identity.as_ref().map(|identity| identity.expires_at).unwrap_or_else(|_| self.soon());
+                    let latest = self.clock.now().after(LONGEST);
+                    return (identity, until.min(latest));
+                }
+                // With several providers the one whose key signed it says what is wrong.
+                Err(AccessTokenError::Claims(super::oidc::id_token::IdTokenError::UnknownKey)) if index > 0 => {}
+                Err(error) => refusal = error,
+            }
+        }
+        let until = match refusal {
+            AccessTokenError::Unavailable(_) => self.clock.now().after(Duration::from_secs(1)),
+            _ => self.soon(),
+        };
+        (Err(BearerError::Refused(refusal)), until)
+    }
+
+    fn soon(&self) -> UnixTime {
+        self.clock.now().after(REFUSED_FOR)
+    }
+
+    fn identity(
+        &self,
+        index: usize,
+        provider: &Provider,
+        claims: &Map<String, Value>,
+    ) -> Result<Identity, BearerError> {
+        let now = self.clock.now();
+        let settings = provider.settings();
+        let mapped = self.mapper.map(claims, &settings.id).map_err(BearerError::Map)?;
+        let time = |name: &str| claims.get(name).and_then(Value::as_f64).map(|seconds| UnixTime(seconds as u64));
+        let names = self.mapper.settings().headers.iter().map(|(name, _)| name.clone());
+        // Encoded values are visible ASCII; one that were not would be left out, which tells the application less.
+        let values = mapped.headers.iter().map(|value| HeaderValue::try_from(value.as_deref()?).ok());
+        // A provider that does not say how long a token lives is asked again soon.
+        let expires_at = time("exp").unwrap_or(now.after(LONGEST));
+        Ok(Identity {
+            name: mapped.name.clone().into(),
+            roles: Names::from_terminated(Names::terminated(&mapped.roles).into()),
+            groups: Names::from_terminated(Names::terminated(&mapped.groups).into()),
+            headers: names.zip(values).collect(),
+            // A token may be made anew long after the sign-in, so `iat` says nothing about it.
+            authenticated_at: time("auth_time").unwrap_or(UnixTime(0)),
+            expires_at,
+            access_token: None,
+            provider: index,
+            proof: Proof::of(claims, now),
+            evidence: Evidence::AccessToken { issuer: settings.issuer.as_str().into() },
+        })
+    }
+}
+
+/// Whether `providers` can be asked without telling one of them another's tokens: only JWTs say whose they are.
+pub fn are_told_apart(kinds: &[AccessTokens]) -> bool {
+    kinds.len() <= 1 || kinds.iter().all(|kind| *kind == AccessTokens::Jwt)
+}
+
+/// RFC 6750 §2.1; schemes have no case (RFC 9110 §11.1).
+fn token_of(field: &HeaderValue) -> Result<&str, BearerError> {
+    let text = field.to_str().map_err(|_| BearerError::Malformed)?.trim_matches([' ', '\t']);
+    let (scheme, rest) = text.split_once(' ').unwrap_or((text, ""));
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(BearerError::Scheme);
+    }
+    let token = rest.trim_start_matches(' ');
+    if token.len() > LARGEST {
+        return Err(BearerError::TooLarge);
+    }
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte);
+    let body = token.trim_end_matches('=');
+    if body.is_empty() || !body.bytes().all(plain) {
+        return Err(BearerError::Malformed);
+    }
+    Ok(token)
+}
+
+/// The longest token, in bytes.
+const LARGEST: usize = 16 * 1024;
+
+/// The most verdicts that are kept.
+const MOST_KNOWN: u64 = 10_000;
+
+/// How long a verdict is kept at most.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// How long a refusal is kept.
+const REFUSED_FOR: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_form_of_the_header_is_a_token() {
+        let of = |text: &str| token_of(&HeaderValue::from_str(text).unwrap()).map(str::to_owned).map_err(|e| e.code());
+        for good in ["Bearer abc", "bearer abc", "BEARER   abc", "Bearer abc "] {
+            assert_eq!(of(good).as_deref(), Ok("abc"), "{good}");
+        }
+        assert_eq!(of("Bearer a-._~+/9==").as_deref(), Ok("a-._~+/9=="));
+        for bad in ["Bearer", "Bearer ", "Bearer a b", "Bearer a,b", "Bearer =", "Bearer a=b", "Bearer a, Bearer b"] {
+            assert_eq!(of(bad), Err("authorization_malformed"), "{bad}");
+        }
+        for other in ["Basic abc", "abc", "", "DPoP abc", "Bearer\tabc", "Bearerabc"] {
+            assert_eq!(of(other), Err("authorization_scheme"), "{other}");
+        }
+        assert!(of(&format!("Bearer {}", "a".repeat(LARGEST))).is_ok());
+        assert_eq!(of(&format!("Bearer {}", "a".repeat(LARGEST + 1))), Err("authorization_too_large"));
+    }
+
+    #[test]
+    fn only_jwts_say_whose_they_are() {
+        use AccessTokens::{Jwt, Userinfo};
+        assert!(are_told_apart(&[Userinfo]) && are_told_apart(&[Jwt, Jwt]));
+        assert!(!are_told_apart(&[Jwt, Userinfo]) && !are_told_apart(&[Userinfo, Userinfo]));
+    }
+}
