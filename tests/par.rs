@@ -19,7 +19,7 @@ fn assert_refused(stage: &Stage, reply: &Reply, status: StatusCode, what: &str) 
 
 #[tokio::test]
 async fn the_browser_carries_only_a_reference() {
-    let stage = Stage::with(&format!("{PUSHED}authorization_params = {{ ui_locales = \"de\" }}\n"));
+    let stage = Stage::with(&format!("{PUSHED}ui_locales = [\"de\"]\n"));
     stage.provider.demand(|demands| demands.pushed = true);
     let browser = stage.browser();
     let start = browser.get(&stage.url("/there?x=1")).await;
@@ -121,7 +121,7 @@ async fn signed_requests_hold_every_parameter_pushed_or_not() {
     let key = format!("request_object = \"value\"\nclient_keys_files = [{:?}]\n", RealProvider::key_file("es256"));
     for pushed in [false, true] {
         let stage = Stage::with(&format!(
-            "[provider]\npushed_authorization_requests = {pushed}\n{key}authorization_params = {{ claims = '{{\"id_token\":{{\"acr\":null}}}}' }}\n"
+            "[provider]\npushed_authorization_requests = {pushed}\n{key}claims = '{{\"id_token\":{{\"acr\":null}}}}'\n"
         ));
         let reply = stage.browser().fetch(&stage.url("/auth/jwks")).await;
         let keys = reply.json()["keys"].as_array().cloned().unwrap_or_default();
