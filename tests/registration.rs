@@ -200,6 +200,7 @@ fn what_contradicts_a_registration_is_told() {
         (state, "dynamic_registration = true\nclient_secret = \"what the provider shows\"", "client_secret"),
         (state, "dynamic_registration = true\nregistration_token_file = \"/nowhere\"", "registration_token_file"),
         ("", "client_id = \"app\"\npublic_client = true\nclient_name = \"x\"", "client_name"),
+        (state, "dynamic_registration = true\nclient_auth_method = \"tls_client_auth\"", "client_auth_method"),
     ] {
         let problems = problems(top, provider);
         assert!(problems.contains(key), "{provider}: {problems}");

@@ -24,6 +24,10 @@ pub struct Capabilities {
     pub requires_signed_requests: bool,
     /// `dpop_signing_alg_values_supported`.
     pub dpop_signing_algs: Vec<String>,
+    /// `backchannel_logout_supported` (OpenID Connect Back-Channel Logout §2.1).
+    pub backchannel_logout: bool,
+    /// `frontchannel_logout_supported` (OpenID Connect Front-Channel Logout §3).
+    pub frontchannel_logout: bool,
     /// `mtls_endpoint_aliases`: an endpoint, and where it takes client certificates.
     pub tls_aliases: Vec<(Url, Url)>,
 }
@@ -39,6 +43,8 @@ impl Capabilities {
             request_signing_algs: names("request_object_signing_alg_values_supported")?,
             requires_signed_requests: fields.flag("require_signed_request_object")?,
             dpop_signing_algs: names("dpop_signing_alg_values_supported")?,
+            backchannel_logout: fields.flag("backchannel_logout_supported")?,
+            frontchannel_logout: fields.flag("frontchannel_logout_supported")?,
             tls_aliases: aliases(fields),
         })
     }

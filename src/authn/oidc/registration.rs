@@ -12,9 +12,11 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 use tokio::sync::Mutex;
+use url::Url;
 
 pub(super) use self::file::Kept;
 use self::file::StateFile;
+use super::client_keys::{ClientKeys, KeyFileError};
 use super::discovery::Metadata;
 use super::provider::{Credentials, Settings};
 use crate::clock::UnixTime;
@@ -33,6 +35,10 @@ pub struct RegistrationSettings {
     pub client_name: Option<String>,
     /// Registered without a secret.
     pub is_public: bool,
+    /// Where the provider ends sessions (Back-Channel Logout §2.2); `None` where that is switched off.
+    pub backchannel_logout_uri: Option<Url>,
+    /// The same in a frame (Front-Channel Logout §2).
+    pub frontchannel_logout_uri: Option<Url>,
 }
 
 /// Why we are not registered.
@@ -73,6 +79,9 @@ pub enum RegistrationError {
     /// The file holds no registration of ours.
     #[error("{} holds no registration with this provider", .0.display())]
     Garbage(PathBuf),
+    /// Our keys, which are registered with us.
+    #[error(transparent)]
+    Keys(#[from] KeyFileError),
     /// Somebody else holds the lock.
     #[error("{} has been locked for a minute", .0.display())]
     Locked(PathBuf),
@@ -93,6 +102,7 @@ impl RegistrationError {
             Self::Status(_) => "look into the provider's own log; it is tried again by itself",
             Self::Refused { .. } => "the provider's words name what it does not accept; it is tried again by itself",
             Self::Answer { .. } => "the provider must answer as RFC 7591 §3.2.1 says",
+            Self::Keys(_) => "look at client_keys_files, and whether this process may read them",
             Self::File { .. } => "look at state_dir and registration_token_file, and whether this process may use them",
             Self::Garbage(_) => {
                 "move the file aside to register anew; the client that it was for stays at the provider"
@@ -152,7 +162,17 @@ impl Registrar {
         now: UnixTime,
     ) -> Result<Kept, RegistrationError> {
         let mut state = self.state.lock().await;
-        let wanted = message::metadata(&self.settings, provider, metadata);
+        let files = provider.security.key_files.clone();
+        let keys = match files.is_empty() {
+            true => None,
+            false => {
+                let read = tokio::task::spawn_blocking(move || ClientKeys::read(&files)).await;
+                // Only a runtime that is shutting down loses its tasks.
+                let keys = read.unwrap_or_else(|_| Ok(ClientKeys::default()))?;
+                Some(keys.public_jwks())
+            }
+        };
+        let wanted = message::metadata(&self.settings, provider, metadata, keys);
         // Held until the end: of two processes with one folder, the second finds what the first has written.
         let _lock = self.file.lock().await?;
         let kept = match state.unsaved.take() {

@@ -116,7 +116,7 @@ impl Resolver {
         if raw.state_dir.is_some() && !asks_authority && !registers {
             self.warn("state_dir", "is accepted, but nothing is configured that is kept on disk", "");
         }
-        let providers = self.providers(&mut raw);
+        let mut providers = self.providers(&mut raw);
         let bearer = self.bearer(raw.bearer, providers.as_deref().unwrap_or_default());
         let redirect_uri = providers.as_ref().map(|providers| providers[0].redirect_uri.clone());
         let canonical = self.canonical(
@@ -133,6 +133,7 @@ impl Resolver {
         let hosts = self.hosts(raw.hosts, redirect_uri.as_ref());
         let mut endpoints = self.endpoints(raw.endpoints, providers.as_deref().unwrap_or_default(), return_origins);
         endpoints.settings.accepts_bearer = bearer.is_some();
+        registration::reached_at(providers.as_deref_mut().unwrap_or_default(), &endpoints.paths);
         endpoints.settings.sign_in_rate = self.sign_in_rate(&raw.limits);
         if let Some(identity) = &mut identity {
             self.names_of_several(identity, providers.as_deref().unwrap_or_default());

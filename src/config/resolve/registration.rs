@@ -3,8 +3,26 @@
 use std::path::Path;
 
 use super::Resolver;
+use crate::authn::oidc;
+use crate::authn::oidc::client_auth::ClientAuthMethod;
 use crate::authn::oidc::registration::RegistrationSettings;
 use crate::config::raw::RawProvider;
+use crate::route::Endpoint;
+
+/// Tells each client that registers itself where the provider reaches our endpoints.
+pub(super) fn reached_at(providers: &mut [oidc::Settings], endpoints: &[(Endpoint, String)]) {
+    for provider in providers {
+        let at = |endpoint: Endpoint| {
+            let (_, path) = endpoints.iter().find(|(one, _)| *one == endpoint)?;
+            provider.redirect_uri.join(path).ok()
+        };
+        let (back, front) = (at(Endpoint::BackchannelLogout), at(Endpoint::FrontchannelLogout));
+        if let Some(registration) = &mut provider.registration {
+            registration.backchannel_logout_uri = back;
+            registration.frontchannel_logout_uri = front;
+        }
+    }
+}
 
 impl Resolver {
     /// `None` where a client id is written, and where something is wrong.
@@ -35,6 +53,14 @@ impl Resolver {
             let what = "contradicts dynamic_registration: the provider gives it";
             self.error(&key(leaf), what, "remove one of them");
         }
+        if let Some(method) = raw.client_auth_method.map(ClientAuthMethod::from)
+            && !method.needs_secret()
+            && !matches!(method, ClientAuthMethod::None | ClientAuthMethod::PrivateKeyJwt)
+        {
+            let what = format!("is {:?}, which no client can register by itself here", method.name());
+            let fix = "write \"private_key_jwt\" with client_keys_files, or register the client by hand";
+            self.error(&key("client_auth_method"), what, fix);
+        }
         let token_file = raw.registration_token_file.as_ref().map(|path| {
             let path = self.file(&key("registration_token_file"), path);
             self.readable(&key("registration_token_file"), &path);
@@ -50,6 +76,9 @@ impl Resolver {
             token_file,
             client_name: raw.client_name.clone().filter(|name| !name.trim().is_empty()),
             is_public: raw.public_client.unwrap_or(false),
+            // Once the endpoints are known.
+            backchannel_logout_uri: None,
+            frontchannel_logout_uri: None,
         })
     }
 }

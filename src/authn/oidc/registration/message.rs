@@ -7,19 +7,22 @@ use url::Url;
 
 use super::file::Kept;
 use super::{RegistrationError, RegistrationSettings};
+use crate::authn::oidc::client_auth::ClientAuthMethod;
 use crate::authn::oidc::discovery::{Metadata, url_called_by_us};
 use crate::authn::oidc::jose;
 use crate::authn::oidc::provider::{Credentials, Settings};
 use crate::authn::oidc::response::ResponseType;
+use crate::authn::oidc::security::Profile;
 use crate::clock::UnixTime;
 use crate::secret::SecretString;
 
-/// The client metadata that our settings imply (RFC 7591 §2). Without `scope`: providers then give what they give everybody,
-/// and some refuse `openid` there.
+/// The client metadata that our settings imply (RFC 7591 §2); `keys` are our public ones. Without `scope`: providers then give
+/// what they give everybody, and some refuse `openid` there.
 pub(super) fn metadata(
     registration: &RegistrationSettings,
     settings: &Settings,
     provider: &Metadata,
+    keys: Option<Value>,
 ) -> Map<String, Value> {
     let mut grants = vec!["authorization_code"];
     if settings.response_type == ResponseType::CodeIdToken {
@@ -41,11 +44,45 @@ pub(super) fn metadata(
     }
     put("response_types", json!([settings.response_type.name()]));
     put("grant_types", json!(grants));
-    put("token_endpoint_auth_method", json!(if registration.is_public { "none" } else { provider.secret_method() }));
+    put("token_endpoint_auth_method", json!(auth_method(registration, settings, provider)));
     if let Some(algorithm) = settings.signing_algs.first() {
         put("id_token_signed_response_alg", json!(algorithm.name()));
     }
+    if let Some(keys) = keys {
+        put("jwks", keys);
+    }
+    let security = &settings.security;
+    let switches = [
+        // RFC 9449 §5.2, RFC 8705 §3.4, RFC 9126 §6, RFC 9101 §10.5.
+        ("dpop_bound_access_tokens", security.dpop.is_some()),
+        ("tls_client_certificate_bound_access_tokens", security.binds_by_tls()),
+        ("require_pushed_authorization_requests", security.pushed_requests == Some(true)),
+        ("require_signed_request_object", security.signed_requests),
+    ];
+    for (name, _) in switches.into_iter().filter(|(_, is_on)| *is_on) {
+        put(name, json!(true));
+    }
+    let capabilities = &provider.capabilities;
+    if let Some(uri) = registration.backchannel_logout_uri.as_ref().filter(|_| capabilities.backchannel_logout) {
+        put("backchannel_logout_uri", json!(uri.as_str()));
+        put("backchannel_logout_session_required", json!(true));
+    }
+    if let Some(uri) = registration.frontchannel_logout_uri.as_ref().filter(|_| capabilities.frontchannel_logout) {
+        put("frontchannel_logout_uri", json!(uri.as_str()));
+        put("frontchannel_logout_session_required", json!(true));
+    }
     wanted
+}
+
+/// How we shall say who we are: as it is written, by a key where the profile wants no secret, else by the secret that comes
+/// with the registration.
+fn auth_method(registration: &RegistrationSettings, settings: &Settings, provider: &Metadata) -> &'static str {
+    match settings.security.method {
+        _ if registration.is_public => "none",
+        Some(method) => method.name(),
+        None if settings.security.profile == Profile::Fapi2 => ClientAuthMethod::PrivateKeyJwt.name(),
+        None => provider.secret_method(),
+    }
 }
 
 pub(super) fn register(
@@ -140,7 +177,11 @@ fn read(
             return Err(RegistrationError::Answer { field });
         }
     }
-    let is_public = wanted.get("token_endpoint_auth_method").is_some_and(|method| method == "none");
+    let begins = |member: &str, with: &str| {
+        wanted.get(member).and_then(Value::as_str).is_some_and(|value| value.starts_with(with))
+    };
+    let uses_secret =
+        begins("token_endpoint_auth_method", "client_secret") || begins("id_token_signed_response_alg", "HS");
     let ours = Value::from(settings.redirect_uri.as_str());
     let registered = body.get("redirect_uris").and_then(Value::as_array);
     if registered.is_some_and(|registered| !registered.contains(&ours)) {
@@ -158,11 +199,11 @@ fn read(
         }
     };
     let has_secret = client_secret.is_some();
-    // Some give even a public client a secret; it is then none of ours to use.
-    let client_secret = client_secret.filter(|_| !is_public);
+    // Some give a secret even to a client that says who it is in another way; it is then none of ours to use.
+    let client_secret = client_secret.filter(|_| uses_secret);
     Ok(Kept {
         credentials: Credentials { client_id, client_secret },
-        expires_at: expires_at.filter(|_| has_secret && !is_public),
+        expires_at: expires_at.filter(|_| has_secret && uses_secret),
         registered_at: now,
         token,
         client_uri,

@@ -7,7 +7,14 @@ use crate::secret::SecretString;
 const ISSUER: &str = "https://id.example";
 
 fn registration() -> RegistrationSettings {
-    RegistrationSettings { state_dir: PathBuf::new(), token_file: None, client_name: None, is_public: false }
+    RegistrationSettings {
+        state_dir: PathBuf::new(),
+        token_file: None,
+        client_name: None,
+        is_public: false,
+        backchannel_logout_uri: Some("https://app.example/auth/backchannel-logout".parse().unwrap()),
+        frontchannel_logout_uri: None,
+    }
 }
 
 fn provider(methods: &[&str]) -> Metadata {
@@ -24,7 +31,7 @@ fn provider(methods: &[&str]) -> Metadata {
 
 fn read(status: u16, body: &Value) -> Result<Kept, RegistrationError> {
     let settings = test_settings(ISSUER);
-    let wanted = message::metadata(&registration(), &settings, &provider(&[]));
+    let wanted = message::metadata(&registration(), &settings, &provider(&[]), None);
     let answer = http::Response::builder().status(status).body(body.to_string().into()).unwrap();
     message::read_answer(&answer, wanted, &settings, UnixTime(1000))
 }
@@ -33,7 +40,7 @@ fn read(status: u16, body: &Value) -> Result<Kept, RegistrationError> {
 fn what_is_registered_is_what_the_settings_imply() {
     let mut settings = test_settings(ISSUER);
     let of = |registration: &RegistrationSettings, settings: &Settings, methods: &[&str]| {
-        Value::Object(message::metadata(registration, settings, &provider(methods)))
+        Value::Object(message::metadata(registration, settings, &provider(methods), None))
     };
     assert_eq!(
         of(&registration(), &settings, &[]),
@@ -59,6 +66,31 @@ fn what_is_registered_is_what_the_settings_imply() {
     assert_eq!(whole["id_token_signed_response_alg"], "ES256");
     let public = RegistrationSettings { is_public: true, ..registration() };
     assert_eq!(of(&public, &settings, &[])["token_endpoint_auth_method"], "none");
+}
+
+#[test]
+fn a_client_with_keys_registers_them_and_how_it_uses_them() {
+    let mut settings = test_settings(ISSUER);
+    settings.security.profile = crate::authn::oidc::security::Profile::Fapi2;
+    settings.security.pushed_requests = Some(true);
+    settings.security.dpop = Some(crate::authn::oidc::security::DpopSource::Process);
+    let mut provider = provider(&["private_key_jwt"]);
+    let keys = json!({ "keys": [{ "kty": "OKP" }] });
+    let wanted = message::metadata(&registration(), &settings, &provider, Some(keys.clone()));
+    assert_eq!(wanted["token_endpoint_auth_method"], "private_key_jwt");
+    assert_eq!(wanted["jwks"], keys);
+    assert_eq!(wanted["dpop_bound_access_tokens"], true);
+    assert_eq!(wanted["require_pushed_authorization_requests"], true);
+    assert!(!wanted.contains_key("require_signed_request_object") && !wanted.contains_key("backchannel_logout_uri"));
+    provider.capabilities.backchannel_logout = true;
+    let wanted = message::metadata(&registration(), &settings, &provider, None);
+    assert_eq!(wanted["backchannel_logout_uri"], "https://app.example/auth/backchannel-logout");
+    assert_eq!(wanted["backchannel_logout_session_required"], true);
+    // A secret that came along is not used, so it cannot expire either.
+    let body = json!({ "client_id": "c", "client_secret": "s", "client_secret_expires_at": 5000 });
+    let answer = http::Response::builder().status(201).body(body.to_string().into()).unwrap();
+    let kept = message::read_answer(&answer, wanted, &settings, UnixTime(1000)).unwrap();
+    assert!(kept.credentials.client_secret.is_none() && kept.expires_at.is_none());
 }
 
 #[test]
