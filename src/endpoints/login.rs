@@ -1,4 +1,5 @@
-//! Where sign-ins start: the login endpoint (`?rd=` the place to return to; or a third party's, [`super::initiated`]), and challenges on guarded routes.
+//! Where sign-ins start: the login endpoint (`?rd=` the place to return to; or a third party's, see `initiated`), and challenges on
+//! guarded routes.
 
 use http::{Method, Response, StatusCode};
 use url::Url;
