@@ -82,7 +82,10 @@ impl Admission {
         match policy::authorize(route, Some(identity), self.clock.now()) {
             Verdict::Permit(permit) => take_turn(permit, Renewal::none(), inbound, route),
             Verdict::Deny(denial) => Decision::Deny(denial, Renewal::none()),
-            // A sign-in would not change the token.
+            // A sign-in would not change the token; another sign-in gets another token.
+            Verdict::SignIn(SignInReason::InsufficientProof) => {
+                Decision::Refuse(BearerError::Insufficient(Box::new(route.route().require.proof.clone())))
+            }
             Verdict::SignIn(reason) => Decision::Refuse(BearerError::Route(reason.code().unwrap_or("no_session"))),
         }
     }

@@ -274,9 +274,10 @@ impl Replies {
             headers.insert(header::ALLOW, HeaderValue::from_static(allow));
         }
         if let Some(error) = notice.bearer {
-            let challenge = match error {
-                "" => BEARER,
-                error => HeaderValue::try_from(format!("Bearer error=\"{error}\"")).unwrap_or(BEARER),
+            let challenge = match (error, &notice.step_up) {
+                ("", _) => BEARER,
+                (_, Some(demand)) => bearer_challenge(&insufficient(demand).join(", ")),
+                (error, None) => bearer_challenge(&format!("error=\"{error}\"")),
             };
             headers.append(header::WWW_AUTHENTICATE, challenge);
         }
@@ -368,6 +369,10 @@ fn problem(notice: &Notice<'_>, id: &str) -> Response<Body> {
         response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
     }
     response
+}
+
+fn bearer_challenge(parameters: &str) -> HeaderValue {
+    HeaderValue::try_from(format!("Bearer {parameters}")).unwrap_or(BEARER)
 }
 
 /// RFC 9470 §3. The values are those of the configuration, which takes none that would have to be escaped.

@@ -11,6 +11,7 @@ const BEARER: &str = "[bearer]\naccept = true\naudiences = [\"api\"]\n\
                       [[routes]]\npath = \"/optional/*\"\naccess = \"optional\"\n\
                       [[routes]]\npath = \"/admin/*\"\nrequire = { roles = [\"nobody\"] }\n\
                       [[routes]]\npath = \"/recent\"\nmax_identity_age = \"1h\"\n\
+                      [[routes]]\npath = \"/vault\"\nrequire = { acr = [\"gold\"], max_age = \"5m\" }\n\
                       [[routes]]\npath = \"/basic\"\npass_authorization = true\naccess = \"optional\"\n";
 const JSON: &str = "[provider]\naccess_token_format = \"opaque\"\nintrospection = \"json\"\n";
 const SIGNED: &str = "[provider]\naccess_token_format = \"opaque\"\nintrospection = \"jwt\"\n";
@@ -101,6 +102,31 @@ async fn a_token_of_another_kind_issuer_audience_or_time_is_refused() {
         stage.upstream.assert_untouched();
     }
     assert_eq!(browser.get(&stage.url("/x")).await.status, 200, "and the session is still there");
+}
+
+/// RFC 9470 §3: the program learns what to ask its next token for.
+#[tokio::test]
+async fn a_token_of_too_weak_a_sign_in_is_told_what_is_demanded() {
+    let stage = stage("");
+    let now = stage.clock.unix();
+    for (claims, status) in [
+        (json!({}), 401),
+        (json!({ "acr": "gold" }), 401),
+        (json!({ "acr": "silver", "auth_time": now }), 401),
+        (json!({ "acr": "gold", "auth_time": now - 600 }), 401),
+        (json!({ "acr": "gold", "auth_time": now - 60 }), 200),
+    ] {
+        let reply = ask(&stage, "/vault", &stage.provider.jwt_token(Some("at+jwt"), &claims)).await;
+        assert_eq!(reply.status, status, "{claims} {}", reply.text());
+        if status == 200 {
+            assert_eq!(stage.upstream.count(), 1);
+            continue;
+        }
+        stage.upstream.assert_untouched();
+        assert_eq!(reply.json()["code"], "insufficient_proof");
+        let challenge = "Bearer error=\"insufficient_user_authentication\", acr_values=\"gold\", max_age=\"300\"";
+        assert_eq!(reply.header("www-authenticate"), Some(challenge));
+    }
 }
 
 #[tokio::test]

@@ -126,6 +126,20 @@ async fn two_id_tokens_about_two_people_are_refused_before_userinfo_is_asked() {
     stage.upstream.assert_untouched();
 }
 
+/// RFC 9207 §2.4: an ID token says whose answer it is only where it is verified, and on an error nobody does.
+#[tokio::test]
+async fn an_error_beside_an_id_token_still_has_to_say_whose_it_is() {
+    let stage = stage(HYBRID);
+    let browser = stage.browser();
+    let page = at_provider(&stage, &browser).await;
+    let mut form = page.posting_form().unwrap();
+    form.fields.retain(|(name, _)| name == "id_token" || name == "state");
+    form.fields.push(("error".to_owned(), "temporarily_unavailable".to_owned()));
+    let reply = browser.post(&page, &form).await;
+    assert_eq!(reply.status, StatusCode::BAD_REQUEST, "{}", reply.text());
+    assert_untouched(&stage);
+}
+
 #[tokio::test]
 async fn a_form_of_another_browser_or_of_none_is_never_redeemed() {
     let stage = stage(FORM_POST);

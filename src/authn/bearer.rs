@@ -13,7 +13,7 @@ use tokio::sync::OnceCell;
 use super::identity::{Evidence, Identity, Names};
 use super::oidc::access_token::{AccessTokenError, AccessTokens};
 use super::oidc::{Provider, Providers};
-use super::proof::Proof;
+use super::proof::{Proof, ProofDemand};
 use super::roles::{MapError, Mapper};
 use crate::clock::{SharedClock, UnixTime};
 use crate::secret::SecretString;
@@ -49,6 +49,9 @@ pub enum BearerError {
     /// It holds, but not for this route.
     #[error("the access token does not do for this route")]
     Route(&'static str),
+    /// It holds, but whoever it is of did not sign in as the route demands.
+    #[error("the sign-in behind the access token does not do for this route")]
+    Insufficient(Box<ProofDemand>),
 }
 
 impl BearerError {
@@ -62,6 +65,7 @@ impl BearerError {
             Self::Refused(error) => error.code(),
             Self::Map(error) => error.code(),
             Self::Route(reason) => reason,
+            Self::Insufficient(_) => "insufficient_proof",
         }
     }
 
@@ -73,6 +77,8 @@ impl BearerError {
             Self::Scheme => Some(""),
             Self::Refused(AccessTokenError::Unavailable(_) | AccessTokenError::Answer) => None,
             Self::Refused(_) | Self::Map(_) | Self::Route(_) => Some("invalid_token"),
+            // RFC 9470 §3.
+            Self::Insufficient(_) => Some("insufficient_user_authentication"),
         }
     }
 }

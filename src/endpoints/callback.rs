@@ -235,7 +235,12 @@ fn is_issuer(provider: &Provider, response: &AuthorizationResponse) -> Result<()
     let right = match &response.issuer {
         Some(issuer) => provider.settings().is_issuer(issuer),
         // Core §3.3.2.12: an ID token that comes with the code, and is verified, says whose answer it is.
-        None if response.id_token.is_some() && provider.settings().response_type == ResponseType::CodeIdToken => true,
+        None if response.id_token.is_some()
+            && response.error.is_none()
+            && provider.settings().response_type == ResponseType::CodeIdToken =>
+        {
+            true
+        }
         None => !provider.settings().demands_issuer(provider.metadata().as_deref()),
     };
     if right { Ok(()) } else { Err(ProviderFault::CallbackIssuer) }

@@ -381,10 +381,17 @@ fn bearer_notice(error: &BearerError) -> Notice<'static> {
         BearerError::Refused(_) | BearerError::Map(_) | BearerError::Route(_) => {
             (StatusCode::UNAUTHORIZED, "Not signed in", "The access token is not accepted here.")
         }
+        BearerError::Insufficient(_) => {
+            (StatusCode::UNAUTHORIZED, "Not signed in", "This needs a token of a stronger or more recent sign-in.")
+        }
     };
     let notice = Notice::new(status, error.code(), Page::Error, title, message);
     let retry_after = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(5);
-    Notice { bearer: error.challenge(), retry_after, ..notice }
+    let step_up = match error {
+        BearerError::Insufficient(demand) => Some(demand.clone()),
+        _ => None,
+    };
+    Notice { bearer: error.challenge(), retry_after, step_up, ..notice }
 }
 
 fn unusable_answer(code: &'static str) -> Notice<'static> {

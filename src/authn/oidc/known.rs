@@ -46,7 +46,7 @@ pub(super) struct Knowledge {
     known: ArcSwapOption<Known>,
     last_error: ArcSwapOption<DiscoveryError>,
     /// The last fetch of keys because of a token, for each kind of asker; held while they are fetched.
-    last_refetch: [Mutex<Option<Refetch>>; 2],
+    last_refetch: [Mutex<Option<Refetch>>; 4],
 }
 
 /// Whose token needs newer keys. Each has turns of its own: what strangers send never keeps a sign-in from its keys.
@@ -54,7 +54,11 @@ pub(super) struct Knowledge {
 pub(super) enum Asker {
     /// A token that the provider gave us.
     SignIn,
-    /// A token that came with a request.
+    /// What came through a browser: an ID token beside a code, or a signed answer.
+    Answer,
+    /// A logout token.
+    Logout,
+    /// An access token that came with a request.
     Stranger,
 }
 

@@ -188,6 +188,7 @@ impl Provider {
         let ourselves = Ourselves::new(&settings, http.clone(), &control, Arc::clone(&clock))?;
         warn_about_weak_secret(&settings);
         let token_calls = settings.max_token_calls.clamp(1, Semaphore::MAX_PERMITS);
+        let clock_skew = settings.clock_skew;
         Ok(Arc::new(Self {
             ourselves: Arc::new(ourselves),
             token_calls: Arc::new(Semaphore::new(token_calls)),
@@ -197,7 +198,7 @@ impl Provider {
                 // The default policy may turn away what is new, and what is new is what comes again.
                 .eviction_policy(EvictionPolicy::lru())
                 // Both ends of the leeway, and a minute for clocks that are set.
-                .time_to_live(Duration::from_secs(MAX_AGE + 120))
+                .time_to_live(Duration::from_secs(MAX_AGE + 60) + 2 * clock_skew)
                 .build(),
             knowledge: Arc::new(Knowledge::new(settings, http, clock)),
         }))
@@ -396,7 +397,9 @@ impl Provider {
             settings.demands.judge(verified.claims(), expected.wish, settings.rules().leeway, clock.now())?;
             Ok(verified)
         };
-        self.with_keys(Asker::SignIn, of_id_tokens, verify).await
+        // Only with a code in hand is it one that came through a browser (Core §3.3.2.10).
+        let asker = if expected.code.is_some() { Asker::Answer } else { Asker::SignIn };
+        self.with_keys(asker, of_id_tokens, verify).await
     }
 
     /// Verifies a logout token to the letter of OpenID Connect Back-Channel Logout §2.6; keys are refetched as for ID tokens.
@@ -406,7 +409,7 @@ impl Provider {
     pub async fn verify_logout_token(&self, token: &UnprovenLogout<'_>) -> Result<Logout, LogoutTokenError> {
         let clock = &self.knowledge.clock;
         let verify = |settings: &Settings, trust: Trust<'_>| token.verify(trust, settings.rules(), clock.now());
-        let logout = self.with_keys(Asker::Stranger, of_id_tokens, verify).await?;
+        let logout = self.with_keys(Asker::Logout, of_id_tokens, verify).await?;
         // §2.6 item 7. The last of all, so that nobody else can use up an identifier.
         let identifier = self.settings().party().digest("jti", &logout.identifier);
         let is_fresh = self.logout_tokens.entry(identifier).or_insert(()).is_fresh();
@@ -449,7 +452,7 @@ impl Provider {
         let verify = |settings: &Settings, trust: Trust<'_>| {
             AuthorizationResponse::verify(jwt, trust, settings.rules(), clock.now())
         };
-        self.with_keys(Asker::SignIn, algorithms, verify).await
+        self.with_keys(Asker::Answer, algorithms, verify).await
     }
 
     /// The userinfo claims (OpenID Connect Core §5.3), JSON, signed, encrypted or both, their `sub` compared with `subject`.

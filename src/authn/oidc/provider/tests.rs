@@ -135,10 +135,13 @@ impl Stage {
     }
 
     async fn verify(&self, token: &str) -> Result<VerifiedClaims, IdTokenError> {
+        self.verify_with(token, None).await
+    }
+
+    /// `code`: it came beside one.
+    async fn verify_with(&self, token: &str, code: Option<&str>) -> Result<VerifiedClaims, IdTokenError> {
         let wish = Wish::default();
-        self.provider
-            .verify_id_token(token, Expected { nonce: "nonce", access_token: None, code: None, wish: &wish })
-            .await
+        self.provider.verify_id_token(token, Expected { nonce: "nonce", access_token: None, code, wish: &wish }).await
     }
 }
 
@@ -333,6 +336,36 @@ async fn keys_that_could_not_be_fetched_are_asked_for_again_soon_and_not_by_ever
     stage.clock.0.fetch_add(2, Ordering::SeqCst);
     assert!(spread(&stage, &rotated).await.iter().all(|outcome| outcome.as_deref() == Ok("ada")));
     assert_eq!(stage.asked("/jwks") - before, 2);
+}
+
+/// Whoever sends junk through a browser, a bearer token or a logout token uses up no turn but its own.
+#[tokio::test]
+async fn tokens_of_strangers_keep_no_sign_in_from_its_keys() {
+    let (old, new) = (TestKey::new(Algorithm::RS256), TestKey::new(Algorithm::RS256));
+    let stage = Stage::available(vec![old.jwk("old")], |_| ()).await;
+    let before = stage.asked("/jwks");
+    let junk = stage.token(&new, "junk");
+    for _ in 0..2 {
+        assert_eq!(stage.verify_with(&junk, Some("code")).await.unwrap_err(), IdTokenError::UnknownKey);
+        assert!(stage.provider.verify_response(&junk).await.is_err());
+        let access = SecretString::new(junk.clone());
+        assert!(stage.provider.verify_access_token(&access, &["app".to_owned()]).await.is_err());
+    }
+    assert_eq!(stage.asked("/jwks") - before, 2, "one for what came through a browser, one for access tokens");
+    stage.script.lock().unwrap().keys.push(new.jwk("new"));
+    let claims = json!({
+        "iss": stage.server.url(""), "aud": "app", "sub": "ada", "iat": stage.clock.now().0,
+        "exp": stage.clock.now().0 + 120, "jti": "1",
+        "events": { "http://schemas.openid.net/event/backchannel-logout": {} }
+    });
+    let logout = new.sign(Algorithm::RS256, &json!({"alg": "RS256", "kid": "new"}), &claims);
+    let logout = UnprovenLogout::read(&logout).unwrap();
+    assert_eq!(stage.provider.verify_logout_token(&logout).await.unwrap().subject.as_deref(), Some("ada"));
+    assert_eq!(stage.asked("/jwks") - before, 3);
+    let third = TestKey::new(Algorithm::RS256);
+    stage.script.lock().unwrap().keys.push(third.jwk("third"));
+    assert!(stage.verify(&stage.token(&third, "third")).await.is_ok());
+    assert_eq!(stage.asked("/jwks") - before, 4);
 }
 
 #[tokio::test]
