@@ -129,6 +129,31 @@ async fn a_token_of_too_weak_a_sign_in_is_told_what_is_demanded() {
     }
 }
 
+/// Whoever makes up tokens, each of which the provider has to be asked about, holds up no sign-in and no other question.
+#[tokio::test]
+async fn made_up_tokens_hold_up_no_sign_in() {
+    // The sign-in asks for its own userinfo.
+    for (how, endpoint, questions) in [(JSON, Endpoint::Introspect, 1), (USERINFO, Endpoint::Userinfo, 2)] {
+        let stage = stage(&format!("{how}max_token_calls = 4\ntoken_queue_timeout = \"300ms\"\n"));
+        stage.provider.slow_down(endpoint, Duration::from_secs(3));
+        let tokens: Vec<_> = (0..8).map(|number| format!("made-up-{number}")).collect();
+        let asked = futures_util::future::join_all(tokens.iter().map(|token| ask(&stage, "/x", token)));
+        let browser = stage.browser();
+        let signed_in = async {
+            while stage.provider.count(endpoint) == 0 {
+                tokio::task::yield_now().await;
+            }
+            stage.sign_in(&browser, "/there").await
+        };
+        let (replies, landed) = tokio::join!(asked, signed_in);
+        assert_eq!(landed.status, 200, "{how}: {}", landed.text());
+        assert_eq!(stage.upstream.count(), 1, "{how}: the sign-in's");
+        assert_eq!(stage.provider.count(endpoint), questions, "{how}: a quarter of the turns");
+        let unavailable = replies.iter().filter(|reply| reply.status == 503).count();
+        assert_eq!((unavailable, replies.len()), (7, 8), "{how}");
+    }
+}
+
 #[tokio::test]
 async fn a_forged_token_is_refused() {
     let stage = stage("");

@@ -117,6 +117,10 @@ impl Provider {
         let endpoint = known.metadata.standard.userinfo_endpoint().ok_or(AccessTokenError::Answer)?;
         let request =
             userinfo::request(endpoint.url(), TokenType::Bearer, token).map_err(|_| AccessTokenError::Answer)?;
+        let turn = tokio::time::timeout(self.settings().token_queue_timeout, self.stranger_calls.acquire());
+        let Ok(Ok(_turn)) = turn.await else {
+            return Err(AccessTokenError::Unavailable("too many access tokens wait for an answer".to_owned()));
+        };
         let answer = self.knowledge.http.send(request).await;
         let answer = answer.map_err(|error| AccessTokenError::Unavailable(chain(&error)))?;
         let algorithms = known.settings.algorithms_of_others();
@@ -138,7 +142,8 @@ impl Provider {
         let known = self.knowledge.usable().ok_or_else(unknown)?;
         let endpoint = known.metadata.introspection_endpoint.clone().ok_or(AccessTokenError::Answer)?;
         let client = known.settings.client(&known.metadata);
-        let answer = introspection::ask(client, endpoint, token, signed, |request| self.call(request)).await?;
+        let answer =
+            introspection::ask(client, endpoint, token, signed, |request| self.call_for_stranger(request)).await?;
         let algorithms = known.settings.algorithms_of_others();
         let trust = known.settings.trust(&known, &algorithms);
         let now = self.knowledge.clock.now();

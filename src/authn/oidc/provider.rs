@@ -172,6 +172,9 @@ pub struct Provider {
     ourselves: Arc<Ourselves>,
     /// Turns for calls of the token endpoint.
     token_calls: Arc<Semaphore>,
+    /// Turns for questions about access tokens that came with requests, which anybody may make up: a quarter of those, of
+    /// their own, so that no sign-in waits behind them.
+    pub(super) stranger_calls: Arc<Semaphore>,
     /// Turns for sign-outs whose tokens are revoked.
     revocations: revocation::Turns,
     /// `jti` of the logout tokens that were verified, for as long as any of them could come again.
@@ -192,6 +195,7 @@ impl Provider {
         Ok(Arc::new(Self {
             ourselves: Arc::new(ourselves),
             token_calls: Arc::new(Semaphore::new(token_calls)),
+            stranger_calls: Arc::new(Semaphore::new((token_calls / 4).max(1))),
             revocations: revocation::Turns::new(token_calls),
             logout_tokens: Cache::builder()
                 .max_capacity(MAX_LOGOUT_TOKENS)
@@ -346,7 +350,23 @@ impl Provider {
         &self,
         request: HttpRequest,
     ) -> impl Future<Output = Result<Response<Bytes>, TokenError>> + use<> {
-        let turn = Arc::clone(&self.token_calls).acquire_owned();
+        self.call_in_turn(&self.token_calls, request)
+    }
+
+    /// As [`Provider::call`], about a token that came with a request.
+    pub(super) fn call_for_stranger(
+        &self,
+        request: HttpRequest,
+    ) -> impl Future<Output = Result<Response<Bytes>, TokenError>> + use<> {
+        self.call_in_turn(&self.stranger_calls, request)
+    }
+
+    fn call_in_turn(
+        &self,
+        turns: &Arc<Semaphore>,
+        request: HttpRequest,
+    ) -> impl Future<Output = Result<Response<Bytes>, TokenError>> + use<> {
+        let turn = Arc::clone(turns).acquire_owned();
         let turn = tokio::time::timeout(self.settings().token_queue_timeout, turn);
         let (knowledge, ourselves) = (Arc::clone(&self.knowledge), Arc::clone(&self.ourselves));
         async move {

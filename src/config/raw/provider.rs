@@ -193,7 +193,7 @@ pub(in crate::config) struct RawProvider {
     pub key_refetch_interval: Option<Span>,
     /// How long keys stay usable when they can't be refreshed. Default 24h.
     pub stale_keys: Option<Span>,
-    /// Token calls at the same time; more wait. Default 64.
+    /// Token calls at the same time; more wait. A quarter as many ask about access tokens of requests, apart. Default 64.
     #[schemars(example = 64, range(min = 1, max = 100_000))]
     pub max_token_calls: Option<u32>,
     /// How long a token call may wait for its turn. Default 5s.
