@@ -12,6 +12,7 @@ use tracing::warn;
 
 use crate::admission::Admission;
 use crate::authn::bearer::Bearer;
+use crate::authn::oidc::client_credentials::{self, OwnToken};
 use crate::authn::oidc::login::Logins;
 use crate::authn::oidc::{Provider, Providers};
 use crate::authn::roles::Mapper;
@@ -198,6 +199,11 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
         logout_state,
         rules,
     });
+    let own_token = |wanted: &client_credentials::Settings| {
+        OwnToken::new(Arc::clone(providers.at(wanted.provider)), wanted.clone())
+    };
+    let own_tokens: Vec<_> =
+        settings.upstreams.iter().map(|upstream| upstream.own_token.as_ref().map(own_token)).collect();
     let lifetimes = sessions.lifetimes();
     #[cfg(feature = "acme")]
     let for_acme = Arc::clone(&clock);
@@ -226,7 +232,8 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
                     lifetimes.clone(),
                     tunnels.clone(),
                     closing.clone(),
-                ),
+                )
+                .with_own_tokens(&own_tokens),
             })
         }
     };

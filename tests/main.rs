@@ -8,6 +8,8 @@ mod bearer;
 mod bodies;
 // What we say is for whoever asked, and for no cache.
 mod caching;
+// Where an upstream wants to know the proxy itself, it shows a token of its own.
+mod client_credentials;
 // Signed out, a person is sent to sign in and a program is told where.
 mod clients;
 // Every command says what it did, every problem names its place and its remedy, and the exit code agrees.

@@ -27,7 +27,9 @@ pub(super) use self::provider::{
     RawResponseMode, RawResponseType,
 };
 pub(super) use self::route::{RawAccess, RawPer, RawPreflight, RawRateLimit, RawRequire, RawRoute};
-pub(super) use self::upstream::{RawAccessToken, RawHealth, RawProtocol, RawUpstream, RawUpstreamTls};
+pub(super) use self::upstream::{
+    RawAccessToken, RawClientCredentials, RawHealth, RawProtocol, RawUpstream, RawUpstreamTls,
+};
 use super::text::{Address, AdminAddress, Network, OftenOrOff, Size, SizeOrOff, Span, WebUrl};
 use crate::secret::SecretString;
 

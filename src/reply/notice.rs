@@ -514,6 +514,7 @@ fn upstream_notice(error: &UpstreamError) -> Notice<'static> {
         UpstreamError::ConnectTimeout | UpstreamError::ResponseTimeout | UpstreamError::TotalTimeout => {
             "The application behind this page is taking too long to answer."
         }
+        UpstreamError::OwnToken(_) => "The application behind this page can't be asked at the moment.",
         UpstreamError::SessionEnded => return ClientFault::SessionEnded.notice(),
         UpstreamError::TunnelRefused => {
             let message = "What was asked for is not to be had at this address.";
@@ -536,11 +537,13 @@ fn upstream_notice(error: &UpstreamError) -> Notice<'static> {
             return Notice::new(error.status(), error.code(), Page::Error, "Bad request", UNREADABLE);
         }
     };
-    Notice::new(error.status(), error.code(), Page::Unavailable, "Application unavailable", message)
+    let retry_after = (error.status() == StatusCode::SERVICE_UNAVAILABLE).then_some(5);
+    let notice = Notice::new(error.status(), error.code(), Page::Unavailable, "Application unavailable", message)
         .advice(
             "Please try again in a moment. If it keeps failing, tell the people who run this site the request id below.",
         )
-        .retry()
+        .retry();
+    Notice { retry_after, ..notice }
 }
 
 fn create_notice(error: &CreateError) -> Notice<'static> {

@@ -57,6 +57,7 @@ pub use respond::Respond;
 pub use tls::{Tls, TlsFileError, TlsSettings};
 
 use crate::authn::lifetime::Lifetimes;
+use crate::authn::oidc::client_credentials::{self, Held, OwnToken, OwnTokenError};
 use crate::message::edits::Edits;
 use crate::message::{self, Body};
 use crate::policy::Permit;
@@ -65,6 +66,7 @@ use body::{Farewell, RequestBody, ResponseBody};
 use fleet::Directory;
 use instances::{Busy, Instances};
 use lifetime::{Followed, Term, Tether};
+use outbound::Instead;
 use pool::Lease;
 use upgrade::Upgrade;
 
@@ -93,6 +95,8 @@ pub struct UpstreamSettings {
     pub host_header: Option<String>,
     /// Put the provider's access token into `Authorization: Bearer`.
     pub access_token: bool,
+    /// Put an access token of our own there instead, on every request.
+    pub own_token: Option<client_credentials::Settings>,
     /// To connect. Default 5 s: 504.
     pub connect_timeout: Duration,
     /// From the end of the request to the answer's head. Default 60 s: 504.
@@ -128,6 +132,7 @@ impl Default for UpstreamSettings {
             tls: None,
             host_header: None,
             access_token: false,
+            own_token: None,
             connect_timeout: Duration::from_secs(5),
             response_timeout: Duration::from_secs(60),
             idle_timeout: Duration::from_secs(300),
@@ -191,6 +196,9 @@ pub enum UpstreamError {
     /// The client's body came too slowly: 408.
     #[error("the request body came too slowly")]
     BodyTooSlow,
+    /// There is no token of our own to send it with, so it was not sent: 503 or 502.
+    #[error(transparent)]
+    OwnToken(#[from] OwnTokenError),
     /// The session ended before the answer's head: 401.
     #[error("the session ended in the meantime")]
     SessionEnded,
@@ -224,6 +232,8 @@ impl UpstreamError {
             Self::RequestBody => "request_body",
             Self::BodyTooLarge => "body_too_large",
             Self::BodyTooSlow => "body_too_slow",
+            Self::OwnToken(error) if error.is_passing() => "upstream_token_unavailable",
+            Self::OwnToken(_) => "upstream_token_refused",
             Self::SessionEnded => "session_ended",
             Self::Rewrite(error) => error.code(),
             Self::File(error) => error.code(),
@@ -231,7 +241,7 @@ impl UpstreamError {
         }
     }
 
-    /// 502, 504, 501, 400, 401, 408 or 413.
+    /// 502, 503, 504, 501, 400, 401, 408 or 413.
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Connect(_) | Self::Closed(_) | Self::Invalid | Self::Certificate(_) | Self::Tls(_) => {
@@ -239,6 +249,8 @@ impl UpstreamError {
             }
             Self::ConnectTimeout | Self::ResponseTimeout | Self::TotalTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::RequestBody | Self::Rewrite(_) => StatusCode::BAD_REQUEST,
+            Self::OwnToken(error) if error.is_passing() => StatusCode::SERVICE_UNAVAILABLE,
+            Self::OwnToken(_) => StatusCode::BAD_GATEWAY,
             Self::TunnelRefused => StatusCode::NOT_IMPLEMENTED,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
@@ -273,6 +285,26 @@ struct Upstream {
     settings: UpstreamSettings,
     host: Option<HeaderValue>,
     instances: Arc<Instances>,
+    own_token: Option<Arc<OwnToken>>,
+}
+
+impl Upstream {
+    /// The token of our own that goes with every request, where one does.
+    async fn own_token(&self) -> Result<Option<Arc<Held>>, OwnTokenError> {
+        let Some(own) = &self.own_token else { return Ok(None) };
+        match own.held() {
+            Some(held) => Ok(Some(held)),
+            // Boxed: it calls the provider, and no other request has to make room for that.
+            None => Box::pin(own.fetched()).await.map(Some),
+        }
+    }
+
+    /// Looks at what the upstream says to the token.
+    fn judge_own_token(&self, used: Option<Arc<Held>>, status: StatusCode) {
+        if let (Some(own), Some(used), StatusCode::UNAUTHORIZED) = (&self.own_token, used, status) {
+            own.doubt(&used);
+        }
+    }
 }
 
 /// Both halves of a tunnel that is agreed on and not open yet; travels in the extensions of its 101.
@@ -329,10 +361,19 @@ impl Upstreams {
             // Configuration has checked that it is a host; one that isn't would leave the client's.
             host: directory.settings.host_header.as_deref().and_then(|host| HeaderValue::from_str(host).ok()),
             instances: Instances::new(directory),
+            own_token: None,
         };
         let upstreams = fleet.directories().iter().map(upstream).collect();
         // A token of this worker's own, so that its tunnels take no lock that another worker takes.
         Self { upstreams, trust, followed: Followed::new(lifetimes), tunnels, closing: closing.child_token() }
+    }
+
+    /// With the tokens of our own for the upstreams, in their order.
+    pub fn with_own_tokens(mut self, tokens: &[Option<Arc<OwnToken>>]) -> Self {
+        for (upstream, token) in self.upstreams.iter_mut().zip(tokens) {
+            upstream.own_token.clone_from(token);
+        }
+        self
     }
 
     /// Sends one request and gives the answer's head with a streamed body. `Set-Cookie` of our names is dropped and logged.
@@ -354,9 +395,16 @@ impl Upstreams {
         let mut response = match &upstream.settings.own {
             Some(own) => own.answer(outbound.inbound, path, admitted.term).await?,
             None => {
-                let host = upstream.host.as_ref();
-                let (request, upgrade) = outbound.into_request(&upstream.settings, host, path.as_ref());
-                self.send(upstream, request, upgrade, admitted).await?
+                let own = upstream.own_token().await?;
+                let instead = Instead {
+                    host: upstream.host.as_ref(),
+                    path: path.as_ref(),
+                    authorization: own.as_deref().map(Held::header),
+                };
+                let (request, upgrade) = outbound.into_request(&upstream.settings, &instead);
+                let response = self.send(upstream, request, upgrade, admitted).await?;
+                upstream.judge_own_token(own, response.status());
+                response
             }
         };
         for edits in [&upstream.settings.edits, &route.edits].into_iter().flatten() {

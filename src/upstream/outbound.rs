@@ -24,6 +24,15 @@ pub struct Outbound<'r> {
     pub(super) permit: Option<Permit<'r>>,
 }
 
+/// What the upstream sees instead of what the client wrote.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Instead<'a> {
+    pub(super) host: Option<&'a HeaderValue>,
+    pub(super) path: Option<&'a RequestPath>,
+    /// A token of our own, signed in or not.
+    pub(super) authorization: Option<&'a HeaderValue>,
+}
+
 impl<'r> Outbound<'r> {
     /// For a public route: no identity header, whatever the client sent.
     pub fn anonymous(inbound: Inbound, route: PublicRoute<'r>) -> Self {
@@ -45,13 +54,11 @@ impl<'r> Outbound<'r> {
         self.inbound.is_tunnel() && allowed_upgrade(&self.inbound, self.route).is_none()
     }
 
-    /// The request to send, and the upgrade that it asks for. `host` is what the upstream sees as `Host` instead of the
-    /// client's, `path` what it sees instead of the client's path.
+    /// The request to send, and the upgrade that it asks for.
     pub(super) fn into_request(
         self,
         settings: &UpstreamSettings,
-        host: Option<&HeaderValue>,
-        path: Option<&RequestPath>,
+        &Instead { host, path, authorization }: &Instead<'_>,
     ) -> (Request<Body>, Option<Upgrade>) {
         let Self { inbound, route, permit } = self;
         let is_tunnel = inbound.is_tunnel();
@@ -82,6 +89,7 @@ impl<'r> Outbound<'r> {
             put(headers, &X_FORWARDED_PREFIX, HeaderValue::from_str(&rewrite.strip).ok());
         }
         match &permit {
+            _ if authorization.is_some() => put_authorization(headers, false, Some(authorization.cloned())),
             Some(permit) => {
                 let ours = settings.access_token.then(|| permit.identity().and_then(bearer));
                 put_authorization(headers, route.pass_authorization, ours);

@@ -12,6 +12,8 @@ mod behind_nginx;
 mod burden;
 // A session of a real provider fits in one cookie and its callback passes a stock nginx.
 mod cookie_size;
+// Tokens that begin without a redirect.
+mod grants;
 // Client authentication, pushed, signed and bound, at providers that demand it.
 mod high_security;
 // Clients of HTTP/2 that others wrote, and the protocol's conformance suite.

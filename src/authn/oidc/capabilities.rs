@@ -1,5 +1,5 @@
 //! What a provider's metadata say about whom it talks to and how securely (RFC 8414 §2, RFC 8705 §5, RFC 9126 §5, RFC 9101
-//! §10.5, RFC 9449 §5.1).
+//! §10.5, RFC 9449 §5.1, RFC 8628 §4).
 
 use serde_json::Value;
 use url::Url;
@@ -28,6 +28,10 @@ pub struct Capabilities {
     pub backchannel_logout: bool,
     /// `frontchannel_logout_supported` (OpenID Connect Front-Channel Logout §3).
     pub frontchannel_logout: bool,
+    /// `grant_types_supported`.
+    pub grant_types: Vec<String>,
+    /// `device_authorization_endpoint` (RFC 8628 §4).
+    pub device_authorization_endpoint: Option<Url>,
     /// `mtls_endpoint_aliases`: an endpoint, and where it takes client certificates.
     pub tls_aliases: Vec<(Url, Url)>,
 }
@@ -45,6 +49,8 @@ impl Capabilities {
             dpop_signing_algs: names("dpop_signing_alg_values_supported")?,
             backchannel_logout: fields.flag("backchannel_logout_supported")?,
             frontchannel_logout: fields.flag("frontchannel_logout_supported")?,
+            grant_types: names("grant_types_supported")?,
+            device_authorization_endpoint: fields.url("device_authorization_endpoint", Reached::ByUs)?,
             tls_aliases: aliases(fields),
         })
     }

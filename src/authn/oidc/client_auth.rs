@@ -139,6 +139,13 @@ pub(super) fn candidates(settings: &Settings) -> Vec<ClientAuthMethod> {
     if candidates.is_empty() { vec![Method::None] } else { candidates }
 }
 
+impl Settings {
+    /// Whether the client has nothing to prove who it is with (RFC 6749 §2.1). One that registers itself is given it.
+    pub fn is_public_client(&self) -> bool {
+        self.registration.is_none() && candidates(self) == [ClientAuthMethod::None]
+    }
+}
+
 /// What the library puts into its requests by itself: the secret as it is, in one of two places, or nothing.
 pub(super) fn for_library(settings: &Settings, metadata: &Metadata) -> (Option<ClientSecret>, AuthType) {
     let secret = || {

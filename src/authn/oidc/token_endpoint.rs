@@ -126,8 +126,21 @@ where
 }
 
 /// Takes a success (RFC 6749 §5.1) apart into what the library reads, in the one form that it knows, and the ID token.
-/// Refusals are read here: the library takes none with status 200, and none with an odd member.
 fn read_answer(answer: &Response<Bytes>, token_type: TokenType) -> Result<(HttpResponse, SecretString), TokenError> {
+    let body = success(answer, token_type)?;
+    let standard = json!({
+        "access_token": body.get("access_token"),
+        "token_type": "bearer",
+        "expires_in": expires_in(&body)?,
+        "refresh_token": body.get("refresh_token"),
+    });
+    let id_token = token("id_token", body.get("id_token").and_then(Value::as_str).unwrap_or_default())?;
+    Ok((HttpResponse::new(standard.to_string().into_bytes()), id_token))
+}
+
+/// The members of a success (RFC 6749 §5.1) with the right kind of token. Refusals are read here: the library takes none with
+/// status 200, and none with an odd member.
+pub(super) fn success(answer: &Response<Bytes>, token_type: TokenType) -> Result<Map<String, Value>, TokenError> {
     let body = match (answer.status(), serde_json::from_slice::<Map<String, Value>>(answer.body())) {
         (StatusCode::OK, Ok(body)) if !body.contains_key("error") => body,
         (StatusCode::OK, Ok(body)) => return Err(refusal(&body).unwrap_or(TokenError::Response { field: "error" })),
@@ -142,14 +155,7 @@ fn read_answer(answer: &Response<Bytes>, token_type: TokenType) -> Result<(HttpR
     if !body.get("token_type").and_then(Value::as_str).is_some_and(is_right) {
         return Err(TokenError::Response { field: "token_type" });
     }
-    let standard = json!({
-        "access_token": body.get("access_token"),
-        "token_type": "bearer",
-        "expires_in": expires_in(&body)?,
-        "refresh_token": body.get("refresh_token"),
-    });
-    let id_token = token("id_token", body.get("id_token").and_then(Value::as_str).unwrap_or_default())?;
-    Ok((HttpResponse::new(standard.to_string().into_bytes()), id_token))
+    Ok(body)
 }
 
 /// Why the library read no tokens: nothing of the body, which its own error carries, is ever part of ours.
@@ -166,7 +172,7 @@ fn unusable<E: ErrorResponse>(error: RequestTokenError<TokenError, E>) -> TokenE
 }
 
 /// RFC 6749 §5.2.
-fn refusal(body: &Map<String, Value>) -> Option<TokenError> {
+pub(super) fn refusal(body: &Map<String, Value>) -> Option<TokenError> {
     let error = body.get("error")?.as_str()?;
     if error == "invalid_grant" {
         return Some(TokenError::InvalidGrant);
@@ -181,7 +187,7 @@ fn refusal(body: &Map<String, Value>) -> Option<TokenError> {
 }
 
 /// RFC 6749 appendix A.12 and A.17: visible ASCII, so that it can stand in a header field.
-fn token(field: &'static str, text: &str) -> Result<SecretString, TokenError> {
+pub(super) fn token(field: &'static str, text: &str) -> Result<SecretString, TokenError> {
     if (1..=MAX_TOKEN).contains(&text.len()) && text.bytes().all(|byte| (0x20..0x7f).contains(&byte)) {
         Ok(SecretString::new(text.to_owned()))
     } else {
@@ -190,7 +196,7 @@ fn token(field: &'static str, text: &str) -> Result<SecretString, TokenError> {
 }
 
 /// Whole seconds; some providers write them as a string or with a fraction.
-fn expires_in(body: &Map<String, Value>) -> Result<Option<u64>, TokenError> {
+pub(super) fn expires_in(body: &Map<String, Value>) -> Result<Option<u64>, TokenError> {
     let seconds = match body.get("expires_in") {
         None | Some(Value::Null) => return Ok(None),
         Some(Value::String(text)) => text.parse::<f64>().ok(),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{RawHeaderEdits, RawRespond};
+use super::{OneOrMany, RawHeaderEdits, RawRespond};
 use crate::config::text::{Span, Statuses};
 
 /// One application.
@@ -26,9 +26,12 @@ pub(in crate::config) struct RawUpstream {
     pub protocol: Option<RawProtocol>,
     /// TLS towards an https upstream.
     pub tls: Option<RawUpstreamTls>,
-    /// Give it the provider's access token as Authorization: Bearer.
+    /// Give it an access token as Authorization: Bearer: "bearer", that of whoever is signed in; "client_credentials", one of
+    /// our own.
     #[schemars(example = &"bearer")]
     pub access_token: Option<RawAccessToken>,
+    /// What the token of our own is asked for with.
+    pub client_credentials: Option<RawClientCredentials>,
     /// To connect, TLS included. Default 5s.
     pub connect_timeout: Option<Span>,
     /// From the end of the request to the answer's head. Default 60s.
@@ -119,10 +122,29 @@ pub(in crate::config) struct RawUpstreamTls {
     pub client_key_file: Option<PathBuf>,
 }
 
+/// A token of our own for an upstream (RFC 6749 §4.4).
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct RawClientCredentials {
+    /// The provider that gives it. Default: the only one there is.
+    #[schemars(example = &"company")]
+    pub provider: Option<String>,
+    /// The scopes asked for. Default: none.
+    #[schemars(example = ["orders.read"])]
+    pub scopes: Option<Vec<String>>,
+    /// What it is for (RFC 8707): one URI or several.
+    #[schemars(example = &"https://api.example.com")]
+    pub resource: Option<OneOrMany>,
+    /// The same for providers that have a parameter of this name.
+    #[schemars(example = &"orders")]
+    pub audience: Option<String>,
+}
+
 /// How the access token is passed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub(in crate::config) enum RawAccessToken {
     Bearer,
+    ClientCredentials,
     Off,
 }

@@ -5,6 +5,7 @@ mod acme;
 mod asking;
 mod bearer;
 mod canonical;
+mod client_credentials;
 mod decryption;
 mod edits;
 mod endpoints;
@@ -30,6 +31,7 @@ use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 use url::Url;
 
+use self::upstreams::Around;
 use super::env::variable_for;
 use super::problem::{ConfigProblem, Place, nearest, shown};
 use super::raw::{RawConfig, RawDrain, RawLimits, RawLog, RawLogFormat, RawPages};
@@ -140,7 +142,8 @@ impl Resolver {
             let names = identity.headers.iter().map(|(name, _)| name);
             self.identity_names = IdentityNames::new(names.chain(certificate_headers.iter().map(|(name, _)| name)));
         }
-        let mut upstreams = self.upstreams(raw.upstream, raw.upstreams, &server);
+        let around = Around { server: &server, providers: providers.as_deref().unwrap_or_default() };
+        let mut upstreams = self.upstreams(raw.upstream, raw.upstreams, &around);
         let pace = self.pace(&raw.limits, UpstreamSettings::default().pace);
         upstreams.iter_mut().flatten().for_each(|upstream| upstream.pace = pace);
         let max_body = raw.limits.max_body.clone();

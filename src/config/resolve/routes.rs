@@ -177,9 +177,15 @@ impl Resolver {
     /// One `Authorization`, from one place.
     fn authorizations(&mut self, routes: &[Route], upstreams: &[UpstreamSettings]) {
         let sets = |edits: &Option<Box<Edits>>| edits.as_ref().is_some_and(|edits| edits.request.sets(&AUTHORIZATION));
+        let own = |route: &Route| upstreams.get(route.upstream).is_some_and(|upstream| upstream.own_token.is_some());
+        for (index, _) in routes.iter().enumerate().filter(|(_, route)| route.pass_authorization && own(route)) {
+            let what = "contradicts access_token = \"client_credentials\" of its upstream";
+            self.error(&format!("routes[{index}].pass_authorization"), what, "remove one of them");
+        }
         for (index, route) in routes.iter().enumerate().filter(|(_, route)| sets(&route.edits)) {
             let other = match upstreams.get(route.upstream) {
                 Some(upstream) if upstream.access_token => "access_token = \"bearer\" of its upstream",
+                _ if own(route) => "access_token = \"client_credentials\" of its upstream",
                 _ if route.pass_authorization => "pass_authorization = true",
                 _ => continue,
             };

@@ -8,6 +8,7 @@ use http::uri::{Authority, PathAndQuery};
 use url::Url;
 
 use super::Resolver;
+use crate::authn::oidc;
 use crate::config::problem::shown;
 use crate::config::raw::{RawAccessToken, RawHealth, RawProtocol, RawUpstream};
 use crate::config::walk::below;
@@ -15,6 +16,12 @@ use crate::server;
 use crate::upstream::{HealthSettings, Place, Protocol, UpstreamSettings};
 
 mod tls;
+
+/// What upstreams have to agree with.
+pub(super) struct Around<'a> {
+    pub(super) server: &'a server::Settings,
+    pub(super) providers: &'a [oidc::Settings],
+}
 
 /// The upstream of everything that no route names one for.
 const DEFAULT: &str = "default";
@@ -26,7 +33,7 @@ impl Resolver {
         &mut self,
         single: Option<RawUpstream>,
         named: BTreeMap<String, RawUpstream>,
-        server: &server::Settings,
+        around: &Around<'_>,
     ) -> Option<Vec<UpstreamSettings>> {
         let mut upstreams = Vec::new();
         let mut whole = true;
@@ -40,7 +47,7 @@ impl Resolver {
         let single = single.map(|raw| ("upstream".to_owned(), DEFAULT.to_owned(), raw));
         let named = named.into_iter().map(|(name, raw)| (below("upstreams", &name), name, raw));
         for (key, name, raw) in single.into_iter().chain(named) {
-            match self.upstream(&key, name, raw, server) {
+            match self.upstream(&key, name, raw, around) {
                 Some(upstream) => upstreams.push(upstream),
                 None => whole = false,
             }
@@ -49,13 +56,7 @@ impl Resolver {
         whole.then_some(upstreams)
     }
 
-    fn upstream(
-        &mut self,
-        key: &str,
-        name: String,
-        raw: RawUpstream,
-        server: &server::Settings,
-    ) -> Option<UpstreamSettings> {
+    fn upstream(&mut self, key: &str, name: String, raw: RawUpstream, around: &Around<'_>) -> Option<UpstreamSettings> {
         let default = UpstreamSettings::default();
         if raw.respond.is_some() || raw.files.is_some() {
             return self.own_upstream(key, name, raw);
@@ -67,12 +68,25 @@ impl Resolver {
             self.error(&at(leaf), "means nothing without files", "write files = \"/srv/site\", or remove it");
         }
         let edits = self.edits(key, raw.request_headers, raw.response_headers);
-        let access_token = raw.access_token == Some(RawAccessToken::Bearer);
-        if access_token && edits.as_ref().is_some_and(|edits| edits.request.sets(&AUTHORIZATION)) {
-            let what = "sets Authorization, and so does access_token = \"bearer\"";
-            self.error(&at("request_headers.set"), what, "remove one of them");
+        let passes_a_token = raw.access_token.is_some_and(|token| token != RawAccessToken::Off);
+        if passes_a_token && edits.as_ref().is_some_and(|edits| edits.request.sets(&AUTHORIZATION)) {
+            self.error(
+                &at("request_headers.set"),
+                "sets Authorization, and so does access_token",
+                "remove one of them",
+            );
         }
-        let (places, is_https) = self.places(key, raw.url, raw.urls, server).unzip();
+        let shows_certificate = raw.tls.as_ref().is_some_and(|tls| tls.client_certificate_file.is_some());
+        let own_token = if raw.access_token == Some(RawAccessToken::ClientCredentials) {
+            Some(self.client_credentials(key, raw.client_credentials, shows_certificate, around.providers))
+        } else {
+            if raw.client_credentials.is_some() {
+                let what = "means nothing without access_token = \"client_credentials\"";
+                self.error(&at("client_credentials"), what, "write that too, or remove it");
+            }
+            None
+        };
+        let (places, is_https) = self.places(key, raw.url, raw.urls, around.server).unzip();
         let first = places.as_ref().and_then(|places| Some((places.first()?.clone(), is_https?)));
         let is_named = |place: &Place| matches!(place, Place::Host { host, .. } if host.parse::<IpAddr>().is_err());
         if raw.resolve_interval.is_some() && places.as_ref().is_some_and(|places| !places.iter().any(is_named)) {
@@ -95,7 +109,8 @@ impl Resolver {
             protocol,
             tls,
             host_header,
-            access_token,
+            access_token: raw.access_token == Some(RawAccessToken::Bearer),
+            own_token,
             edits,
             connect_timeout: self.span(&at("connect_timeout"), raw.connect_timeout.as_ref(), default.connect_timeout),
             response_timeout: self.span(

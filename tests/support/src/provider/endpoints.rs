@@ -62,6 +62,7 @@ pub(super) async fn answer(request: Request<Incoming>, shared: Shared) -> Answer
         Endpoint::Introspect => state.introspect(&record),
         Endpoint::EndSession => state.end_session(&record),
         Endpoint::Push => state.push(&record),
+        Endpoint::Device => state.authorize_device(&record),
         Endpoint::Register => state.register(&record),
         Endpoint::Revocation => state.revoke(&record),
         Endpoint::Unknown => page(StatusCode::NOT_FOUND, "nothing here"),
@@ -80,6 +81,7 @@ fn endpoint(path: &str) -> Endpoint {
         "/end-session" => Endpoint::EndSession,
         "/revoke" => Endpoint::Revocation,
         "/par" => Endpoint::Push,
+        "/device" => Endpoint::Device,
         _ => Endpoint::Unknown,
     }
 }
@@ -98,7 +100,11 @@ impl State {
             "revocation_endpoint": format!("{issuer}/revoke"),
             "response_types_supported": ["code", "id_token code"],
             "response_modes_supported": ["query", "form_post", "query.jwt", "form_post.jwt"],
-            "grant_types_supported": ["authorization_code"],
+            "grant_types_supported": [
+                "authorization_code", "refresh_token", "client_credentials", "password",
+                "urn:ietf:params:oauth:grant-type:device_code",
+            ],
+            "device_authorization_endpoint": format!("{issuer}/device"),
             "subject_types_supported": ["public"],
             "id_token_signing_alg_values_supported":
                 ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"],
@@ -282,7 +288,7 @@ impl State {
         let url = format!("{}/token", self.issuer);
         let jkt = self.possession(headers, ("POST", &url), None)?;
         if field("grant_type") != Some("authorization_code") {
-            return Err("unsupported_grant_type");
+            return self.grant(form, jkt);
         }
         let code = field("code").ok_or("invalid_request")?;
         let grant = self.grants.get_mut(code).ok_or("invalid_grant")?;
@@ -303,7 +309,7 @@ impl State {
         Ok(self.tokens(&grant, jkt))
     }
 
-    fn tokens(&mut self, grant: &Grant, jkt: Option<String>) -> Value {
+    pub(super) fn tokens(&mut self, grant: &Grant, jkt: Option<String>) -> Value {
         let (access_token, refresh_token) = match &self.jwt_claims {
             Some(claims) => (self.keys[0].token(claims), self.refresh_jwt()),
             None => {
@@ -321,11 +327,12 @@ impl State {
         self.bound.extend(jkt.map(|jkt| (access_token.clone(), jkt)));
         trace::secret("access token", &access_token);
         trace::secret("refresh token", &refresh_token);
+        self.refreshable.insert(refresh_token.clone(), grant.clone());
         self.issued_tokens.extend([access_token.clone(), refresh_token.clone()]);
         let mut tokens = json!({
             "access_token": access_token,
             "token_type": token_type,
-            "expires_in": 300,
+            "expires_in": self.token_life,
             "refresh_token": refresh_token,
             "scope": "openid profile email",
         });

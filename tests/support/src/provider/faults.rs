@@ -28,6 +28,8 @@ pub enum Endpoint {
     Revocation,
     /// The endpoint for pushed authorization requests.
     Push,
+    /// The device authorization endpoint (RFC 8628).
+    Device,
     /// Anything else.
     Unknown,
 }
@@ -57,6 +59,8 @@ pub struct Faults {
     pub token: Option<TokenFault>,
     /// What is wrong with the answer to a pushed authorization request.
     pub push: Option<PushFault>,
+    /// Whoever asks for a device too soon, and who does not, is told to slow down.
+    pub slow_down: bool,
     /// No nonce is ever the right one.
     pub endless_nonces: bool,
     /// What is wrong with the authorization response.

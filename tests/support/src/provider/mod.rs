@@ -3,6 +3,7 @@
 mod clients;
 mod endpoints;
 mod faults;
+mod grants;
 mod introspection;
 mod logout;
 mod registration;
@@ -112,6 +113,13 @@ pub(crate) struct State {
     access_tokens: BTreeMap<String, Map<String, Value>>,
     /// The keys that access tokens are bound to.
     bound: BTreeMap<String, String>,
+    devices: BTreeMap<String, grants::Device>,
+    device_members: Map<String, Value>,
+    /// By the person's name.
+    passwords: BTreeMap<String, String>,
+    refreshable: BTreeMap<String, Grant>,
+    keeps_refresh_tokens: bool,
+    token_life: Option<u64>,
     token_padding: usize,
     offered_acr: Vec<String>,
     encryption: Option<Arc<EncryptionKey>>,
@@ -169,6 +177,12 @@ impl FakeProvider {
             grants: BTreeMap::new(),
             access_tokens: BTreeMap::new(),
             bound: BTreeMap::new(),
+            devices: BTreeMap::new(),
+            device_members: Map::new(),
+            passwords: BTreeMap::new(),
+            refreshable: BTreeMap::new(),
+            keeps_refresh_tokens: false,
+            token_life: Some(300),
             token_padding: 0,
             offered_acr: Vec::new(),
             encryption: None,
