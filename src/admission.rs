@@ -6,7 +6,8 @@ use std::sync::Arc;
 use http::{Method, header};
 
 use crate::authn::Identity;
-use crate::authn::bearer::{Bearer, BearerError, Presented};
+use crate::authn::bearer::{self, Bearer, BearerError};
+use crate::authn::password::{self, PasswordError, Passwords};
 use crate::authn::session::{NoSession, Renewal, Sessions};
 use crate::clock::SharedClock;
 use crate::message::{Inbound, Initiator, Origin};
@@ -23,10 +24,28 @@ pub enum Decision<'r> {
     Deny(Denial, Renewal),
     /// Allowed, but not that often.
     Hold(TooMany, Renewal),
-    /// The access token that came with it does not hold.
-    Refuse(BearerError),
+    /// The access token or the password that came with it does not hold.
+    Refuse(Refused),
     /// Forward it.
     Admit(Permit<'r>, Renewal),
+}
+
+/// What came in `Authorization` and is ours to look at.
+#[derive(Debug)]
+pub enum Presented {
+    /// An access token.
+    Token(Result<bearer::Presented, BearerError>),
+    /// A name and a password.
+    Password(Result<password::Presented, PasswordError>),
+}
+
+/// Why it does not let anybody in.
+#[derive(Debug)]
+pub enum Refused {
+    /// An access token.
+    Token(BearerError),
+    /// A name and a password.
+    Password(PasswordError),
 }
 
 /// A request to sign in, with its cause for the log.
@@ -47,46 +66,80 @@ pub struct Challenge<'r> {
 pub struct Admission {
     sessions: Arc<Sessions>,
     bearer: Option<Bearer>,
+    passwords: Option<Passwords>,
     own_origin: Origin,
     clock: SharedClock,
 }
 
 impl Admission {
-    /// Puts the parts together; without `bearer` no access token is looked at.
-    pub fn new(sessions: Arc<Sessions>, bearer: Option<Bearer>, own_origin: Origin, clock: SharedClock) -> Self {
-        Self { sessions, bearer, own_origin, clock }
+    /// Puts the parts together; without `bearer` no access token is looked at, without `passwords` no password.
+    pub fn new(
+        sessions: Arc<Sessions>,
+        bearer: Option<Bearer>,
+        passwords: Option<Passwords>,
+        own_origin: Origin,
+        clock: SharedClock,
+    ) -> Self {
+        Self { sessions, bearer, passwords, own_origin, clock }
     }
 
-    /// The access token of a request, which then decides, whatever session comes with it.
-    pub fn presented(&self, inbound: &Inbound, route: GuardedRoute<'_>) -> Option<Result<Presented, BearerError>> {
-        self.bearer.as_ref()?.presented(inbound.headers(), route.route().pass_authorization)
+    /// The access token or the password of a request, which then decides, whatever session comes with it.
+    pub fn presented(&self, inbound: &Inbound, route: GuardedRoute<'_>) -> Option<Presented> {
+        let (headers, passed_on) = (inbound.headers(), route.route().pass_authorization);
+        if let Some(passwords) = &self.passwords {
+            let is_session = || !matches!(self.sessions.authenticate(inbound), Err(NoSession::Absent));
+            if let Some(password) = passwords.presented(headers, passed_on, is_session) {
+                return Some(Presented::Password(password));
+            }
+        }
+        self.bearer.as_ref()?.presented(headers, passed_on).map(Presented::Token)
     }
 
-    /// Decides about a request by its access token. No browser adds one by itself, so no other site can make it come.
-    pub async fn decide_by_token<'r>(
+    /// Decides about a request by that. No browser adds an access token by itself, and passwords are not taken from browsers, so no
+    /// other site can make either come.
+    pub async fn decide_by_credentials<'r>(
         &self,
-        presented: Result<Presented, BearerError>,
+        presented: Presented,
         inbound: &Inbound,
         route: GuardedRoute<'r>,
     ) -> Decision<'r> {
-        let identity = match (presented, &self.bearer) {
-            (Ok(presented), Some(bearer)) => bearer.authenticate(presented).await,
-            (Err(error), _) => Err(error),
-            // None is presented where none is looked at.
-            (Ok(_), None) => Err(BearerError::Scheme),
-        };
-        let identity = match identity {
+        let is_password = matches!(presented, Presented::Password(_));
+        let identity = match self.identify(presented, inbound).await {
             Ok(identity) => identity,
-            Err(error) => return Decision::Refuse(error),
+            Err(refused) => return Decision::Refuse(refused),
         };
         match policy::authorize(route, Some(identity), self.clock.now()) {
             Verdict::Permit(permit) => take_turn(permit, Renewal::none(), inbound, route),
             Verdict::Deny(denial) => Decision::Deny(denial, Renewal::none()),
             // A sign-in would not change the token; another sign-in gets another token.
             Verdict::SignIn(SignInReason::InsufficientProof) => {
-                Decision::Refuse(BearerError::Insufficient(Box::new(route.route().require.proof.clone())))
+                let demand = Box::new(route.route().require.proof.clone());
+                Decision::Refuse(match is_password {
+                    true => Refused::Password(PasswordError::Insufficient(demand)),
+                    false => Refused::Token(BearerError::Insufficient(demand)),
+                })
             }
-            Verdict::SignIn(reason) => Decision::Refuse(BearerError::Route(reason.code().unwrap_or("no_session"))),
+            Verdict::SignIn(reason) => {
+                let reason = reason.code().unwrap_or("no_session");
+                Decision::Refuse(match is_password {
+                    true => Refused::Password(PasswordError::Route(reason)),
+                    false => Refused::Token(BearerError::Route(reason)),
+                })
+            }
+        }
+    }
+
+    async fn identify(&self, presented: Presented, inbound: &Inbound) -> Result<Identity, Refused> {
+        match (presented, &self.bearer, &self.passwords) {
+            (Presented::Token(Ok(token)), Some(bearer), _) => bearer.authenticate(token).await.map_err(Refused::Token),
+            (Presented::Password(Ok(password)), _, Some(passwords)) => {
+                passwords.authenticate(password, inbound.client().address).await.map_err(Refused::Password)
+            }
+            (Presented::Token(Err(error)), ..) => Err(Refused::Token(error)),
+            (Presented::Password(Err(error)), ..) => Err(Refused::Password(error)),
+            // None is presented where none is looked at.
+            (Presented::Token(Ok(_)), None, _) => Err(Refused::Token(BearerError::Scheme)),
+            (Presented::Password(Ok(_)), _, None) => Err(Refused::Password(PasswordError::Malformed)),
         }
     }
 

@@ -11,10 +11,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::admission::Admission;
+use crate::authn::api_clients::ApiClients;
 use crate::authn::bearer::Bearer;
 use crate::authn::oidc::client_credentials::{self, OwnToken};
 use crate::authn::oidc::login::Logins;
 use crate::authn::oidc::{Provider, Providers};
+use crate::authn::password::Passwords;
 use crate::authn::roles::Mapper;
 use crate::authn::session::seal::{KeyRing, Purpose};
 use crate::authn::session::{Binding, Sessions};
@@ -186,7 +188,16 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
         let mapper = mapper.clone();
         Bearer::new(bearer, providers.clone(), mapper, binding.passes_access_token, Arc::clone(&clock))
     });
+    let password = providers.iter().enumerate().find(|(_, provider)| provider.settings().insecure_password_grant);
+    let passwords = password.map(|(index, provider)| {
+        let whom = (index, Arc::clone(provider));
+        Passwords::new(whom, mapper.clone(), binding.passes_access_token, Arc::clone(&clock))
+    });
+    let passwords = passwords.transpose()?;
     let sessions = Arc::new(Sessions::new(settings.session, mapper, binding, Arc::clone(&clock)));
+    let api_clients = Some(settings.endpoints.api_clients)
+        .filter(|on| on.device_code)
+        .map(|on| ApiClients::new(on, providers.clone(), &ring, &origin, Arc::clone(&clock)));
     let logins = Logins::new(ring, &origin, sessions.jar().clone(), Arc::clone(&clock));
     let endpoints = Arc::new(Endpoints {
         sign_ins: settings.endpoints.sign_in_rate.map(|rate| RateLimit::new(Per::Client, rate)),
@@ -196,6 +207,7 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
         providers: providers.clone(),
         sessions: Arc::clone(&sessions),
         logins,
+        api_clients,
         logout_state,
         rules,
     });
@@ -207,7 +219,7 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
     let lifetimes = sessions.lifetimes();
     #[cfg(feature = "acme")]
     let for_acme = Arc::clone(&clock);
-    let admission = Arc::new(Admission::new(sessions, bearer, origin, clock));
+    let admission = Arc::new(Admission::new(sessions, bearer, passwords, origin, clock));
 
     let metrics = Metrics::new();
     let drain = Drain::default();

@@ -84,7 +84,7 @@ impl Gateway {
                 let decision = match admission.presented(&inbound, route) {
                     None => admission.decide(&inbound, route),
                     // Boxed for the same reason as a challenge.
-                    Some(token) => Box::pin(admission.decide_by_token(token, &inbound, route)).await,
+                    Some(shown) => Box::pin(admission.decide_by_credentials(shown, &inbound, route)).await,
                 };
                 match decision {
                     Decision::Refuse(error) => Ok(replies.reject(&error.into(), exchange)),

@@ -2,6 +2,8 @@
 
 // Who may open which route, whatever the path is spelled like.
 mod access;
+// A program without a browser gets tokens by a person's word at another device, and by nothing else.
+mod api_clients;
 // A program shows an access token that holds and is for us, or it gets nowhere.
 mod bearer;
 // Bodies of any size pass unchanged and are never gathered.
@@ -65,6 +67,8 @@ mod logout;
 mod listeners;
 // A line tells what happened and nothing that was secret.
 mod logs;
+// A password is taken from a program where that is switched on, and from nobody else.
+mod passwords;
 // Every protocol of a client meets every protocol of an application.
 mod pairs;
 // A provider that is away, slow or talks nonsense takes nothing else down.

@@ -10,10 +10,11 @@ use moka::sync::Cache;
 use serde_json::{Map, Value};
 use tokio::sync::OnceCell;
 
-use super::identity::{Evidence, Identity, Names};
+use super::claimed;
+use super::identity::{Evidence, Identity};
 use super::oidc::access_token::{AccessTokenError, AccessTokens};
 use super::oidc::{Provider, Providers};
-use super::proof::{Proof, ProofDemand};
+use super::proof::ProofDemand;
 use super::roles::{MapError, Mapper};
 use crate::clock::{SharedClock, UnixTime};
 use crate::secret::SecretString;
@@ -205,26 +206,12 @@ impl Bearer {
     ) -> Result<Identity, BearerError> {
         let now = self.clock.now();
         let settings = provider.settings();
-        let mapped = self.mapper.map(claims, &settings.id).map_err(BearerError::Map)?;
-        let time = |name: &str| claims.get(name).and_then(Value::as_f64).map(|seconds| UnixTime(seconds as u64));
-        let names = self.mapper.settings().headers.iter().map(|(name, _)| name.clone());
-        // Encoded values are visible ASCII; one that were not would be left out, which tells the application less.
-        let values = mapped.headers.iter().map(|value| HeaderValue::try_from(value.as_deref()?).ok());
         // A provider that does not say how long a token lives is asked again soon.
-        let expires_at = time("exp").unwrap_or(now.after(LONGEST));
-        Ok(Identity {
-            name: mapped.name.clone().into(),
-            roles: Names::from_terminated(Names::terminated(&mapped.roles).into()),
-            groups: Names::from_terminated(Names::terminated(&mapped.groups).into()),
-            headers: names.zip(values).collect(),
-            // A token may be made anew long after the sign-in, so `iat` says nothing about it.
-            authenticated_at: time("auth_time").unwrap_or(UnixTime(0)),
-            expires_at,
-            access_token: None,
-            provider: index,
-            proof: Proof::of(claims, now),
-            evidence: Evidence::AccessToken { issuer: settings.issuer.as_str().into() },
-        })
+        let expires_at = claims.get("exp").and_then(Value::as_f64).map(|seconds| UnixTime(seconds as u64));
+        let expires_at = expires_at.unwrap_or(now.after(LONGEST));
+        let evidence = Evidence::AccessToken { issuer: settings.issuer.as_str().into() };
+        let whose = (index, settings.id.as_str());
+        claimed::identity(&self.mapper, whose, claims, evidence, expires_at, now).map_err(BearerError::Map)
     }
 }
 

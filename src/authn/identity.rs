@@ -22,6 +22,11 @@ pub enum Evidence {
         /// Its issuer.
         issuer: std::sync::Arc<str>,
     },
+    /// A name and a password that came with the request, and the verified ID token that the provider gave for them.
+    Password {
+        /// Its issuer.
+        issuer: std::sync::Arc<str>,
+    },
 }
 
 /// A list of names (roles, groups) as it lies in the opened session: no allocation per request and name.
@@ -127,7 +132,7 @@ impl Identity {
     pub fn lifetime(&self) -> Lifetime {
         let session = match self.evidence {
             Evidence::Session { marks } => Some(marks),
-            Evidence::AccessToken { .. } => None,
+            Evidence::AccessToken { .. } | Evidence::Password { .. } => None,
         };
         Lifetime { session, ends_at: self.expires_at }
     }

@@ -83,6 +83,9 @@ pub(super) struct RawConfig {
     /// Access tokens of programs.
     #[serde(default)]
     pub bearer: RawBearer,
+    /// Tokens for clients without a browser.
+    #[serde(default)]
+    pub api_clients: RawApiClients,
     /// Our cookies.
     #[serde(default)]
     pub cookie: RawCookie,
@@ -179,6 +182,23 @@ pub(super) struct RawBearer {
     pub audiences: Option<Vec<String>>,
 }
 
+/// Tokens of the provider for clients without a browser, at endpoints of ours.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawApiClients {
+    /// What they get tokens by. Default: nothing.
+    #[schemars(example = ["device_code", "refresh_token"])]
+    pub grants: Option<Vec<RawGrant>>,
+}
+
+/// What API clients get tokens by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum RawGrant {
+    DeviceCode,
+    RefreshToken,
+}
+
 /// Our cookies.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -240,6 +260,12 @@ pub(super) struct RawEndpoints {
     /// Our public keys, where there are any.
     #[schemars(example = &"/auth/jwks")]
     pub jwks: Option<PathOrOff>,
+    /// Starts a device authorization, where api_clients.grants names "device_code".
+    #[schemars(example = &"/auth/device")]
+    pub device: Option<PathOrOff>,
+    /// Gives tokens to API clients, where api_clients.grants names a grant.
+    #[schemars(example = &"/auth/token")]
+    pub token: Option<PathOrOff>,
 }
 
 /// A path, or `false`.

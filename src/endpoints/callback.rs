@@ -195,7 +195,7 @@ async fn verify_in_front(
         return Ok(None);
     }
     let id_token = id_token.ok_or(ProviderFault::IdToken(IdTokenError::Malformed))?;
-    let expected = Expected { nonce, access_token: None, code: Some(code.expose_secret()), wish };
+    let expected = Expected { nonce: Some(nonce), access_token: None, code: Some(code.expose_secret()), wish };
     let id_token = provider.open_id_token(id_token.clone()).map_err(ProviderFault::IdToken)?;
     let claims = provider.verify_id_token(id_token.expose_secret(), expected).await.map_err(ProviderFault::IdToken)?;
     Ok(Some(claims.subject().to_owned()))
@@ -209,7 +209,8 @@ async fn verify(
     Asked { nonce, wish, issuer }: Asked<'_>,
     whom: Option<String>,
 ) -> Result<(VerifiedClaims, Option<Map<String, Value>>), Rejection> {
-    let expected = Expected { nonce, access_token: Some(tokens.access_token.expose_secret()), code: None, wish };
+    let access_token = Some(tokens.access_token.expose_secret());
+    let expected = Expected { nonce: Some(nonce), access_token, code: None, wish };
     let claims =
         provider.verify_id_token(tokens.id_token.expose_secret(), expected).await.map_err(ProviderFault::IdToken)?;
     if whom.is_some_and(|whom| whom != claims.subject()) {

@@ -5,6 +5,7 @@ pub mod callback;
 mod choose;
 mod form;
 mod frontchannel_logout;
+mod grants;
 pub mod health;
 mod initiated;
 mod jwks;
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 use http::{Method, Response};
 
+use crate::authn::api_clients::{self, ApiClients};
 use crate::authn::oidc::Providers;
 use crate::authn::oidc::login::Logins;
 use crate::authn::session::Sessions;
@@ -42,6 +44,8 @@ pub struct Settings {
     pub return_origins: Vec<Origin>,
     /// Access tokens are taken on guarded routes, so a challenge says so.
     pub accepts_bearer: bool,
+    /// What API clients get tokens by.
+    pub api_clients: api_clients::Settings,
     /// How often one client may sign in; `None`: as often as it likes.
     pub sign_in_rate: Option<Rate>,
 }
@@ -54,6 +58,7 @@ pub struct Endpoints {
     pub providers: Providers,
     pub sessions: Arc<Sessions>,
     pub logins: Logins,
+    pub api_clients: Option<ApiClients>,
     pub logout_state: Sealer<String>,
     pub rules: ReturnRules,
     pub sign_ins: Option<RateLimit>,
@@ -76,7 +81,7 @@ impl Endpoints {
         exchange.endpoint(endpoint.name());
         let allow = match endpoint {
             Endpoint::Login | Endpoint::Logout => "GET, POST",
-            Endpoint::BackchannelLogout => "POST",
+            Endpoint::BackchannelLogout | Endpoint::Device | Endpoint::Token => "POST",
             Endpoint::Callback(provider) if self.providers.at(provider).settings().response_mode.is_post() => {
                 "GET, POST"
             }
@@ -93,6 +98,11 @@ impl Endpoints {
         if matches!(endpoint, Endpoint::Login | Endpoint::Callback(_)) {
             self.take_sign_in(inbound.client().address)?;
         }
+        if matches!(endpoint, Endpoint::Device | Endpoint::Token)
+            && let Err(fault) = self.take_sign_in(inbound.client().address)
+        {
+            return Ok(grants::too_many(fault, exchange));
+        }
         match endpoint {
             Endpoint::Login if *inbound.method() == Method::POST => self.initiated_by_form(inbound).await,
             Endpoint::Login => self.login(&inbound, replies, exchange).await,
@@ -103,6 +113,8 @@ impl Endpoints {
             Endpoint::SignedOut => self.signed_out(&inbound, replies, exchange),
             Endpoint::Userinfo => self.userinfo(&inbound, replies, exchange),
             Endpoint::Jwks => self.jwks(),
+            Endpoint::Device => Ok(self.device(inbound, exchange).await),
+            Endpoint::Token => Ok(self.token(inbound, exchange).await),
         }
     }
 

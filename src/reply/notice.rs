@@ -6,6 +6,7 @@ use http::StatusCode;
 use tracing::{info, warn};
 
 use super::pages::{Choice, Page};
+use crate::admission::Refused;
 use crate::authn::bearer::BearerError;
 use crate::authn::oidc::access_token::AccessTokenError;
 use crate::authn::oidc::id_token::IdTokenError;
@@ -15,6 +16,7 @@ use crate::authn::oidc::provider::AuthorizationError;
 use crate::authn::oidc::response::ResponseError;
 use crate::authn::oidc::token_endpoint::TokenError;
 use crate::authn::oidc::userinfo::UserinfoError;
+use crate::authn::password::PasswordError;
 use crate::authn::proof::ProofDemand;
 use crate::authn::session::CreateError;
 use crate::message::Malformed;
@@ -98,6 +100,9 @@ pub enum ClientFault {
     /// The access token, or the header that should hold one.
     #[error("the access token is refused")]
     Bearer(#[source] BearerError),
+    /// The name and the password, or the header that should hold them.
+    #[error("the password is refused")]
+    Password(#[source] PasswordError),
     /// A chain of sign-ins came to nothing.
     #[error("sign-ins in a row came to nothing, at last because of {}", .0.code())]
     Chain(StrayCause),
@@ -143,11 +148,18 @@ impl From<UpstreamError> for Rejection {
     }
 }
 
-impl From<BearerError> for Rejection {
-    fn from(error: BearerError) -> Self {
-        match error {
-            BearerError::Map(error) => Self::Ourselves(CreateError::Map(error)),
-            error => ClientFault::Bearer(error).into(),
+impl From<Refused> for Rejection {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Token(BearerError::Map(error)) | Refused::Password(PasswordError::Map(error)) => {
+                Self::Ourselves(CreateError::Map(error))
+            }
+            Refused::Token(error) => ClientFault::Bearer(error).into(),
+            Refused::Password(PasswordError::TooMany(TooMany { retry_after })) => {
+                ClientFault::TooMany { reason: "too_many_passwords", retry_after }.into()
+            }
+            Refused::Password(PasswordError::IdToken(error)) => ProviderFault::IdToken(error).into(),
+            Refused::Password(error) => ClientFault::Password(error).into(),
         }
     }
 }
@@ -353,6 +365,7 @@ impl ClientFault {
                     .action("/", "Try again")
             }
             Self::Bearer(error) => bearer_notice(error),
+            Self::Password(error) => password_notice(error),
             Self::Chain(cause) => {
                 let (message, advice) = chain_text(*cause);
                 Notice::new(BAD, cause.code(), Page::SignInFailed, "Sign-in failed", message)
@@ -392,6 +405,37 @@ fn bearer_notice(error: &BearerError) -> Notice<'static> {
         _ => None,
     };
     Notice { bearer: error.challenge(), retry_after, step_up, ..notice }
+}
+
+/// Its 401 has the challenge of every other: no browser shall open a password box.
+fn password_notice(error: &PasswordError) -> Notice<'static> {
+    let (status, title, message) = match error {
+        PasswordError::Malformed | PasswordError::BesideSession => (
+            StatusCode::BAD_REQUEST,
+            "Bad request",
+            "The Authorization header does not hold one name and one password.",
+        ),
+        PasswordError::Browser => (StatusCode::FORBIDDEN, "Access denied", "Passwords are not taken from browsers."),
+        PasswordError::TooMany(_) | PasswordError::Unavailable(_) => {
+            (StatusCode::SERVICE_UNAVAILABLE, "Unavailable", "The password can't be verified at the moment.")
+        }
+        PasswordError::Answer(_) | PasswordError::IdToken(_) => {
+            (StatusCode::BAD_GATEWAY, "Unavailable", "The password can't be verified.")
+        }
+        PasswordError::Refused | PasswordError::Map(_) | PasswordError::Route(_) => {
+            (StatusCode::UNAUTHORIZED, "Not signed in", "The name and the password are not accepted here.")
+        }
+        PasswordError::Insufficient(_) => {
+            (StatusCode::UNAUTHORIZED, "Not signed in", "This needs a stronger or more recent sign-in than a password.")
+        }
+    };
+    let notice = Notice::new(status, error.code(), Page::Error, title, message);
+    let retry_after = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(5);
+    let step_up = match error {
+        PasswordError::Insufficient(demand) => Some(demand.clone()),
+        _ => None,
+    };
+    Notice { retry_after, step_up, ..notice }
 }
 
 fn unusable_answer(code: &'static str) -> Notice<'static> {

@@ -153,6 +153,10 @@ pub enum Endpoint {
     Userinfo,
     /// Our public keys.
     Jwks,
+    /// Starts a device authorization for an API client.
+    Device,
+    /// Tokens for API clients.
+    Token,
 }
 
 impl Endpoint {
@@ -167,6 +171,8 @@ impl Endpoint {
             Self::FrontchannelLogout => "frontchannel_logout",
             Self::Userinfo => "userinfo",
             Self::Jwks => "jwks",
+            Self::Device => "device",
+            Self::Token => "token",
         }
     }
 }

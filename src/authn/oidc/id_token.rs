@@ -16,8 +16,8 @@ use crate::clock::UnixTime;
 /// What one sign-in expects of its ID token.
 #[derive(Debug, Clone, Copy)]
 pub struct Expected<'a> {
-    /// The nonce of the authorization request.
-    pub nonce: &'a str,
+    /// The nonce of the authorization request; `None` where there was none, as in a grant without a redirect.
+    pub nonce: Option<&'a str>,
     /// The access token that came along, for `at_hash`.
     pub access_token: Option<&'a str>,
     /// The authorization code that came along in the front channel; `c_hash` must be there then (Core §3.3.2.11).
@@ -219,14 +219,16 @@ fn judge_kind(token: &Jws<'_>, claims: &Map<String, Value>) -> Result<(), IdToke
     if is_other { Err(IdTokenError::Kind) } else { Ok(()) }
 }
 
-/// Core §3.1.3.7 item 11.
-fn judge_nonce(claims: &Map<String, Value>, expected: &str) -> Result<(), IdTokenError> {
-    let nonce = string(claims, "nonce")?.ok_or(IdTokenError::Nonce)?;
-    // An empty expectation would mean that the login transaction was not read.
-    if expected.is_empty() {
-        return Err(IdTokenError::Nonce);
+/// Core §3.1.3.7 item 11; where none was sent, a token with one belongs to a sign-in.
+fn judge_nonce(claims: &Map<String, Value>, expected: Option<&str>) -> Result<(), IdTokenError> {
+    match (string(claims, "nonce")?, expected) {
+        (None, None) => Ok(()),
+        // An empty expectation would mean that the login transaction was not read.
+        (Some(nonce), Some(expected)) if !expected.is_empty() => {
+            verify_slices_are_equal(nonce.as_bytes(), expected.as_bytes()).map_err(|_| IdTokenError::Nonce)
+        }
+        _ => Err(IdTokenError::Nonce),
     }
-    verify_slices_are_equal(nonce.as_bytes(), expected.as_bytes()).map_err(|_| IdTokenError::Nonce)
 }
 
 /// Core §3.1.3.6 and §3.3.2.11: the left half of the hash of the octets of an access token or code.

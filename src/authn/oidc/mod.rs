@@ -26,6 +26,7 @@ pub mod logout_token;
 mod ourselves;
 pub mod par;
 pub mod party;
+pub mod password;
 pub mod provider;
 pub mod providers;
 mod query;

@@ -108,6 +108,8 @@ pub struct Settings {
     pub userinfo_required: bool,
     /// How access tokens that others present are verified.
     pub access_tokens: AccessTokens,
+    /// Names and passwords of programs are exchanged here (RFC 6749 §4.3).
+    pub insecure_password_grant: bool,
     /// http beyond loopback.
     pub allow_insecure_http: bool,
     /// Revoke a session's tokens when it is signed out, where the metadata offers that.

@@ -39,6 +39,8 @@ pub struct RegistrationSettings {
     pub backchannel_logout_uri: Option<Url>,
     /// The same in a frame (Front-Channel Logout §2).
     pub frontchannel_logout_uri: Option<Url>,
+    /// Grants that the client uses beside that of people's sign-ins.
+    pub further_grants: Vec<&'static str>,
 }
 
 /// Why we are not registered.

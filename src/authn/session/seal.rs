@@ -46,6 +46,10 @@ pub enum Purpose {
     Login,
     /// The `state` of a sign-out.
     Logout,
+    /// A device code for an API client.
+    DeviceCode,
+    /// A refresh token for an API client.
+    RefreshToken,
 }
 
 impl Purpose {
@@ -55,6 +59,8 @@ impl Purpose {
             Self::Idle => "idle",
             Self::Login => "login state",
             Self::Logout => "logout state",
+            Self::DeviceCode => "device code",
+            Self::RefreshToken => "refresh token of an API client",
         }
     }
 }

@@ -198,6 +198,10 @@ pub(in crate::config) struct RawProvider {
     pub max_token_calls: Option<u32>,
     /// How long a token call may wait for its turn. Default 5s.
     pub token_queue_timeout: Option<Span>,
+    /// Take names and passwords of programs (Authorization: Basic on guarded routes) and exchange them here, which RFC 9700
+    /// forbids. Default false.
+    #[schemars(example = true)]
+    pub insecure_password_grant: Option<bool>,
 }
 
 /// How the client authenticates.

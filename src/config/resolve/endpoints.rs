@@ -1,7 +1,7 @@
 //! `[endpoints]`.
 
 use super::Resolver;
-use crate::authn::oidc;
+use crate::authn::{api_clients, oidc};
 use crate::config::problem::shown;
 use crate::config::raw::{PathOrOff, RawEndpoints};
 use crate::config::walk::below;
@@ -32,6 +32,7 @@ impl Resolver {
         raw: RawEndpoints,
         providers: &[oidc::Settings],
         return_origins: Vec<Origin>,
+        api_clients: api_clients::Settings,
     ) -> Endpoints {
         let prefix = self.prefix(raw.prefix);
         if providers.len() > 1 && matches!(raw.login, Some(PathOrOff::Switch(false))) {
@@ -46,7 +47,12 @@ impl Resolver {
             (Endpoint::FrontchannelLogout, raw.frontchannel_logout, "frontchannel-logout"),
             (Endpoint::Userinfo, raw.userinfo, "userinfo"),
             (Endpoint::Jwks, raw.jwks, "jwks"),
+            (Endpoint::Device, raw.device, "device"),
+            (Endpoint::Token, raw.token, "token"),
         ];
+        // Off, unless there is something to get there.
+        let is_on = |endpoint| !matches!(endpoint, Endpoint::Device | Endpoint::Token) || api_clients.device_code;
+        let written = written.into_iter().filter(|(endpoint, ..)| is_on(*endpoint));
         let callbacks = providers.iter().map(|provider| provider.redirect_uri.path().to_owned());
         let mut paths: Vec<(Endpoint, String)> =
             callbacks.enumerate().map(|(index, path)| (Endpoint::Callback(index), path)).collect();
@@ -89,6 +95,7 @@ impl Resolver {
             logout_path: path_of(Endpoint::Logout),
             signed_out_path: path_of(Endpoint::SignedOut),
             return_origins,
+            api_clients,
             sign_in_rate: None,
             accepts_bearer: false,
         };

@@ -2,6 +2,7 @@
 //! out only when there is none.
 
 mod acme;
+mod api_clients;
 mod asking;
 mod bearer;
 mod canonical;
@@ -133,7 +134,9 @@ impl Resolver {
         self.distinct_secrets(session.as_ref(), providers.as_deref().unwrap_or_default());
         let return_origins = self.origins("return_origins", raw.return_origins);
         let hosts = self.hosts(raw.hosts, redirect_uri.as_ref());
-        let mut endpoints = self.endpoints(raw.endpoints, providers.as_deref().unwrap_or_default(), return_origins);
+        let known = providers.as_deref().unwrap_or_default();
+        let api_clients = self.api_clients(raw.api_clients, &raw.endpoints, bearer.is_some(), known);
+        let mut endpoints = self.endpoints(raw.endpoints, known, return_origins, api_clients);
         endpoints.settings.accepts_bearer = bearer.is_some();
         registration::reached_at(providers.as_deref_mut().unwrap_or_default(), &endpoints.paths);
         endpoints.settings.sign_in_rate = self.sign_in_rate(&raw.limits);
@@ -144,6 +147,11 @@ impl Resolver {
         }
         let around = Around { server: &server, providers: providers.as_deref().unwrap_or_default() };
         let mut upstreams = self.upstreams(raw.upstream, raw.upstreams, &around);
+        registration::further_grants(
+            providers.as_deref_mut().unwrap_or_default(),
+            endpoints.settings.api_clients,
+            upstreams.as_deref().unwrap_or_default(),
+        );
         let pace = self.pace(&raw.limits, UpstreamSettings::default().pace);
         upstreams.iter_mut().flatten().for_each(|upstream| upstream.pace = pace);
         let max_body = raw.limits.max_body.clone();

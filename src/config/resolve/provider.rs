@@ -103,6 +103,12 @@ impl Resolver {
                 let what = format!("is the client {:?} of {} too", one.credentials.client_id, other.id);
                 self.error(&at, what, "keep one of them");
             }
+            if let Some(other) =
+                earlier.iter().find(|other| other.insecure_password_grant && one.insecure_password_grant)
+            {
+                let what = format!("is on for {} too, and a password does not say whose it is", other.id);
+                self.error(&format!("{at}.insecure_password_grant"), what, "keep one of them");
+            }
             let claimed = |domain: &String| earlier.iter().find(|other| other.email_domains.contains(domain));
             if let Some((domain, other)) =
                 one.email_domains.iter().find_map(|domain| claimed(domain).map(|other| (domain, other)))
@@ -175,7 +181,8 @@ impl Resolver {
             signing_algs: &signing_algs,
         };
         let security = self.security(at, &raw, &beside);
-        if security.profile == Profile::Fapi2 && signing_algs.is_empty() {
+        let profile = security.profile;
+        if profile == Profile::Fapi2 && signing_algs.is_empty() {
             signing_algs = security.profile.algorithms().to_vec();
         }
         let authorization_params = self.authorization_params(at, raw.authorization_params);
@@ -234,9 +241,23 @@ impl Resolver {
             stale_keys,
             max_token_calls: raw.max_token_calls.unwrap_or(64) as usize,
             token_queue_timeout,
+            insecure_password_grant: self.password_grant(at, raw.insecure_password_grant, profile),
         };
         self.judge_stated(at, &settings);
         Some(settings)
+    }
+
+    /// RFC 9700 §2.4: it must not be used.
+    fn password_grant(&mut self, at: &str, written: Option<bool>, profile: Profile) -> bool {
+        let (key, is_on) = (format!("{at}.insecure_password_grant"), written.unwrap_or(false));
+        if is_on && profile == Profile::Fapi2 {
+            self.error(&key, "contradicts profile = \"fapi2\": passwords are the provider's to ask for", "remove it");
+        } else if is_on {
+            let what =
+                "lets programs send people's passwords here, which RFC 9700 forbids: whoever reads along has them";
+            self.warn(&key, what, "use [api_clients] with \"device_code\", or access tokens by [bearer]");
+        }
+        is_on
     }
 
     fn response(

@@ -3,11 +3,13 @@
 use std::path::Path;
 
 use super::Resolver;
-use crate::authn::oidc;
 use crate::authn::oidc::client_auth::ClientAuthMethod;
+use crate::authn::oidc::device;
 use crate::authn::oidc::registration::RegistrationSettings;
+use crate::authn::{api_clients, oidc};
 use crate::config::raw::RawProvider;
 use crate::route::Endpoint;
+use crate::upstream::UpstreamSettings;
 
 /// Tells each client that registers itself where the provider reaches our endpoints.
 pub(super) fn reached_at(providers: &mut [oidc::Settings], endpoints: &[(Endpoint, String)]) {
@@ -21,6 +23,26 @@ pub(super) fn reached_at(providers: &mut [oidc::Settings], endpoints: &[(Endpoin
             registration.backchannel_logout_uri = back;
             registration.frontchannel_logout_uri = front;
         }
+    }
+}
+
+/// Tells each client that registers itself what else it is going to ask for (RFC 7591 §2).
+pub(super) fn further_grants(
+    providers: &mut [oidc::Settings],
+    api_clients: api_clients::Settings,
+    upstreams: &[UpstreamSettings],
+) {
+    for (index, provider) in providers.iter_mut().enumerate() {
+        let has_own_token =
+            upstreams.iter().any(|upstream| upstream.own_token.as_ref().is_some_and(|own| own.provider == index));
+        let Some(registration) = &mut provider.registration else { continue };
+        let grants = [
+            (device::GRANT_TYPE, api_clients.device_code),
+            ("refresh_token", api_clients.refresh_token),
+            ("client_credentials", has_own_token),
+            ("password", provider.insecure_password_grant),
+        ];
+        registration.further_grants = grants.into_iter().filter(|(_, is_on)| *is_on).map(|(grant, _)| grant).collect();
     }
 }
 
@@ -79,6 +101,7 @@ impl Resolver {
             // Once the endpoints are known.
             backchannel_logout_uri: None,
             frontchannel_logout_uri: None,
+            further_grants: Vec::new(),
         })
     }
 }

@@ -176,7 +176,7 @@ fn neither_kind_of_token_passes_for_the_other() {
         let rules = Rules { issuer: ISSUER, tenants: None, client_id: "app", trusted_audiences: &[], leeway: 30 };
         let trust = Trust { keys: &KEYS, secret: None, algorithms: &Algorithm::ASYMMETRIC };
         let wish = Wish::default();
-        let expected = Expected { nonce: "n", access_token: None, code: None, wish: &wish };
+        let expected = Expected { nonce: Some("n"), access_token: None, code: None, wish: &wish };
         id_token::verify(&signed(header, &claims), trust, rules, expected, UnixTime(NOW)).map(|_| ())
     };
     assert_eq!(as_id_token(&header("JWT"), json!({})), Err(IdTokenError::Kind));

@@ -53,6 +53,7 @@ pub(in super::super) fn settings(issuer: &str) -> Settings {
         stale_keys: Duration::from_secs(86_400),
         max_token_calls: 64,
         token_queue_timeout: Duration::from_secs(5),
+        insecure_password_grant: false,
     }
 }
 
@@ -141,7 +142,9 @@ impl Stage {
     /// `code`: it came beside one.
     async fn verify_with(&self, token: &str, code: Option<&str>) -> Result<VerifiedClaims, IdTokenError> {
         let wish = Wish::default();
-        self.provider.verify_id_token(token, Expected { nonce: "nonce", access_token: None, code, wish: &wish }).await
+        self.provider
+            .verify_id_token(token, Expected { nonce: Some("nonce"), access_token: None, code, wish: &wish })
+            .await
     }
 }
 

@@ -32,6 +32,8 @@ pub(super) fn metadata(
     if settings.scopes.iter().any(|scope| scope == "offline_access") {
         grants.push("refresh_token");
     }
+    let further: Vec<_> = registration.further_grants.iter().filter(|grant| !grants.contains(grant)).collect();
+    grants.extend(further);
     let mut wanted = Map::new();
     let mut put = |name: &str, value: Value| drop(wanted.insert(name.to_owned(), value));
     put("application_type", json!("web"));

@@ -14,6 +14,7 @@ fn registration() -> RegistrationSettings {
         is_public: false,
         backchannel_logout_uri: Some("https://app.example/auth/backchannel-logout".parse().unwrap()),
         frontchannel_logout_uri: None,
+        further_grants: Vec::new(),
     }
 }
 
@@ -64,6 +65,9 @@ fn what_is_registered_is_what_the_settings_imply() {
     assert_eq!(whole["grant_types"], json!(["authorization_code", "implicit", "refresh_token"]));
     assert_eq!(whole["token_endpoint_auth_method"], "client_secret_post");
     assert_eq!(whole["id_token_signed_response_alg"], "ES256");
+    let further = RegistrationSettings { further_grants: vec!["refresh_token", "password"], ..registration() };
+    let grants = json!(["authorization_code", "implicit", "refresh_token", "password"]);
+    assert_eq!(of(&further, &settings, &[])["grant_types"], grants, "each once");
     let public = RegistrationSettings { is_public: true, ..registration() };
     assert_eq!(of(&public, &settings, &[])["token_endpoint_auth_method"], "none");
 }
