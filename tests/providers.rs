@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 use url::Url;
 use vestibule_test_support::{Browser, Endpoint, FakeProvider, Reply, Request, Stage, StageBuilder, TestClock, json};
 
@@ -222,4 +222,27 @@ async fn a_logout_token_of_one_provider_ends_nothing_of_another() {
     assert_eq!(partner.fetch(&two.stage.url("/")).await.status, StatusCode::UNAUTHORIZED);
     assert_eq!(tell(two.stage.provider.logout_token(&json!({ "sid": "s1" }))).await, StatusCode::OK);
     assert_eq!(company.fetch(&two.stage.url("/")).await.status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn a_program_says_at_which_provider_its_person_answers() {
+    let two = Two::start("[api_clients]\ngrants = [\"device_code\"]\n[bearer]\naccept = true\naudiences = [\"api\"]\n");
+    two.stage.wait_for_provider().await;
+    let ask = |path: &str, form: &[(&str, &str)]| {
+        let request = Request::new(Method::POST, &two.stage.url(path)).form(form);
+        let browser = two.browser();
+        async move { browser.send(request).await }
+    };
+    for form in [&[][..], &[("provider", "other")][..]] {
+        let reply = ask("/auth/device", form).await;
+        assert_eq!((reply.status.as_u16(), reply.json()["error"].as_str()), (400, Some("invalid_request")));
+    }
+    let device = ask("/auth/device", &[("provider", "partner")]).await.json();
+    two.partner.answer_device(device["user_code"].as_str().expect("a user code"), true);
+    let code = device["device_code"].as_str().expect("a device code");
+    let grant = ("grant_type", "urn:ietf:params:oauth:grant-type:device_code");
+    let reply = ask("/auth/token", &[grant, ("device_code", code)]).await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    assert_eq!((two.partner.count(Endpoint::Token), two.stage.provider.count(Endpoint::Token)), (1, 0));
+    assert_eq!(two.stage.provider.count(Endpoint::Device), 0);
 }
