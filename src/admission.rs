@@ -57,6 +57,8 @@ pub struct Challenge<'r> {
     pub has_session: bool,
     /// The session is not strong or not recent enough for the route: signing in again could become a circle after all.
     pub is_step_up: bool,
+    /// The provider where the session was made, as an index, if all that is wrong with it is mended there.
+    pub renews_at: Option<usize>,
     /// What it is asked for.
     pub route: &'r Route,
 }
@@ -162,6 +164,7 @@ impl Admission {
         if identity.is_some() && is_cross_site(inbound, route.route(), &self.own_origin) {
             return Decision::Deny(Denial::ForeignOrigin, Renewal::none());
         }
+        let signed_in_at = identity.as_ref().map(Identity::provider);
         match policy::authorize(route, identity, self.clock.now()) {
             Verdict::Permit(permit) => take_turn(permit, renewal, inbound, route),
             Verdict::Deny(denial) => Decision::Deny(denial, renewal),
@@ -169,6 +172,7 @@ impl Admission {
                 reason: reason.code().unwrap_or(absence.code()),
                 has_session: reason != SignInReason::NoSession,
                 is_step_up: reason == SignInReason::InsufficientProof,
+                renews_at: signed_in_at.filter(|_| reason != SignInReason::OtherProvider),
                 route: route.route(),
             }),
         }
@@ -176,7 +180,7 @@ impl Admission {
 }
 
 fn take_turn<'r>(permit: Permit<'r>, renewal: Renewal, inbound: &Inbound, route: GuardedRoute<'r>) -> Decision<'r> {
-    let user = permit.identity().map(Identity::name);
+    let user = permit.identity().map(Identity::subject);
     match route.route().take_turn_of_user(user, inbound.client().address) {
         Ok(()) => Decision::Admit(permit, renewal),
         Err(too_many) => Decision::Hold(too_many, renewal),

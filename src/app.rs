@@ -183,6 +183,7 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
         passes_access_token: settings.upstreams.iter().any(|upstream| upstream.access_token),
     };
     let logout_state = ring.sealer(Purpose::Logout, "logout", &origin);
+    let demands = ring.sealer(Purpose::Demand, "demand", &origin);
     let mapper = Mapper::new(settings.identity);
     let bearer = settings.bearer.map(|bearer| {
         let mapper = mapper.clone();
@@ -209,6 +210,8 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
         logins,
         api_clients,
         logout_state,
+        demands,
+        routes: Arc::clone(&routes),
         rules,
     });
     let own_token = |wanted: &client_credentials::Settings| {

@@ -98,7 +98,9 @@ impl Gateway {
                     Decision::Hold(too_many, renewal) => Ok(renewal.attach(replies.reject(&too_many.into(), exchange))),
                     Decision::Admit(permit, renewal) => {
                         exchange.admitted(&permit);
+                        let signed_in_at = permit.signed_in_at();
                         let outcome = upstreams.forward(Outbound::on_behalf_of(inbound, permit)).await;
+                        let outcome = endpoints.or_step_up(outcome, signed_in_at, exchange);
                         // A renewed session survives even a 502.
                         Ok(renewal.attach(replies.guarded(outcome, route, exchange)))
                     }

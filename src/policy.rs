@@ -28,6 +28,11 @@ impl<'r> Permit<'r> {
         self.identity.as_ref()
     }
 
+    /// The provider of the session that it was given for, as an index; `None` where it was given for none.
+    pub fn signed_in_at(&self) -> Option<usize> {
+        self.identity().filter(|identity| identity.has_session()).map(Identity::provider)
+    }
+
     /// How long what was let in may go on; `None` where nobody is known. Past the route's `max_identity_age`, or
     /// `require.max_age`, a new request would be refused, so a stream ends there too.
     pub fn lifetime(&self) -> Option<Lifetime> {

@@ -28,7 +28,7 @@ pub struct Rate {
 pub enum Per {
     /// The client's address, as far as it can be believed; of an IPv6 one the first 64 bits, which is what one customer gets.
     Client,
-    /// Whoever is signed in, by name; the client's address where nobody is.
+    /// Whoever is signed in, by issuer and subject; the client's address where nobody is.
     User,
 }
 
@@ -44,7 +44,7 @@ pub struct TooMany {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Caller<'a> {
     Client(IpAddr),
-    User(&'a str),
+    User(&'a [u8]),
 }
 
 /// A limit and how much of it everybody has used; shared by all workers.
@@ -73,12 +73,12 @@ impl RateLimit {
         self.take(Caller::Client(network_of(address)), Instant::now())
     }
 
-    /// Takes a turn of a user, by name.
+    /// Takes a turn of a user, by whatever tells one from all others.
     ///
     /// # Errors
     /// [`TooMany`].
-    pub fn user(&self, name: &str) -> Result<(), TooMany> {
-        self.take(Caller::User(name), Instant::now())
+    pub fn user(&self, who: &[u8]) -> Result<(), TooMany> {
+        self.take(Caller::User(who), Instant::now())
     }
 
     fn take(&self, caller: Caller<'_>, now: Instant) -> Result<(), TooMany> {
@@ -128,13 +128,13 @@ mod tests {
     fn a_burst_passes_and_then_one_turn_comes_at_a_time() {
         let limit = limit(SECOND, 3);
         let at = |tenths: u32| limit.started + SECOND * tenths / 10;
-        let ada = Caller::User("ada");
+        let ada = Caller::User(b"ada");
         for _ in 0..3 {
             assert_eq!(limit.take(ada, at(0)), Ok(()));
         }
         assert_eq!(limit.take(ada, at(0)), Err(TooMany { retry_after: SECOND }));
         assert_eq!(limit.take(ada, at(4)), Err(TooMany { retry_after: SECOND * 6 / 10 }));
-        assert_eq!(limit.take(Caller::User("bob"), at(4)), Ok(()), "everybody has turns of their own");
+        assert_eq!(limit.take(Caller::User(b"bob"), at(4)), Ok(()), "everybody has turns of their own");
         assert_eq!(limit.take(ada, at(10)), Ok(()), "a refusal costs no turn");
         assert!(limit.take(ada, at(10)).is_err());
         for _ in 0..3 {
@@ -157,13 +157,13 @@ mod tests {
         let limit = limit(SECOND, 10);
         let now = limit.started;
         for _ in 0..10 {
-            limit.take(Caller::User("greedy"), now).unwrap();
+            limit.take(Caller::User(b"greedy"), now).unwrap();
         }
         for number in 0..200_000_u32 {
             limit.take(Caller::Client(IpAddr::from(number.to_be_bytes())), now).unwrap();
         }
         let held: usize = limit.shards.iter().map(|shard| shard.lock().unwrap().len()).sum();
         assert!(held <= SHARDS * SHARD_SIZE, "{held}");
-        assert!(limit.take(Caller::User("greedy"), now).is_err());
+        assert!(limit.take(Caller::User(b"greedy"), now).is_err());
     }
 }

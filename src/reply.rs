@@ -136,6 +136,11 @@ impl<'g> Exchange<'g> {
         self.again.as_ref().map_or("/", PathAndQuery::as_str)
     }
 
+    /// The address that a person asked for, where asking for it again is the same request.
+    pub fn repeatable(&self) -> Option<&str> {
+        self.again.as_ref().map(PathAndQuery::as_str)
+    }
+
     /// The request's id, as it is shown.
     pub fn id(&self) -> &str {
         self.id.as_ref().map_or("-", RequestId::as_str)

@@ -71,6 +71,40 @@ async fn a_return_address_survives_the_way_through_the_provider() {
     assert_eq!(forged.status, StatusCode::OK);
 }
 
+/// RP-Initiated Logout §2: what went out comes back, and only then is it the end of that sign-out.
+#[tokio::test]
+async fn the_state_of_a_sign_out_goes_with_it_and_counts_in_the_browser_that_began_it() {
+    let stage = Stage::with("[provider]\npost_logout_redirect_uri = \"http://localhost:{port}/auth/signed-out\"");
+    let (ada, bob) = (stage.signed_in_browser().await, stage.signed_in_browser().await);
+    let plain = ada.get(&stage.url("/auth/logout")).await;
+    let state = query(&plain, "state").expect("state also where nobody said where to go");
+    assert_eq!(ada.step(&plain).await.location().query_pairs().find(|(name, _)| name == "state").unwrap().1, state);
+    let end = ada.follow_reply(plain, 5).await;
+    assert_eq!((end.status, end.url.path()), (StatusCode::OK, "/auth/signed-out"));
+
+    let carol = stage.signed_in_browser().await;
+    let first = carol.get(&stage.url("/auth/logout?rd=/bye")).await;
+    assert_ne!(query(&first, "state"), Some(state));
+    let landing = carol.step(&first).await.location();
+    // The link in another browser leads nowhere, and says nothing that is not so.
+    let page = bob.get(landing.as_str()).await;
+    assert_eq!(page.status, StatusCode::OK);
+    assert!(page.text().contains("still signed in"), "{}", page.text());
+    assert!(!page.text().contains("have been signed out"), "{}", page.text());
+    assert_signed_in(&stage, &bob).await;
+    let back = carol.get(landing.as_str()).await;
+    assert_eq!(back.location().path(), "/bye");
+    let again = carol.get(landing.as_str()).await;
+    assert_eq!(again.status, StatusCode::OK, "once: {:?}", again.headers);
+}
+
+#[tokio::test]
+async fn a_logout_request_speaks_the_languages_of_the_sign_in() {
+    let stage = Stage::with("[provider]\nui_locales = [\"de\", \"en\"]");
+    let reply = stage.signed_in_browser().await.get(&stage.url("/auth/logout")).await;
+    assert_eq!(query(&reply, "ui_locales").as_deref(), Some("de en"));
+}
+
 #[tokio::test]
 async fn a_return_address_elsewhere_is_refused_and_nothing_ends() {
     let stage = Stage::start();

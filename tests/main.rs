@@ -109,6 +109,8 @@ mod tls;
 mod session;
 // An ID token says what was asked for, in the way it was asked for, or it counts for nothing.
 mod verification;
+// What an application demands of a sign-in, people are asked for once, and programs are told.
+mod insufficient;
 // A page may ask for a stronger or more recent sign-in, once.
 mod step_up;
 // Every way to the application that can be configured carries everything.

@@ -176,6 +176,149 @@ async fn roles_of_a_name_are_for_that_name_at_one_provider() {
 }
 
 #[tokio::test]
+async fn turns_of_a_user_are_those_of_one_person_at_one_provider() {
+    let toml = "[identity]\nname_claim = \"preferred_username\"\n\
+                [[routes]]\npath = \"/few\"\nrate_limit = { per = \"user\", rate = \"1/h\" }\n";
+    let two = Two::start(toml);
+    for id in ["company", "partner"] {
+        let browser = two.browser();
+        browser.follow(&two.stage.url(&format!("/auth/login?provider={id}&rd=/x")), 10).await;
+        assert_eq!(browser.fetch(&two.stage.url("/few")).await.status, StatusCode::OK, "{id}");
+        assert_eq!(browser.fetch(&two.stage.url("/few")).await.status, StatusCode::TOO_MANY_REQUESTS, "{id}");
+    }
+}
+
+const STRONG: &str = "[[routes]]\npath = \"/vault\"\nrequire = { acr = [\"gold\"], max_age = \"5m\" }\n\
+                      [[routes]]\npath = \"/inner\"\nprovider = \"company\"\nrequire = { acr = \"gold\" }\n\
+                      [[routes]]\npath = \"/fresh\"\nmax_identity_age = \"1h\"\n";
+
+/// Another provider would make another person of them.
+#[tokio::test]
+async fn a_sign_in_that_is_too_weak_or_too_old_is_renewed_at_the_provider_of_the_session() {
+    let two = Two::start(STRONG);
+    two.partner.offer_acr(&["gold"]);
+    let browser = two.browser();
+    browser.follow(&two.stage.url("/auth/login?provider=partner"), 10).await;
+    let start = browser.get(&two.stage.url("/vault")).await;
+    assert_eq!(start.status, StatusCode::FOUND, "{}", start.text());
+    assert_eq!(start.location().origin().ascii_serialization(), two.partner.issuer());
+    let landed = browser.follow_reply(start, 10).await;
+    assert_eq!((landed.status, landed.url.path()), (StatusCode::OK, "/vault"), "{}", landed.text());
+    two.stage.clock.advance(std::time::Duration::from_secs(3500));
+    assert_eq!(browser.get(&two.stage.url("/")).await.status, StatusCode::OK);
+    two.stage.clock.advance(std::time::Duration::from_secs(200));
+    let start = browser.get(&two.stage.url("/fresh")).await;
+    assert_eq!(start.location().origin().ascii_serialization(), two.partner.issuer());
+    // A route that wants another provider wants another person, too.
+    let start = browser.get(&two.stage.url("/inner")).await;
+    assert_eq!(start.location().origin().ascii_serialization(), two.stage.provider.issuer());
+    assert!(start.location().query_pairs().any(|(name, value)| name == "acr_values" && value == "gold"));
+}
+
+#[tokio::test]
+async fn a_link_to_sign_in_asks_for_what_the_page_behind_it_demands() {
+    let two = Two::start(STRONG);
+    let browser = two.browser();
+    let chooser = browser.get(&two.stage.url("/vault")).await;
+    assert_eq!(chooser.status, StatusCode::UNAUTHORIZED);
+    let asked = async |url: &str| {
+        let location = two.browser().get(url).await.location();
+        let value =
+            |name: &str| location.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned());
+        (location.origin().ascii_serialization(), value("acr_values"), value("max_age"))
+    };
+    let (company, partner) = (two.stage.provider.issuer(), two.partner.issuer());
+    let (gold, age) = (Some("gold".to_owned()), Some("300".to_owned()));
+    assert_eq!(asked(&link(&chooser, "partner")).await, (partner.clone(), gold.clone(), age.clone()));
+    let query = "/auth/login?email=eve@partner.example&rd=/vault";
+    assert_eq!(asked(&two.stage.url(query)).await, (partner.clone(), gold.clone(), age.clone()));
+    let third = format!("/auth/login?iss={partner}&target_link_uri={}", two.stage.url("/vault?x=1"));
+    assert_eq!(asked(&two.stage.url(&third)).await, (partner.clone(), gold.clone(), age));
+    // Only one of them will do there.
+    assert_eq!(asked(&two.stage.url("/auth/login?rd=/inner")).await, (company, gold, None));
+    assert_eq!(asked(&two.stage.url("/auth/login?provider=partner&rd=/other")).await, (partner, None, None));
+    two.stage.upstream.assert_untouched();
+}
+
+#[tokio::test]
+async fn a_sign_in_that_failed_once_asks_for_as_much_the_second_time() {
+    let two = Two::start(STRONG);
+    let browser = two.browser();
+    let start = browser.get(&two.stage.url("/auth/login?provider=partner&rd=/vault")).await;
+    let answer = browser.step(&start).await.location();
+    two.stage.clock.advance(std::time::Duration::from_secs(601));
+    let again = browser.get(answer.as_str()).await;
+    assert_eq!(again.location().origin().ascii_serialization(), two.partner.issuer());
+    assert!(again.location().query_pairs().any(|(name, value)| name == "acr_values" && value == "gold"));
+}
+
+#[tokio::test]
+async fn whoever_is_not_signed_in_is_not_signed_out_at_any_of_several_providers() {
+    let two = Two::start("");
+    let request = Request::navigation(http::Method::GET, &two.stage.url("/auth/logout")).from_page(&two.stage.url("/"));
+    let reply = two.browser().send(request).await;
+    assert_eq!((reply.status, reply.location().path()), (StatusCode::SEE_OTHER, "/auth/signed-out"));
+    assert_eq!(reply.location().origin().ascii_serialization(), two.stage.origin());
+}
+
+#[tokio::test]
+async fn a_sign_out_revokes_at_the_provider_of_the_session_alone() {
+    let two = Two::start("");
+    let browser = two.browser();
+    browser.follow(&two.stage.url("/auth/login?provider=partner"), 10).await;
+    browser
+        .send(Request::navigation(http::Method::GET, &two.stage.url("/auth/logout")).from_page(&two.stage.url("/")))
+        .await;
+    for _ in 0..100 {
+        if two.partner.revoked_tokens().len() >= 2 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert_eq!((two.partner.revoked_tokens().len(), two.stage.provider.count(Endpoint::Revocation)), (2, 0));
+}
+
+/// Two clients at one issuer: the token says for which of them it was made (RFC 9068 §2.2).
+#[tokio::test]
+async fn access_tokens_of_two_clients_at_one_issuer_are_told_apart() {
+    let clock = TestClock::default();
+    let provider = Arc::new(FakeProvider::start(clock.clone()));
+    let section = |name: &str, client: &str| {
+        format!(
+            "[providers.{name}]\nissuer = \"{}\"\nclient_id = \"{client}\"\nclient_secret = \"s3cr3t-of-{name}\"\n",
+            provider.issuer()
+        )
+    };
+    let toml = format!(
+        "public_url = \"http://localhost:{{port}}\"\n[provider]\nissuer = unset\nclient_id = unset\n\
+         client_secret = unset\nredirect_uri = unset\n{}{}[bearer]\naccept = true\naudiences = [\"api\"]\n\
+         [[routes]]\npath = \"/second\"\nprovider = \"second\"\n\
+         [identity.headers]\n\"X-Provider\" = \"provider\"\n",
+        section("first", "client-1"),
+        section("second", "client-2"),
+    );
+    let stage = Stage::builder().clock(clock).provider(Arc::clone(&provider)).toml(&toml).start();
+    let ask = async |path: &str, claims: serde_json::Value| {
+        let token = provider.jwt_token(Some("at+jwt"), &claims);
+        let request = Request::new(http::Method::GET, &stage.url(path));
+        stage.browser().send(request.header("authorization", &format!("Bearer {token}"))).await
+    };
+    for (claims, whose) in [
+        (json!({ "client_id": "client-1" }), "first"),
+        (json!({ "client_id": "client-2" }), "second"),
+        (json!({ "client_id": null, "scope": "x", "azp": "client-2" }), "second"),
+        (json!({ "client_id": "a-machine" }), "first"),
+    ] {
+        let reply = ask("/x", claims.clone()).await;
+        assert_eq!(reply.echoed("x-provider").as_deref(), Some(whose), "{claims}: {}", reply.text());
+    }
+    stage.upstream.forget();
+    assert_eq!(ask("/second", json!({ "client_id": "client-1" })).await.status, StatusCode::UNAUTHORIZED);
+    stage.upstream.assert_untouched();
+    assert_eq!(ask("/second", json!({ "client_id": "client-2" })).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
 async fn one_provider_away_keeps_nobody_from_the_other() {
     let two = Two::start("");
     two.partner.take_down();

@@ -3,10 +3,14 @@
 use std::sync::Arc;
 
 use http::StatusCode;
-use vestibule_test_support::{Endpoint, FakeProvider, Stage, TestClock, Value, json};
+use vestibule_test_support::{Browser, Endpoint, FakeProvider, Request, Stage, TestClock, Value, json};
 
 /// A provider with tenants; the ID token's `iss` and `tid`, and the `iss` of the callback.
 fn stage(allowed: &str, tenant: &str, tid: Value, callback: Option<&str>) -> Stage {
+    stage_with(allowed, tenant, tid, callback, "")
+}
+
+fn stage_with(allowed: &str, tenant: &str, tid: Value, callback: Option<&str>, more: &str) -> Stage {
     let clock = TestClock::new();
     let provider = Arc::new(FakeProvider::start(clock.clone()));
     let issuer = provider.issuer();
@@ -16,7 +20,7 @@ fn stage(allowed: &str, tenant: &str, tid: Value, callback: Option<&str>) -> Sta
     provider.faults(|faults| faults.callback_issuer = Some(callback.map(of)));
     provider.falsify("iss", json!(of(tenant)));
     provider.falsify("tid", tid);
-    let toml = format!("[provider]\nissuer_template = \"{}\"\nallowed_tenants = {allowed}\n", of("{tenantid}"));
+    let toml = format!("[provider]\nissuer_template = \"{}\"\nallowed_tenants = {allowed}\n{more}", of("{tenantid}"));
     Stage::builder().clock(clock).provider(provider).toml(&toml).start()
 }
 
@@ -60,6 +64,73 @@ async fn an_answer_of_another_tenant_than_the_id_tokens_is_refused() {
         assert_eq!(stage.provider.count(Endpoint::Token) == 1, is_redeemed, "{callback}");
         assert_eq!(stage.provider.count(Endpoint::Userinfo), 0, "{callback}");
         stage.upstream.assert_untouched();
+    }
+}
+
+const ONE_AND_TWO: &str = "[\"one\", \"two\"]";
+
+/// Signed in as `same` with the session `s1` of `tenant`: each tenant gives its own names.
+async fn signed_in(stage: &Stage, tenant: &str) -> Browser {
+    stage.provider.set_user(json!({ "sub": "same", "sid": "s1", "preferred_username": "ada" }));
+    stage.provider.falsify("iss", json!(format!("{}/{tenant}/v2.0", stage.provider.issuer())));
+    stage.provider.falsify("tid", json!(tenant));
+    let browser = stage.browser();
+    let page = stage.sign_in(&browser, "/").await;
+    assert_eq!(page.status, StatusCode::OK, "{tenant}: {}", page.text());
+    browser
+}
+
+async fn status(stage: &Stage, browser: &Browser) -> StatusCode {
+    browser.fetch(&stage.url("/")).await.status
+}
+
+#[tokio::test]
+async fn a_tenant_signs_out_nobody_of_another() {
+    for claims in [json!({ "sub": "same" }), json!({ "sid": "s1" }), json!({ "sub": "same", "sid": "s1" })] {
+        let stage = stage(ONE_AND_TWO, "one", json!("one"), None);
+        let (one, two) = (signed_in(&stage, "one").await, signed_in(&stage, "two").await);
+        let mut claims = claims.clone();
+        claims["iss"] = json!(format!("{}/two/v2.0", stage.provider.issuer()));
+        claims["tid"] = json!("two");
+        let token = stage.provider.logout_token(&claims);
+        let told = Request::new(http::Method::POST, &stage.url("/auth/backchannel-logout"));
+        let reply = stage.browser().send(told.form(&[("logout_token", &token)])).await;
+        assert_eq!(reply.status, StatusCode::OK, "{}", reply.text());
+        assert_eq!(status(&stage, &one).await, StatusCode::OK, "{claims}");
+        assert_eq!(status(&stage, &two).await, StatusCode::UNAUTHORIZED, "{claims}");
+    }
+}
+
+#[tokio::test]
+async fn a_frame_of_a_tenant_ends_no_session_of_another() {
+    let stage = stage(ONE_AND_TWO, "one", json!("one"), None);
+    let (one, two) = (signed_in(&stage, "one").await, signed_in(&stage, "two").await);
+    let issuer = format!("{}/two/v2.0", stage.provider.issuer());
+    let query = url::form_urlencoded::Serializer::new(String::new())
+        .append_pair("iss", &issuer)
+        .append_pair("sid", "s1")
+        .finish();
+    assert_eq!(
+        stage.browser().get(&stage.url(&format!("/auth/frontchannel-logout?{query}"))).await.status,
+        StatusCode::OK
+    );
+    assert_eq!(status(&stage, &one).await, StatusCode::OK);
+    assert_eq!(status(&stage, &two).await, StatusCode::UNAUTHORIZED);
+}
+
+/// `ada` of another tenant is somebody else.
+#[tokio::test]
+async fn roles_and_turns_of_a_name_are_for_that_name_in_one_tenant() {
+    let more = "[identity]\nname_claim = \"preferred_username\"\nroles_claims = []\n\
+                [identity.individual_roles]\n\"one:ada\" = [\"auditor\"]\n\
+                [identity.headers]\n\"X-Roles\" = \"roles\"\n\
+                [[routes]]\npath = \"/few\"\nrate_limit = { per = \"user\", rate = \"1/h\" }\n";
+    let stage = stage_with(ONE_AND_TWO, "one", json!("one"), None, more);
+    for (tenant, roles) in [("one", Some("auditor")), ("two", None)] {
+        let browser = signed_in(&stage, tenant).await;
+        assert_eq!(browser.get(&stage.url("/")).await.echoed("x-roles").as_deref(), roles, "{tenant}");
+        assert_eq!(browser.fetch(&stage.url("/few")).await.status, StatusCode::OK, "{tenant}");
+        assert_eq!(browser.fetch(&stage.url("/few")).await.status, StatusCode::TOO_MANY_REQUESTS, "{tenant}");
     }
 }
 

@@ -18,6 +18,7 @@ use super::oidc::id_token::{Expected, IdTokenError};
 use super::oidc::party::Party;
 use super::oidc::token_endpoint::TokenError;
 use super::oidc::{Provider, Providers, Wish};
+use super::session::marks::NameDigest;
 use super::session::seal::{KeyRing, Purpose, Sealer};
 use crate::clock::{SharedClock, UnixTime};
 use crate::message::Origin;
@@ -296,7 +297,7 @@ impl ApiClients {
                 let access_token = Some(access_token.expose_secret());
                 let expected = Expected { nonce: None, access_token, code: None, wish: &wish };
                 let claims = provider.verify_id_token(id_token.expose_secret(), expected).await?;
-                let subject = party.digest("sub", claims.subject());
+                let subject = *NameDigest::of_subject(party, claims.issuer(), claims.subject()).as_bytes();
                 if before.is_some_and(|before| before != subject) {
                     return Err(IdTokenError::OtherSubject.into());
                 }

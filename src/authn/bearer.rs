@@ -176,6 +176,8 @@ impl Bearer {
         let mut refusal = AccessTokenError::Type;
         for (index, provider) in self.providers.iter().enumerate() {
             match provider.verify_access_token(token, &self.settings.audiences).await {
+                // The one it was made for comes later, or has refused it.
+                Ok(claims) if self.is_of_another(index, &claims) => {}
                 Ok(claims) => {
                     let identity = self.identity(index, provider, &claims);
                     let until = identity.as_ref().map(|identity| identity.expires_at).unwrap_or_else(|_| self.soon());
@@ -194,6 +196,17 @@ impl Bearer {
         (Err(BearerError::Refused(refusal)), until)
     }
 
+    /// Whether the token was made for another client that we are at the same issuer (RFC 9068 §2.2, `client_id`; `azp` with
+    /// providers that write it as in ID tokens).
+    fn is_of_another(&self, index: usize, claims: &Map<String, Value>) -> bool {
+        let made_for = ["client_id", "azp"].into_iter().find_map(|name| claims.get(name)?.as_str());
+        let Some(client) = made_for else { return false };
+        let issuer = &self.providers.at(index).settings().issuer;
+        let is_it = |provider: &Arc<Provider>| provider.is_us(|own| own == client);
+        let is_same = |provider: &&Arc<Provider>| provider.settings().issuer == *issuer;
+        !is_it(self.providers.at(index)) && self.providers.iter().filter(is_same).any(is_it)
+    }
+
     fn soon(&self) -> UnixTime {
         self.clock.now().after(REFUSED_FOR)
     }
@@ -209,9 +222,9 @@ impl Bearer {
         // A provider that does not say how long a token lives is asked again soon.
         let expires_at = claims.get("exp").and_then(Value::as_f64).map(|seconds| UnixTime(seconds as u64));
         let expires_at = expires_at.unwrap_or(now.after(LONGEST));
-        let evidence = Evidence::AccessToken { issuer: settings.issuer.as_str().into() };
-        let whose = (index, settings.id.as_str());
-        claimed::identity(&self.mapper, whose, claims, evidence, expires_at, now).map_err(BearerError::Map)
+        let whose = claimed::Whose { signatory: &settings.signatory(), index, issuer: &settings.issuer };
+        let evidence = |issuer, subject| Evidence::AccessToken { issuer, subject };
+        claimed::identity(&self.mapper, whose, claims, evidence, (now, expires_at)).map_err(BearerError::Map)
     }
 }
 

@@ -1,23 +1,40 @@
 //! Verified claims without a session → an identity.
 
+use std::sync::Arc;
+
 use http::HeaderValue;
 use serde_json::{Map, Value};
 
 use super::identity::{Evidence, Identity, Names};
 use super::proof::Proof;
 use super::roles::{MapError, Mapper};
+use super::session::Signatory;
+use super::session::marks::NameDigest;
 use crate::clock::UnixTime;
 
-/// Whom the verified claims of a provider are about, given its index and `provider_id`.
+/// Who verified the claims.
+pub(super) struct Whose<'a> {
+    pub(super) signatory: &'a Signatory,
+    /// The provider's index.
+    pub(super) index: usize,
+    /// Whom the claims are of that do not name their issuer, as userinfo and introspection need not: the provider that was
+    /// asked.
+    pub(super) issuer: &'a str,
+}
+
+/// Whom the verified claims of a provider are about, until `expires_at`; `evidence` is given issuer and subject.
 pub(super) fn identity(
     mapper: &Mapper,
-    (provider, provider_id): (usize, &str),
+    whose: Whose<'_>,
     claims: &Map<String, Value>,
-    evidence: Evidence,
-    expires_at: UnixTime,
-    now: UnixTime,
+    evidence: impl FnOnce(Arc<str>, NameDigest) -> Evidence,
+    (now, expires_at): (UnixTime, UnixTime),
 ) -> Result<Identity, MapError> {
-    let mapped = mapper.map(claims, provider_id)?;
+    let Whose { signatory, index, issuer } = whose;
+    let mapped = mapper.map(claims, signatory.whose(claims))?;
+    let text = |name: &str| claims.get(name).and_then(Value::as_str);
+    let issuer = text("iss").unwrap_or(issuer);
+    let subject = NameDigest::of_subject(signatory.party, issuer, text("sub").unwrap_or_default());
     let authenticated_at = claims.get("auth_time").and_then(Value::as_f64).map(|seconds| UnixTime(seconds as u64));
     let names = mapper.settings().headers.iter().map(|(name, _)| name.clone());
     // Encoded values are visible ASCII; one that were not would be left out, which tells the application less.
@@ -31,8 +48,8 @@ pub(super) fn identity(
         authenticated_at: authenticated_at.unwrap_or(UnixTime(0)),
         expires_at,
         access_token: None,
-        provider,
+        provider: index,
         proof: Proof::of(claims, now),
-        evidence,
+        evidence: evidence(issuer.into(), subject),
     })
 }

@@ -5,7 +5,7 @@ use http::{HeaderName, HeaderValue};
 
 use super::lifetime::Lifetime;
 use super::proof::Proof;
-use super::session::marks::Marks;
+use super::session::marks::{Marks, NameDigest};
 use crate::clock::UnixTime;
 use crate::secret::SecretString;
 
@@ -21,11 +21,15 @@ pub enum Evidence {
     AccessToken {
         /// Its issuer.
         issuer: std::sync::Arc<str>,
+        /// Whose it is.
+        subject: NameDigest,
     },
     /// A name and a password that came with the request, and the verified ID token that the provider gave for them.
     Password {
         /// Its issuer.
         issuer: std::sync::Arc<str>,
+        /// Whose it is.
+        subject: NameDigest,
     },
 }
 
@@ -126,6 +130,19 @@ impl Identity {
     /// Where the person signed in: an index into the providers.
     pub fn provider(&self) -> usize {
         self.provider
+    }
+
+    /// Who it is: issuer and subject, the same by session and by token.
+    pub fn subject(&self) -> &NameDigest {
+        match &self.evidence {
+            Evidence::Session { marks } => &marks.subject,
+            Evidence::AccessToken { subject, .. } | Evidence::Password { subject, .. } => subject,
+        }
+    }
+
+    /// Whether it is known by a session, and not by what came with one request.
+    pub fn has_session(&self) -> bool {
+        matches!(self.evidence, Evidence::Session { .. })
     }
 
     /// How long it holds.

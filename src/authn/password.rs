@@ -237,7 +237,7 @@ impl Passwords {
             self.by_client.client(client)?;
         }
         // Providers take a name in any case for the same person's.
-        self.by_name.user(&user.trim().to_lowercase())
+        self.by_name.user(user.trim().to_lowercase().as_bytes())
     }
 
     async fn ask(&self, Presented { user, password }: &Presented) -> Result<Identity, PasswordError> {
@@ -245,9 +245,9 @@ impl Passwords {
         let claims = record::merged(known.claims.claims(), known.userinfo.as_ref());
         let (settings, now) = (self.provider.settings(), self.clock.now());
         let ends_at = now.after(known.granted.expires_in.unwrap_or(UNSAID));
-        let evidence = Evidence::Password { issuer: settings.issuer.as_str().into() };
-        let whose = (self.index, settings.id.as_str());
-        let identity = claimed::identity(&self.mapper, whose, &claims, evidence, ends_at, now);
+        let whose = claimed::Whose { signatory: &settings.signatory(), index: self.index, issuer: &settings.issuer };
+        let evidence = |issuer, subject| Evidence::Password { issuer, subject };
+        let identity = claimed::identity(&self.mapper, whose, &claims, evidence, (now, ends_at));
         let mut identity = identity.map_err(PasswordError::Map)?;
         identity.access_token = self.passes_access_token.then_some(known.granted.access_token);
         Ok(identity)

@@ -55,8 +55,8 @@ pub struct Settings {
     pub roles_claims: Vec<ClaimPath>,
     /// Claim value → roles. `None`: the values are the roles. `Some`: values it does not name give no role.
     pub role_mapping: Option<BTreeMap<String, Vec<String>>>,
-    /// Name → roles, beside the mapped ones; with several providers `PROVIDER_ID:NAME` → roles, for a name is somebody's only
-    /// at one of them.
+    /// Name → roles, beside the mapped ones; with several providers `PROVIDER_ID:NAME`, with tenants `TENANT:NAME`, with both
+    /// `PROVIDER_ID:TENANT:NAME` → roles, for a name is somebody's only in one of them.
     pub individual_roles: BTreeMap<String, Vec<String>>,
     /// Whether there are several providers.
     pub several_providers: bool,
@@ -112,6 +112,27 @@ impl Default for Settings {
             ]
             .map(str::to_owned)
             .to_vec(),
+        }
+    }
+}
+
+/// Where a name is somebody's.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Whose<'a> {
+    /// The `provider_id` of where the person signed in.
+    pub provider: &'a str,
+    /// The tenant, at a provider that has an issuer for each; empty where it is none that is allowed.
+    pub tenant: Option<&'a str>,
+}
+
+impl Whose<'_> {
+    /// `name` as the settings write it. Neither an id nor a tenant has a colon, so no name can pass for another's.
+    fn key<'n>(&self, name: &'n str, several_providers: bool) -> Cow<'n, str> {
+        match (several_providers, self.tenant) {
+            (false, None) => Cow::Borrowed(name),
+            (false, Some(tenant)) => format!("{tenant}:{name}").into(),
+            (true, None) => format!("{}:{name}", self.provider).into(),
+            (true, Some(tenant)) => format!("{}:{tenant}:{name}", self.provider).into(),
         }
     }
 }
@@ -188,13 +209,14 @@ impl Mapper {
         self.fingerprint
     }
 
-    /// Maps the verified claims of a person who signed in at the provider with the id `provider`.
+    /// Maps the verified claims of a person.
     ///
     /// # Errors
     /// [`MapError`].
-    pub fn map(&self, claims: &Map<String, Value>, provider: &str) -> Result<Mapped, MapError> {
+    pub fn map(&self, claims: &Map<String, Value>, whose: Whose<'_>) -> Result<Mapped, MapError> {
+        let provider = whose.provider;
         let name = self.name(claims)?;
-        let roles = self.roles(claims, &name, provider);
+        let roles = self.roles(claims, &name, whose);
         let groups: Vec<String> = claims.get("groups").map(list_values).unwrap_or_default();
         let mut mapped = Mapped { name, groups, roles, headers: Vec::with_capacity(self.settings.headers.len()) };
         for (header, source) in &self.settings.headers {
@@ -232,7 +254,7 @@ impl Mapper {
         }
     }
 
-    fn roles(&self, claims: &Map<String, Value>, name: &str, provider: &str) -> Vec<String> {
+    fn roles(&self, claims: &Map<String, Value>, name: &str, whose: Whose<'_>) -> Vec<String> {
         let values =
             self.settings.roles_claims.iter().filter_map(|path| self.claim(path, claims)).flat_map(list_values);
         let mut roles = Distinct::default();
@@ -243,9 +265,8 @@ impl Mapper {
                 named.for_each(|role| roles.push(Cow::Borrowed(role)));
             }
         }
-        let whose =
-            if self.settings.several_providers { format!("{provider}:{name}").into() } else { Cow::Borrowed(name) };
-        let individual = self.settings.individual_roles.get(&*whose).into_iter().flatten();
+        let key = whose.key(name, self.settings.several_providers);
+        let individual = self.settings.individual_roles.get(&*key).into_iter().flatten();
         individual.chain(&self.settings.default_roles).for_each(|role| roles.push(Cow::Borrowed(role)));
         roles.into_vec()
     }

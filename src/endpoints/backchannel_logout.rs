@@ -8,6 +8,7 @@ use tracing::info;
 use super::Endpoints;
 use super::form::{self, FormFault};
 use crate::authn::oidc::logout_token::{LogoutTokenError, UnprovenLogout};
+use crate::authn::session::ToldOf;
 use crate::authn::session::ended::Told;
 use crate::message::{Body, Inbound};
 use crate::reply::pages::protect;
@@ -87,8 +88,8 @@ impl Endpoints {
         self.take_logout(&self.backchannel_logouts, client).map_err(LogoutFault::TooMany)?;
         let logout = provider.verify_logout_token(&unproven).await?;
         let (sid, sub) = (logout.session.as_deref(), logout.subject.as_deref());
-        let ended = self.sessions.end_told(provider.settings().party(), sid, sub, Told::ByProvider);
-        debug_assert!(ended.is_ok(), "what the provider told is never too much");
+        let names = ToldOf { party: provider.settings().party(), issuer: &logout.issuer, sid, sub };
+        self.sessions.end_told(names, Told::ByProvider);
         let what = if sid.is_some() { "session" } else { "every session of the subject" };
         info!(provider = provider.settings().id, what, "ended by the provider");
         Ok(())

@@ -2,7 +2,6 @@
 //! proves who asks, so it ends a session here for whoever knows the provider's name for it, and nothing at the provider.
 
 use std::fmt::Write as _;
-use std::time::Duration;
 
 use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, PRAGMA};
 use http::{HeaderMap, HeaderValue, Response};
@@ -12,9 +11,9 @@ use url::Url;
 use super::Endpoints;
 use super::query::{self, Repeated};
 use crate::authn::oidc::Provider;
-use crate::authn::session::ended::{Full, Told};
+use crate::authn::session::ended::Told;
 use crate::authn::session::marks::NameDigest;
-use crate::authn::session::set_cookies;
+use crate::authn::session::{ToldOf, set_cookies};
 use crate::message::{Body, Inbound, Origin};
 use crate::reply::pages::protect;
 use crate::reply::{ClientFault, Rejection};
@@ -40,7 +39,7 @@ impl Endpoints {
                     let party = provider.settings().party();
                     session.as_ref().is_some_and(|record| {
                         let name = record.marks.provider_session;
-                        record.party == party && name == Some(NameDigest::of_session(party, &sid))
+                        record.party == party && name == Some(NameDigest::of_session(party, &issuer, &sid))
                     })
                 };
                 let is_sent = providers.iter().any(|provider| is_meant(provider));
@@ -48,12 +47,9 @@ impl Endpoints {
                     self.take_logout(&self.frontchannel_logouts, inbound.client().address)?;
                 }
                 for provider in &providers {
-                    let told = self.sessions.end_told(provider.settings().party(), Some(&sid), None, Told::ByAnyone);
-                    // Where the session itself was sent, it ends by its own id.
-                    if let (Err(Full), false) = (told, is_sent) {
-                        let retry_after = Duration::from_secs(60);
-                        return Err(ClientFault::TooMany { reason: "too_many_logouts", retry_after }.into());
-                    }
+                    let party = provider.settings().party();
+                    let names = ToldOf { party, issuer: &issuer, sid: Some(&sid), sub: None };
+                    self.sessions.end_told(names, Told::ByAnyone);
                 }
                 (providers, session.filter(|_| is_sent))
             }

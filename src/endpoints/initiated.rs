@@ -32,7 +32,7 @@ impl Endpoints {
             return Ok(None);
         }
         // Two places to go, or two providers: one of them somebody did not mean.
-        for name in ["rd", "provider", "email"] {
+        for name in ["rd", "provider", "email", "demand"] {
             if single(name)?.is_some() {
                 return Err(ClientFault::Parameters("initiated_login_contradictory"));
             }

@@ -1,6 +1,8 @@
 //! Where sign-ins start: the login endpoint (`?rd=` the place to return to; or a third party's, see `initiated`), and challenges on
 //! guarded routes.
 
+use std::sync::Arc;
+
 use http::{Method, Response, StatusCode};
 use url::Url;
 
@@ -15,6 +17,7 @@ use crate::authn::session::set_cookies;
 use crate::message::{Body, Inbound, OwnCookies, ReturnTo};
 use crate::reply::pages::Page;
 use crate::reply::{ClientFault, Exchange, Notice, ProviderFault, Rejection, Replies, redirect};
+use crate::route::Route;
 
 /// On the page with several providers.
 const CHOOSE: &str = "Choose how you want to sign in.";
@@ -35,22 +38,40 @@ impl Endpoints {
             Some(rd) => ReturnTo::parse(&rd, &self.rules).map_err(ClientFault::ReturnTo)?,
             None => ReturnTo::root(),
         };
-        let (provider, wish) = match self.named(inbound)? {
-            Named::One(provider, wish) => (provider, wish),
-            Named::None if self.providers.iter().len() == 1 => (self.providers.first(), Wish::default()),
-            unnamed => {
+        let return_to = return_to.as_str();
+        let demanded = self.demanded(inbound)?;
+        let attempts = demanded.as_ref().map_or(0, |_| self.logins.finished_in_a_row(inbound.cookies()));
+        if attempts >= MAX_ATTEMPTS {
+            return Err(ClientFault::Chain(StrayCause::NotSufficient).into());
+        }
+        let candidates = self.candidates(self.route_of(return_to));
+        let (provider, wish) = match (self.named(inbound)?, demanded, &*candidates) {
+            (Named::One(provider, hint), demanded, _) => {
+                let demanded = demanded.map(|(_, wish)| wish).unwrap_or_default();
+                (&**provider, Wish { login_hint: hint.login_hint, ..demanded })
+            }
+            (Named::None, Some((provider, wish)), _) => (provider, wish),
+            (Named::None, None, &[only]) => (&**only, Wish::default()),
+            (unnamed, _, candidates) => {
                 let message = match unnamed {
                     Named::UnknownDomain => "No sign-in service is known for that e-mail address.",
                     _ => CHOOSE,
                 };
-                let all: Vec<_> = self.providers.iter().collect();
-                let asked =
-                    Choosing { candidates: &all, return_to: return_to.as_str(), status: StatusCode::OK, message };
+                let asked = Choosing { candidates, return_to, status: StatusCode::OK, message };
                 return Ok(self.choose(asked, replies, exchange));
             }
         };
-        let start = Start { return_to: return_to.as_str(), attempts: 0, wish: &wish };
-        self.start(provider, inbound.cookies(), start).await
+        self.start(provider, inbound.cookies(), Start { return_to, attempts, wish: &wish }).await
+    }
+
+    /// Where people may sign in for a route: at the providers that it names, or else at any.
+    fn candidates(&self, route: Option<&Route>) -> Vec<&Arc<Provider>> {
+        match route {
+            Some(route) if !route.providers.is_empty() => {
+                route.providers.iter().map(|&index| self.providers.at(index)).collect()
+            }
+            _ => self.providers.iter().collect(),
+        }
     }
 
     /// Asks whoever is not signed in to sign in: a person by a redirect to the provider, everyone else by 401 with the
@@ -83,13 +104,13 @@ impl Endpoints {
             let cause = if challenge.is_step_up { StrayCause::NotSufficient } else { StrayCause::SessionLost };
             return Err(ClientFault::Chain(cause).into());
         }
-        let wanted = &challenge.route.providers;
-        let all = || self.providers.iter().collect();
-        let candidates: Vec<_> =
-            if wanted.is_empty() { all() } else { wanted.iter().map(|&index| self.providers.at(index)).collect() };
+        let candidates = match challenge.renews_at {
+            // Another one would make another person of them.
+            Some(provider) => vec![self.providers.at(provider)],
+            None => self.candidates(Some(challenge.route)),
+        };
         if let &[provider] = candidates.as_slice() {
-            let proof = &challenge.route.require.proof;
-            let wish = Wish { login_hint: None, acr_values: proof.acr_values(), max_age: proof.max_age() };
+            let wish = Wish::default().and(&challenge.route.require.proof);
             let start = Start { return_to: return_to.as_str(), attempts: finished, wish: &wish };
             return self.start(provider, inbound.cookies(), start).await;
         }
@@ -108,13 +129,15 @@ impl Endpoints {
         }
     }
 
-    /// Sends the browser to the provider.
+    /// Sends the browser to the provider, to sign in as the page behind it demands, too.
     pub(super) async fn start(
         &self,
         provider: &Provider,
         cookies: &OwnCookies,
         start: Start<'_>,
     ) -> Result<Response<Body>, Rejection> {
+        let wish = self.route_of(start.return_to).map(|route| start.wish.and(&route.require.proof));
+        let start = Start { wish: wish.as_ref().unwrap_or(start.wish), ..start };
         let started = self.logins.start(provider, cookies, start).await.map_err(ProviderFault::Start)?;
         let mut response = redirect(StatusCode::FOUND, &started.location);
         set_cookies(response.headers_mut(), [started.cookie]);

@@ -1,5 +1,11 @@
 //! Signing out, here and at the provider (OpenID Connect RP-Initiated Logout 1.0), protected against cross-site requests.
 
+use std::time::Duration;
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use tracing::info;
 use url::form_urlencoded;
@@ -29,39 +35,53 @@ impl Endpoints {
         }
     }
 
-    /// Where a sign-out ends; with the `state` of one that had a place to return to, goes there.
+    /// Where a sign-out ends; with the `state` of one that this browser began and that had a place to return to, goes there
+    /// (RP-Initiated Logout §3). Once.
     pub(super) fn signed_out(
         &self,
         inbound: &Inbound,
         replies: &Replies,
         exchange: &Exchange<'_>,
     ) -> Result<Response<Body>, Rejection> {
-        let state = query::single(inbound.query(), "state").ok().flatten();
-        if let Some((return_to, _)) = state.and_then(|state| self.logout_state.open(state.as_bytes()).ok())
-            && let Ok(return_to) = ReturnTo::parse(&return_to, &self.rules)
-        {
-            return Ok(redirect(StatusCode::SEE_OTHER, return_to.as_str()));
-        }
-        Ok(self.signed_out_page(replies, exchange))
+        let begun = self.begun_here(inbound);
+        let return_to = begun.as_ref().and_then(Option::as_ref);
+        let mut response = match return_to.and_then(|return_to| ReturnTo::parse(return_to, &self.rules).ok()) {
+            Some(return_to) => redirect(StatusCode::SEE_OTHER, return_to.as_str()),
+            None => self.signed_out_page(inbound, replies, exchange),
+        };
+        let jar = self.sessions.jar();
+        set_cookies(response.headers_mut(), begun.map(|_| jar.delete(jar.logout_name())));
+        Ok(response)
+    }
+
+    /// The place to return to of the sign-out whose `state` came back, if it went out from this browser.
+    fn begun_here(&self, inbound: &Inbound) -> Option<Option<String>> {
+        let state = query::single(inbound.query(), "state").ok().flatten()?;
+        let expected = inbound.cookies().get(self.sessions.jar().logout_name()).ok().flatten()?;
+        verify_slices_are_equal(digest_of(&state).as_bytes(), expected).ok()?;
+        self.logout_state.open(state.as_bytes()).ok().map(|(return_to, _)| return_to)
     }
 
     fn sign_out(&self, inbound: &Inbound, return_to: Option<ReturnTo>) -> Response<Body> {
         let session = self.sessions.read_for_sign_out(inbound.cookies());
         let provider = session.as_ref().and_then(|(record, _)| self.providers.by_party(record.party));
-        // With nobody signed in, and only one provider, it is still the place to sign out at.
-        let provider = provider.map_or(self.providers.first(), |(_, provider)| provider);
+        // With nobody signed in an only provider is still the place to sign out at; of several it is any one's guess.
+        let only = Some(self.providers.first()).filter(|_| self.providers.iter().len() == 1);
+        let provider = provider.map(|(_, provider)| provider).or(only);
         if let Some((record, _)) = &session {
             self.sessions.end(record);
             info!("signed out");
         }
         let tokens = session.and_then(|(_, contents)| contents.tokens());
         let hint = tokens.and_then(|tokens| {
-            provider.revoke(tokens.refresh, tokens.access);
+            provider?.revoke(tokens.refresh, tokens.access);
             tokens.id
         });
-        let state = return_to.as_ref().map(|return_to| self.logout_state.seal(&return_to.as_str().to_owned()));
+        let state = self.logout_state.seal(&return_to.as_ref().map(|return_to| return_to.as_str().to_owned()));
         let hint = hint.as_ref().map(|hint| hint.expose_secret());
-        let location = match provider.end_session_url(hint, state.as_deref()) {
+        let away = provider.and_then(|provider| provider.end_session_url(hint, Some(&state)));
+        let comes_back = away.as_ref().is_some_and(|url| url.query_pairs().any(|(_, value)| value == state));
+        let location = match away {
             Some(url) => url.into(),
             None => match (return_to, &self.settings.signed_out_path) {
                 (Some(return_to), _) => return_to.as_str().to_owned(),
@@ -70,7 +90,9 @@ impl Endpoints {
             },
         };
         let mut response = redirect(StatusCode::SEE_OTHER, &location);
-        set_cookies(response.headers_mut(), self.sessions.jar().delete_session(inbound.cookies()));
+        let jar = self.sessions.jar();
+        let mark = comes_back.then(|| jar.set(jar.logout_name(), &digest_of(&state), Some(AWAY)));
+        set_cookies(response.headers_mut(), jar.delete_session(inbound.cookies()).into_iter().chain(mark));
         response
     }
 
@@ -113,7 +135,17 @@ impl Endpoints {
         replies.page(&notice, exchange, &origins)
     }
 
-    fn signed_out_page(&self, replies: &Replies, exchange: &Exchange<'_>) -> Response<Body> {
+    /// Whoever is still signed in is told so: anybody can link here.
+    fn signed_out_page(&self, inbound: &Inbound, replies: &Replies, exchange: &Exchange<'_>) -> Response<Body> {
+        if self.sessions.read(inbound.cookies()).is_ok() {
+            let message = "You are still signed in to this site.";
+            let notice = Notice::new(StatusCode::OK, "still_signed_in", Page::SignedOut, "Still signed in", message);
+            let notice = match &self.settings.logout_path {
+                Some(path) => notice.action(path, "Sign out").other("/", "Go to the front page"),
+                None => notice.action("/", "Go to the front page"),
+            };
+            return replies.page(&notice, exchange, &[]);
+        }
         let message = "You have been signed out.";
         let notice = Notice::new(StatusCode::OK, "signed_out", Page::SignedOut, "Signed out", message);
         let notice = match self.sign_in_url() {
@@ -122,6 +154,14 @@ impl Endpoints {
         };
         replies.page(&notice, exchange, &[])
     }
+}
+
+/// How long a sign-out may be on its way through the provider.
+const AWAY: Duration = Duration::from_secs(600);
+
+/// What the browser keeps of a `state`.
+fn digest_of(state: &str) -> String {
+    URL_SAFE_NO_PAD.encode(&digest(&SHA256, state.as_bytes()).as_ref()[..16])
 }
 
 /// Whether a GET may be somebody's wish: browsers also fetch pages ahead of time and whatever a page embeds. Stricter than

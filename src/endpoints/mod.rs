@@ -12,7 +12,10 @@ mod jwks;
 pub mod login;
 pub mod logout;
 pub mod query;
+pub mod step_up;
 pub mod userinfo;
+
+pub use step_up::Demand;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -29,7 +32,7 @@ use crate::message::return_to::ReturnRules;
 use crate::message::{Body, Inbound, Origin, ReturnTo};
 use crate::rate::{Rate, RateLimit, TooMany};
 use crate::reply::{ClientFault, Exchange, Rejection, Replies};
-use crate::route::Endpoint;
+use crate::route::{Endpoint, Routes};
 
 /// What the endpoints need to know beside the provider.
 #[derive(Debug, Clone)]
@@ -59,7 +62,9 @@ pub struct Endpoints {
     pub sessions: Arc<Sessions>,
     pub logins: Logins,
     pub api_clients: Option<ApiClients>,
-    pub logout_state: Sealer<String>,
+    pub logout_state: Sealer<Option<String>>,
+    pub demands: Sealer<Demand>,
+    pub routes: Arc<Routes>,
     pub rules: ReturnRules,
     pub sign_ins: Option<RateLimit>,
     pub backchannel_logouts: RateLimit,

@@ -3,6 +3,7 @@
 
 pub mod body;
 pub mod certificate;
+pub mod challenge;
 pub mod cookies;
 pub mod edits;
 pub mod forwarded;

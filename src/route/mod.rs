@@ -19,6 +19,7 @@ pub use self::canonical::{Canonical, Elsewhere};
 use self::pattern::{Pattern, eq_folded, folded_segments};
 pub use self::rewrite::{Rewrite, RewriteError};
 use crate::authn::proof::ProofDemand;
+use crate::authn::session::marks::NameDigest;
 use crate::message::edits::Edits;
 use crate::message::{Inbound, Origin, RequestPath};
 use crate::rate::{Per, RateLimit, TooMany};
@@ -125,9 +126,9 @@ impl Route {
     ///
     /// # Errors
     /// [`TooMany`].
-    pub fn take_turn_of_user(&self, user: Option<&str>, client: IpAddr) -> Result<(), TooMany> {
+    pub fn take_turn_of_user(&self, user: Option<&NameDigest>, client: IpAddr) -> Result<(), TooMany> {
         match (&self.rate_limit, user) {
-            (Some(limit), Some(user)) if limit.per == Per::User => limit.user(user),
+            (Some(limit), Some(user)) if limit.per == Per::User => limit.user(user.as_bytes()),
             (Some(limit), None) if limit.per == Per::User => limit.client(client),
             _ => Ok(()),
         }

@@ -58,6 +58,7 @@ pub use tls::{Tls, TlsFileError, TlsSettings};
 
 use crate::authn::lifetime::Lifetimes;
 use crate::authn::oidc::client_credentials::{self, Held, OwnToken, OwnTokenError};
+use crate::authn::oidc::insufficient::demand_of;
 use crate::message::edits::Edits;
 use crate::message::{self, Body};
 use crate::policy::Permit;
@@ -93,6 +94,8 @@ pub struct UpstreamSettings {
     pub tls: Option<Arc<Tls>>,
     /// What the upstream sees as `Host`; `None`: the client's.
     pub host_header: Option<String>,
+    /// Whether a demand of a stronger or more recent sign-in (RFC 9470) is taken for one. Default on.
+    pub step_up: bool,
     /// Put the provider's access token into `Authorization: Bearer`.
     pub access_token: bool,
     /// Put an access token of our own there instead, on every request.
@@ -131,6 +134,7 @@ impl Default for UpstreamSettings {
             protocol: Protocol::Http1,
             tls: None,
             host_header: None,
+            step_up: true,
             access_token: false,
             own_token: None,
             connect_timeout: Duration::from_secs(5),
@@ -376,7 +380,8 @@ impl Upstreams {
         self
     }
 
-    /// Sends one request and gives the answer's head with a streamed body. `Set-Cookie` of our names is dropped and logged.
+    /// Sends one request and gives the answer's head with a streamed body. `Set-Cookie` of our names is dropped and logged; what
+    /// a 401 demands of the sign-in is in the extensions.
     ///
     /// # Errors
     /// [`UpstreamError`].
@@ -407,6 +412,12 @@ impl Upstreams {
                 response
             }
         };
+        if response.status() == StatusCode::UNAUTHORIZED
+            && upstream.settings.step_up
+            && let Some(demand) = demand_of(response.headers())
+        {
+            response.extensions_mut().insert(demand);
+        }
         for edits in [&upstream.settings.edits, &route.edits].into_iter().flatten() {
             edits.response.apply(response.headers_mut());
         }

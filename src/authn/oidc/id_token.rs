@@ -39,6 +39,11 @@ impl VerifiedClaims {
         &self.subject
     }
 
+    /// `iss`, which verification has compared.
+    pub fn issuer(&self) -> &str {
+        self.claims.get("iss").and_then(Value::as_str).unwrap_or_default()
+    }
+
     /// `sid`: the provider's name for the session (OpenID Connect Front-Channel Logout §3).
     pub fn session(&self) -> Option<&str> {
         self.claims.get("sid").and_then(Value::as_str).filter(|sid| !sid.is_empty())

@@ -188,6 +188,11 @@ impl Logins {
         }
     }
 
+    /// The time by which logins are measured.
+    pub fn now(&self) -> UnixTime {
+        self.clock.now()
+    }
+
     /// Starts a login.
     ///
     /// # Errors

@@ -129,6 +129,8 @@ pub struct UnprovenLogout<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Logout {
     pub(super) identifier: String,
+    /// `iss`: who gives the names.
+    pub issuer: String,
     /// `sub`: whose sessions ended.
     pub subject: Option<String>,
     /// `sid`: which one.
@@ -198,7 +200,9 @@ fn shape(claims: &Map<String, Value>) -> Result<Logout, LogoutTokenError> {
     if subject.is_none() && session.is_none() {
         return Err(LogoutTokenError::Subject);
     }
-    Ok(Logout { identifier, subject, session })
+    // What it has to be is judged with the other claims.
+    let issuer = string(claims, "iss")?.unwrap_or_default().to_owned();
+    Ok(Logout { identifier, issuer, subject, session })
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ pub mod discovery;
 mod dpop;
 pub mod grant;
 pub mod id_token;
+pub mod insufficient;
 mod introspection;
 pub mod jose;
 mod jwe;

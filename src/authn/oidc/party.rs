@@ -17,12 +17,15 @@ impl Party {
         Self(short(context))
     }
 
-    /// Of a name that the provider gives, told apart by the kind of name.
-    pub(in crate::authn) fn digest(self, kind: &str, name: &str) -> [u8; 16] {
+    /// Of a name that an issuer gives, told apart by the kind of name. A provider with tenants has an issuer for each of them,
+    /// and only within one is a name somebody's (OpenID Connect Core §2, `sub`).
+    pub(in crate::authn) fn digest(self, kind: &str, issuer: &str, name: &str) -> [u8; 16] {
         let mut context = digest::Context::new(&SHA256);
         context.update(&self.0);
-        context.update(&(kind.len() as u64).to_be_bytes());
-        context.update(kind.as_bytes());
+        for part in [kind, issuer] {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part.as_bytes());
+        }
         context.update(name.as_bytes());
         short(context)
     }

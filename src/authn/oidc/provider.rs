@@ -238,7 +238,7 @@ impl Provider {
     }
 
     /// Whether something `is_for` the client that we are now; for nobody until that is known.
-    pub(super) fn is_us(&self, is_for: impl Fn(&str) -> bool) -> bool {
+    pub(in crate::authn) fn is_us(&self, is_for: impl Fn(&str) -> bool) -> bool {
         self.knowledge.known().is_some_and(|known| is_for(&known.settings.credentials.client_id))
     }
 
@@ -433,7 +433,7 @@ impl Provider {
         let verify = |settings: &Settings, trust: Trust<'_>| token.verify(trust, settings.rules(), clock.now());
         let logout = self.with_keys(Asker::Logout, of_id_tokens, verify).await?;
         // §2.6 item 7. The last of all, so that nobody else can use up an identifier.
-        let identifier = self.settings().party().digest("jti", &logout.identifier);
+        let identifier = self.settings().party().digest("jti", &logout.issuer, &logout.identifier);
         let is_fresh = self.logout_tokens.entry(identifier).or_insert(()).is_fresh();
         if is_fresh { Ok(logout) } else { Err(LogoutTokenError::Repeated) }
     }
@@ -504,7 +504,8 @@ impl Provider {
     }
 
     /// The RP-initiated logout request (OpenID Connect RP-Initiated Logout §2), or `None` where the provider offers none. An
-    /// `id_token_hint` that would make the URL longer than 4 KB gives way to `client_id` alone.
+    /// `id_token_hint` that would make the URL longer than 4 KB gives way to `client_id` alone; `state` goes along wherever the
+    /// person is sent back.
     pub fn end_session_url(&self, id_token_hint: Option<&str>, state: Option<&str>) -> Option<Url> {
         let known = self.knowledge.known()?;
         let endpoint = known.metadata.end_session_endpoint()?.url();
@@ -512,13 +513,16 @@ impl Provider {
         let back = settings.post_logout_redirect_uri.as_ref().map(|url| ("post_logout_redirect_uri", url.as_str()));
         // The provider hands `state` back with the redirect, so without one it has nowhere to go.
         let state = state.filter(|_| back.is_some()).map(|state| ("state", state));
+        let locales = settings.ask.ui_locales.join(" ");
+        let is_added = settings.logout_params.iter().any(|(name, _)| name == "ui_locales");
+        let locales = (!locales.is_empty() && !is_added).then_some(("ui_locales", locales.as_str()));
         // Not the library's `LogoutRequest`: it takes no hint but an ID token that it can read every claim of.
         let url = |hint: Option<&str>| {
             let hint = hint.map(|hint| ("id_token_hint", hint));
             let client = ("client_id", settings.credentials.client_id.as_str());
             let mut url = endpoint.clone();
             url.query_pairs_mut()
-                .extend_pairs(hint.into_iter().chain([client]).chain(back).chain(state))
+                .extend_pairs(hint.into_iter().chain([client]).chain(back).chain(state).chain(locales))
                 .extend_pairs(&settings.logout_params);
             without_doubles(endpoint, url)
         };
@@ -610,7 +614,7 @@ impl Settings {
 
     /// The same for sessions.
     pub fn signatory(&self) -> Signatory {
-        Signatory { id: self.id.clone(), party: self.party() }
+        Signatory { id: self.id.clone(), party: self.party(), tenants: self.tenants.clone() }
     }
 
     /// What ID tokens may be signed with, given what the metadata offers. HMAC is never taken from there: the secret is

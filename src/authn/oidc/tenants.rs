@@ -32,6 +32,14 @@ impl Tenants {
         Some(Self { before: before.to_owned(), after: after.to_owned(), allowed })
     }
 
+    /// Those that are named; `None` where every tenant is let in.
+    pub fn named(&self) -> Option<&[String]> {
+        match &self.allowed {
+            Allowed::Any => None,
+            Allowed::These(these) => Some(these),
+        }
+    }
+
     /// Whether it could be a tenant: nothing that changes what a URL means.
     pub fn is_tenant(text: &str) -> bool {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
@@ -54,7 +62,8 @@ impl Tenants {
         tenant.is_some() && self.tenant_of(issuer) == tenant
     }
 
-    fn tenant_of<'i>(&self, issuer: &'i str) -> Option<&'i str> {
+    /// The tenant whose issuer it is, if that is allowed.
+    pub fn tenant_of<'i>(&self, issuer: &'i str) -> Option<&'i str> {
         let tenant = issuer.strip_prefix(&self.before)?.strip_suffix(&self.after)?;
         let is_allowed = match &self.allowed {
             Allowed::Any => true,

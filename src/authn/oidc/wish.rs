@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::authn::proof::ProofDemand;
+
 /// Parameters of one authorization request (OpenID Connect Core §3.1.2.1). Those that the ID token has to answer to travel
 /// in `state`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,5 +21,47 @@ impl Wish {
     /// Whether the ID token has to answer to it.
     pub fn asks_for_proof(&self) -> bool {
         self.acr_values.is_some() || self.max_age.is_some()
+    }
+
+    /// The same, and what `demand` wants beside it: of the classes those that both name, where there are any.
+    pub fn and(&self, demand: &ProofDemand) -> Self {
+        let acr_values = match (&self.acr_values, demand.acr_values()) {
+            (Some(wished), Some(demanded)) => {
+                let is_demanded = |word: &&str| demanded.split(' ').any(|other| other == *word);
+                let both = wished.split(' ').filter(is_demanded).collect::<Vec<_>>().join(" ");
+                Some(if both.is_empty() { wished.clone() } else { both })
+            }
+            (wished, demanded) => wished.clone().or(demanded),
+        };
+        let max_age = [self.max_age, demand.max_age()].into_iter().flatten().min();
+        Self { login_hint: self.login_hint.clone(), acr_values, max_age }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_wish_and_a_demand_together_want_what_both_want() {
+        let wish = |acr: &str, max_age| Wish {
+            login_hint: Some("ada".into()),
+            acr_values: (!acr.is_empty()).then(|| acr.to_owned()),
+            max_age,
+        };
+        let demand = |acr: &str, age: Option<u64>| {
+            ProofDemand::new(acr.split_whitespace().map(str::to_owned).collect(), age.map(Duration::from_secs))
+        };
+        for (one, other, expected) in [
+            (wish("", None), demand("", None), wish("", None)),
+            (wish("", None), demand("a b", Some(5)), wish("a b", Some(5))),
+            (wish("a", Some(9)), demand("", None), wish("a", Some(9))),
+            (wish("c b a", Some(9)), demand("a b", Some(5)), wish("b a", Some(5))),
+            (wish("c", Some(1)), demand("a b", Some(5)), wish("c", Some(1))),
+        ] {
+            assert_eq!(one.and(&other), expected);
+        }
     }
 }

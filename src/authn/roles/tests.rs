@@ -3,6 +3,8 @@ use serde_json::json;
 
 use super::*;
 
+const AT_DEFAULT: Whose<'_> = Whose { provider: "default", tenant: None };
+
 fn claims(value: Value) -> Map<String, Value> {
     value.as_object().unwrap().clone()
 }
@@ -20,7 +22,7 @@ fn table(entries: &[(&str, &[&str])]) -> BTreeMap<String, Vec<String>> {
 }
 
 fn map(settings: Settings, value: Value) -> Result<Mapped, MapError> {
-    Mapper::new(settings).map(&claims(value), "default")
+    Mapper::new(settings).map(&claims(value), AT_DEFAULT)
 }
 
 fn roles(settings: Settings, value: Value) -> Vec<String> {
@@ -206,12 +208,12 @@ fn an_email_counts_only_when_it_is_verified() {
     for verified in [json!(false), json!("false"), json!("True"), json!(1), json!(["true"]), json!(null)] {
         let ada = claims(json!({"sub": "s", "email": "ada@example.com", "email_verified": verified}));
         let by_email = Mapper::new(settings.clone());
-        assert_eq!(by_email.map(&ada, "default"), Err(MapError::NameUnverifiedEmail), "{verified}");
+        assert_eq!(by_email.map(&ada, AT_DEFAULT), Err(MapError::NameUnverifiedEmail), "{verified}");
         let by_sub = Mapper::new(Settings { name_claim: path(&["sub"]), ..settings.clone() });
-        let mapped = by_sub.map(&ada, "default").unwrap();
+        let mapped = by_sub.map(&ada, AT_DEFAULT).unwrap();
         assert_eq!((mapped.roles.len(), mapped.headers), (0, vec![None, None]), "{verified}");
         let trusting = Mapper::new(Settings { trust_unverified_email: true, ..settings.clone() });
-        assert_eq!(trusting.map(&ada, "default").unwrap().roles, ["ada@example.com", "admin"]);
+        assert_eq!(trusting.map(&ada, AT_DEFAULT).unwrap().roles, ["ada@example.com", "admin"]);
     }
     assert_eq!(map(settings, json!({"sub": "s", "email_verified": true})), Err(MapError::NameMissing));
 }
@@ -273,7 +275,7 @@ fn userinfo_shows_what_is_allowed_and_never_what_belongs_to_the_protocol() {
     let mut claims = claims(keycloak());
     claims.insert("access_token".to_owned(), json!("secret"));
     claims.insert("roles".to_owned(), json!(["from the claim"]));
-    let mapped = mapper.map(&claims, "default").unwrap();
+    let mapped = mapper.map(&claims, AT_DEFAULT).unwrap();
     let view = Value::Object(mapper.userinfo_view(&claims, &mapped));
     let expected = json!({"name": "Ada Lovelace", "groups": claims["groups"], "roles": mapped.roles});
     assert_eq!(view, expected);

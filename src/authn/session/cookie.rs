@@ -7,6 +7,7 @@
 //! | `base.idle` | the sealed time of the last request |
 //! | `base.login` | this browser's login secret |
 //! | `base.post` | the same where the provider answers by a POST from its own site; `SameSite=None` |
+//! | `base.logout` | for as long as a sign-out is on its way through the provider: a digest of its `state` |
 //! | `base.done` | for half a minute after a sign-in: how many in a row there were |
 
 use std::time::Duration;
@@ -30,6 +31,7 @@ pub struct CookieJar {
     login: String,
     post: String,
     done: String,
+    logout: String,
     parts: Vec<String>,
 }
 
@@ -52,6 +54,7 @@ impl CookieJar {
             login: format!("{base}.login"),
             post: format!("{base}.post"),
             done: format!("{base}.done"),
+            logout: format!("{base}.logout"),
             parts: (0..MAX_PARTS).map(|part| if part == 0 { base.clone() } else { format!("{base}.{part}") }).collect(),
             base,
             secure,
@@ -91,6 +94,11 @@ impl CookieJar {
     /// The name of the cookie that counts sign-ins in a row.
     pub fn done_name(&self) -> &str {
         &self.done
+    }
+
+    /// The name of the cookie that binds a sign-out to this browser.
+    pub fn logout_name(&self) -> &str {
+        &self.logout
     }
 
     /// Puts the session value together, without copying where it is whole; `None` when there is no session cookie.

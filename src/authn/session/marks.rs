@@ -5,19 +5,24 @@ use serde::{Deserialize, Serialize};
 use super::SessionId;
 use crate::authn::oidc::Party;
 
-/// A digest of a name that a provider gives, bound to the provider and to the kind of name.
+/// A digest of a name that an issuer gives, bound to the issuer, to who we are there and to the kind of name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct NameDigest(pub(super) [u8; 16]);
 
 impl NameDigest {
-    /// Of a `sid` at one provider.
-    pub fn of_session(party: Party, sid: &str) -> Self {
-        Self(party.digest("sid", sid))
+    /// Of a `sid` of one issuer.
+    pub fn of_session(party: Party, issuer: &str, sid: &str) -> Self {
+        Self(party.digest("sid", issuer, sid))
     }
 
-    /// Of a `sub` at one provider.
-    pub fn of_subject(party: Party, sub: &str) -> Self {
-        Self(party.digest("sub", sub))
+    /// Of a `sub` of one issuer: whoever that is, since a user is both together.
+    pub fn of_subject(party: Party, issuer: &str, sub: &str) -> Self {
+        Self(party.digest("sub", issuer, sub))
+    }
+
+    /// As it is compared.
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
     }
 }
 

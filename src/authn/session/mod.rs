@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use self::cookie::{CookieJar, JoinError};
-use self::ended::{EndedSessions, Full, Told};
+use self::ended::{EndedSessions, Told};
 use self::marks::{Marks, NameDigest};
 use self::record::{Contents, PackError, Record, StoredTokens};
 use self::seal::{KeyRing, OpenError, Purpose, Sealer};
@@ -27,8 +27,9 @@ use super::identity::{Evidence, Identity};
 use super::lifetime::Lifetimes;
 use super::oidc::Party;
 use super::oidc::id_token::VerifiedClaims;
+use super::oidc::tenants::Tenants;
 use super::proof::Proof;
-use super::roles::{MapError, Mapped, Mapper};
+use super::roles::{MapError, Mapped, Mapper, Whose};
 use crate::clock::{SharedClock, UnixTime};
 use crate::message::{Inbound, Origin, OwnCookies};
 use crate::secret::SecretString;
@@ -148,6 +149,19 @@ pub struct SignedIn<'a> {
     pub tokens: StoredTokens<'a>,
 }
 
+/// What a provider calls what has ended.
+#[derive(Debug, Clone, Copy)]
+pub struct ToldOf<'a> {
+    /// The provider, and who we are there.
+    pub party: Party,
+    /// The issuer that gives the names; one tenant's, where there are several.
+    pub issuer: &'a str,
+    /// The session.
+    pub sid: Option<&'a str>,
+    /// The person.
+    pub sub: Option<&'a str>,
+}
+
 /// Opens, makes and ends sessions.
 #[derive(Debug)]
 pub struct Sessions {
@@ -170,6 +184,17 @@ pub struct Signatory {
     pub id: String,
     /// Issuer and client id.
     pub party: Party,
+    /// Its tenants, where it has an issuer for each.
+    pub tenants: Option<Tenants>,
+}
+
+impl Signatory {
+    /// In whose words `claims` give a name.
+    pub fn whose<'a>(&'a self, claims: &'a Map<String, Value>) -> Whose<'a> {
+        let issuer = || claims.get("iss").and_then(Value::as_str).unwrap_or_default();
+        let tenant = self.tenants.as_ref().map(|tenants| tenants.tenant_of(issuer()).unwrap_or_default());
+        Whose { provider: &self.id, tenant }
+    }
 }
 
 /// What sessions are bound to beside the secrets.
@@ -267,13 +292,14 @@ impl Sessions {
         let now = self.clock.now();
         let claims = record::merged(signed_in.claims.claims(), signed_in.userinfo);
         let mapped = self.map_at(signed_in.party, &claims)?;
+        let (party, issuer) = (signed_in.party, signed_in.claims.issuer());
         let mut id = [0; 16];
         rand::fill(&mut id).expect("the system has no randomness");
         let record = Record {
             marks: Marks {
                 id: SessionId(id),
-                provider_session: signed_in.claims.session().map(|sid| NameDigest::of_session(signed_in.party, sid)),
-                subject: NameDigest::of_subject(signed_in.party, signed_in.claims.subject()),
+                provider_session: signed_in.claims.session().map(|sid| NameDigest::of_session(party, issuer, sid)),
+                subject: NameDigest::of_subject(party, issuer, signed_in.claims.subject()),
                 begun: self.ended.next_turn(),
             },
             issued_at: now,
@@ -301,21 +327,15 @@ impl Sessions {
     /// Ends what the provider, or whoever knows the name of the session there, says has ended: the session `sid`, only if it
     /// is `sub`'s where both are given; every session of `sub` where there is no `sid` (OpenID Connect Back-Channel Logout
     /// §2.7).
-    ///
-    /// # Errors
-    /// [`Full`], never for what the provider told.
-    pub fn end_told(&self, party: Party, sid: Option<&str>, sub: Option<&str>, told: Told) -> Result<(), Full> {
-        let subject = sub.map(|sub| NameDigest::of_subject(party, sub));
+    pub fn end_told(&self, ToldOf { party, issuer, sid, sub }: ToldOf<'_>, told: Told) {
+        let subject = sub.map(|sub| NameDigest::of_subject(party, issuer, sub));
         match (sid, subject) {
             (Some(sid), subject) => {
-                let name = NameDigest::of_session(party, sid);
-                self.ended.end_named(name, subject, told, self.settings.lifetime)
+                let name = NameDigest::of_session(party, issuer, sid);
+                self.ended.end_named(name, subject, told, self.settings.lifetime);
             }
-            (None, Some(subject)) => {
-                self.ended.end_subject(subject, self.settings.lifetime);
-                Ok(())
-            }
-            (None, None) => Ok(()),
+            (None, Some(subject)) => self.ended.end_subject(subject, self.settings.lifetime),
+            (None, None) => {}
         }
     }
 
@@ -356,8 +376,8 @@ impl Sessions {
     }
 
     fn map_at(&self, party: Party, claims: &Map<String, Value>) -> Result<Mapped, MapError> {
-        let provider = self.provider(party).map_or("", |index| &self.providers[index].id);
-        self.mapper.map(claims, provider)
+        let whose = self.provider(party).map(|index| self.providers[index].whose(claims));
+        self.mapper.map(claims, whose.unwrap_or_default())
     }
 
     fn last_seen(&self, cookies: &OwnCookies, record: &Record, now: UnixTime) -> Result<UnixTime, NoSession> {

@@ -50,6 +50,8 @@ pub enum Purpose {
     DeviceCode,
     /// A refresh token for an API client.
     RefreshToken,
+    /// What an application demands of a sign-in.
+    Demand,
 }
 
 impl Purpose {
@@ -61,6 +63,7 @@ impl Purpose {
             Self::Logout => "logout state",
             Self::DeviceCode => "device code",
             Self::RefreshToken => "refresh token of an API client",
+            Self::Demand => "demand",
         }
     }
 }

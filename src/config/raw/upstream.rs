@@ -32,6 +32,9 @@ pub(in crate::config) struct RawUpstream {
     pub access_token: Option<RawAccessToken>,
     /// What the token of our own is asked for with.
     pub client_credentials: Option<RawClientCredentials>,
+    /// Whether its 401 with insufficient_user_authentication (RFC 9470) sends people to sign in as it demands. Default true.
+    #[schemars(example = false)]
+    pub step_up: Option<bool>,
     /// To connect, TLS included. Default 5s.
     pub connect_timeout: Option<Span>,
     /// From the end of the request to the answer's head. Default 60s.

@@ -6,6 +6,7 @@ use http::HeaderName;
 
 use super::Resolver;
 use crate::authn::oidc;
+use crate::authn::oidc::tenants::Tenants;
 use crate::authn::roles::{self, ClaimPath, HeaderSource, ListFormat};
 use crate::config::problem::shown;
 use crate::config::raw::{OneOrMany, RawBuiltin, RawHeaderSource, RawIdentity, RawListFormat};
@@ -80,14 +81,11 @@ impl Resolver {
     /// A name is somebody's only at one provider: with several, whoever calls themselves so at another must get nothing.
     pub(super) fn names_of_several(&mut self, identity: &mut roles::Settings, providers: &[oidc::Settings]) {
         identity.several_providers = providers.len() > 1;
+        for name in identity.individual_roles.keys() {
+            self.whose(name, providers);
+        }
         if !identity.several_providers {
             return;
-        }
-        for name in identity.individual_roles.keys() {
-            if !providers.iter().any(|provider| name.starts_with(&format!("{}:", provider.id))) {
-                let fix = format!("with several providers, write \"{}:{name}\"", providers[0].id);
-                self.error(&below("identity.individual_roles", name), "does not say at which provider", fix);
-            }
         }
         let tells = |source: &HeaderSource| match source {
             HeaderSource::Provider => true,
@@ -101,6 +99,34 @@ impl Resolver {
                 what,
                 "a name or address may be another person's at each: add \"X-Forwarded-Provider\" = \"provider\"",
             );
+        }
+    }
+
+    /// Whether a key of `individual_roles` says whose name it is.
+    fn whose(&mut self, name: &str, providers: &[oidc::Settings]) {
+        let key = below("identity.individual_roles", name);
+        let (provider, rest) = match providers {
+            [] => return,
+            [only] => (only, name),
+            several => {
+                let of = |provider: &oidc::Settings| name.strip_prefix(&format!("{}:", provider.id));
+                let found = several.iter().find_map(|provider| Some((provider, of(provider)?)));
+                let Some(found) = found else {
+                    let fix = format!("with several providers, write \"{}:{name}\"", several[0].id);
+                    return self.error(&key, "does not say at which provider", fix);
+                };
+                found
+            }
+        };
+        let Some(tenants) = &provider.tenants else { return };
+        let is_allowed = |tenant: &str| match tenants.named() {
+            Some(named) => named.iter().any(|one| one == tenant),
+            None => Tenants::is_tenant(tenant),
+        };
+        if !rest.split_once(':').is_some_and(|(tenant, _)| is_allowed(tenant)) {
+            let tenant = tenants.named().and_then(|named| named.first()).map_or("TENANT", String::as_str);
+            let fix = format!("a name is somebody's in one tenant only: write \"{tenant}:{rest}\" there");
+            self.error(&key, "does not say in which tenant", fix);
         }
     }
 

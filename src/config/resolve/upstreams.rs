@@ -109,6 +109,7 @@ impl Resolver {
             protocol,
             tls,
             host_header,
+            step_up: raw.step_up.unwrap_or(true),
             access_token: raw.access_token == Some(RawAccessToken::Bearer),
             own_token,
             edits,

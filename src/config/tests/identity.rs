@@ -74,3 +74,20 @@ fn identity_comes_out_as_written() {
     assert!(warnings(&[("identity", "trust_unverified_email = true")]).contains("verified or not"));
     assert!(warnings(&[("identity.role_mapping", "")]).contains("no claim gives any role"));
 }
+
+#[test]
+fn a_name_is_written_with_whose_it_is() {
+    let tenants = "issuer_template = \"https://id.example.com/{tenantid}\"\nallowed_tenants = [\"one\", \"two\"]";
+    let roles = |name: &str| format!("{name:?} = [\"auditor\"]");
+    let told =
+        |provider: &str, name: &str| errors(&[("provider", provider), ("identity.individual_roles", &roles(name))]);
+    for bad in ["ada", "three:ada", "default:ada", ":ada"] {
+        let text = told(tenants, bad);
+        assert!(text.contains("does not say in which tenant") && text.contains(&format!("\"one:{bad}\"")), "{text}");
+    }
+    let names = |name: &str| settings(&[("provider", tenants), ("identity.individual_roles", &roles(name))]);
+    assert!(names("two:ada").identity.individual_roles.contains_key("two:ada"));
+    let any = "issuer_template = \"https://id.example.com/{tenantid}\"\nallowed_tenants = [\"*\"]";
+    assert!(told(any, "ada").contains("\"TENANT:ada\""));
+    settings(&[("provider", any), ("identity.individual_roles", &roles("whichever:ada"))]);
+}

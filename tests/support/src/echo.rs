@@ -12,6 +12,7 @@
 //! | `/close-after` | answers, then closes the connection without having announced it |
 //! | `/set-cookie?name=N&value=V` | sets a cookie |
 //! | `/respond?status=N&header=Name:value` | any status, any headers (`header` may repeat) |
+//! | `/until?name=N&value=V&header=Name:value` | 401 with these headers until the request's header N is V |
 //! | `/trailers` | a chunked body with a trailer `X-Checksum` |
 
 use std::convert::Infallible;
@@ -197,6 +198,11 @@ async fn answer(mut request: Request<Incoming>, wire: Wire, log: Log) -> Answer 
             answer
         }
         "/respond" => respond(&received, &query),
+        "/until" if received.header(&asked("name").unwrap_or_default()) != [asked("value").unwrap_or_default()] => {
+            let mut answer = respond(&received, &query);
+            *answer.status_mut() = StatusCode::UNAUTHORIZED;
+            answer
+        }
         "/close-after" => {
             tokio::spawn(async move {
                 tokio::time::sleep(Duration::from_millis(20)).await;

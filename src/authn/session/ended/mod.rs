@@ -18,7 +18,8 @@ use crate::clock::{SharedClock, UnixTime};
 
 /// The most entries of all kinds; about 100 bytes each.
 const CAPACITY: usize = 1_000_000;
-/// The most entries that nobody had to prove anything for: whoever makes them up fills nothing but this.
+/// The most entries that nobody had to prove anything for: whoever makes them up fills nothing but this, and pushes out
+/// nothing but the oldest of their kind.
 const UNPROVEN: usize = 100_000;
 /// Subjects remembered beside one `sid`; more of them stand for everyone.
 const MAX_SUBJECTS: usize = 4;
@@ -33,11 +34,6 @@ pub enum Told {
     /// Whoever knows the `sid`.
     ByAnyone,
 }
-
-/// No room for what nobody has proven.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("too many sessions were ended without proof")]
-pub struct Full;
 
 /// One session, or one person's of one moment.
 #[derive(Debug, Clone, Copy)]
@@ -88,7 +84,6 @@ struct Writing {
     shard: usize,
     /// Entries that nobody proved, at most; what has expired since they were counted is among them.
     unproven: usize,
-    counted_at: UnixTime,
 }
 
 impl EndedSessions {
@@ -106,7 +101,7 @@ impl EndedSessions {
             names: Table::new(),
             subjects: Table::new(),
             any: AtomicBool::new(false),
-            writing: Mutex::new(Writing { shard: 0, unproven: 0, counted_at: UnixTime(0) }),
+            writing: Mutex::new(Writing { shard: 0, unproven: 0 }),
             capacity,
             max_unproven,
         }
@@ -158,24 +153,12 @@ impl EndedSessions {
     }
 
     /// Ends a session by the provider's name for it; only if it is `subject`'s, where one is given.
-    ///
-    /// # Errors
-    /// [`Full`], never for what the provider told.
-    pub fn end_named(
-        &self,
-        name: NameDigest,
-        subject: Option<NameDigest>,
-        told: Told,
-        lifetime: Duration,
-    ) -> Result<(), Full> {
+    pub fn end_named(&self, name: NameDigest, subject: Option<NameDigest>, told: Told, lifetime: Duration) {
         let mut writing = self.writing();
         let now = self.tidy(&mut writing);
         if told == Told::ByAnyone && !self.names.any(&name.0, |_| true) {
             if writing.unproven >= self.max_unproven {
-                self.count_unproven(&mut writing, now);
-            }
-            if writing.unproven >= self.max_unproven {
-                return Err(Full);
+                writing.unproven = self.make_room_for_unproven(now);
             }
             writing.unproven += 1;
         }
@@ -198,7 +181,6 @@ impl EndedSessions {
         };
         self.names.put(name.0, |named| named.entry.until > now, change);
         self.any.store(true, Ordering::Release);
-        Ok(())
     }
 
     /// A session that another replica began may look newer than this moment.
@@ -244,16 +226,22 @@ impl EndedSessions {
         self.subjects.retain(at, &keep);
     }
 
-    /// Not more often than once a minute: it looks at all of them.
-    fn count_unproven(&self, writing: &mut Writing, now: UnixTime) {
-        if now.since(writing.counted_at) < SKEW && now >= writing.counted_at {
-            return;
+    /// Forgets what has expired of what nobody proved, and where that is not enough the oldest eighth of it: the news counts,
+    /// and a refusal would leave open what has just ended. Looks at all of them, for an eighth of them at a time. Tells how
+    /// many are left.
+    fn make_room_for_unproven(&self, now: UnixTime) -> usize {
+        let mut turns = Vec::new();
+        let is_unproven = |named: &Named| named.told == Told::ByAnyone && named.entry.until > now;
+        self.names.for_each(|named| turns.extend(is_unproven(named).then_some(named.entry.at)));
+        if turns.len() < self.max_unproven {
+            return turns.len();
         }
-        writing.counted_at = now;
-        writing.unproven = 0;
-        self.names.for_each(|named| {
-            writing.unproven += usize::from(named.told == Told::ByAnyone && named.entry.until > now);
-        });
+        let place = turns.len() / 8;
+        let (older, oldest, _) = turns.select_nth_unstable(place);
+        let (dropped, oldest) = (older.len() + 1, *oldest);
+        self.names.retain(None, |named| !(is_unproven(named) && named.entry.at <= oldest));
+        tracing::warn!("more sessions were ended in frames than can be remembered; the oldest of them are forgotten");
+        turns.len() - dropped
     }
 
     fn writing(&self) -> MutexGuard<'_, Writing> {

@@ -6,6 +6,7 @@ use crate::authn::oidc::Party;
 use crate::authn::session::SessionId;
 use crate::clock::Clock;
 
+const ISSUER: &str = "https://id.example";
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// Seconds that only a test moves.
@@ -45,20 +46,20 @@ impl Scene {
     }
 
     fn told(&self, sid: &str, sub: Option<&str>) {
-        self.ended.end_named(session(sid), sub.map(subject), Told::ByProvider, DAY).unwrap();
+        self.ended.end_named(session(sid), sub.map(subject), Told::ByProvider, DAY);
     }
 }
 
 fn party() -> Party {
-    Party::of("https://id.example", "app")
+    Party::of(ISSUER, "app")
 }
 
 fn session(sid: &str) -> NameDigest {
-    NameDigest::of_session(party(), sid)
+    NameDigest::of_session(party(), ISSUER, sid)
 }
 
 fn subject(sub: &str) -> NameDigest {
-    NameDigest::of_subject(party(), sub)
+    NameDigest::of_subject(party(), ISSUER, sub)
 }
 
 #[test]
@@ -89,7 +90,7 @@ fn a_subject_is_signed_out_everywhere_and_may_sign_in_again_in_the_same_second()
         scene.ended.end_subject(subject("ada"), DAY);
         assert!(scene.ended.contains(&again));
     }
-    let other = NameDigest::of_subject(Party::of("https://id.example", "another"), "bob");
+    let other = NameDigest::of_subject(Party::of(ISSUER, "another"), ISSUER, "bob");
     scene.ended.end_subject(other, DAY);
     assert!(!scene.ended.contains(&bob), "another client's subject is another one");
     assert_ne!(session("x"), subject("x"), "a subject is no session");
@@ -137,19 +138,46 @@ fn what_is_too_much_becomes_one_moment_and_nothing_ended_comes_back() {
 }
 
 #[test]
-fn what_nobody_proved_fills_its_own_room_and_no_more() {
-    let scene = Scene::new(64, 8);
+fn what_nobody_proved_pushes_out_the_oldest_of_its_kind_and_nothing_else() {
+    let scene = Scene::new(1000, 16);
     let anyone = |sid: &str| scene.ended.end_named(session(sid), None, Told::ByAnyone, DAY);
-    let known = scene.sign_in("ada", "s0");
-    for number in 0..8 {
-        assert_eq!(anyone(&format!("s{number}")), Ok(()));
+    let (first, proven) = (scene.sign_in("ada", "first"), scene.sign_in("bob", "proven"));
+    anyone("first");
+    scene.told("proven", None);
+    let made_up = |count: usize| (0..count).for_each(|number| anyone(&format!("made up {number}")));
+    made_up(15);
+    assert!(scene.ended.contains(&first), "there is room for it");
+    for number in 0..200 {
+        let latest = scene.sign_in("eve", &format!("s{number}"));
+        anyone(&format!("s{number}"));
+        assert!(scene.ended.contains(&latest), "the news counts, however full it is");
+        assert!(scene.ended.names.len() <= 17, "{}", scene.ended.names.len());
     }
-    assert_eq!(anyone("one more"), Err(Full));
-    assert_eq!(anyone("s0"), Ok(()), "what is there may be told again");
-    assert!(scene.ended.contains(&known));
-    scene.told("s9", None);
+    assert!(scene.ended.contains(&proven) && !scene.ended.contains(&first));
     scene.pass(DAY + Duration::from_secs(61));
-    assert_eq!(anyone("one more"), Ok(()), "there is room again when they have expired");
+    anyone("one more");
+    assert!(scene.ended.names.len() <= 17);
+}
+
+#[test]
+fn what_is_told_again_is_new_again() {
+    let scene = Scene::new(1000, 16);
+    let anyone = |sid: &str| scene.ended.end_named(session(sid), None, Told::ByAnyone, DAY);
+    let ada = scene.sign_in("ada", "kept");
+    for number in 0..100 {
+        anyone("kept");
+        anyone(&format!("s{number}"));
+        assert!(scene.ended.contains(&ada), "{number}");
+    }
+}
+
+#[test]
+fn issuers_with_the_same_names_are_told_apart() {
+    let of =
+        |issuer: &str| (NameDigest::of_session(party(), issuer, "s"), NameDigest::of_subject(party(), issuer, "s"));
+    assert_ne!(of("https://id.example/one").0, of("https://id.example/two").0);
+    assert_ne!(of("https://id.example/one").1, of("https://id.example/two").1);
+    assert_ne!(of("a").0, of("a").1);
 }
 
 #[test]

@@ -1,0 +1,92 @@
+//! An application that answers `insufficient_user_authentication` (RFC 9470 §4): a person on the way through its pages goes to
+//! sign in as it demands and comes back; a program gets the answer, and the address where its person can do so.
+//!
+//! The demand goes to the login endpoint sealed: nobody else can put one into a link. Nothing of the application's answer is
+//! shown to a person. One that is never content ends on a page, since sign-ins in a row are counted.
+
+use http::{HeaderValue, Response, StatusCode, header};
+use serde::{Deserialize, Serialize};
+use url::form_urlencoded;
+
+use super::Endpoints;
+use super::query::{self, Repeated};
+use crate::authn::oidc::login::LIFETIME;
+use crate::authn::oidc::{Party, Provider, Wish};
+use crate::clock::UnixTime;
+use crate::message::{Body, Inbound, RequestPath, ReturnTo};
+use crate::reply::{ClientFault, Exchange, redirect};
+use crate::route::{Route, Target};
+use crate::upstream::UpstreamError;
+
+/// What an application demanded, at which provider, and when.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Demand {
+    party: Party,
+    wish: Wish,
+    made_at: UnixTime,
+}
+
+impl Endpoints {
+    /// The upstream's answer, or the way to the sign-in that it demands; `signed_in_at` is the provider of the session.
+    ///
+    /// # Errors
+    /// The upstream's own.
+    pub fn or_step_up(
+        &self,
+        outcome: Result<Response<Body>, UpstreamError>,
+        signed_in_at: Option<usize>,
+        exchange: &mut Exchange<'_>,
+    ) -> Result<Response<Body>, UpstreamError> {
+        let mut response = outcome?;
+        if response.status() != StatusCode::UNAUTHORIZED {
+            return Ok(response);
+        }
+        let wish = response.extensions_mut().remove::<Wish>();
+        let (Some(wish), Some(at), Some(sign_in)) = (wish, signed_in_at, self.sign_in_url()) else {
+            return Ok(response);
+        };
+        let party = self.providers.at(at).settings().party();
+        let demand = self.demands.seal(&Demand { party, wish, made_at: self.logins.now() });
+        let start = sign_in.len() + 1;
+        let mut url = form_urlencoded::Serializer::for_suffix(format!("{sign_in}?"), start);
+        url.append_pair("demand", &demand);
+        match exchange.repeatable() {
+            Some(address) => {
+                let back = ReturnTo::parse(address, &self.rules).unwrap_or_else(|_| ReturnTo::root());
+                exchange.refused("insufficient_proof");
+                Ok(redirect(StatusCode::FOUND, &url.append_pair("rd", back.as_str()).finish()))
+            }
+            None => {
+                let challenge = HeaderValue::try_from(format!("Vestibule sign_in_url=\"{}\"", url.finish()));
+                // Made of a URL, so this cannot fail.
+                response.headers_mut().extend(challenge.ok().map(|challenge| (header::WWW_AUTHENTICATE, challenge)));
+                Ok(response)
+            }
+        }
+    }
+
+    /// The demand that a request to the login endpoint carries. One of the past, or none of ours, is none: whoever comes with
+    /// it signs in, and the application says again what it wants.
+    pub(super) fn demanded(&self, inbound: &Inbound) -> Result<Option<(&Provider, Wish)>, ClientFault> {
+        let single = query::single(inbound.query(), "demand");
+        let text = single.map_err(|Repeated| ClientFault::Parameters("login_parameter_repeated"))?;
+        let demand = text.and_then(|text| self.demands.open(text.as_bytes()).ok());
+        let demand = demand.map(|(demand, _)| demand);
+        let demand = demand.filter(|demand| self.logins.now().since(demand.made_at) <= LIFETIME);
+        Ok(demand.and_then(|demand| {
+            let (_, provider) = self.providers.by_party(demand.party)?;
+            Some((&**provider, demand.wish))
+        }))
+    }
+
+    /// The guarded route that a return address lies on: what it demands, a sign-in for it had better ask for at once.
+    pub(super) fn route_of(&self, return_to: &str) -> Option<&Route> {
+        // An absolute address is another origin's.
+        let path = return_to.split('?').next().filter(|path| path.starts_with('/'))?;
+        let path = RequestPath::parse(path).ok()?;
+        match self.routes.resolve_parts(self.host(), &http::Method::GET, &path).ok()? {
+            Target::Guarded(route) => Some(route.route()),
+            _ => None,
+        }
+    }
+}
