@@ -140,3 +140,21 @@ async fn a_form_that_is_none_is_refused() {
     let reply = browser.send(post().form(&[("iss", &large)])).await;
     assert_eq!(reply.status, StatusCode::PAYLOAD_TOO_LARGE);
 }
+
+/// Core §4: no other page signs anybody in unseen.
+#[tokio::test]
+async fn nothing_begins_in_a_frame_or_behind_an_image() {
+    let stage = Stage::start();
+    stage.wait_for_provider().await;
+    let url = stage.url(&format!("/auth/login?iss={}", stage.provider.issuer()));
+    for destination in ["iframe", "frame", "image", "empty", "object"] {
+        for method in [Method::GET, Method::POST] {
+            let request = Request::navigation(method.clone(), &url).header("sec-fetch-dest", destination);
+            let request = request.header("sec-fetch-site", "cross-site");
+            let reply = stage.browser().send(request).await;
+            assert_eq!(reply.status, StatusCode::FORBIDDEN, "{method} {destination}: {}", reply.text());
+            assert!(reply.set_cookies().is_empty() && reply.header("location").is_none());
+        }
+    }
+    assert_eq!(stage.provider.count(Endpoint::Authorize), 0);
+}

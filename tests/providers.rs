@@ -125,6 +125,32 @@ async fn a_route_that_names_a_provider_is_not_opened_by_a_session_of_another() {
 }
 
 #[tokio::test]
+async fn a_host_chooses_the_provider() {
+    let routes = "[[routes]]\nhost = \"localhost\"\nprovider = \"company\"\n\
+                  [[routes]]\nhost = \"partner.example\"\nprovider = \"partner\"\n\
+                  [[routes]]\nhost = \"both.example\"\nprovider = [\"company\", \"partner\"]\n";
+    let two = Two::start(routes);
+    let browser = two.browser();
+    let start = browser.get(&two.stage.url("/x")).await;
+    assert_eq!(start.location().origin().ascii_serialization(), two.stage.provider.issuer());
+    // People sign in where the cookies live, at the provider of the host that they came to.
+    let port = two.stage.address().port();
+    for (host, provider) in [("partner.example", Some(two.partner.issuer())), ("both.example", None)] {
+        let alias = format!("http://{host}:{port}");
+        browser.connect(&alias, two.stage.address());
+        let away = browser.get(&format!("{alias}/x?y=1")).await;
+        assert_eq!(away.location().origin().ascii_serialization(), two.stage.origin(), "{host}");
+        let named = away.location().query_pairs().any(|(name, value)| name == "provider" && value == "partner");
+        assert_eq!(named, provider.is_some(), "{host}");
+        if let Some(provider) = provider {
+            let start = browser.step(&away).await;
+            assert_eq!(start.location().origin().ascii_serialization(), provider, "{host}");
+        }
+    }
+    two.stage.upstream.assert_untouched();
+}
+
+#[tokio::test]
 async fn an_email_address_leads_to_the_provider_of_its_domain() {
     let two = Two::start("");
     let browser = two.browser();

@@ -15,6 +15,13 @@ use crate::reply::{ClientFault, Rejection, redirect};
 /// The longest hint that is passed on, in bytes.
 const MAX_HINT: usize = 254;
 
+/// Core §4: nobody is signed in unseen, in a frame or behind an image of somebody else's page. Browsers say what they fetch a
+/// page for, and a page that is never shown in a frame needs no script to leave it.
+pub(super) fn in_a_window(inbound: &Inbound) -> Result<(), ClientFault> {
+    let mut destinations = inbound.headers().get_all("sec-fetch-dest").iter();
+    if destinations.all(|destination| destination == "document") { Ok(()) } else { Err(ClientFault::CrossSite) }
+}
+
 /// What a third party asks for.
 pub(super) struct Initiated<'e> {
     pub(super) provider: &'e Provider,
@@ -56,6 +63,7 @@ impl Endpoints {
     /// A POST from another site brings no cookie with `SameSite=Lax`, and must not replace the one that other tabs rely on:
     /// the same request once more, as a GET.
     pub(super) async fn initiated_by_form(&self, inbound: Inbound) -> Result<Response<Body>, Rejection> {
+        in_a_window(&inbound)?;
         let form = form::read(inbound.into_request()).await.map_err(ClientFault::from)?;
         let text = std::str::from_utf8(&form).map_err(|_| ClientFault::Parameters("form_type"))?;
         let initiated = self.initiated(Some(text))?.ok_or(ClientFault::Parameters("initiated_login_issuer"))?;

@@ -8,7 +8,7 @@ use url::Url;
 
 use super::Endpoints;
 use super::choose::{Choosing, Named};
-use super::initiated::Initiated;
+use super::initiated::{Initiated, in_a_window};
 use super::query::{self, Repeated};
 use crate::admission::Challenge;
 use crate::authn::oidc::login::{MAX_ATTEMPTS, Start, StrayCause};
@@ -30,6 +30,7 @@ impl Endpoints {
         exchange: &Exchange<'_>,
     ) -> Result<Response<Body>, Rejection> {
         if let Some(Initiated { provider, return_to, wish }) = self.initiated(inbound.query())? {
+            in_a_window(inbound)?;
             let start = Start { return_to: return_to.as_str(), attempts: 0, wish: &wish };
             return self.start(provider, inbound.cookies(), start).await;
         }
@@ -93,8 +94,13 @@ impl Endpoints {
             return Ok(replies.notify(&Notice { step_up, ..notice }, exchange));
         }
         let return_to = self.asked_for(inbound);
+        let candidates = match challenge.renews_at {
+            // Another one would make another person of them.
+            Some(provider) => vec![self.providers.at(provider)],
+            None => self.candidates(Some(challenge.route)),
+        };
         if inbound.host() != self.host() {
-            return Ok(redirect(StatusCode::FOUND, &self.away_from_alias(return_to.as_str())));
+            return Ok(redirect(StatusCode::FOUND, &self.away_from_alias(return_to.as_str(), &candidates)));
         }
         let finished = match challenge.has_session && !challenge.is_step_up {
             true => 0,
@@ -104,11 +110,6 @@ impl Endpoints {
             let cause = if challenge.is_step_up { StrayCause::NotSufficient } else { StrayCause::SessionLost };
             return Err(ClientFault::Chain(cause).into());
         }
-        let candidates = match challenge.renews_at {
-            // Another one would make another person of them.
-            Some(provider) => vec![self.providers.at(provider)],
-            None => self.candidates(Some(challenge.route)),
-        };
         if let &[provider] = candidates.as_slice() {
             let wish = Wish::default().and(&challenge.route.require.proof);
             let start = Start { return_to: return_to.as_str(), attempts: finished, wish: &wish };
@@ -121,9 +122,15 @@ impl Endpoints {
 
     /// On an alias host the cookies of a sign-in would never be seen: it starts at the redirect URI's host. At the login
     /// endpoint, because a proxy in front that puts a host of its own into every request (as nginx does unless told
-    /// otherwise) makes each page there look like an alias again, and the browser would go round in a circle.
-    fn away_from_alias(&self, return_to: &str) -> String {
-        match self.sign_in_url().and_then(|url| Url::parse_with_params(&url, [("rd", return_to)]).ok()) {
+    /// otherwise) makes each page there look like an alias again, and the browser would go round in a circle. The provider that
+    /// the alias names goes along.
+    fn away_from_alias(&self, return_to: &str, candidates: &[&Arc<Provider>]) -> String {
+        let only = match candidates {
+            [only] if self.providers.iter().len() > 1 => Some(("provider", only.settings().id.as_str())),
+            _ => None,
+        };
+        let parameters = || [("rd", return_to)].into_iter().chain(only);
+        match self.sign_in_url().and_then(|url| Url::parse_with_params(&url, parameters()).ok()) {
             Some(url) => url.into(),
             None => format!("{}{return_to}", self.rules.own),
         }

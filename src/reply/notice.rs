@@ -353,11 +353,14 @@ impl ClientFault {
                     Notice::new(StatusCode::TOO_MANY_REQUESTS, reason, Page::Error, "Too many requests", message);
                 // Whole seconds (RFC 9110 §10.2.3), rounded up: sooner would be refused again.
                 let seconds = u32::try_from(retry_after.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
-                Notice { retry_after: Some(seconds), ..notice.advice("Please wait a moment and try again.") }
+                Notice { retry_after: Some(seconds), ..notice.advice("Please wait a moment and try again.").retry() }
             }
             Self::SessionEnded => {
                 let message = "Your session has ended.";
-                Notice::new(StatusCode::UNAUTHORIZED, "session_ended", Page::Error, "Please sign in", message)
+                let notice =
+                    Notice::new(StatusCode::UNAUTHORIZED, "session_ended", Page::Error, "Please sign in", message);
+                // Asked for once more, it begins a sign-in.
+                Notice { action: Some((Way::SameAddress, "Sign in")), ..notice }
             }
             Self::AccessDenied => {
                 let message = "The sign-in was cancelled, or your account may not use this site.";
