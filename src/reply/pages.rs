@@ -285,6 +285,15 @@ mod tests {
     }
 
     #[test]
+    fn a_choice_is_no_error() {
+        let choices = [Choice { url: "/a".to_owned(), label: "A".to_owned(), logo: None }];
+        let context = PageContext { status: 401, choices: &choices, ..sample() };
+        let page = html(built_in().render(Page::ChooseProvider, &context, &[]));
+        assert!(!page.contains("Error 401") && page.contains("Request id"), "{page}");
+        assert!(html(built_in().render(Page::Error, &sample(), &[])).contains("Error 403"));
+    }
+
+    #[test]
     fn a_page_without_advice_or_action_shows_neither() {
         let context = PageContext { advice: "", action_url: None, action_label: None, ..sample() };
         let context = PageContext { other_url: None, other_label: None, ..context };

@@ -71,3 +71,24 @@ async fn keycloak_makes_a_session_stronger_on_the_way_to_a_page_that_asks_for_it
     assert_signed_in(&page, "gold");
     assert_eq!(page.url.as_str(), stage.url("/vault"));
 }
+
+/// The application itself demands it (RFC 9470), and sees by a header whether it was done.
+#[tokio::test]
+async fn keycloak_makes_a_session_as_strong_as_the_application_demands() {
+    let keycloak = RealProvider::keycloak().client("vestibule-step-up");
+    let lines = "acr_values = [\"silver\"]\n[identity.headers]\n\"X-Forwarded-User\" = \"name\"\n\
+                 \"X-Acr\" = { claim = \"acr\" }\n";
+    let stage = Stage::with(&format!("{}{lines}", keycloak.toml()));
+    let browser = stage.browser();
+    assert_signed_in(&keycloak.sign_in_without_browser(&browser, &stage.url("/hello")).await, "silver");
+    let challenge = "Bearer error=\"insufficient_user_authentication\", acr_values=\"gold\", max_age=\"300\"";
+    let mut query = url::form_urlencoded::Serializer::new("/until?".to_owned());
+    query.append_pair("name", "x-acr").append_pair("value", "gold");
+    let path = query.append_pair("header", &format!("www-authenticate:{challenge}")).finish();
+    let asked = browser.follow(&stage.url(&path), 6).await;
+    assert_ne!(asked.url.origin().ascii_serialization(), stage.origin(), "{}", asked.text());
+    let page = keycloak.pass_pages(&browser, asked, "ada").await;
+    assert_signed_in(&page, "gold");
+    assert_eq!(page.echoed("x-acr").as_deref(), Some("gold"));
+    assert_eq!(page.json()["target"], path);
+}

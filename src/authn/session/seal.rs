@@ -22,7 +22,8 @@ use crate::message::Origin;
 use crate::secret::SecretString;
 
 /// Raised whenever an older record would be misread. 2: what a session can be ended by, and how somebody proved who they are.
-const FORMAT: u8 = 2;
+/// 3: names of sessions and subjects are told apart by issuer.
+const FORMAT: u8 = 3;
 const KEY_ID_LEN: usize = 4;
 const TAG_LEN: usize = 16;
 const HEAD_LEN: usize = 1 + KEY_ID_LEN + NONCE_LEN;
