@@ -18,7 +18,7 @@ class Bench:
         self.seconds = int(os.environ.get("SECONDS", "1" if quick else "3"))
         self.connections = int(os.environ.get("CONNECTIONS", "64"))
         self.quick = quick
-        self.binary = build.vestibule()
+        self.binary, self.oauth2_proxy = build.vestibule(), build.oauth2_proxy()
         self.stage = Stage(processes, build.stage())
         self.upstream, = free_ports(1)
         start_upstream(self.directory, processes, self.load_core, self.upstream)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
+OAUTH2_PROXY = ("github.com/oauth2-proxy/oauth2-proxy/v7", "v7.15.2")
 
 
 def vestibule():
@@ -23,6 +24,26 @@ def vestibule():
 def stage():
     """The provider and the sign-in that the proxy is measured with: STAGE_BIN, or built here."""
     return os.environ.get("STAGE_BIN") or cargo_build("--package", "vestibule-test-support", "--bin", "bench_stage")
+
+
+def oauth2_proxy():
+    """oauth2-proxy, built from its module the first time; `None`, with a line that says why, where that cannot be done here.
+
+    Built inside the module and not by `go install`, which also asks for the list of the module's versions: not every module
+    proxy tells that."""
+    module, version = OAUTH2_PROXY
+    binary = ROOT / "tests" / ".cache" / f"oauth2-proxy-{version}" / "oauth2-proxy"
+    if binary.exists():
+        return binary
+    print(f"bench: building oauth2-proxy {version}", file=sys.stderr)
+    try:
+        told = subprocess.run(["go", "mod", "download", "-json", f"{module}@{version}"], check=True, stdout=subprocess.PIPE).stdout
+        subprocess.run(["go", "build", "-C", json.loads(told)["Dir"], "-mod=readonly", "-o", binary, "."], check=True,
+                       env=os.environ | {"GOTOOLCHAIN": "local"})
+    except (OSError, subprocess.CalledProcessError) as error:
+        print(f"bench: no row of oauth2-proxy: {error}", file=sys.stderr)
+        return None
+    return binary
 
 
 def cargo_build(*arguments, **environment):

@@ -1,10 +1,9 @@
 """The proxies that are compared: each has a port, the processes that do its work, and one core."""
 
-import os
-import pathlib
-import signal
+import subprocess
+import sys
 
-from .parts import IDENTITY_HEADERS, start_nginx, start_vestibule, status
+from .parts import IDENTITY_HEADERS, SECRET, start_nginx, start_vestibule, status, unseen
 from .processes import children, free_ports, wait_until
 
 FIXED = {name: f"some-{name}-of-usual-length" for name in IDENTITY_HEADERS}
@@ -83,6 +82,33 @@ class Vestibule:
         self.process = start_vestibule(bench.directory, bench.processes, bench.binary, bench.proxy_core, self.port, self.origin,
                                        upstream or bench.upstream, bench.stage.provider, logs=logs, pair=pair)
         self.session = bench.stage.sign_in(self.origin, pair and pair[0]) if origin is None else None
+
+    def pids(self):
+        return [self.process.pid]
+
+
+class Oauth2Proxy:
+    """With somebody signed in at the same provider: its session in its cookie, the identity headers that it has, no log of
+    requests. One core, so one thread that runs Go."""
+
+    def __init__(self, bench, upstream=None):
+        self.port, = free_ports(1)
+        self.origin, provider = f"http://localhost:{self.port}", bench.stage.provider
+        log = open(bench.directory / f"oauth2-proxy-{self.port}.log", "w")
+        self.process = bench.processes.start([
+            "taskset", "-c", str(bench.proxy_core), bench.oauth2_proxy, f"--http-address=127.0.0.1:{self.port}",
+            "--provider=oidc", f"--oidc-issuer-url={provider['issuer']}", f"--client-id={provider['client_id']}",
+            f"--client-secret={provider['client_secret']}", f"--redirect-url={self.origin}/oauth2/callback",
+            "--code-challenge-method=S256", "--email-domain=*", f"--cookie-secret={SECRET[:32]}", "--cookie-secure=false",
+            "--skip-provider-button=true", f"--upstream=http://127.0.0.1:{upstream or bench.upstream}/",
+            "--request-logging=false", "--auth-logging=false", "--standard-logging=false",
+        ], stdout=log, stderr=subprocess.STDOUT)
+        wait_until(lambda: status(f"http://127.0.0.1:{self.port}/ping") == 200, "oauth2-proxy", self.process)
+        self.session = bench.stage.sign_in(self.origin, sizes=None)
+        # It knows no roles, and its cookies go on to the upstream.
+        missing, _ = unseen(self.session, self.port, self.origin)
+        if missing not in ([], ["roles"]):
+            sys.exit(f"bench: behind oauth2-proxy the upstream did not see {missing}")
 
     def pids(self):
         return [self.process.pid]

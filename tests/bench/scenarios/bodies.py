@@ -2,7 +2,7 @@
 
 from kit import load, sink
 from kit.parts import LARGE
-from kit.proxies import Haproxy, Nginx, Vestibule
+from kit.proxies import Haproxy, Nginx, Oauth2Proxy, Vestibule
 from kit.table import medians, table
 
 CONNECTIONS = 4
@@ -10,6 +10,8 @@ CONNECTIONS = 4
 
 def run(bench):
     kinds = {"nginx": Nginx, "HAProxy": Haproxy, "Vestibule, signed in": Vestibule}
+    if bench.oauth2_proxy:
+        kinds["oauth2-proxy, signed in"] = Oauth2Proxy
     files = {name: make(bench) for name, make in kinds.items()}
     port = sink.start(bench)
     sinks = {name: make(bench, upstream=port) for name, make in kinds.items()}

@@ -2,8 +2,7 @@
 
 from kit import load
 from kit.parts import IDENTITY_HEADERS, BODY, check_session
-from kit.processes import free_ports
-from kit.proxies import Nginx, Haproxy, Vestibule
+from kit.proxies import Nginx, Haproxy, Oauth2Proxy, Vestibule
 from kit.table import medians, table
 
 
@@ -31,7 +30,12 @@ def run(bench):
         "nginx, no cookie, access log": asks(told, host),
         "Vestibule, signed in, access log": asks(logging, same),
     }
+    beside = ""
+    if bench.oauth2_proxy:
+        other = Oauth2Proxy(bench)
+        rows["oauth2-proxy, signed in"] = asks(other, {"Host": other.origin.removeprefix("http://"), "Cookie": other.session["cookie"]})
+        beside = f" (oauth2-proxy: {len(other.session['cookie'])} in {other.session['cookies']})"
     runs = bench.rounds_of(rows)
     print(f"GET of {len(BODY)} bytes on {bench.connections} connections, one core for the proxy; session cookie of "
-          f"{session['session_bytes']} bytes, {len(IDENTITY_HEADERS)} identity headers.\n")
+          f"{session['session_bytes']} bytes{beside}, {len(IDENTITY_HEADERS)} identity headers.\n")
     table("GET of 1 KB", "CPU µs", {name: medians(runs[name]) for name in rows}, ["req/s", "p50 ms", "p99 ms", "core used %"])
