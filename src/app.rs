@@ -38,7 +38,7 @@ use crate::server::drain::Drain;
 use crate::server::{self, Address, BindError};
 use crate::telemetry;
 use crate::telemetry::metrics::Metrics;
-use crate::upstream::{Fleet, Upstreams};
+use crate::upstream::{Fleet, Tunnels, Upstreams};
 
 /// Why the program does not start.
 #[derive(Debug, thiserror::Error)]
@@ -233,22 +233,17 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
         let fleet = Fleet::start(&settings.upstreams, control.handle());
         fleet.show(&metrics);
         let log = settings.telemetry.access_log;
-        let (tunnels, closing) = (drain.tunnels.clone(), drain.closing.clone());
+        let tunnels = Tunnels { running: drain.tunnels.clone(), closing: drain.closing.clone() };
         move |_worker| {
+            let counters = drain_metrics.worker();
             Gateway::new(Parts {
                 trust: Arc::clone(&trust),
                 routes: Arc::clone(&routes),
                 admission: Arc::clone(&admission),
                 endpoints: Arc::clone(&endpoints),
-                replies: Replies::new(Arc::clone(&pages), drain_metrics.worker(), log, settings.hsts.clone()),
-                upstreams: Upstreams::new(
-                    &fleet,
-                    Arc::clone(&trust),
-                    lifetimes.clone(),
-                    tunnels.clone(),
-                    closing.clone(),
-                )
-                .with_own_tokens(&own_tokens),
+                replies: Replies::new(Arc::clone(&pages), counters.clone(), log, settings.hsts.clone()),
+                upstreams: Upstreams::new(&fleet, Arc::clone(&trust), lifetimes.clone(), counters, tunnels.clone())
+                    .with_own_tokens(&own_tokens),
             })
         }
     };

@@ -116,6 +116,36 @@ enum End {
 }
 
 #[tokio::test]
+async fn an_upload_that_nobody_takes_after_the_answer_is_let_go_in_time() {
+    let (ended, mut ends) = mpsc::unbounded_channel();
+    let url = application(move |mut stream| {
+        let ended = ended.clone();
+        async move {
+            head(&mut stream).await;
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            // What the system holds, and then the end, not the rest of what the client goes on sending.
+            let mut buffer = vec![0; 64 * 1024];
+            while stream.read(&mut buffer).await.is_ok_and(|count| count > 0) {}
+            let _ = ended.send(());
+        }
+    })
+    .await;
+    let stage = in_front_of(&url, "[upstreams.faulty]\nidle_timeout = \"500ms\"");
+    let mut stream =
+        connect(stage.address(), "POST / HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+    let chunk = [b"10000\r\n".as_slice(), &[b'x'; 0x10000], b"\r\n"].concat();
+    stream.write_all(&chunk).await.unwrap();
+    assert!(head(&mut stream).await.starts_with("HTTP/1.1 200"));
+    let sending = async { while stream.write_all(&chunk).await.is_ok() {} };
+    tokio::select! {
+        ended = timeout(SOON, ends.recv()) => drop(ended.expect("the connection is let go")),
+        () = async { sending.await; std::future::pending().await } => {}
+    }
+    assert_others_are_served(&stage).await;
+}
+
+#[tokio::test]
 async fn an_answer_that_breaks_off_in_any_way_breaks_off_for_the_client() {
     const LENGTH: &str = "Content-Length: 1000\r\n\r\nten bytes!";
     for (answer, end) in [
@@ -157,6 +187,8 @@ async fn an_answer_that_breaks_off_in_any_way_breaks_off_for_the_client() {
         assert!(body.contains("ten bytes!") && !body.contains("\r\n0\r\n"), "{answer:?} {end:?}: {body}");
         let announced = head.to_ascii_lowercase().contains("content-length: 1000");
         assert_eq!(announced, answer == LENGTH, "{head}");
+        let metrics = stage.browser().fetch(&stage.admin_url("/metrics")).await.text();
+        assert!(metrics.contains("vestibule_streams_cut_total{reason=\"upstream_broke_off\"} 1"), "{metrics}");
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use vestibule::upstream::Lookup;
-use vestibule_test_support::script::{connect, head};
+use vestibule_test_support::script::{application, connect, head};
 use vestibule_test_support::{Browser, EchoUpstream, Request, Stage};
 
 use crate::upstreams::application::{Application, Way};
@@ -262,6 +262,52 @@ async fn clients_that_leave_are_not_the_instances_fault() {
             (12, 0.0)
         );
     }
+}
+
+/// An instance that answers all but what `hangs_up` names.
+async fn hanging_up(hangs_up: &'static str) -> String {
+    application(move |mut stream| async move {
+        loop {
+            let head = head(&mut stream).await;
+            if head.is_empty() || head.contains(hangs_up) {
+                return;
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+        }
+    })
+    .await
+}
+
+async fn state_of(stage: &Stage, name: &str, url: &str) -> f64 {
+    let instance = url.trim_start_matches("http://");
+    metric(stage, &format!("vestibule_upstream_instance_{name}{{upstream=\"default\",instance=\"{instance}\"}}")).await
+}
+
+#[tokio::test]
+async fn a_request_that_ends_whoever_takes_it_has_no_instance_left_out() {
+    let urls = [hanging_up("/poison").await, hanging_up("/poison").await, hanging_up("/poison").await];
+    let stage = in_front_of(&urls, "");
+    let browser = stage.browser();
+    for _ in 0..10 {
+        let reply = browser.fetch(&stage.url("/poison")).await;
+        assert_eq!((reply.status, reply.json()["code"].as_str()), (StatusCode::BAD_GATEWAY, Some("upstream_closed")));
+        assert_eq!(post(&browser, &stage.url("/poison")).await, StatusCode::BAD_GATEWAY);
+        for url in &urls {
+            assert_eq!((state_of(&stage, "up", url).await, state_of(&stage, "ejected", url).await), (1.0, 0.0));
+        }
+    }
+    assert_eq!(browser.fetch(&stage.url("/")).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn an_instance_that_ends_what_another_answers_is_left_out() {
+    let urls = [hanging_up("GET").await, hanging_up("/poison").await];
+    let stage = in_front_of(&urls, "eject_for = \"1h\"");
+    let browser = stage.browser();
+    for _ in 0..20 {
+        assert_eq!(browser.fetch(&stage.url("/")).await.status, StatusCode::OK);
+    }
+    assert_eq!((state_of(&stage, "up", &urls[0]).await, state_of(&stage, "up", &urls[1]).await), (0.0, 1.0));
 }
 
 #[tokio::test]

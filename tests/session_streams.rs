@@ -109,6 +109,8 @@ async fn a_sign_out_in_another_tab_cuts_what_streams_within_a_second_and_nobody_
     tokio::join!(events.assert_cut(), quiet.assert_cut(), socket.assert_told());
     other_events.assert_ticks().await;
     other_socket.assert_echoes().await;
+    let metrics = stage.browser().fetch(&stage.admin_url("/metrics")).await.text();
+    assert!(metrics.contains("vestibule_streams_cut_total{reason=\"session_ended\"} 3"), "{metrics}");
 
     // What an event source does next.
     stage.upstream.forget();

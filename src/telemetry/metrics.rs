@@ -33,6 +33,14 @@ pub struct WorkerMetrics {
     cells: Arc<Cells>,
 }
 
+/// Of nobody's scrape.
+#[cfg(test)]
+impl Default for WorkerMetrics {
+    fn default() -> Self {
+        Self { cells: Arc::default() }
+    }
+}
+
 /// Written by one worker, so that adding costs a few nanoseconds; still added atomically, so that nothing is lost where a
 /// task moves to another thread. Aligned, so that two workers' cells never share a cache line (or a prefetched pair).
 #[derive(Debug, Default)]
@@ -44,6 +52,7 @@ struct Cells {
     /// Keys are constants of the program, so both tables are bounded by it.
     refusals: Mutex<Table>,
     sign_ins: Mutex<Table>,
+    cuts: Mutex<Table>,
 }
 
 type Table = BTreeMap<&'static str, u64>;
@@ -125,6 +134,7 @@ impl Metrics {
             totals.micros += cells.micros.load(Ordering::Relaxed);
             merge(&mut totals.refusals, &cells.refusals);
             merge(&mut totals.sign_ins, &cells.sign_ins);
+            merge(&mut totals.cuts, &cells.cuts);
         }
         totals
     }
@@ -160,6 +170,11 @@ impl WorkerMetrics {
         count(&self.cells.refusals, reason);
     }
 
+    /// One stream that ended before its end: an answer's body whose head was out, or a tunnel.
+    pub fn stream_cut(&self, reason: &'static str) {
+        count(&self.cells.cuts, reason);
+    }
+
     fn class(&self, status: u16) {
         let class = usize::from(status / 100).clamp(1, CLASSES.len()) - 1;
         self.cells.classes[class].fetch_add(1, Ordering::Relaxed);
@@ -179,6 +194,7 @@ struct Totals {
     micros: u64,
     refusals: Table,
     sign_ins: Table,
+    cuts: Table,
 }
 
 impl Collector for Metrics {
@@ -191,6 +207,8 @@ impl Collector for Metrics {
         encode_counters(&mut encoder, ("vestibule_refusals", refusals), "reason", totals.refusals)?;
         let sign_ins = "Sign-ins finished, by outcome: ok, or a reason code.";
         encode_counters(&mut encoder, ("vestibule_sign_ins", sign_ins), "outcome", totals.sign_ins)?;
+        let cuts = "Answers and tunnels that ended before their end, by reason code.";
+        encode_counters(&mut encoder, ("vestibule_streams_cut", cuts), "reason", totals.cuts)?;
 
         let help = "Time from a request's head to its answer's head.";
         let kind = MetricType::Histogram;

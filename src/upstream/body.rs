@@ -13,11 +13,12 @@ use tokio::time::Instant;
 
 use super::UpstreamError;
 use super::deadline::Deadline;
-use super::lifetime::{self, Term, Tether};
+use super::lifetime::{Term, Tether};
 use super::pace::{Pace, Paced};
 use super::pool::Lease;
 use crate::message::body::BodyError;
 use crate::message::{Body, Settings, headers};
+use crate::telemetry::metrics::WorkerMetrics;
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
@@ -309,6 +310,7 @@ pub(super) struct ResponseBody {
     total: Option<Instant>,
     tether: Option<Tether>,
     farewell: Farewell,
+    metrics: WorkerMetrics,
 }
 
 /// How an answer's body says that its session has ended.
@@ -322,9 +324,9 @@ pub(super) enum Farewell {
 
 impl ResponseBody {
     /// A body that ends with [`Cut::Stalled`] after `idle` without a frame, and with [`Cut::Overdue`] at `total`.
-    pub(super) fn new(mut lease: Lease, idle: Duration, total: Option<Instant>) -> Self {
+    pub(super) fn new(mut lease: Lease, idle: Duration, total: Option<Instant>, metrics: WorkerMetrics) -> Self {
         lease.deadline().clear();
-        Self { lease: Some(lease), is_whole: false, idle, total, tether: None, farewell: Farewell::Break }
+        Self { lease: Some(lease), is_whole: false, idle, total, tether: None, farewell: Farewell::Break, metrics }
     }
 
     /// Ends with its session.
@@ -334,7 +336,7 @@ impl ResponseBody {
 
     fn end_with_session(&mut self) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         self.lease = None;
-        lifetime::tell();
+        self.tether.iter().for_each(Tether::tell);
         Poll::Ready(Some(match self.farewell {
             Farewell::Break => Err(Cut::SessionEnded.into()),
             Farewell::GrpcStatus => {
@@ -356,7 +358,8 @@ impl ResponseBody {
     /// Closes the connection, or cancels the stream.
     fn break_off(&mut self, error: BodyError) -> BodyError {
         self.lease = None;
-        tell_broken(error)
+        self.metrics.stream_cut(tell_broken(&error));
+        error
     }
 }
 
@@ -415,22 +418,28 @@ impl http_body::Body for ResponseBody {
     }
 }
 
-/// The answer's head is out, so the client only sees its connection end: this line is what the operator has.
-fn tell_broken(error: BodyError) -> BodyError {
-    let cause = crate::telemetry::chain(&*error);
+/// The answer's head is out, so the client only sees its connection end: this line is what the operator has, and the reason
+/// code in it.
+fn tell_broken(error: &BodyError) -> &'static str {
+    let cause = crate::telemetry::chain(&**error);
     match error.downcast_ref() {
-        Some(Cut::Overdue) => tracing::warn!(
-            reason = "upstream_total_timeout",
-            error = cause,
-            "an answer of the upstream was cut off because it took longer than total_timeout"
-        ),
-        _ => tracing::warn!(
-            reason = "upstream_broke_off",
-            error = cause,
-            "an answer of the upstream broke off before its end; look into the application's own log"
-        ),
+        Some(Cut::Overdue) => {
+            tracing::warn!(
+                reason = "upstream_total_timeout",
+                error = cause,
+                "an answer of the upstream was cut off because it took longer than total_timeout"
+            );
+            "upstream_total_timeout"
+        }
+        _ => {
+            tracing::warn!(
+                reason = "upstream_broke_off",
+                error = cause,
+                "an answer of the upstream broke off before its end; look into the application's own log"
+            );
+            "upstream_broke_off"
+        }
     }
-    error
 }
 
 fn filter_trailers(frame: Frame<Bytes>, filter: impl FnOnce(&mut HeaderMap)) -> Frame<Bytes> {

@@ -1,6 +1,11 @@
 //! Passive ejection: an instance that fails again and again is left out for a while. Pure: time is an argument, counted
 //! from whatever start the caller has.
+//!
+//! A failure is the instance's where no connection came about, or where another instance answered the same request. Where
+//! nobody answered it, the request may be to blame; that counts too, but once for each client between two answers, so that
+//! nobody can have an instance left out that serves all others well.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// The longest that an instance is left out at once.
@@ -21,6 +26,8 @@ pub(super) struct Rule {
 #[derive(Debug, Default)]
 pub(super) struct Ejection {
     failures: u32,
+    /// Whose requests failed for a reason that may be theirs; as many as failures at most.
+    clients: Vec<IpAddr>,
     /// How often in a row it was left out.
     times: u32,
     /// For how long, the last time.
@@ -53,14 +60,28 @@ impl Ejection {
         }
         self.span = rule.span.saturating_mul(1 << self.times.min(16)).min(LONGEST.max(rule.span));
         self.times += 1;
+        self.clients.clear();
         self.back = None;
         self.out = Some(Out { until: now + self.span, on_trial: false });
         Some(self.span)
     }
 
+    /// It failed with a request of `client`, which may be to blame.
+    pub(super) fn suspected(&mut self, now: Duration, rule: Rule, client: IpAddr) -> Option<Duration> {
+        if self.clients.contains(&client) {
+            return None;
+        }
+        // What is left out is counted by its trials.
+        if self.out.is_none() && rule.after > 0 {
+            self.clients.push(client);
+        }
+        self.failed(now, rule)
+    }
+
     /// It answered; whether it had been left out until now.
     pub(super) fn succeeded(&mut self, now: Duration) -> bool {
         self.failures = 0;
+        self.clients.clear();
         let was_out = self.out.take().is_some();
         if was_out {
             self.back = Some(now);
@@ -154,6 +175,23 @@ mod tests {
             (0..2).for_each(|_| fail(&mut ejection, at(10 + well)));
             assert_eq!(ejection.failed(at(10 + well), RULE), Some(at(next)), "{well} s");
         }
+    }
+
+    #[test]
+    fn what_may_be_the_requests_fault_counts_once_for_each_client() {
+        let client = |last: u8| IpAddr::from([192, 0, 2, last]);
+        let mut ejection = Ejection::default();
+        for _ in 0..100 {
+            assert_eq!(ejection.suspected(at(0), RULE, client(1)), None);
+        }
+        assert_eq!(ejection.suspected(at(0), RULE, client(2)), None);
+        ejection.succeeded(at(0));
+        assert_eq!(ejection.suspected(at(0), RULE, client(1)), None);
+        assert_eq!(ejection.failed(at(0), RULE), None);
+        assert_eq!(ejection.suspected(at(0), RULE, client(1)), None, "known already");
+        assert_eq!(ejection.suspected(at(0), RULE, client(2)), Some(at(10)));
+        ejection.begin_trial(at(10));
+        assert_eq!(ejection.suspected(at(10), RULE, client(1)), Some(at(20)), "a trial has one request");
     }
 
     #[test]

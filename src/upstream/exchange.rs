@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::mem;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
@@ -43,7 +44,15 @@ impl Failure {
     }
 }
 
-/// Sends `request`, on a connection from the pool if there is a good one; `alone`, on one of HTTP/1.1. It is sent again only
+/// Whose a request is, and what it needs.
+pub(super) struct Manner {
+    /// A connection of HTTP/1.1 for itself.
+    pub(super) alone: bool,
+    /// Who sent it, as far as that is known.
+    pub(super) client: Option<IpAddr>,
+}
+
+/// Sends `request`, on a connection from the pool if there is a good one. It is sent again only
 /// where it was never written, or where it changes nothing to receive it twice (an idempotent method without a body, RFC 9110
 /// §9.2.2) and no byte of an answer came: on a fresh connection where one that had been idle broke (RFC 9112 §9.3.1), to
 /// another instance where a fresh one broke.
@@ -52,11 +61,11 @@ pub(super) async fn exchange(
     settings: &UpstreamSettings,
     request: Request<RequestBody>,
     progress: Option<&Progress>,
-    alone: bool,
+    Manner { alone, client }: Manner,
 ) -> Result<(Response<()>, Lease), UpstreamError> {
     let (mut head, mut body) = request.into_parts();
     let replayable = progress.is_none() && is_idempotent(&head.method);
-    let (mut tries, mut tried, mut connect_by) = (1, Tried::default(), None);
+    let (mut tries, mut tried, mut connect_by) = (1, Tried::of(client), None);
     let mut fresh = false;
     loop {
         let chosen = instances.choose(&tried).await?;
@@ -75,6 +84,7 @@ pub(super) async fn exchange(
                     Err(error) => {
                         instances.failed(&chosen, &error, &mut tried);
                         if tries == TRIES || !instances.may_go_on(&tried) {
+                            instances.gave_up(&tried);
                             return Err(error);
                         }
                         tries += 1;
@@ -86,7 +96,7 @@ pub(super) async fn exchange(
         let may_repeat = replayable && (lease.is_reused() || instances.has_several());
         let failure = match send(&mut lease, &mut head, body, settings, progress).await {
             Ok(response) => {
-                lease.count(instances.succeeded(chosen));
+                lease.count(instances.succeeded(chosen, &tried));
                 return Ok((response, lease));
             }
             Err(failure) => failure,
@@ -102,9 +112,13 @@ pub(super) async fn exchange(
         if !was_idle && !is_of_the_client {
             instances.failed(&chosen, &error, &mut tried);
         }
-        let Some(again) = again else { return Err(error) };
+        let Some(again) = again else {
+            instances.gave_up(&tried);
+            return Err(error);
+        };
         if !was_idle {
             if tries == TRIES || (instances.has_several() && !instances.may_go_on(&tried)) {
+                instances.gave_up(&tried);
                 return Err(error);
             }
             tries += 1;
@@ -162,7 +176,7 @@ async fn send(
 }
 
 /// The deadline after one that passed: later only while a body moves, or while the client is waited for.
-fn later(progress: Option<&Progress>, response: Duration, idle: Duration) -> Option<Instant> {
+pub(super) fn later(progress: Option<&Progress>, response: Duration, idle: Duration) -> Option<Instant> {
     let now = Instant::now();
     let next = progress?.deadline(response, idle).unwrap_or(now + response.min(idle));
     (next > now).then_some(next)

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,8 +15,8 @@ use tokio::time::Instant;
 use super::address::Address;
 use super::eject::{Ejection, Rule};
 use super::resolve::Names;
-use super::{UpstreamError, UpstreamSettings, health, resolve};
-use crate::telemetry::chain;
+use super::{UpstreamSettings, health, resolve};
+use crate::message::forwarded::network_of;
 use crate::telemetry::metrics::{Metrics, Sample};
 
 /// All upstreams, in the order of their settings.
@@ -178,15 +179,15 @@ impl Directory {
         self.retries.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A request to one of several instances failed there.
-    pub(super) fn failed(&self, instance: &Instance, error: &UpstreamError) {
+    /// A request to one of several instances failed there; `of`: perhaps only because it was this client's.
+    pub(super) fn failed(&self, instance: &Instance, trouble: &Trouble, of: Option<IpAddr>) {
         let rule = Rule { after: self.settings.eject_after, span: self.settings.eject_for };
-        let Some(span) = instance.failed(rule) else { return };
+        let Some(span) = instance.failed(rule, of) else { return };
         tracing::warn!(
             upstream = %self.settings.name,
             instance = %instance.address,
-            reason = error.code(),
-            cause = chain(error),
+            reason = trouble.reason,
+            cause = trouble.cause,
             seconds = span.as_secs_f64(),
             "an instance of the upstream failed several times in a row and is left out; see that it runs and listens there"
         );
@@ -214,6 +215,13 @@ impl Directory {
             );
         }
     }
+}
+
+/// What went wrong with a request, for the operator.
+#[derive(Debug)]
+pub(super) struct Trouble {
+    pub(super) reason: &'static str,
+    pub(super) cause: String,
 }
 
 /// One instance, and how it is.
@@ -293,9 +301,12 @@ impl Instance {
         self.note(&ejection);
     }
 
-    fn failed(&self, rule: Rule) -> Option<Duration> {
+    fn failed(&self, rule: Rule, of: Option<IpAddr>) -> Option<Duration> {
         let mut ejection = self.ejection();
-        let out = ejection.failed(self.now(), rule);
+        let out = match of {
+            None => ejection.failed(self.now(), rule),
+            Some(client) => ejection.suspected(self.now(), rule, network_of(client.to_canonical())),
+        };
         self.note(&ejection);
         out
     }

@@ -1,6 +1,7 @@
 //! The instances of one upstream as one worker uses them: a pool for each, and the choice between them.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -11,8 +12,9 @@ use tokio::time::{Instant, timeout};
 use super::UpstreamError;
 use super::balance::{self, Dice};
 use super::budget::Budget;
-use super::fleet::{Directory, Instance, Listing};
+use super::fleet::{Directory, Instance, Listing, Trouble};
 use super::pool::Pool;
+use crate::telemetry::chain;
 
 /// The instances of one upstream, on one worker.
 #[derive(Debug)]
@@ -57,7 +59,12 @@ pub(super) struct Busy(Arc<Member>);
 
 /// The instances that one request has failed at.
 #[derive(Debug, Default)]
-pub(super) struct Tried(Vec<Arc<Instance>>);
+pub(super) struct Tried {
+    client: Option<IpAddr>,
+    instances: Vec<Arc<Instance>>,
+    /// Those that took the request and gave no answer: their fault, or the request's.
+    suspects: Vec<(Arc<Instance>, Trouble)>,
+}
 
 impl Instances {
     /// For one worker, on its runtime.
@@ -95,7 +102,7 @@ impl Instances {
         let view = self.view.load();
         let member = self.pick(&view.members, tried).ok_or_else(|| view.unknown())?;
         member.instance.try_out();
-        if view.members.len() > 1 && tried.0.is_empty() {
+        if view.members.len() > 1 && tried.instances.is_empty() {
             self.budget.earn();
         }
         member.in_flight.fetch_add(1, Ordering::Relaxed);
@@ -138,21 +145,37 @@ impl Instances {
         self.only.is_none() && self.view.load().members.len() > 1
     }
 
-    /// Notes that `chosen` failed.
+    /// Notes that `chosen` failed. No connection is the instance's fault; no answer may be the request's, which makes every
+    /// instance fail that takes it.
     pub(super) fn failed(&self, chosen: &Chosen<'_>, error: &UpstreamError, tried: &mut Tried) {
         let Chosen::One(Busy(member)) = chosen else { return };
         // Nothing could be used instead of the last one.
         if self.has_several() {
-            self.directory.failed(&member.instance, error);
+            let trouble = Trouble { reason: error.code(), cause: chain(error) };
+            if error.is_of_the_instance() {
+                self.directory.failed(&member.instance, &trouble, None);
+            } else {
+                tried.suspects.push((Arc::clone(&member.instance), trouble));
+            }
         }
-        tried.0.push(Arc::clone(&member.instance));
+        tried.instances.push(Arc::clone(&member.instance));
     }
 
-    /// Notes that `chosen` answered; what is to be kept for as long as the answer lasts.
-    pub(super) fn succeeded(&self, chosen: Chosen<'_>) -> Option<Busy> {
+    /// Notes that `chosen` answered what others had not; what is to be kept for as long as the answer lasts.
+    pub(super) fn succeeded(&self, chosen: Chosen<'_>, tried: &Tried) -> Option<Busy> {
         let Chosen::One(busy) = chosen else { return None };
+        for (suspect, trouble) in &tried.suspects {
+            self.directory.failed(suspect, trouble, None);
+        }
         self.directory.succeeded(&busy.0.instance);
         Some(busy)
+    }
+
+    /// Notes that nobody answered: whose fault it is remains open, so that it counts once for each client.
+    pub(super) fn gave_up(&self, tried: &Tried) {
+        for (suspect, trouble) in &tried.suspects {
+            self.directory.failed(suspect, trouble, tried.client);
+        }
     }
 
     /// Waits until the upstream's name is resolved. Addresses that were known before nobody used them wait for half the time.
@@ -223,8 +246,13 @@ impl Chosen<'_> {
 }
 
 impl Tried {
+    /// Nothing yet, of a request of this client.
+    pub(super) fn of(client: Option<IpAddr>) -> Self {
+        Self { client, ..Self::default() }
+    }
+
     fn has(&self, instance: &Instance) -> bool {
-        self.0.iter().any(|tried| std::ptr::eq(&**tried, instance))
+        self.instances.iter().any(|tried| std::ptr::eq(&**tried, instance))
     }
 }
 

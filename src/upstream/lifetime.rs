@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures_util::task::AtomicWaker;
 
 use crate::authn::lifetime::{Lifetime, Lifetimes};
+use crate::telemetry::metrics::WorkerMetrics;
 
 /// How often a worker looks at the streams it follows; while there is none, nothing runs.
 const SWEEP: Duration = Duration::from_millis(250);
@@ -19,6 +20,7 @@ const PIECES: u8 = 16;
 #[derive(Debug)]
 pub(super) struct Followed {
     lifetimes: Lifetimes,
+    metrics: WorkerMetrics,
     streams: Mutex<Streams>,
 }
 
@@ -37,8 +39,8 @@ struct Stream {
 }
 
 impl Followed {
-    pub(super) fn new(lifetimes: Lifetimes) -> Arc<Self> {
-        Arc::new(Self { lifetimes, streams: Mutex::default() })
+    pub(super) fn new(lifetimes: Lifetimes, metrics: WorkerMetrics) -> Arc<Self> {
+        Arc::new(Self { lifetimes, metrics, streams: Mutex::default() })
     }
 
     fn follow(self: &Arc<Self>, lifetime: Lifetime) -> Arc<Stream> {
@@ -82,11 +84,6 @@ impl Followed {
     }
 }
 
-/// A stream is cut: the operator's line.
-pub(super) fn tell() {
-    tracing::info!(reason = "session_ended", "a stream was cut, because its session has ended");
-}
-
 /// What one request was let in for, and who follows it.
 #[derive(Debug, Clone)]
 pub(super) struct Term {
@@ -116,6 +113,12 @@ pub(super) struct Tether {
 impl Tether {
     pub(super) fn new(term: Term) -> Self {
         Self { term, stream: None, pieces: 0 }
+    }
+
+    /// The stream is cut for it: the operator's line.
+    pub(super) fn tell(&self) {
+        tracing::info!(reason = "session_ended", "a stream was cut, because its session has ended");
+        self.term.followed.metrics.stream_cut("session_ended");
     }
 
     /// The stream has to wait: ready once its session is over, and the task is woken then.

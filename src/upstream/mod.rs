@@ -36,6 +36,7 @@ mod tests_http2;
 #[cfg(test)]
 mod tests_tls;
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -63,6 +64,7 @@ use crate::message::edits::Edits;
 use crate::message::{self, Body};
 use crate::policy::Permit;
 use crate::route::RewriteError;
+use crate::telemetry::metrics::WorkerMetrics;
 use body::{Farewell, RequestBody, ResponseBody};
 use fleet::Directory;
 use instances::{Busy, Instances};
@@ -245,6 +247,11 @@ impl UpstreamError {
         }
     }
 
+    /// Whether it would have befallen any request: no connection came about.
+    fn is_of_the_instance(&self) -> bool {
+        matches!(self, Self::Connect(_) | Self::ConnectTimeout | Self::Certificate(_) | Self::Tls(_))
+    }
+
     /// 502, 503, 504, 501, 400, 401, 408 or 413.
     pub fn status(&self) -> StatusCode {
         match self {
@@ -274,12 +281,22 @@ impl UpstreamError {
     }
 }
 
+/// What tunnels (WebSockets) run in, and what ends them.
+#[derive(Debug, Clone)]
+pub struct Tunnels {
+    /// Those that are open.
+    pub running: TaskTracker,
+    /// Cancelled, each one gets its goodbye (close 1001, "going away") and ends.
+    pub closing: CancellationToken,
+}
+
 /// All upstreams as one worker sees them. Made once per worker, on its runtime.
 #[derive(Debug)]
 pub struct Upstreams {
     upstreams: Vec<Upstream>,
     trust: Arc<message::Settings>,
     followed: Arc<Followed>,
+    metrics: WorkerMetrics,
     tunnels: TaskTracker,
     closing: CancellationToken,
 }
@@ -325,6 +342,8 @@ struct Agreed {
 /// What admission and the route say about a request.
 #[derive(Debug, Default)]
 struct Admitted {
+    /// Whose request it is, as far as that is known: one client's failures say less about an instance than those of many.
+    client: Option<IpAddr>,
     /// The session it was let in for.
     term: Option<Term>,
     /// The most bytes of its body.
@@ -352,13 +371,13 @@ impl Asked {
 
 impl Upstreams {
     /// For one worker. `trust` knows which names only we may set, in trailers and cookies; `lifetimes` tells when a stream
-    /// has to end. Tunnels (WebSockets) run in `tunnels`; when `closing` is cancelled each one gets its goodbye (close 1001, "going away") and ends.
+    /// has to end, and `metrics` counts those that end before their end.
     pub fn new(
         fleet: &Fleet,
         trust: Arc<message::Settings>,
         lifetimes: Lifetimes,
-        tunnels: TaskTracker,
-        closing: CancellationToken,
+        metrics: WorkerMetrics,
+        Tunnels { running: tunnels, closing }: Tunnels,
     ) -> Self {
         let upstream = |directory: &Arc<Directory>| Upstream {
             settings: directory.settings.clone(),
@@ -369,7 +388,8 @@ impl Upstreams {
         };
         let upstreams = fleet.directories().iter().map(upstream).collect();
         // A token of this worker's own, so that its tunnels take no lock that another worker takes.
-        Self { upstreams, trust, followed: Followed::new(lifetimes), tunnels, closing: closing.child_token() }
+        let followed = Followed::new(lifetimes, metrics.clone());
+        Self { upstreams, trust, followed, metrics, tunnels, closing: closing.child_token() }
     }
 
     /// With the tokens of our own for the upstreams, in their order.
@@ -389,6 +409,7 @@ impl Upstreams {
         let upstream = self.upstream(outbound.route.upstream)?;
         let lifetime = outbound.permit.as_ref().and_then(Permit::lifetime);
         let admitted = Admitted {
+            client: Some(outbound.inbound.client().address),
             term: lifetime.map(|lifetime| Term::new(&self.followed, lifetime)),
             max_body: outbound.route.max_body,
         };
@@ -450,7 +471,7 @@ impl Upstreams {
         upstream: &Upstream,
         request: Request<Body>,
         upgrade: Option<Upgrade>,
-        Admitted { term, max_body }: Admitted,
+        Admitted { client, term, max_body }: Admitted,
     ) -> Result<Response<Body>, UpstreamError> {
         let (mut head, body) = request.into_parts();
         if max_body.is_some_and(|most| body.size_hint().lower() > most) {
@@ -484,8 +505,9 @@ impl Upstreams {
             (body, Some(progress))
         };
         let request = Request::from_parts(head, body);
-        let alone = upgrade.is_some() || is_personal;
-        let exchange = exchange::exchange(&upstream.instances, &upstream.settings, request, progress.as_deref(), alone);
+        let manner = exchange::Manner { alone: upgrade.is_some() || is_personal, client };
+        let Upstream { instances, settings, .. } = upstream;
+        let exchange = exchange::exchange(instances, settings, request, progress.as_deref(), manner);
         let outcome = match asked.total {
             Some(total) => timeout_at(total, exchange).await.unwrap_or(Err(UpstreamError::TotalTimeout)),
             None => exchange.await,
@@ -541,7 +563,7 @@ impl Upstreams {
             lease.give_back();
             Body::full(body)
         } else {
-            let body = ResponseBody::new(lease, upstream.settings.idle_timeout, asked.total);
+            let body = ResponseBody::new(lease, upstream.settings.idle_timeout, asked.total, self.metrics.clone());
             let farewell = asked.farewell(&head.headers);
             Body::stream(body.until(asked.term, farewell))
         };

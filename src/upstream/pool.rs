@@ -1,6 +1,7 @@
 //! Unused upstream connections, kept per worker; watched for their end while idle. The last one used is the first one taken,
 //! so that those that a quiet hour does not need grow old and go.
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
@@ -16,7 +17,7 @@ use tokio::time::{Instant, timeout_at};
 use super::address::{self, Address};
 use super::body::{Progress, RequestBody};
 use super::deadline::Deadline;
-use super::exchange::Failure;
+use super::exchange::{Failure, later};
 use super::http1::{self, Io, Upgraded};
 use super::http2::{Shared, Slot};
 use super::instances::Busy;
@@ -37,6 +38,8 @@ pub(super) struct Pool {
     protocol: Protocol,
     tls: Option<Arc<Tls>>,
     keep: Duration,
+    /// The most time without a byte on a body.
+    idle: Duration,
     size: usize,
     state: Mutex<State>,
     sweeping: AtomicBool,
@@ -97,6 +100,7 @@ impl Pool {
             protocol: settings.protocol,
             tls: settings.tls.clone(),
             keep: settings.pool_idle,
+            idle: settings.idle_timeout,
             size: settings.pool_size,
             state: Mutex::default(),
             sweeping: AtomicBool::new(false),
@@ -400,8 +404,8 @@ impl Lease {
     /// Keeps the connection for the next request. Only after the answer was read to its end, and not where it came before
     /// the request's: an upstream that has answered may take the rest of that body for the next request.
     pub(super) fn give_back(self) {
-        let keeps = !self.once && self.request_body.is_none_or(|body| body.is_over());
-        let Self { line: Line::Http1(mut connection), pool, .. } = self else { return };
+        let Self { line: Line::Http1(mut connection), pool, once, request_body, .. } = self else { return };
+        let keeps = !once && request_body.as_ref().is_none_or(|body| body.is_over());
         connection.deadline.clear();
         if connection.http.is_reusable() {
             if keeps {
@@ -410,10 +414,25 @@ impl Lease {
         } else if connection.http.goes_on() {
             // The answer is whole, but the request is still being written.
             tokio::spawn(async move {
-                if connection.http.finish().await && keeps {
+                if finish(&mut connection.http, request_body.as_deref(), pool.idle).await && keeps {
                     pool.keep(connection);
                 }
             });
+        }
+    }
+}
+
+/// [`http1::Connection::finish`] for as long as the request's body moves: no longer than `idle` without a byte.
+async fn finish(http: &mut http1::Connection, body: Option<&Progress>, idle: Duration) -> bool {
+    let mut finished = pin!(http.finish());
+    let mut end = Instant::now() + idle;
+    loop {
+        match timeout_at(end, finished.as_mut()).await {
+            Ok(is_reusable) => return is_reusable,
+            Err(_) => match later(body, idle, idle) {
+                Some(next) => end = next,
+                None => return false,
+            },
         }
     }
 }

@@ -36,8 +36,9 @@ where
     });
     let trust = message::Settings { cookie_base: "__Host-vestibule".to_owned(), ..message::Settings::default() };
     let fleet = Fleet::start(&[settings], &tokio::runtime::Handle::current());
-    let upstreams =
-        Upstreams::new(&fleet, Arc::new(trust), Lifetimes::for_test(), TaskTracker::new(), CancellationToken::new());
+    let lifetimes = Lifetimes::for_test();
+    let tunnels = Tunnels { running: TaskTracker::new(), closing: CancellationToken::new() };
+    let upstreams = Upstreams::new(&fleet, Arc::new(trust), lifetimes, WorkerMetrics::default(), tunnels);
     Fake { upstreams, connections }
 }
 
@@ -593,8 +594,11 @@ async fn a_stream_whose_session_is_over_breaks_off_or_ends_with_a_status_of_grpc
         *request.version_mut() = version;
         let term = Term::new(&fake.upstreams.followed, ended_long_ago());
         let upstream = fake.upstreams.upstream(0).unwrap();
-        let answer =
-            fake.upstreams.send(upstream, request, None, Admitted { term: Some(term), max_body: None }).await.unwrap();
+        let answer = fake
+            .upstreams
+            .send(upstream, request, None, Admitted { term: Some(term), ..Admitted::default() })
+            .await
+            .unwrap();
         let body = tokio::time::timeout(Duration::from_secs(2), answer.into_body().collect()).await.unwrap();
         match (status, body) {
             (Some(status), Ok(body)) => {

@@ -89,8 +89,8 @@ where
         Goodbye::GoingAway => PATIENCE,
         Goodbye::SessionEnded => LITTLE_PATIENCE,
     };
-    if goodbye == Goodbye::SessionEnded {
-        super::lifetime::tell();
+    if let Some(session) = session.filter(|_| goodbye == Goodbye::SessionEnded) {
+        session.tell();
     }
     if websocket {
         up.say_goodbye(goodbye.to_upstream());

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 
 use crate::message::body::BodyError;
 use crate::upstream::body::Cut;
-use crate::upstream::lifetime::{self, Tether};
+use crate::upstream::lifetime::Tether;
 
 /// The largest piece. A file that is no larger is read with the opening.
 pub(super) const PIECE: u64 = 64 * 1024;
@@ -57,8 +57,11 @@ impl http_body::Body for FileBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        if this.left > 0 && this.tether.as_mut().is_some_and(Tether::is_over) {
-            lifetime::tell();
+        if this.left > 0
+            && let Some(tether) = this.tether.as_mut()
+            && tether.is_over()
+        {
+            tether.tell();
             return this.fail(Cut::SessionEnded);
         }
         loop {
