@@ -1,7 +1,7 @@
 //! Certificates and keys in PEM (RFC 7468). No error tells what a file holds: it may be another than was meant.
 
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 
 /// What a file lacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -10,6 +10,8 @@ pub(crate) enum Lack {
     Pem,
     /// It is, and holds no certificate.
     Certificate,
+    /// It holds no list of revoked certificates.
+    RevocationList,
     /// It holds no private key that can be used without a password.
     Key,
 }
@@ -20,6 +22,16 @@ pub(crate) fn certificates(bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>,
     match found {
         Ok(found) if !found.is_empty() => Ok(found),
         Ok(_) => Err(Lack::Certificate),
+        Err(_) => Err(Lack::Pem),
+    }
+}
+
+/// Every list of revoked certificates, of which there is at least one, in the file's order.
+pub(crate) fn revocation_lists(bytes: &[u8]) -> Result<Vec<CertificateRevocationListDer<'static>>, Lack> {
+    let found: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(bytes).collect();
+    match found {
+        Ok(found) if !found.is_empty() => Ok(found),
+        Ok(_) => Err(Lack::RevocationList),
         Err(_) => Err(Lack::Pem),
     }
 }
@@ -43,6 +55,8 @@ mod tests {
         ] {
             assert_eq!(certificates(bytes).unwrap_err(), certificates_lack);
             assert_eq!(private_key(bytes).unwrap_err(), Lack::Key);
+            let lists_lack = if certificates_lack == Lack::Pem { Lack::Pem } else { Lack::RevocationList };
+            assert_eq!(revocation_lists(bytes).unwrap_err(), lists_lack);
         }
     }
 }

@@ -3,13 +3,14 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use http::{Method, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use vestibule_test_support::script::{connect, head};
 use vestibule_test_support::{
-    Browser, CertificateFiles, Reply, Request, Stage, TestCa, TlsClient, free_port, raw_request,
+    Browser, CertificateFiles, H2Client, Reply, Request, Stage, TestCa, TlsClient, free_port, raw_request,
 };
 
 const PUBLIC: &str = "[[routes]]\npath = \"/*\"\naccess = \"public\"";
@@ -187,6 +188,24 @@ async fn a_connection_ends_after_so_many_requests_and_says_so() {
     assert!(ask(&stage, &mut stream).await.contains("connection: close"));
     assert_eq!(stream.read(&mut [0; 16]).await.unwrap_or(0), 0);
     assert_eq!(stage.upstream.count(), 3);
+}
+
+#[tokio::test]
+async fn a_connection_of_http_2_ends_after_so_many_requests_and_loses_none() {
+    let stage = Stage::with(&format!("[limits]\nmax_requests_per_connection = 3\n{PUBLIC}"));
+    let client = H2Client::connect(stage.address()).await;
+    let url = stage.url("/x");
+    for _ in 0..2 {
+        assert_eq!(client.get(&url).await.unwrap().status, StatusCode::OK);
+    }
+    // Those that are on their way when the third comes are answered too.
+    let answers = join_all((0..5).map(|_| client.get(&url))).await;
+    assert!(
+        answers.iter().all(|answer| answer.as_ref().is_ok_and(|answer| answer.status == StatusCode::OK)),
+        "{answers:?}"
+    );
+    client.end(Duration::from_secs(5)).await.expect("a goodbye without an error");
+    assert_eq!(stage.upstream.count(), 7);
 }
 
 #[tokio::test]

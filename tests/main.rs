@@ -22,6 +22,8 @@ mod configuration;
 mod crowd;
 // What a foreign page asks for with somebody's session is not passed on.
 mod cross_site;
+// A certificate that counts no longer opens no connection, and ends those that it has opened between two requests.
+mod client_certificates;
 // The provider is told who the client is in the one way that both sides agree on.
 mod client_auth;
 // What tokens are bound to is shown wherever they are used.

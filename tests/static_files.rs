@@ -363,3 +363,25 @@ upstream = "gone"
     assert_eq!(reply.header("cache-control"), Some("private"));
     stage.upstream.assert_untouched();
 }
+
+#[tokio::test]
+async fn a_file_that_nobody_reads_is_closed_in_time() {
+    let site = Site::new();
+    fs::File::create(site.path("large")).unwrap().set_len(256 << 20).unwrap();
+    let stage = site.public("[limits]\nunread_timeout = \"500ms\"\n");
+    let mut stream = TcpStream::connect(stage.address()).await.unwrap();
+    let request = format!("GET /large HTTP/1.1\r\nHost: {}\r\n\r\n", stage.host());
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let end = std::time::Instant::now() + Duration::from_secs(10);
+    let metrics = async || stage.browser().fetch(&stage.admin_url("/metrics")).await.text();
+    while !metrics().await.contains("vestibule_refusals_total{reason=\"unread\"} 1") {
+        assert!(std::time::Instant::now() < end, "it is held for a client that does not read");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let mut length = 0;
+    let mut buffer = vec![0; 1 << 20];
+    while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+        length += count;
+    }
+    assert!(length < 256 << 20, "{length}");
+}

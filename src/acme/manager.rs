@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use instant_acme::{Account, NewAccount};
+use instant_acme::{Account, ExternalAccountKey, NewAccount};
 
 use super::challenges::Challenges;
 use super::files::Files;
-use super::{Challenge, Settings, http, order};
+use super::{Challenge, ExternalAccount, Settings, http, order};
 use crate::clock::{SharedClock, UnixTime};
 use crate::provider_http::ProviderHttp;
 use crate::telemetry;
@@ -122,7 +122,12 @@ impl Manager {
         }
         let contacts: Vec<_> = self.settings.contacts.iter().map(String::as_str).collect();
         let new = NewAccount { contact: &contacts, terms_of_service_agreed: true, only_return_existing: false };
-        let (account, credentials) = builder.create(&new, self.settings.directory.clone(), None).await?;
+        let external = self.settings.external_account.as_ref().and_then(|external| {
+            // Configuration has decoded it once.
+            let key = ExternalAccount::decode(external.hmac_key.expose_secret())?;
+            Some(ExternalAccountKey::new(external.key_id.clone(), &key))
+        });
+        let (account, credentials) = builder.create(&new, self.settings.directory.clone(), external.as_ref()).await?;
         self.files.put_account(&self.settings.directory, &credentials)?;
         Ok(account)
     }

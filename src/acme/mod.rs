@@ -23,6 +23,11 @@ pub use self::{
     handler::WithChallenges,
     manager::{AcmeError, Manager},
 };
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use zeroize::Zeroizing;
+
+use crate::secret::SecretString;
 use crate::server::tls::Proofs;
 
 /// What to order, checked.
@@ -32,6 +37,8 @@ pub struct Settings {
     pub domains: Vec<String>,
     /// Where the authority sends warnings: `mailto:` URLs.
     pub contacts: Vec<String>,
+    /// Whom the authority knows already; `None`: it takes anybody.
+    pub external_account: Option<ExternalAccount>,
     /// The authority's directory (RFC 8555 §7.1.1).
     pub directory: String,
     /// How a name is proven.
@@ -42,6 +49,23 @@ pub struct Settings {
     pub proofs: Proofs,
     /// Where account and certificate are kept.
     pub folder: PathBuf,
+}
+
+/// An account that somebody has with the authority by other means, to which ours is bound (RFC 8555 §7.3.4).
+#[derive(Debug, Clone)]
+pub struct ExternalAccount {
+    /// The key's name there.
+    pub key_id: String,
+    /// The key itself, in base64url without padding.
+    pub hmac_key: SecretString,
+}
+
+impl ExternalAccount {
+    /// The bytes of a key as authorities write it: base64url, some with padding.
+    pub(crate) fn decode(hmac_key: &str) -> Option<Zeroizing<Vec<u8>>> {
+        let text = hmac_key.trim().trim_end_matches('=');
+        BASE64_URL_SAFE_NO_PAD.decode(text).ok().filter(|key| !key.is_empty()).map(Zeroizing::new)
+    }
 }
 
 /// How the authority looks whether a name is ours.

@@ -350,6 +350,8 @@ pub(super) struct RawLimits {
     pub header_timeout: Option<Span>,
     /// How long an idle connection is kept. Default 75s.
     pub idle_timeout: Option<Span>,
+    /// How long a client may read nothing of an answer. Default 5m.
+    pub unread_timeout: Option<Span>,
     /// The largest request head. Default 32KiB.
     pub max_header_bytes: Option<Size>,
     /// The most header fields. Default 100.
@@ -364,7 +366,7 @@ pub(super) struct RawLimits {
     /// Connections of one client address at the same time; trusted proxies may have any number. Default: any number.
     #[schemars(example = 100, range(min = 1, max = 10_000_000))]
     pub max_connections_per_client: Option<u32>,
-    /// Requests of one HTTP/1.1 connection, one after another. Default 10000.
+    /// Requests of one connection. Default 10000.
     #[schemars(example = 10_000, range(min = 1, max = 1_000_000_000))]
     pub max_requests_per_connection: Option<u32>,
     /// The longest request target: path and query. Default 8KiB.

@@ -10,8 +10,6 @@ use super::connection::Wait;
 
 /// How long a client is silent before it is expected to remain so.
 const SILENT: Duration = Duration::from_secs(1);
-/// How long a client may leave our bytes unread.
-pub(super) const UNREAD: Duration = Duration::from_secs(300);
 
 /// What a connection is doing; written by its IO and its service, read by its clock, all on one task, so nothing is ordered.
 #[derive(Debug, Default)]
@@ -96,24 +94,36 @@ pub(super) enum Expired {
     Head,
     /// The client does not read.
     Unread,
+    /// It does not read one stream of HTTP/2.
+    UnreadStream,
     /// Frames of HTTP/2 came that ask for nothing, and too many of them.
     Flood,
     /// The client speaks HTTP/2.
     NotHttp1,
 }
 
+/// How long a client may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// Until its next request.
+    pub(super) idle: Duration,
+    /// For a head.
+    pub(super) head: Duration,
+    /// Until it reads on.
+    pub(super) unread: Duration,
+}
+
 /// The limits of a connection and since when the present one runs.
 #[derive(Debug)]
 pub(super) struct Clock {
-    idle: Duration,
-    head: Duration,
+    patience: Patience,
     seen: u32,
     since: Instant,
 }
 
 impl Clock {
-    pub(super) fn new(idle: Duration, head: Duration) -> Self {
-        Self { idle, head, seen: 0, since: Instant::now() }
+    pub(super) fn new(patience: Patience) -> Self {
+        Self { patience, seen: 0, since: Instant::now() }
     }
 
     /// What a connection of HTTP/1.1 may wait for now. It is [`Expired::Silent`] only where the next byte begins a request: not
@@ -124,7 +134,7 @@ impl Clock {
         }
         match self.look(activity) {
             None => Wait::Long,
-            Some((_, Expired::Idle)) if SILENT < self.idle && !activity.had_body() => {
+            Some((_, Expired::Idle)) if SILENT < self.patience.idle && !activity.had_body() => {
                 Wait::Until(self.since + SILENT, Some(Expired::Silent))
             }
             Some((deadline, expired)) => Wait::Until(deadline, Some(expired)),
@@ -139,10 +149,10 @@ impl Clock {
             self.since = Instant::now();
         }
         let (limit, expired) = match (now & UNWRITTEN != 0, now & BUSY != 0, now & HEARD != 0) {
-            (true, _, _) => (UNREAD, Expired::Unread),
+            (true, _, _) => (self.patience.unread, Expired::Unread),
             (false, true, _) => return None,
-            (false, false, true) => (self.head, Expired::Head),
-            (false, false, false) => (self.idle, Expired::Idle),
+            (false, false, true) => (self.patience.head, Expired::Head),
+            (false, false, false) => (self.patience.idle, Expired::Idle),
         };
         Some((self.since + limit, expired))
     }
@@ -152,10 +162,15 @@ impl Clock {
 mod tests {
     use super::*;
 
+    fn clock(idle: u64) -> Clock {
+        let seconds = Duration::from_secs;
+        Clock::new(Patience { idle: seconds(idle), head: seconds(15), unread: seconds(300) })
+    }
+
     #[test]
     fn silence_is_told_only_where_the_next_byte_begins_a_request() {
         let activity = Activity::default();
-        let kind = |idle: u64, activity: &Activity| match Clock::new(Duration::from_secs(idle), SILENT).wait(activity) {
+        let kind = |idle: u64, activity: &Activity| match clock(idle).wait(activity) {
             Wait::Until(_, expired) => expired,
             Wait::Long | Wait::Over(_) => None,
         };
@@ -177,7 +192,7 @@ mod tests {
     #[test]
     fn idling_heads_and_answers_have_their_own_limits() {
         let activity = Activity::default();
-        let mut clock = Clock::new(Duration::from_secs(75), Duration::from_secs(15));
+        let mut clock = clock(75);
         let kind = |clock: &mut Clock| clock.look(&activity).map(|(_, expired)| expired);
         assert_eq!(kind(&mut clock), Some(Expired::Idle));
         activity.heard();

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
@@ -13,11 +13,11 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::clients::{Clients, Place};
-use super::clock::Expired;
+use super::clock::{Expired, Patience};
+use super::entry::Passed;
 use super::io::ClientIo;
-use super::stream::{Protocol, Stream};
+use super::stream::Protocol;
 use super::{Handler, Settings, http1, http2};
-use crate::message::Connection;
 
 /// How long a client may go on sending a body that was refused, so that it gets to read the refusal.
 const LINGER: Duration = Duration::from_secs(5);
@@ -27,8 +27,7 @@ const LINGER: Duration = Duration::from_secs(5);
 pub(super) struct Terms {
     pub(super) http1: hyper::server::conn::http1::Builder,
     pub(super) http2: http2::Limits,
-    pub(super) idle: Duration,
-    pub(super) head: Duration,
+    pub(super) patience: Patience,
     pub(super) clients: Option<Arc<Clients>>,
     pub(super) max_requests: u32,
     pub(super) closing: Closing,
@@ -39,8 +38,11 @@ impl Terms {
         Self {
             http1: http1::builder(settings),
             http2: http2::Limits::new(settings),
-            idle: settings.idle_timeout,
-            head: settings.header_timeout,
+            patience: Patience {
+                idle: settings.idle_timeout,
+                head: settings.header_timeout,
+                unread: settings.unread_timeout,
+            },
             clients: settings.clients.clone(),
             max_requests: settings.max_requests,
             closing: Closing::default(),
@@ -73,23 +75,23 @@ impl Closing {
 
 /// A connection whose first request may come.
 pub(super) struct Open {
-    pub(super) stream: Stream,
-    pub(super) connection: Connection,
-    pub(super) protocol: Protocol,
+    pub(super) passed: Passed,
     pub(super) place: Place,
 }
 
 /// Serves a connection until it ends, or until the end of service has begun and its requests in flight are answered.
 pub(super) async fn serve<H: Handler>(open: Open, handler: H, terms: Arc<Terms>) {
-    let Open { stream, connection, protocol, place } = open;
+    let Open { passed: Passed { stream, connection, protocol, mut standing }, place } = open;
     let io = ClientIo::new(stream, Arc::default(), place, protocol == Protocol::Any);
     let io = match protocol {
         Protocol::Http2 => Some(io),
-        Protocol::Any | Protocol::Http1 => http1::serve(io, connection.clone(), handler.clone(), &terms).await,
+        Protocol::Any | Protocol::Http1 => {
+            http1::serve(io, connection.clone(), handler.clone(), &terms, &mut standing).await
+        }
     };
     if let Some(io) = io {
         // Boxed, so that a connection of HTTP/1.1 does not carry its size.
-        Box::pin(http2::serve(io, connection, handler, &terms)).await;
+        Box::pin(http2::serve(io, connection, handler, &terms, &mut standing)).await;
     }
 }
 
@@ -104,12 +106,13 @@ pub(super) enum Wait {
 }
 
 /// Drives a connection to its end, or until `look`, asked whenever it waits, says that its time is over. Once `closing` has
-/// begun it is told to take no further requests.
+/// begun, or `is_enough` says so, it is told to take no further requests, and `look` that it was.
 pub(super) async fn drive<C: Future + Unpin>(
     http: &mut C,
     take_no_more: impl Fn(Pin<&mut C>),
     closing: &Closing,
-    mut look: impl FnMut() -> Wait,
+    mut is_enough: impl FnMut(&mut Context<'_>) -> bool,
+    mut look: impl FnMut(bool) -> Wait,
 ) -> Result<C::Output, Expired> {
     let mut cancelled = pin!(closing.token.cancelled());
     let (mut watched, mut open) = (false, true);
@@ -125,12 +128,12 @@ pub(super) async fn drive<C: Future + Unpin>(
                 watched = true;
                 let _ = cancelled.as_mut().poll(cx);
             }
-            if open && closing.has_begun() {
+            if open && (closing.has_begun() || is_enough(cx)) {
                 open = false;
                 take_no_more(Pin::new(&mut *http));
                 continue;
             }
-            let (deadline, expired) = match look() {
+            let (deadline, expired) = match look(!open) {
                 Wait::Long => return Poll::Pending,
                 Wait::Until(deadline, expired) => (deadline, expired),
                 Wait::Over(expired) => return Poll::Ready(Err(expired)),
@@ -161,6 +164,10 @@ pub(super) fn tell_expired<H: Handler>(handler: &H, peer: SocketAddr, expired: E
         }
         Expired::Unread => {
             tracing::info!(client = %peer.ip(), reason = "unread", "connection closed: the client does not read its answer");
+            handler.cut("unread");
+        }
+        Expired::UnreadStream => {
+            tracing::info!(client = %peer.ip(), reason = "unread", "stream reset: the client does not read its answer");
             handler.cut("unread");
         }
         Expired::Flood => {

@@ -8,11 +8,13 @@ use std::time::Duration;
 use ipnet::IpNet;
 use rustls::CertificateError;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::proxy_protocol::{self, HeaderError};
+use super::standing::{Judge, Standing};
 use super::stream::{Protocol, Socket, Stream};
 use super::tls::{self, Tls};
 use crate::message::forwarded::is_within;
@@ -30,6 +32,22 @@ pub(super) struct Entry {
     pub(super) tls: Option<Arc<Tls>>,
     /// For all of it together.
     pub(super) time_limit: Duration,
+}
+
+/// A connection that is let in.
+pub(super) struct Passed {
+    pub(super) stream: Stream,
+    pub(super) connection: Connection,
+    pub(super) protocol: Protocol,
+    pub(super) standing: Standing,
+}
+
+impl Passed {
+    /// A connection from `peer` without TLS: its first bytes tell what is spoken.
+    pub(super) fn plain(socket: Socket, peer: SocketAddr) -> Self {
+        let connection = Connection::new(peer, Scheme::Http);
+        Self { stream: Stream::Plain(socket), connection, protocol: Protocol::Any, standing: Standing::lasting() }
+    }
 }
 
 /// Why a connection ends before its first request.
@@ -82,11 +100,7 @@ impl Entry {
     }
 
     /// Lets a connection in. Where a balancer tells its client, `peer` is that from then on, however this ends.
-    pub(super) async fn pass(
-        &self,
-        mut socket: Socket,
-        peer: &mut SocketAddr,
-    ) -> Result<(Stream, Connection, Protocol), TurnedAway> {
+    pub(super) async fn pass(&self, mut socket: Socket, peer: &mut SocketAddr) -> Result<Passed, TurnedAway> {
         let deadline = Instant::now() + self.time_limit;
         if self.is_balancer(*peer) {
             let header = timeout_at(deadline, proxy_protocol::read(&mut socket)).await;
@@ -96,10 +110,7 @@ impl Entry {
                 Err(error) => return Err(TurnedAway::Header(error)),
             };
         }
-        let Some(tls) = &self.tls else {
-            let connection = Connection::new(*peer, Scheme::Http);
-            return Ok((Stream::Plain(socket), connection, Protocol::Any));
-        };
+        let Some(tls) = &self.tls else { return Ok(Passed::plain(socket, *peer)) };
         let begun = timeout_at(deadline, first_byte(&socket)).await.map_err(|_| TurnedAway::HandshakeTimeout)?;
         match begun {
             Ok(Some(byte)) if byte.is_ascii_alphabetic() => {
@@ -110,6 +121,8 @@ impl Entry {
             Ok(None) => return Err(TurnedAway::Silent),
             Err(error) => return Err(TurnedAway::Handshake(error)),
         }
+        // Asked for first, so that no change is missed between the two.
+        let judges = tls.judge();
         let handshake = timeout_at(deadline, TlsAcceptor::from(tls.config()).accept(socket)).await;
         let stream = handshake.map_err(|_| TurnedAway::HandshakeTimeout)?.map_err(judge)?;
         let certificate = certificate(&stream, tls).map_err(|error| TurnedAway::CertificateInvalid(error.into()))?;
@@ -121,7 +134,8 @@ impl Entry {
             None => Protocol::Any,
         };
         let connection = Connection::new(*peer, Scheme::Https).with_certificate(certificate);
-        Ok((Stream::Tls(Box::new(stream)), connection, protocol))
+        let standing = standing(&stream, judges);
+        Ok(Passed { stream: Stream::Tls(Box::new(stream)), connection, protocol, standing })
     }
 }
 
@@ -154,6 +168,9 @@ fn judge(error: io::Error) -> TurnedAway {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         Some(rustls::Error::NoCertificatesPresented) => TurnedAway::CertificateMissing,
         Some(rustls::Error::InvalidCertificate(why)) => TurnedAway::CertificateInvalid(explained(why).into()),
+        Some(rustls::Error::InvalidCertRevocationList(why)) => {
+            TurnedAway::CertificateInvalid(format!("a list in client_crl_file cannot be believed: {why:?}").into())
+        }
         _ => TurnedAway::Handshake(error),
     }
 }
@@ -163,7 +180,23 @@ fn explained(why: &CertificateError) -> String {
         CertificateError::UnknownIssuer | CertificateError::BadSignature => {
             "it was not signed by a CA in client_ca_file".to_owned()
         }
+        CertificateError::Revoked => "it is revoked: a list in client_crl_file names it".to_owned(),
+        CertificateError::UnknownRevocationStatus => {
+            "no list in client_crl_file is of the CA that signed it, or of a CA above that one".to_owned()
+        }
+        CertificateError::ExpiredRevocationList | CertificateError::ExpiredRevocationListContext { .. } => {
+            "the list in client_crl_file that would tell of it has expired; put the next one in its place".to_owned()
+        }
         other => other.to_string(),
+    }
+}
+
+fn standing(stream: &TlsStream<Socket>, judge: Option<watch::Receiver<Judge>>) -> Standing {
+    match (stream.get_ref().1.peer_certificates(), judge) {
+        (Some(chain), Some(judge)) => {
+            Standing::by_certificate(chain.iter().map(|one| one.clone().into_owned()).collect(), judge)
+        }
+        _ => Standing::lasting(),
     }
 }
 

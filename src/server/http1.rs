@@ -19,6 +19,7 @@ use super::clock::{Activity, Clock, Expired};
 use super::connection::{Terms, drive, linger, tell_expired};
 use super::io::ClientIo;
 use super::rest::{Rested, rest};
+use super::standing::Standing;
 use super::{Handler, Settings};
 use crate::message::body::BodyError;
 use crate::message::{Body, Connection};
@@ -69,6 +70,7 @@ pub(super) async fn serve<H: Handler>(
     connection: Connection,
     handler: H,
     terms: &Terms,
+    standing: &mut Standing,
 ) -> Option<ClientIo> {
     let peer = connection.peer;
     let activity = Arc::clone(io.activity());
@@ -78,12 +80,14 @@ pub(super) async fn serve<H: Handler>(
         activity: Arc::clone(&activity),
         left: terms.max_requests.into(),
     });
-    let mut clock = Clock::new(terms.idle, terms.head);
+    let mut clock = Clock::new(terms.patience);
     loop {
         let shared = Arc::clone(&shared);
         let service = service_fn(move |request| answer(Arc::clone(&shared), request));
         let mut http = terms.http1.serve_connection(TokioIo::new(io), service).with_upgrades();
-        let ended = drive(&mut http, |http| http.graceful_shutdown(), &terms.closing, || clock.wait(&activity)).await;
+        let is_enough = |cx: &mut Context<'_>| standing.is_lost(cx);
+        let look = |_| clock.wait(&activity);
+        let ended = drive(&mut http, |http| http.graceful_shutdown(), &terms.closing, is_enough, look).await;
         match ended {
             Ok(outcome) => {
                 let refused = outcome.err().is_some_and(|error| report(&handler, peer, &error));
@@ -103,7 +107,7 @@ pub(super) async fn serve<H: Handler>(
                     io.keep(parts.read_buf);
                     continue;
                 }
-                io = match rest(io, &mut clock, terms).await {
+                io = match rest(io, &mut clock, terms, standing).await {
                     Rested::Awake(io) => io,
                     Rested::Http2(io) => return Some(io),
                     Rested::Over => return None,

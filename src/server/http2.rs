@@ -6,11 +6,12 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, UPGRADE};
-use http::{Request, Response, StatusCode};
+use http::header::{CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, UPGRADE};
+use http::{Method, Request, Response, StatusCode};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
@@ -21,6 +22,7 @@ use super::clock::Expired;
 use super::connection::{Terms, drive, linger, tell_expired};
 use super::io::ClientIo;
 use super::meter::Metered;
+use super::standing::Standing;
 use super::streams::{Answer, Clock, Runner, Streams};
 use super::{Handler, Settings};
 use crate::message::{Body, Connection, cookies};
@@ -84,7 +86,13 @@ struct Shared<H> {
 }
 
 /// Serves a connection to its end.
-pub(super) async fn serve<H: Handler>(io: ClientIo, connection: Connection, handler: H, terms: &Terms) {
+pub(super) async fn serve<H: Handler>(
+    io: ClientIo,
+    connection: Connection,
+    handler: H,
+    terms: &Terms,
+    standing: &mut Standing,
+) {
     let (peer, closing) = (connection.peer, &terms.closing);
     let activity = Arc::clone(io.activity());
     let streams = Arc::new(Streams::default());
@@ -94,12 +102,22 @@ pub(super) async fn serve<H: Handler>(io: ClientIo, connection: Connection, hand
         max_headers: terms.http2.max_headers,
         streams: Arc::clone(&streams),
     });
-    let service = service_fn(move |request| answer(Arc::clone(&shared), request));
+    let service = service_fn(move |request| {
+        shared.streams.count();
+        answer(Arc::clone(&shared), request)
+    });
     let io = TokioIo::new(Metered::new(io.rewound(), Arc::clone(&streams)));
-    let mut http = terms.http2.builder(Runner(Arc::clone(&streams))).serve_connection(io, service);
-    let mut clock = Clock::new(terms.idle, terms.head);
-    let look = || clock.look(&activity, &streams, closing.has_begun());
-    let ended = drive(&mut http, |http| http.graceful_shutdown(), closing, look).await;
+    let tell_unread = {
+        let handler = handler.clone();
+        move || tell_expired(&handler, peer, Expired::UnreadStream)
+    };
+    let runner = Runner::new(&streams, terms.patience.unread, tell_unread);
+    let mut http = terms.http2.builder(runner).serve_connection(io, service);
+    let mut clock = Clock::new(terms.patience);
+    // RFC 9113 §6.8: GOAWAY lets what is on its way arrive and tells the client where to stop.
+    let is_enough = |cx: &mut Context<'_>| streams.taken() >= terms.max_requests || standing.is_lost(cx);
+    let look = |is_ending| clock.look(&activity, &streams, is_ending);
+    let ended = drive(&mut http, |http| http.graceful_shutdown(), closing, is_enough, look).await;
 
     let is_refused = match ended {
         Ok(outcome) => outcome.err().is_some_and(|error| report(&handler, peer, &error)),
@@ -128,6 +146,7 @@ async fn answer<H: Handler>(
 ) -> Result<Response<Answer>, Infallible> {
     let Shared { handler, connection, max_headers, streams } = &*shared;
     cookies::join_crumbs(request.headers_mut());
+    let is_head = request.method() == Method::HEAD;
     let response = if request.headers().len() > *max_headers {
         tracing::info!(client = %connection.peer.ip(), reason = "head_too_large", "request refused before it was read");
         handler.refused("head_too_large", 431);
@@ -137,7 +156,22 @@ async fn answer<H: Handler>(
     } else {
         handler.handle(request, connection).await
     };
-    Ok(as_http2(response).map(|body| Answer::new(body, streams)))
+    let mut response = as_http2(response);
+    if is_head {
+        without_content(&mut response);
+    }
+    Ok(response.map(|body| Answer::new(body, streams)))
+}
+
+/// RFC 9110 §9.3.2: an answer to HEAD has the fields of one to GET and no content. For HTTP/1.1 hyper leaves ours out; here
+/// it would send it, and the client would reset the stream (RFC 9113 §8.1.1).
+fn without_content(response: &mut Response<Body>) {
+    if let Body::Full(_) = response.body() {
+        if let Some(length) = response.body().size_hint().exact() {
+            response.headers_mut().entry(CONTENT_LENGTH).or_insert_with(|| length.into());
+        }
+        *response.body_mut() = Body::Empty;
+    }
 }
 
 /// RFC 8441 §4: what HTTP/1.1 says with 101 and fields of the connection, HTTP/2 says with 200.

@@ -13,6 +13,7 @@ mod meter;
 mod open;
 mod proxy_protocol;
 mod rest;
+mod standing;
 mod stream;
 mod streams;
 pub mod tls;
@@ -54,6 +55,8 @@ pub struct Settings {
     pub header_timeout: Duration,
     /// How long an idle connection is kept. Default 75 s.
     pub idle_timeout: Duration,
+    /// How long a client may read nothing of an answer. Default 5 min.
+    pub unread_timeout: Duration,
     /// The largest request head, in bytes. Default 32 KiB.
     pub max_header_bytes: usize,
     /// The most header fields. Default 100.
@@ -64,7 +67,7 @@ pub struct Settings {
     pub max_connections: usize,
     /// Connections of one client address at the same time; `None`: any number.
     pub clients: Option<Arc<Clients>>,
-    /// Requests of one connection of HTTP/1.1, one after another. Default 10,000.
+    /// Requests of one connection. Default 10,000.
     pub max_requests: u32,
     /// How a stop goes.
     pub drain: drain::Settings,
@@ -78,6 +81,7 @@ impl Default for Settings {
             workers: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             header_timeout: Duration::from_secs(15),
             idle_timeout: Duration::from_secs(75),
+            unread_timeout: Duration::from_secs(300),
             max_header_bytes: 32 * 1024,
             max_headers: 100,
             h2_max_streams: 128,

@@ -3,16 +3,22 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWriteExt as _, ReadBuf};
+use tokio::time::timeout;
 
 use super::clock::{Clock, Expired};
 use super::connection::{Terms, Wait, drive};
 use super::io::ClientIo;
+use super::standing::Standing;
 
 /// What is read when the client speaks again; hyper reads the rest.
 const FIRST_BYTES: usize = 64;
+
+/// How long the last word may take.
+const GOODBYE: Duration = Duration::from_secs(1);
 
 /// How a rest has ended.
 pub(super) enum Rested {
@@ -27,20 +33,32 @@ pub(super) enum Rested {
 }
 
 /// Rests until the client speaks, for what its idle time still has.
-pub(super) async fn rest(io: ClientIo, clock: &mut Clock, terms: &Terms) -> Rested {
+pub(super) async fn rest(io: ClientIo, clock: &mut Clock, terms: &Terms, standing: &mut Standing) -> Rested {
     let activity = Arc::clone(io.activity());
     let mut resting = Resting { io: Some(io), over: false };
-    let look = || {
+    let look = |_| {
         if activity.is_http2() {
             return Wait::Over(Expired::NotHttp1);
         }
         clock.look(&activity).map_or(Wait::Long, |(deadline, expired)| Wait::Until(deadline, Some(expired)))
     };
-    match drive(&mut resting, |resting| resting.get_mut().over = true, &terms.closing, look).await {
+    let is_enough = |cx: &mut Context<'_>| standing.is_lost(cx);
+    match drive(&mut resting, |resting| resting.get_mut().over = true, &terms.closing, is_enough, look).await {
         Ok(Some(io)) => Rested::Awake(io),
         Err(Expired::NotHttp1) => resting.io.map_or(Rested::Over, Rested::Http2),
         Err(expired) => Rested::Expired(expired),
-        Ok(None) => Rested::Over,
+        Ok(None) => {
+            say_goodbye(resting.io).await;
+            Rested::Over
+        }
+    }
+}
+
+/// RFC 8446 §6.1: the end of TLS is told, so that nobody takes it for an attack.
+async fn say_goodbye(io: Option<ClientIo>) {
+    if let Some(mut io) = io.filter(|io| !io.has_ended()) {
+        // Whether the client gets it makes no difference any more.
+        let _ = timeout(GOODBYE, io.shutdown()).await;
     }
 }
 

@@ -11,9 +11,10 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use hyper::rt::Executor;
 use pin_project_lite::pin_project;
-use tokio::time::Instant;
+use tokio::task_local;
+use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::clock::{Activity, Expired, UNREAD};
+use super::clock::{Activity, Expired, Patience};
 use super::connection::Wait;
 use super::io::ClientIo;
 use crate::message::Body;
@@ -29,6 +30,8 @@ pub(super) struct Streams {
     open: AtomicU32,
     /// Answers of which the client does not take what there is.
     waiting: AtomicU32,
+    /// All requests so far.
+    taken: AtomicU32,
     /// Changes with every step forward.
     steps: AtomicU32,
     in_head: AtomicBool,
@@ -41,6 +44,16 @@ impl Streams {
     pub(super) fn note(&self, in_head: bool, flooded: bool) {
         self.in_head.store(in_head, Ordering::Relaxed);
         self.flooded.store(flooded, Ordering::Relaxed);
+    }
+
+    /// One more request came.
+    pub(super) fn count(&self) {
+        self.taken.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many requests came.
+    pub(super) fn taken(&self) -> u32 {
+        self.taken.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_flooded(&self) -> bool {
@@ -62,20 +75,56 @@ impl Streams {
 }
 
 /// Runs what hyper makes of each stream: a request with its answer, and a tunnel's way to the client. So their number is
-/// that of the streams.
-#[derive(Debug, Clone)]
-pub(super) struct Runner(pub(super) Arc<Streams>);
+/// that of the streams. One that the client does not read is dropped, and with it whatever its answer came from.
+#[derive(Clone)]
+pub(super) struct Runner(Arc<Terms>);
+
+struct Terms {
+    streams: Arc<Streams>,
+    unread: Duration,
+    tell_unread: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Runner {
+    pub(super) fn new(
+        streams: &Arc<Streams>,
+        unread: Duration,
+        tell_unread: impl Fn() + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(Terms { streams: Arc::clone(streams), unread, tell_unread: Box::new(tell_unread) }))
+    }
+}
 
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Runner {
     fn execute(&self, stream: F) {
-        tokio::spawn(Running { stream, _open: Opened::new(&self.0) });
+        let (reader, open) = (Arc::<Reader>::default(), Opened::new(&self.0.streams));
+        let stream = READER.scope(Arc::clone(&reader), stream);
+        tokio::spawn(Running { stream, reader, terms: Arc::clone(&self.0), seen: None, timer: None, _open: open });
     }
+}
+
+/// Whether one stream's client takes what there is; written by its answer, read by whoever runs it, both on one task.
+#[derive(Debug, Default)]
+struct Reader {
+    is_waited_for: AtomicBool,
+    /// Changes with every step forward.
+    steps: AtomicU32,
+}
+
+task_local! {
+    /// Of the stream that runs.
+    static READER: Arc<Reader>;
 }
 
 pin_project! {
     struct Running<F> {
         #[pin]
         stream: F,
+        reader: Arc<Reader>,
+        terms: Arc<Terms>,
+        // Up to which step, and since when, the client is waited for.
+        seen: Option<(u32, Instant)>,
+        timer: Option<Pin<Box<Sleep>>>,
         _open: Opened,
     }
 }
@@ -84,7 +133,31 @@ impl<F: Future<Output = ()>> Future for Running<F> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.project().stream.poll(cx)
+        let this = self.project();
+        if this.stream.poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        if !this.reader.is_waited_for.load(Ordering::Relaxed) {
+            *this.seen = None;
+            return Poll::Pending;
+        }
+        let step = this.reader.steps.load(Ordering::Relaxed);
+        let since = match *this.seen {
+            Some((seen, since)) if seen == step => since,
+            _ => Instant::now(),
+        };
+        *this.seen = Some((step, since));
+        let end = since + this.terms.unread;
+        // Set once, and anew when it rings too early.
+        let timer = this.timer.get_or_insert_with(|| Box::pin(sleep_until(end)));
+        while timer.as_mut().poll(cx).is_ready() {
+            if Instant::now() >= end {
+                (this.terms.tell_unread)();
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(end);
+        }
+        Poll::Pending
     }
 }
 
@@ -109,12 +182,15 @@ impl Drop for Opened {
 pub(super) struct Answer {
     body: Body,
     streams: Arc<Streams>,
+    reader: Option<Arc<Reader>>,
     is_waiting: bool,
 }
 
 impl Answer {
     pub(super) fn new(body: Body, streams: &Arc<Streams>) -> Self {
-        Self { body, streams: Arc::clone(streams), is_waiting: false }
+        // There is one wherever a `Runner` runs it.
+        let reader = READER.try_with(Arc::clone).ok();
+        Self { body, streams: Arc::clone(streams), reader, is_waiting: false }
     }
 
     fn set_waiting(&mut self, waiting: bool) {
@@ -124,6 +200,10 @@ impl Answer {
             _ => {}
         }
         self.streams.step();
+        if let Some(reader) = &self.reader {
+            reader.is_waited_for.store(waiting, Ordering::Relaxed);
+            reader.steps.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -156,20 +236,19 @@ impl http_body::Body for Answer {
 /// The connection's clock: idle without streams, a head that begins must end, and what a client asked for it must read.
 #[derive(Debug)]
 pub(super) struct Clock {
-    idle: Duration,
-    head: Duration,
+    patience: Patience,
     seen: (bool, u32, u32),
     since: Instant,
     head_since: Option<Instant>,
 }
 
 impl Clock {
-    pub(super) fn new(idle: Duration, head: Duration) -> Self {
-        Self { idle, head, seen: (false, 0, 0), since: Instant::now(), head_since: None }
+    pub(super) fn new(patience: Patience) -> Self {
+        Self { patience, seen: (false, 0, 0), since: Instant::now(), head_since: None }
     }
 
     /// How long the connection may go on waiting as it does now.
-    pub(super) fn look(&mut self, activity: &Activity, streams: &Streams, closing: bool) -> Wait {
+    pub(super) fn look(&mut self, activity: &Activity, streams: &Streams, is_ending: bool) -> Wait {
         if streams.is_flooded() {
             return Wait::Over(Expired::Flood);
         }
@@ -180,20 +259,21 @@ impl Clock {
             self.seen = seen;
             self.since = Instant::now();
         }
+        let Patience { idle, head, unread: until_read } = self.patience;
         let (limit, expired) = if unread {
-            (UNREAD, Some(Expired::Unread))
+            (until_read, Some(Expired::Unread))
         } else if streams.open.load(Ordering::Relaxed) > 0 {
             // The last stream's end need not wake us.
-            (self.idle, None)
+            (idle, None)
         } else {
-            (if closing { self.idle.min(FAREWELL) } else { self.idle }, Some(Expired::Idle))
+            (if is_ending { idle.min(FAREWELL) } else { idle }, Some(Expired::Idle))
         };
         let wait = if expired.is_some() { self.since + limit } else { Instant::now() + limit };
         if !streams.in_head.load(Ordering::Relaxed) {
             self.head_since = None;
             return Wait::Until(wait, expired);
         }
-        let head = *self.head_since.get_or_insert_with(Instant::now) + self.head;
+        let head = *self.head_since.get_or_insert_with(Instant::now) + head;
         if head < wait { Wait::Until(head, Some(Expired::Head)) } else { Wait::Until(wait, expired) }
     }
 }
@@ -204,6 +284,7 @@ mod tests {
 
     const IDLE: Duration = Duration::from_secs(75);
     const HEAD: Duration = Duration::from_secs(15);
+    const UNREAD: Duration = Duration::from_secs(300);
 
     struct Fixture {
         clock: Clock,
@@ -225,8 +306,11 @@ mod tests {
 
     #[test]
     fn each_kind_of_waiting_has_its_own_limit() {
-        let mut fixture =
-            Fixture { clock: Clock::new(IDLE, HEAD), activity: Activity::default(), streams: Arc::default() };
+        let mut fixture = Fixture {
+            clock: Clock::new(Patience { idle: IDLE, head: HEAD, unread: UNREAD }),
+            activity: Activity::default(),
+            streams: Arc::default(),
+        };
         let near = |(wait, expired): (Duration, Option<Expired>), limit: Duration, wanted: Option<Expired>| {
             assert_eq!(expired, wanted);
             assert!(

@@ -12,12 +12,11 @@ use tokio_util::task::TaskTracker;
 
 use super::clients::Place;
 use super::connection::{self, Closing, Open, Terms};
-use super::entry::Entry;
+use super::entry::{Entry, Passed};
 use super::listener::{Acceptor, BoundSocket};
 use super::open::Counter;
-use super::stream::{Protocol, Socket, Stream};
+use super::stream::Socket;
 use super::{Drain, Handler, Settings};
-use crate::message::{Connection, Scheme};
 use crate::telemetry;
 
 /// What a worker waits after the system had no descriptor for a connection.
@@ -138,20 +137,17 @@ impl<H: Handler> Worker<H> {
             place = known;
         }
         if entry.is_open() {
-            let connection = Connection::new(peer, Scheme::Http);
-            let open = Open { stream: Stream::Plain(socket), connection, protocol: Protocol::Any, place };
+            let open = Open { passed: Passed::plain(socket, peer), place };
             self.connections.spawn(connection::serve(open, handler, terms));
             return;
         }
         self.connections.spawn(async move {
             // Boxed, so that a connection gives its room back once it is in.
-            if let Some((stream, connection, protocol)) =
-                Box::pin(enter(&entry, socket, peer, &handler, &terms.closing)).await
-            {
-                let place = if is_balancer { place_of(place, connection.peer, &handler, &terms) } else { Some(place) };
+            if let Some(passed) = Box::pin(enter(&entry, socket, peer, &handler, &terms.closing)).await {
+                let peer = passed.connection.peer;
+                let place = if is_balancer { place_of(place, peer, &handler, &terms) } else { Some(place) };
                 let Some(place) = place else { return };
-                let open = Open { stream, connection, protocol, place };
-                connection::serve(open, handler, terms).await;
+                connection::serve(Open { passed, place }, handler, terms).await;
             }
         });
     }
@@ -187,7 +183,7 @@ async fn enter<H: Handler>(
     mut peer: SocketAddr,
     handler: &H,
     closing: &Closing,
-) -> Option<(Stream, Connection, Protocol)> {
+) -> Option<Passed> {
     let turned_away = tokio::select! {
         biased;
         () = closing.begun() => return None,

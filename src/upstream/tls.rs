@@ -177,6 +177,7 @@ impl Contents {
         self.unusable(match lack {
             Lack::Pem => "it is not PEM",
             Lack::Certificate => "it holds no PEM certificate",
+            Lack::RevocationList => "it holds no list of revoked certificates in PEM",
             Lack::Key => "it holds no unencrypted private key in PEM",
         })
     }

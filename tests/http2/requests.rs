@@ -273,3 +273,24 @@ async fn methods_paths_and_bodies_are_forwarded_as_they_are() {
     assert_eq!(client.send(waiting, "x").await.unwrap().status, StatusCode::OK);
     assert!(stage.upstream.last().header("expect").is_empty());
 }
+
+#[tokio::test]
+async fn head_is_answered_with_the_fields_of_get_and_no_content_whoever_answers() {
+    let stage = Stage::with(
+        "[upstreams.fixed]\nrespond = { status = 200, body = \"fixed\" }\n[[routes]]\npath = \"/fixed\"\naccess = \"public\"\nupstream = \"fixed\"",
+    );
+    let client = H2Client::connect(stage.address()).await;
+    for (path, status) in [("/guarded", 401), ("/a/%2e%2e/b", 400), ("/fixed", 200)] {
+        // What a refusal says depends on who asks.
+        let ask = async |method| {
+            let request = Request::builder().method(method).uri(stage.url(path)).body(()).unwrap();
+            client.send(request, "").await.unwrap_or_else(|error| panic!("{path}: {error}"))
+        };
+        let (get, head) = (ask(Method::GET).await, ask(Method::HEAD).await);
+        assert_eq!((get.status.as_u16(), head.status.as_u16()), (status, status), "{path}");
+        assert!(head.head_only && !get.body.is_empty(), "{path}");
+        assert_eq!(head.headers.get("content-type"), get.headers.get("content-type"), "{path}");
+        assert!(head.headers["content-length"] == get.body.len().to_string() || status != 200, "{path}");
+    }
+    stage.upstream.assert_untouched();
+}

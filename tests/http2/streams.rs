@@ -277,3 +277,46 @@ async fn the_preface_is_known_in_pieces_and_what_only_begins_like_it_is_http_1()
     let other = raw_request(stage.address(), b"PRI * HTTP/1.1\r\nHost: a\r\n\r\n").await;
     assert!(other.starts_with(b"HTTP/1.1 400"), "{}", String::from_utf8_lossy(&other));
 }
+
+#[tokio::test]
+async fn a_stream_that_is_not_read_is_reset_though_others_of_its_connection_are_read() {
+    const BYTES: u64 = 64 << 20;
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::File::create(folder.path().join("large")).unwrap().set_len(BYTES).unwrap();
+    let stage = Stage::with(&format!(
+        "[limits]\nunread_timeout = \"1s\"\n[upstreams.site]\nfiles = {:?}\n[[routes]]\npath = \"/large\"\n\
+         access = \"public\"\nupstream = \"site\"\n{PUBLIC}",
+        folder.path()
+    ));
+    // What one stream leaves unread must not take the window of the others.
+    let client =
+        H2Client::connect_with(stage.address(), h2::client::Builder::new().initial_connection_window_size(1 << 20))
+            .await;
+    for (number, path) in ["/large".to_owned(), format!("/big?bytes={BYTES}")].iter().enumerate() {
+        let request = Request::get(stage.url(path)).body(()).unwrap();
+        let (response, _sending) = client.open(request, true).await.unwrap();
+        let response = timeout(SOON, response).await.unwrap().unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        let counted = format!("vestibule_refusals_total{{reason=\"unread\"}} {}", number + 1);
+        let end = Instant::now() + SOON;
+        while !stage.browser().fetch(&stage.admin_url("/metrics")).await.text().contains(&counted) {
+            assert!(Instant::now() < end, "{path} is not given up");
+            assert_eq!(client.get(&stage.url("/other")).await.unwrap().status, StatusCode::OK);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        // What had come, and then no end that could be taken for the whole.
+        let mut body = response.into_body();
+        let mut length = 0;
+        let outcome = loop {
+            match timeout(SOON, body.data()).await.expect("an end") {
+                Some(Ok(data)) => {
+                    length += data.len() as u64;
+                    body.flow_control().release_capacity(data.len()).unwrap();
+                }
+                outcome => break outcome,
+            }
+        };
+        assert!(matches!(outcome, Some(Err(_))) && length < BYTES, "{path}: {length} {outcome:?}");
+    }
+    assert_eq!(client.get(&stage.url("/other")).await.unwrap().status, StatusCode::OK);
+}

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use vestibule_test_support::tempfile::{self, TempDir};
 use vestibule_test_support::tokio_rustls::rustls::pki_types::CertificateDer;
-use vestibule_test_support::{Stage, TestCa, TlsClient, free_port, json};
+use vestibule_test_support::{Stage, TestCa, TlsClient, Value, free_port, json};
 
 const NAME: &str = "app.example.test";
 /// How long an order may take on a busy machine.
@@ -27,11 +27,16 @@ struct Authority {
 
 impl Authority {
     fn start() -> Self {
+        Self::with(json!({}))
+    }
+
+    /// With more in its settings.
+    fn with(more: Value) -> Self {
         let [directory, management, http, tls, dns, dns_management] = std::array::from_fn(|_| free_port());
         let folder = tempfile::tempdir().expect("a folder");
         let (ca, path) = (TestCa::new(), |name: &str| folder.path().join(name));
         let signed = ca.sign(&["localhost"]);
-        let settings = json!({ "pebble": {
+        let mut settings = json!({ "pebble": {
             "listenAddress": format!("127.0.0.1:{directory}"),
             "managementListenAddress": format!("127.0.0.1:{management}"),
             "certificate": path("tls.crt"),
@@ -40,6 +45,9 @@ impl Authority {
             "tlsPort": tls,
             "retryAfter": { "authz": 1, "order": 1 },
         } });
+        for (name, value) in more.as_object().expect("an object") {
+            settings["pebble"][name] = value.clone();
+        }
         for (name, text) in [
             ("ca.crt", ca.pem()),
             ("tls.crt", signed.certificate),
@@ -82,10 +90,14 @@ impl Authority {
 
     /// A proxy that is to have a certificate of this authority.
     fn stage(&self, challenge: &str) -> Stage {
+        self.stage_with(challenge, "")
+    }
+
+    fn stage_with(&self, challenge: &str, more: &str) -> Stage {
         let toml = format!(
             "state_dir = {:?}\n[[listeners]]\naddress = \"127.0.0.1:{}\"\ntls = false\n\
              [tls.acme]\ndomains = [\"{NAME}\"]\ncontacts = [\"mailto:ops@example.com\"]\nagree_to_terms = true\n\
-             directory = \"https://localhost:{}/dir\"\nca_file = {:?}\nchallenge = \"{challenge}\"\n",
+             directory = \"https://localhost:{}/dir\"\nca_file = {:?}\nchallenge = \"{challenge}\"\n{more}",
             self.folder.path().join("state"),
             self.http,
             self.directory,
@@ -166,5 +178,19 @@ async fn a_certificate_is_ordered_by_http_and_other_tokens_are_requests_like_any
     let url = format!("http://127.0.0.1:{}/.well-known/acme-challenge/unknown", authority.http);
     let reply = stage.browser().fetch(&url).await;
     assert_eq!(reply.status, 401, "{}", reply.text());
+    stage.upstream.assert_untouched();
+}
+
+#[tokio::test]
+async fn an_authority_that_takes_only_those_whom_it_knows_is_shown_its_own_key() {
+    const KEY: &str = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W";
+    let authority = Authority::with(json!({
+        "externalAccountBindingRequired": true,
+        "externalAccountMACKeys": { "kid-1": KEY },
+    }));
+    let file = authority.folder.path().join("eab");
+    std::fs::write(&file, format!("{KEY}\n")).unwrap();
+    let stage = authority.stage_with("tls-alpn-01", &format!("eab_key_id = \"kid-1\"\neab_hmac_key_file = {file:?}\n"));
+    authority.issued(&stage).await;
     stage.upstream.assert_untouched();
 }

@@ -52,6 +52,9 @@ pub(in crate::config) struct RawTls {
     /// Who signs the certificates of clients (PEM). Default: clients are not asked for one.
     #[schemars(example = &"/run/secrets/clients/ca.crt")]
     pub client_ca_file: Option<PathBuf>,
+    /// Which of those certificates are revoked (PEM): a list of each CA that signs them. Default: none are.
+    #[schemars(example = &"/run/secrets/clients/ca.crl")]
+    pub client_crl_file: Option<PathBuf>,
     /// Whether a client may come without a certificate. Default required, where there is a client_ca_file.
     #[schemars(example = &"required")]
     pub client_certificate: Option<RawClientCertificate>,
@@ -70,6 +73,12 @@ pub(in crate::config) struct RawAcme {
     /// Where the authority sends warnings.
     #[schemars(example = ["mailto:ops@example.com"])]
     pub contacts: Option<Vec<String>>,
+    /// The name of a key that the authority gave you, where it takes nobody whom it does not know (external account binding).
+    #[schemars(example = &"kid-1")]
+    pub eab_key_id: Option<String>,
+    /// That key, as the authority wrote it (base64url).
+    #[schemars(example = &"/run/secrets/acme/eab")]
+    pub eab_hmac_key_file: Option<PathBuf>,
     /// The authority's directory. Default: Let's Encrypt's.
     #[schemars(example = &"https://acme-v02.api.letsencrypt.org/directory")]
     pub directory: Option<WebUrl>,

@@ -3,18 +3,19 @@
 use http::uri::Authority;
 
 use super::Resolver;
-use crate::acme::{Challenge, Settings};
+use crate::acme::{Challenge, ExternalAccount, Settings};
 use crate::config::problem::shown;
 use crate::config::raw::{RawAcme, RawChallenge, RawConfig};
 use crate::provider_http::is_protected;
+use crate::secret::SecretString;
 use crate::server::tls::Proofs;
 
 const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
 
 impl Resolver {
     pub(super) fn acme(&mut self, raw: &RawConfig) -> Option<Settings> {
-        let RawAcme { domains, contacts, directory, agree_to_terms, challenge, ca_file } =
-            raw.tls.as_ref()?.acme.as_ref()?;
+        let acme = raw.tls.as_ref()?.acme.as_ref()?;
+        let RawAcme { domains, contacts, directory, agree_to_terms, challenge, ca_file, .. } = acme;
         if cfg!(not(feature = "acme")) {
             let what = "is not in this build";
             self.error(
@@ -41,6 +42,7 @@ impl Resolver {
             Some(url) => url.0.0.to_string(),
             None => LETS_ENCRYPT.to_owned(),
         };
+        let external_account = self.external_account(acme);
         let ca_file = ca_file.as_ref().map(|path| self.file("tls.acme.ca_file", path));
         if let Some(path) = &ca_file {
             self.readable("tls.acme.ca_file", path);
@@ -53,6 +55,7 @@ impl Resolver {
         Some(Settings {
             domains: domains?,
             contacts: contacts.clone().unwrap_or_default(),
+            external_account,
             directory,
             challenge: match challenge {
                 Some(RawChallenge::Http01) => Challenge::Http01,
@@ -62,6 +65,40 @@ impl Resolver {
             proofs: Proofs::default(),
             folder: self.file("state_dir", state_dir).join("acme"),
         })
+    }
+
+    fn external_account(&mut self, RawAcme { eab_key_id, eab_hmac_key_file, .. }: &RawAcme) -> Option<ExternalAccount> {
+        const ID: &str = "tls.acme.eab_key_id";
+        const KEY: &str = "tls.acme.eab_hmac_key_file";
+        let (key_id, file) = match (eab_key_id, eab_hmac_key_file) {
+            (None, None) => return None,
+            (Some(id), Some(file)) => (id, file),
+            (Some(_), None) => {
+                self.error(
+                    KEY,
+                    "is missing beside eab_key_id",
+                    "name the file with the key that the authority gave you",
+                );
+                return None;
+            }
+            (None, Some(_)) => {
+                self.error(ID, "is missing beside eab_hmac_key_file", "write the key's id that the authority gave you");
+                return None;
+            }
+        };
+        if key_id.is_empty() {
+            self.error(ID, "is empty", "write the key's id that the authority gave you");
+        }
+        let hmac_key = self.secret_file(KEY, file)?;
+        if ExternalAccount::decode(&hmac_key).is_none() {
+            self.error(
+                KEY,
+                "names a file that is not base64url",
+                "write the key as the authority gave it, and nothing else",
+            );
+            return None;
+        }
+        Some(ExternalAccount { key_id: key_id.clone(), hmac_key: SecretString::new(hmac_key) })
     }
 
     fn domains(&mut self, written: Option<&[String]>) -> Option<Vec<String>> {

@@ -112,7 +112,14 @@ impl Resolver {
         acme: Option<&crate::acme::Settings>,
     ) -> Option<Arc<tls::Settings>> {
         let RawTls {
-            certificate_file, key_file, certificates, client_ca_file, client_certificate, min_version, ..
+            certificate_file,
+            key_file,
+            certificates,
+            client_ca_file,
+            client_crl_file,
+            client_certificate,
+            min_version,
+            ..
         } = written;
         let first = match &written.acme {
             None => self.pair(key, certificate_file.as_ref(), key_file.as_ref()),
@@ -149,10 +156,16 @@ impl Resolver {
             let what = "asks for client certificates, and nothing says who signs them";
             self.error(&below(key, "client_certificate"), what, "name the CA's certificate in client_ca_file");
         }
+        if client_crl_file.is_some() && client_ca_file.is_none() {
+            let what = "tells of revoked client certificates, and nothing says who signs them";
+            self.error(&below(key, "client_crl_file"), what, "name the CA's certificate in client_ca_file");
+        }
+        let client_crl_file = client_crl_file.as_ref().map(|path| self.file(&below(key, "client_crl_file"), path));
         let client_ca_file = client_ca_file.as_ref().map(|path| self.file(&below(key, "client_ca_file"), path));
         let settings = tls::Settings {
             certificates: pairs.into_iter().collect::<Option<Vec<_>>>()?,
             client_ca_file,
+            client_crl_file,
             client_certificate_required: *client_certificate != Some(RawClientCertificate::Optional),
             only_tls13: *min_version == Some(RawTlsVersion::Tls13),
             proofs: acme.and_then(|acme| (acme.challenge == Challenge::TlsAlpn01).then(|| acme.proofs.clone())),

@@ -222,6 +222,7 @@ impl Resolver {
         let RawLimits {
             header_timeout,
             idle_timeout,
+            unread_timeout,
             max_header_bytes,
             max_headers,
             h2_max_streams,
@@ -239,6 +240,7 @@ impl Resolver {
             workers: workers.unwrap_or(default.workers),
             header_timeout: self.span("limits.header_timeout", header_timeout.as_ref(), default.header_timeout),
             idle_timeout: self.span("limits.idle_timeout", idle_timeout.as_ref(), default.idle_timeout),
+            unread_timeout: self.span("limits.unread_timeout", unread_timeout.as_ref(), default.unread_timeout),
             max_header_bytes,
             max_headers: max_headers.map_or(default.max_headers, |count| count as usize),
             h2_max_streams: h2_max_streams.unwrap_or(default.h2_max_streams),

@@ -136,12 +136,23 @@ fn tls_files() -> &'static Path {
         let mut expired = rcgen::CertificateParams::new(["app.example.com".to_owned()]).unwrap();
         expired.not_after = rcgen::date_time_ymd(2020, 1, 1);
         let expired = expired.self_signed(&made.signing_key).unwrap();
+        let revoked = rcgen::CertificateRevocationListParams {
+            this_update: rcgen::date_time_ymd(2020, 1, 1),
+            next_update: rcgen::date_time_ymd(2020, 2, 1),
+            crl_number: 1_u64.into(),
+            issuing_distribution_point: None,
+            revoked_certs: Vec::new(),
+            key_identifier_method: rcgen::KeyIdMethod::Sha256,
+        };
+        let issuer = rcgen::Issuer::new(rcgen::CertificateParams::default(), &made.signing_key);
+        let revoked = revoked.signed_by(&issuer).unwrap();
         for (name, text) in [
             ("tls.crt", made.cert.pem()),
             ("tls.key", made.signing_key.serialize_pem()),
             ("www.crt", made.cert.pem()),
             ("www.key", made.signing_key.serialize_pem()),
             ("clients.crt", made.cert.pem()),
+            ("clients.crl", revoked.pem().unwrap()),
             ("expired.crt", expired.pem()),
             ("other.key", other.serialize_pem()),
             ("open.key", made.signing_key.serialize_pem()),

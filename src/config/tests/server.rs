@@ -28,6 +28,7 @@ fn the_server_is_checked() {
         ("limits", "max_headers = 1", "write a number from 10 to 1000"),
         ("limits", "h2_max_streams = 0", "write a number from 1 to 1000"),
         ("limits", "idle_timeout = \"0s\"", "is zero"),
+        ("limits", "unread_timeout = \"0s\"", "is zero"),
         ("limits", "max_uri_bytes = \"1KiB\"", "write a size from 2KiB to 60KiB"),
         ("limits", "max_body = \"much\"", "not a size with a unit, or \"off\""),
         ("limits", "min_body_rate = \"0B\"", "is zero"),
@@ -91,6 +92,12 @@ fn listeners_and_their_tls_are_checked() {
         ("tls", "GOODmin_version = \"1.1\"", "did you mean \"1.2\"?"),
         ("tls", "GOODclient_certificate = \"required\"", "nothing says who signs them"),
         ("tls", "GOODclient_ca_file = \"@none\"", "tls.client_ca_file names"),
+        ("tls", "GOODclient_crl_file = \"@clients.crl\"", "tls.client_crl_file tells of revoked client certificates"),
+        (
+            "tls",
+            "GOODclient_ca_file = \"@clients.crt\"\nclient_crl_file = \"@tls.crt\"",
+            "holds no list of revoked certificates",
+        ),
         (
             "tls",
             "GOOD[[tls.certificates]]\ncertificate_file = \"@tls.crt\"\nkey_file = \"@other.key\"",
@@ -114,4 +121,21 @@ fn listeners_and_their_tls_are_checked() {
         let loaded = read(&Sources::toml(&with(&[(section, &at(&line.replace("GOOD", &good)))]))).unwrap();
         assert!(all(&loaded.warnings).contains(why), "{line}: {}", all(&loaded.warnings));
     }
+}
+
+#[cfg(feature = "acme")]
+#[test]
+fn an_external_account_is_a_key_with_its_name() {
+    let folder = Folder::new();
+    let (good, bad) = (folder.file("good", "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajV\n"), folder.file("bad", "no base64!"));
+    for (lines, why) in [
+        ("eab_key_id = \"kid-1\"".to_owned(), "tls.acme.eab_hmac_key_file is missing"),
+        (format!("eab_hmac_key_file = {good:?}"), "tls.acme.eab_key_id is missing"),
+        (format!("eab_key_id = \"kid-1\"\neab_hmac_key_file = {bad:?}"), "not base64url"),
+    ] {
+        let text = errors(&[("tls.acme", &lines)]);
+        assert!(text.contains(why) && !text.contains("no base64!"), "{lines}: {text}");
+    }
+    let sound = errors(&[("tls.acme", &format!("eab_key_id = \"kid-1\"\neab_hmac_key_file = {good:?}"))]);
+    assert!(!sound.contains("eab_"), "{sound}");
 }

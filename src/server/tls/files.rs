@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
+use rustls::server::VerifierBuilderError;
 use rustls::sign::CertifiedKey;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
@@ -18,6 +19,7 @@ use crate::pem::{self, Lack};
 pub(super) struct Files {
     pairs: Vec<(Contents, Contents)>,
     client_ca: Option<Contents>,
+    client_crl: Option<Contents>,
 }
 
 struct Contents {
@@ -34,14 +36,18 @@ impl Files {
             let certificate = Contents::read(format!("{prefix}certificate_file"), &pair.certificate_file);
             (certificate, Contents::read(format!("{prefix}key_file"), &pair.key_file))
         });
+        let of_clients =
+            |key: &str, path: &Option<PathBuf>| path.as_ref().map(|path| Contents::read(key.to_owned(), path));
         Self {
             pairs: pairs.collect(),
-            client_ca: settings.client_ca_file.as_ref().map(|path| Contents::read("client_ca_file".to_owned(), path)),
+            client_ca: of_clients("client_ca_file", &settings.client_ca_file),
+            client_crl: of_clients("client_crl_file", &settings.client_crl_file),
         }
     }
 
     pub(super) fn digest(&self) -> Digest {
-        let contents = self.pairs.iter().flat_map(|(certificate, key)| [certificate, key]).chain(&self.client_ca);
+        let contents = self.pairs.iter().flat_map(|(certificate, key)| [certificate, key]);
+        let contents = contents.chain(&self.client_ca).chain(&self.client_crl);
         digest(contents.map(|contents| match &contents.bytes {
             Ok(bytes) => Ok(bytes.as_slice()),
             Err(why) => Err(why.as_str()),
@@ -96,6 +102,25 @@ impl Files {
         }
         Ok(roots)
     }
+
+    /// The client certificates that are none any more.
+    pub(super) fn client_revocations(&self) -> Result<Vec<CertificateRevocationListDer<'static>>, Problem> {
+        self.client_crl.as_ref().map_or(Ok(Vec::new()), Contents::revocation_lists)
+    }
+
+    /// What of the files about clients cannot be used.
+    pub(super) fn unusable_for_clients(&self, error: &VerifierBuilderError) -> Problem {
+        let file = match error {
+            VerifierBuilderError::InvalidCrl(_) => &self.client_crl,
+            _ => &self.client_ca,
+        };
+        let what = format!("cannot be used: {error}");
+        match file {
+            Some(file) => file.problem(what, "name a PEM file as the CA of your clients gave it"),
+            // Only what was read can be at fault.
+            None => Problem { key: "client_ca_file".to_owned(), file: PathBuf::new(), what, fix: "name the CA" },
+        }
+    }
 }
 
 impl Contents {
@@ -118,6 +143,10 @@ impl Contents {
         pem::certificates(self.bytes()?).map_err(|lack| self.lacks(lack))
     }
 
+    fn revocation_lists(&self) -> Result<Vec<CertificateRevocationListDer<'static>>, Problem> {
+        pem::revocation_lists(self.bytes()?).map_err(|lack| self.lacks(lack))
+    }
+
     fn private_key(&self) -> Result<PrivateKeyDer<'static>, Problem> {
         pem::private_key(self.bytes()?).map_err(|lack| self.lacks(lack))
     }
@@ -128,6 +157,10 @@ impl Contents {
             Lack::Certificate => {
                 self.problem("holds no certificate", "name a PEM file with -----BEGIN CERTIFICATE-----")
             }
+            Lack::RevocationList => self.problem(
+                "holds no list of revoked certificates",
+                "name a PEM file with -----BEGIN X509 CRL-----, as openssl ca -gencrl writes it",
+            ),
             Lack::Key => {
                 self.problem("holds no private key", "name a PEM file with an unencrypted -----BEGIN PRIVATE KEY-----")
             }

@@ -15,7 +15,8 @@ use arc_swap::ArcSwap;
 use http::HeaderName;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use rustls::{RootCertStore, ServerConfig, version};
+use rustls::{ServerConfig, version};
+use tokio::sync::watch;
 
 use self::choice::Choice;
 pub use self::client::CertificateField;
@@ -24,6 +25,7 @@ use self::files::Files;
 pub(super) use self::proofs::PROTOCOL as PROOF_PROTOCOL;
 pub use self::proofs::Proofs;
 pub(super) use self::reload::Reload;
+use super::standing::Judge;
 
 /// What is agreed on by ALPN (RFC 7301), best first.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -35,6 +37,8 @@ pub struct Settings {
     pub certificates: Vec<Pair>,
     /// Who signs client certificates; `None`: none are asked for.
     pub client_ca_file: Option<PathBuf>,
+    /// Which certificates of clients are revoked: a list (RFC 5280 §5) of every CA on their way to the root; `None`: none are.
+    pub client_crl_file: Option<PathBuf>,
     /// Whether a client must have a certificate, where they are asked for.
     pub client_certificate_required: bool,
     /// Nothing below TLS 1.3.
@@ -91,6 +95,8 @@ pub fn check(settings: &Settings) -> Result<Vec<Certificate>, Vec<Problem>> {
 pub(super) struct Tls {
     settings: Arc<Settings>,
     config: ArcSwap<ServerConfig>,
+    /// Who judges certificates of clients; `None` where they are not asked for.
+    judge: Option<watch::Sender<Judge>>,
     expires_at: AtomicU64,
     /// What `config` was made from.
     first: crate::files::Digest,
@@ -104,12 +110,18 @@ impl Tls {
             first: files.digest(),
             expires_at: AtomicU64::new(built.expires_at()),
             config: ArcSwap::from_pointee(built.config),
+            judge: built.judge.map(watch::Sender::new),
             settings,
         }))
     }
 
     pub(super) fn config(&self) -> Arc<ServerConfig> {
         self.config.load_full()
+    }
+
+    /// Who judges certificates of clients, now and later.
+    pub(super) fn judge(&self) -> Option<watch::Receiver<Judge>> {
+        self.judge.as_ref().map(watch::Sender::subscribe)
     }
 
     pub(super) fn headers(&self) -> &[(HeaderName, CertificateField)] {
@@ -121,15 +133,20 @@ impl Tls {
         self.expires_at.load(Ordering::Relaxed)
     }
 
-    /// Connections that are open keep what they began with.
+    /// Connections that are open keep what they began with, unless their client's certificate is none any more.
     fn replace(&self, built: Built) {
         self.expires_at.store(built.expires_at(), Ordering::Relaxed);
         self.config.store(Arc::new(built.config));
+        // New handshakes come first: whoever is sent away is judged anew by the same.
+        if let (Some(known), Some(judge)) = (&self.judge, built.judge) {
+            known.send_replace(judge);
+        }
     }
 }
 
 struct Built {
     config: ServerConfig,
+    judge: Option<Judge>,
     certificates: Vec<Certificate>,
 }
 
@@ -152,41 +169,48 @@ fn build(settings: &Settings, files: &Files) -> Result<Built, Vec<Problem>> {
             Err(mut found) => problems.append(&mut found),
         }
     }
-    let clients = settings.client_ca_file.is_some().then(|| files.client_roots()).transpose();
-    let clients = clients.unwrap_or_else(|problem| {
+    let judge = settings.client_ca_file.is_some().then(|| judge(settings, files, &provider)).transpose();
+    let judge = judge.unwrap_or_else(|problem| {
         problems.push(problem);
         None
     });
     if !problems.is_empty() {
         return Err(problems);
     }
-    let config = config(settings, provider, clients, choice).map_err(|what| {
+    let config = config(settings, provider, judge.clone(), choice).map_err(|what| {
         let file = settings.certificates.first().map(|pair| pair.certificate_file.clone()).unwrap_or_default();
         let key = "certificate_file".to_owned();
         vec![Problem { key, file, what: format!("cannot be used: {what}"), fix: "name a PEM file as your CA gave it" }]
     })?;
-    Ok(Built { config, certificates })
+    Ok(Built { config, judge, certificates })
+}
+
+fn judge(settings: &Settings, files: &Files, provider: &Arc<CryptoProvider>) -> Result<Judge, Problem> {
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(files.client_roots()?), Arc::clone(provider));
+    let verifier = if settings.client_certificate_required { verifier } else { verifier.allow_unauthenticated() };
+    let verifier = match &settings.client_crl_file {
+        None => verifier,
+        // A certificate about which no list says anything, or none that still holds, is refused.
+        Some(_) => verifier.with_crls(files.client_revocations()?).enforce_revocation_expiration(),
+    };
+    let judge = verifier.build().map_err(|error| files.unusable_for_clients(&error))?;
+    Ok(judge)
 }
 
 fn config(
     settings: &Settings,
     provider: Arc<CryptoProvider>,
-    clients: Option<RootCertStore>,
+    judge: Option<Judge>,
     choice: Choice,
 ) -> Result<ServerConfig, String> {
     let versions: &[_] = if settings.only_tls13 { &[&version::TLS13] } else { &[&version::TLS13, &version::TLS12] };
-    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+    let builder = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(versions)
         .map_err(|error| error.to_string())?;
-    let asks_clients = clients.is_some();
-    let builder = match clients {
+    let asks_clients = judge.is_some();
+    let builder = match judge {
         None => builder.with_no_client_auth(),
-        Some(roots) => {
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-            let verifier =
-                if settings.client_certificate_required { verifier } else { verifier.allow_unauthenticated() };
-            builder.with_client_cert_verifier(verifier.build().map_err(|error| error.to_string())?)
-        }
+        Some(judge) => builder.with_client_cert_verifier(judge),
     };
     let mut config = builder.with_cert_resolver(Arc::new(choice));
     config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
