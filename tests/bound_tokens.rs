@@ -3,7 +3,7 @@
 use http::StatusCode;
 use vestibule_test_support::forge::{header_of, payload_of};
 use vestibule_test_support::real::RealProvider;
-use vestibule_test_support::{ClientAuth, Endpoint, ProviderRequest, Reply, Stage, TokenFault, Value, json};
+use vestibule_test_support::{ClientAuth, Endpoint, ProviderRequest, Reply, Stage, TokenFault, Value, json, tempfile};
 
 const DPOP: &str = "[provider]\ndpop = true\n";
 
@@ -132,6 +132,29 @@ async fn without_one_a_restart_in_the_middle_begins_the_sign_in_anew() {
 async fn a_provider_that_does_not_take_our_signature_is_told_of() {
     let stage = bound("");
     stage.provider.set_metadata("dpop_signing_alg_values_supported", json!(["RS256"]));
+    let stage = stage.restart();
+    let reply = stage.browser().get(&stage.url("/")).await;
+    assert_refused(&stage, &reply, 0);
+}
+
+#[tokio::test]
+async fn of_the_keys_in_a_file_the_one_is_shown_that_the_provider_takes() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("keys.json");
+    let key = |name: &str| {
+        let text = std::fs::read_to_string(RealProvider::key_file(name).replace(".pem", ".jwk.json")).unwrap();
+        serde_json::from_str::<Value>(&text).unwrap()
+    };
+    std::fs::write(&file, json!({ "keys": [key("eddsa"), key("es256")] }).to_string()).unwrap();
+    let lines = format!("dpop_key_file = {file:?}\n");
+    let stage = bound(&lines);
+    stage.provider.set_metadata("dpop_signing_alg_values_supported", json!(["ES256"]));
+    let stage = stage.restart();
+    let landed = stage.sign_in(&stage.browser(), "/").await;
+    assert_eq!(landed.status, StatusCode::OK, "{}", landed.text());
+
+    let stage = bound(&lines);
+    stage.provider.set_metadata("dpop_signing_alg_values_supported", json!(["PS256"]));
     let stage = stage.restart();
     let reply = stage.browser().get(&stage.url("/")).await;
     assert_refused(&stage, &reply, 0);

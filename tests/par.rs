@@ -66,14 +66,22 @@ async fn what_the_provider_does_not_do_or_demands_is_told() {
 }
 
 #[tokio::test]
+async fn a_reference_is_the_providers_own_whatever_it_looks_like() {
+    let stage = Stage::with(PUSHED);
+    stage.provider.demand(|demands| demands.pushed = true);
+    stage.provider.faults(|faults| faults.push = Some(PushFault::ForeignReference));
+    let landed = stage.sign_in(&stage.browser(), "/").await;
+    assert_eq!(landed.status, StatusCode::OK, "{}", landed.text());
+}
+
+#[tokio::test]
 async fn an_answer_that_is_none_ends_on_a_page() {
     for (fault, status) in [
         (PushFault::Refused, StatusCode::BAD_GATEWAY),
         (PushFault::ServerError, StatusCode::BAD_GATEWAY),
         (PushFault::Html, StatusCode::BAD_GATEWAY),
         (PushFault::Megabytes, StatusCode::SERVICE_UNAVAILABLE),
-        (PushFault::ForeignReference, StatusCode::BAD_GATEWAY),
-        (PushFault::ScriptReference, StatusCode::BAD_GATEWAY),
+        (PushFault::RelativeReference, StatusCode::BAD_GATEWAY),
         (PushFault::ReferenceWithLineBreak, StatusCode::BAD_GATEWAY),
         (PushFault::NoReference, StatusCode::BAD_GATEWAY),
         (PushFault::NoExpiry, StatusCode::BAD_GATEWAY),

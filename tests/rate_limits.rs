@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::{Method, StatusCode};
-use vestibule_test_support::{Browser, Reply, Request, Stage, json};
+use vestibule_test_support::{Browser, Endpoint, Reply, Request, Stage, json};
 
 const PUBLIC: &str = "[[routes]]\npath = \"/*\"\naccess = \"public\"";
 const PER_CLIENT: &str = "rate_limit = { per = \"client\", rate = \"2/h\" }";
@@ -124,6 +124,36 @@ async fn nobody_spends_everybodys_sign_ins() {
     assert_eq!(other.status, StatusCode::FOUND);
     for _ in 0..5 {
         assert_eq!(browser.fetch(&stage.url("/auth/login")).await.status, StatusCode::FOUND);
+    }
+}
+
+#[tokio::test]
+async fn where_a_sign_in_begins_with_a_call_of_the_provider_every_page_takes_a_turn() {
+    let toml = format!("{BEHIND}\n[limits]\nsign_in_rate = \"1/h\"\nsign_in_burst = 3\n[provider]\n");
+    let stage = Stage::with(&format!("{toml}pushed_authorization_requests = true"));
+    let browser = stage.browser();
+    let page = |address| {
+        browser.send(Request::navigation(Method::GET, &stage.url("/page")).header("x-forwarded-for", address))
+    };
+    for _ in 0..3 {
+        assert_eq!(page("203.0.113.9").await.status, StatusCode::FOUND);
+    }
+    for _ in 0..3 {
+        let held = page("203.0.113.9").await;
+        assert_eq!(held.status, StatusCode::TOO_MANY_REQUESTS, "{}", held.text());
+        assert!(held.header("retry-after").is_some() && held.header("set-cookie").is_none());
+    }
+    assert_eq!(stage.provider.count(Endpoint::Push), 3, "the provider is not asked for whoever has no turn");
+    stage.upstream.assert_untouched();
+    assert_eq!(page("203.0.113.10").await.status, StatusCode::FOUND);
+    // Where nothing is pushed, a page costs the provider nothing, and us no more than any other refusal.
+    let stage = Stage::with(&toml);
+    let browser = stage.browser();
+    for _ in 0..5 {
+        let page = browser
+            .send(Request::navigation(Method::GET, &stage.url("/page")).header("x-forwarded-for", "203.0.113.9"))
+            .await;
+        assert_eq!(page.status, StatusCode::FOUND);
     }
 }
 

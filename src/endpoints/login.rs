@@ -79,7 +79,8 @@ impl Endpoints {
     /// sign-in address, no cookie and no redirect.
     ///
     /// # Errors
-    /// [`ProviderFault::Start`] while a sign-in can't start.
+    /// [`ProviderFault::Start`] while a sign-in can't start; [`ClientFault::TooMany`] where a start calls the provider and the
+    /// client has no turn left.
     pub async fn challenge(
         &self,
         challenge: Challenge<'_>,
@@ -111,6 +112,10 @@ impl Endpoints {
             return Err(ClientFault::Chain(cause).into());
         }
         if let &[provider] = candidates.as_slice() {
+            // Only there does a start call the provider.
+            if provider.pushes() {
+                self.take_sign_in(inbound.client().address)?;
+            }
             let wish = Wish::default().and(&challenge.route.require.proof);
             let start = Start { return_to: return_to.as_str(), attempts: finished, wish: &wish };
             return self.start(provider, inbound.cookies(), start).await;

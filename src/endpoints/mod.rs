@@ -130,7 +130,7 @@ impl Endpoints {
     pub const FRONTCHANNEL_LOGOUTS: Rate = Rate { interval: Duration::from_millis(100), burst: 600 };
 
     /// So that nobody can spend everybody's calls of the provider.
-    fn take_sign_in(&self, client: IpAddr) -> Result<(), ClientFault> {
+    pub(in crate::endpoints) fn take_sign_in(&self, client: IpAddr) -> Result<(), ClientFault> {
         let turn = self.sign_ins.as_ref().map_or(Ok(()), |limit| turn_of(limit, client));
         turn.map_err(|TooMany { retry_after }| ClientFault::TooMany { reason: "too_many_sign_ins", retry_after })
     }

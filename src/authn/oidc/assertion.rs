@@ -66,6 +66,11 @@ pub(super) fn secret_signer(
     Err(failure)
 }
 
+/// What is `allowed`, the best first.
+pub(super) fn preferred(allowed: &[Algorithm]) -> Vec<Algorithm> {
+    both(&PREFERRED, None, allowed)
+}
+
 fn both(known: &[Algorithm], offered: Option<&[Algorithm]>, allowed: &[Algorithm]) -> Vec<Algorithm> {
     let fits = |algorithm: &Algorithm| {
         offered.is_none_or(|offered| offered.contains(algorithm)) && allowed.contains(algorithm)

@@ -120,10 +120,16 @@ impl ClientKeys {
 
     /// The first key that signs with one of `wanted`, and the first of those that it can.
     pub(super) fn signer(&self, wanted: &[Algorithm]) -> Option<(Arc<ClientKey>, Algorithm)> {
-        self.keys.iter().find_map(|key| {
-            let algorithm = wanted.iter().find(|algorithm| key.signs(**algorithm))?;
-            Some((Arc::clone(key), *algorithm))
-        })
+        self.signers(wanted).next()
+    }
+
+    /// Every key with each of `wanted` that it signs with.
+    pub(super) fn signers(&self, wanted: &[Algorithm]) -> impl Iterator<Item = (Arc<ClientKey>, Algorithm)> {
+        let of_key = |key: &Arc<ClientKey>| {
+            let (key, signs) = (Arc::clone(key), wanted.iter().copied().filter(|algorithm| key.signs(*algorithm)));
+            signs.map(move |algorithm| (Arc::clone(&key), algorithm)).collect::<Vec<_>>()
+        };
+        self.keys.iter().flat_map(of_key)
     }
 
     /// The keys that may open a token: the named one, or every fitting one where the name is missing or unknown.

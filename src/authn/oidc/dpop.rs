@@ -45,11 +45,28 @@ impl DpopKey {
         Self::new(Arc::new(key), Algorithm::ES256)
     }
 
-    /// The first of our keys that signs with one of `algorithms` (`dpop_signing_alg_values_supported`, §5.1), so that tokens
+    /// Our keys with each of `algorithms`, the best first, and EdDSA by both of its names (RFC 9864 §2.2): from files, tokens
     /// stay good over a restart and at every replica.
-    pub(super) fn of(keys: &ClientKeys, algorithms: &[Algorithm]) -> Result<Self, SigningError> {
-        let (key, algorithm) = keys.signer(algorithms).ok_or(SigningError::NoKey)?;
-        Self::new(key, algorithm)
+    pub(super) fn all(keys: &ClientKeys, algorithms: &[Algorithm]) -> Result<Vec<Self>, SigningError> {
+        let mut all = Vec::new();
+        for (key, algorithm) in keys.signers(algorithms) {
+            all.push(Self::new(Arc::clone(&key), algorithm)?);
+            if algorithm == Algorithm::EdDSA {
+                let second = Self::new(key, algorithm)?;
+                all.push(Self { signer: second.signer.fully_specified(), ..second });
+            }
+        }
+        if all.is_empty() { Err(SigningError::NoKey) } else { Ok(all) }
+    }
+
+    /// Whether its proofs are among what the metadata name (`dpop_signing_alg_values_supported`, §5.1), where they name any.
+    pub(super) fn is_among(&self, names: &[String]) -> bool {
+        names.is_empty() || names.iter().any(|name| name == self.algorithm())
+    }
+
+    /// `alg` of its proofs.
+    pub(super) fn algorithm(&self) -> &'static str {
+        self.signer.name()
     }
 
     fn new(key: Arc<ClientKey>, algorithm: Algorithm) -> Result<Self, SigningError> {

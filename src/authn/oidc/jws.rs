@@ -76,6 +76,11 @@ impl Signer {
         self
     }
 
+    /// `alg`.
+    pub(super) fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// The key's name; the client secret has none.
     pub(super) fn kid(&self) -> Option<&str> {
         match &self.with {

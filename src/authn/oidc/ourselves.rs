@@ -11,9 +11,10 @@ use serde_json::Value;
 use tokio::runtime::Handle;
 use url::Url;
 
+use super::assertion;
 use super::client_auth::{self, ClientAuthMethod, Proof, ProofError};
 use super::client_keys::{ClientKeys, KeyFiles};
-use super::discovery::Metadata;
+use super::discovery::{Metadata, Unsupported};
 use super::dpop::nonces::{Nonces, is_nonce_challenge};
 use super::dpop::{Bound, DpopKey};
 use super::jose::Algorithm;
@@ -35,7 +36,8 @@ pub(super) struct Ourselves {
     /// The same with our certificate.
     tls: Option<(ProviderHttp, Arc<ClientCertificate>)>,
     keys: Option<Arc<KeyFiles>>,
-    dpop: Option<DpopKey>,
+    /// Empty where tokens are bound to none; else the best first.
+    dpop: Vec<DpopKey>,
     nonces: Nonces,
     clock: SharedClock,
 }
@@ -68,8 +70,8 @@ impl Ourselves {
             }
             _ => None,
         };
-        let dpop = security.dpop.as_ref().map(|source| dpop_key(source, security.profile.algorithms()));
-        let dpop = dpop.transpose().map_err(|why| unusable("the key for DPoP", &why))?;
+        let dpop = security.dpop.as_ref().map(|source| dpop_keys(source, security.profile.algorithms()));
+        let dpop = dpop.transpose().map_err(|why| unusable("the key for DPoP", &why))?.unwrap_or_default();
         if security.method == Some(ClientAuthMethod::InsecureXCert) {
             tracing::warn!(
                 provider = settings.id,
@@ -107,8 +109,21 @@ impl Ourselves {
     }
 
     /// `dpop_jkt` (RFC 9449 §10).
-    pub(super) fn jkt(&self) -> Option<&str> {
-        self.dpop.as_ref().map(DpopKey::jkt)
+    pub(super) fn jkt(&self, settings: &Settings, metadata: &Metadata) -> Result<Option<&str>, Unsupported> {
+        Ok(self.dpop(settings, metadata)?.map(DpopKey::jkt))
+    }
+
+    /// The key that tokens are bound to, with an algorithm that the provider takes (RFC 9449 §5.1).
+    fn dpop(&self, settings: &Settings, metadata: &Metadata) -> Result<Option<&DpopKey>, Unsupported> {
+        let offered = &metadata.capabilities.dpop_signing_algs;
+        let Some(best) = self.dpop.first() else { return Ok(None) };
+        let unsupported = || Unsupported {
+            provider: settings.id.clone(),
+            key: if settings.security.dpop == Some(DpopSource::Process) { "dpop" } else { "dpop_key_file" },
+            value: best.algorithm().to_owned(),
+            offered: offered.clone(),
+        };
+        self.dpop.iter().find(|key| key.is_among(offered)).map(Some).ok_or_else(unsupported)
     }
 
     /// Sends a form to an endpoint that wants to know who we are. Where tokens are asked for and the answer is a nonce that
@@ -125,17 +140,18 @@ impl Ourselves {
         let (http, endpoint) = self.way(metadata, &request.uri().to_string(), shows_certificate);
         let endpoint = endpoint.ok_or(TokenError::Response { field: "endpoint" })?;
         let keys = self.keys.as_ref().map(|keys| keys.current());
+        let dpop = self.dpop(settings, metadata).map_err(TokenError::Unsupported)?;
         let mut is_second = false;
         loop {
             let proof = Proof { settings, metadata, keys: keys.as_deref(), now: self.clock.now() };
             let mut one = proof.add(method, request.clone()).await?;
             *one.uri_mut() = endpoint.as_str().try_into().map_err(ProofError::new)?;
             if asks_for_tokens {
-                self.bind(&mut one, &endpoint, None)?;
+                self.bind(&mut one, &endpoint, None, dpop)?;
             }
             let answer = http.send(one.map(Bytes::from)).await.map_err(TokenError::Http)?;
             self.nonces.learn(&endpoint, answer.headers());
-            if is_second || self.dpop.is_none() || !asks_for_tokens || !is_nonce_challenge(&answer) {
+            if is_second || dpop.is_none() || !asks_for_tokens || !is_nonce_challenge(&answer) {
                 return Ok(answer);
             }
             is_second = true;
@@ -153,13 +169,14 @@ impl Ourselves {
     ) -> Result<Response<Bytes>, UserinfoError> {
         let (http, endpoint) = self.way(metadata, endpoint.as_str(), settings.security.binds_by_tls());
         let endpoint = endpoint.ok_or(UserinfoError::Malformed)?;
+        let dpop = self.dpop(settings, metadata).map_err(ProofError::new)?;
         let mut is_second = false;
         loop {
             let mut request = userinfo::request(&endpoint, settings.security.token_type(), access_token)?;
-            self.bind(&mut request, &endpoint, Some(access_token.expose_secret()))?;
+            self.bind(&mut request, &endpoint, Some(access_token.expose_secret()), dpop)?;
             let answer = http.send(request).await.map_err(UserinfoError::Http)?;
             self.nonces.learn(&endpoint, answer.headers());
-            if is_second || self.dpop.is_none() || !is_nonce_challenge(&answer) {
+            if is_second || dpop.is_none() || !is_nonce_challenge(&answer) {
                 return Ok(answer);
             }
             is_second = true;
@@ -194,8 +211,14 @@ impl Ourselves {
         }
     }
 
-    fn bind<B>(&self, request: &mut Request<B>, endpoint: &Url, access_token: Option<&str>) -> Result<(), ProofError> {
-        let Some(key) = &self.dpop else { return Ok(()) };
+    fn bind<B>(
+        &self,
+        request: &mut Request<B>,
+        endpoint: &Url,
+        access_token: Option<&str>,
+        key: Option<&DpopKey>,
+    ) -> Result<(), ProofError> {
+        let Some(key) = key else { return Ok(()) };
         let nonce = self.nonces.of(endpoint);
         let bound = Bound { method: &request.method().clone(), url: endpoint, access_token, nonce: nonce.as_deref() };
         let jti = client_auth::unguessable()?;
@@ -206,9 +229,15 @@ impl Ourselves {
 }
 
 /// Read once: tokens stay bound to the key that they were asked for with.
-fn dpop_key(source: &DpopSource, allowed: &[Algorithm]) -> Result<DpopKey, Box<dyn std::error::Error + Send + Sync>> {
+fn dpop_keys(
+    source: &DpopSource,
+    allowed: &[Algorithm],
+) -> Result<Vec<DpopKey>, Box<dyn std::error::Error + Send + Sync>> {
     match source {
-        DpopSource::Process => Ok(DpopKey::generate()?),
-        DpopSource::File(path) => Ok(DpopKey::of(&ClientKeys::read(std::slice::from_ref(path))?, allowed)?),
+        DpopSource::Process => Ok(vec![DpopKey::generate()?]),
+        DpopSource::File(path) => {
+            let keys = ClientKeys::read(std::slice::from_ref(path))?;
+            Ok(DpopKey::all(&keys, &assertion::preferred(allowed))?)
+        }
     }
 }

@@ -8,7 +8,6 @@ use serde_json::{Map, Value};
 use url::{Url, form_urlencoded};
 
 use super::jose::json_object;
-use super::provider::Settings;
 use super::token_endpoint::TokenError;
 use crate::provider_http::ProviderHttpError;
 
@@ -59,8 +58,8 @@ pub(super) fn request(endpoint: &Url, parameters: &[(String, String)]) -> Result
         .map_err(|_| PushError::Response { field: "endpoint" })
 }
 
-/// Reads the answer (§2.2): the reference, which the provider must have made itself.
-pub(super) fn read_answer(answer: &Response<Bytes>, settings: &Settings) -> Result<String, PushError> {
+/// Reads the answer (§2.2): the reference.
+pub(super) fn read_answer(answer: &Response<Bytes>) -> Result<String, PushError> {
     let status = answer.status();
     let body = json_object(answer.body());
     // 201 it is to be; 200 is what some say, and means nothing else.
@@ -72,19 +71,20 @@ pub(super) fn read_answer(answer: &Response<Bytes>, settings: &Settings) -> Resu
     if body.get("expires_in").and_then(Value::as_u64).is_none_or(|seconds| seconds == 0) {
         return Err(PushError::Response { field: "expires_in" });
     }
-    let reference = body.get("request_uri").and_then(Value::as_str).filter(|text| is_reference(text, settings));
+    let reference = body.get("request_uri").and_then(Value::as_str).filter(|text| is_reference(text));
     reference.map(str::to_owned).ok_or(PushError::Response { field: "request_uri" })
 }
 
-/// §2.2 leaves the form to the server and proposes a URN. An address elsewhere would be somebody else's request.
-fn is_reference(text: &str, settings: &Settings) -> bool {
-    let plain = text.len() <= LONGEST && text.bytes().all(|byte| byte.is_ascii_graphic());
-    plain
-        && Url::parse(text).is_ok_and(|uri| match uri.scheme() {
-            "urn" => true,
-            "https" | "http" => Url::parse(&settings.issuer).is_ok_and(|issuer| issuer.origin() == uri.origin()),
-            _ => false,
-        })
+/// §2.2 leaves the form to the server: any URI (RFC 3986 §3), which nobody but the server itself ever opens.
+fn is_reference(text: &str) -> bool {
+    let Some((scheme, rest)) = text.split_once(':') else { return false };
+    let in_scheme = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+    let in_uri = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:/?#[]@!$&'()*+,;=%".contains(&byte);
+    text.len() <= LONGEST
+        && scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+        && scheme.bytes().all(in_scheme)
+        && !rest.is_empty()
+        && rest.bytes().all(in_uri)
 }
 
 fn refusal(body: &Map<String, Value>) -> Option<PushError> {
@@ -97,3 +97,40 @@ fn refusal(body: &Map<String, Value>) -> Option<PushError> {
 
 /// The longest reference, in bytes: it travels in a URL.
 const LONGEST: usize = 2048;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reference_is_any_uri_and_nothing_else() {
+        let longest = format!("urn:{}", "x".repeat(LONGEST - 4));
+        for good in [
+            "urn:ietf:params:oauth:request_uri:6esc_11ACC5bwc014ltc14eY22c",
+            "urn:example:bwc4JK-ESC0w8acc191e-Y1LTC2",
+            "https://requests.elsewhere.example/r/1?x=%20#part",
+            "tag:id.example,2026:6esc",
+            "x+y-z.1:opaque",
+            &longest,
+        ] {
+            assert!(is_reference(good), "{good}");
+        }
+        for bad in [
+            "",
+            "6esc",
+            "/r/1",
+            "//id.example/r",
+            ":x",
+            "urn:",
+            "1x:y",
+            "ur n:x",
+            "urn:a b",
+            "urn:a\r\nb",
+            "urn:ä",
+            "urn:<x>",
+        ] {
+            assert!(!is_reference(bad), "{bad}");
+        }
+        assert!(!is_reference(&format!("{longest}x")));
+    }
+}

@@ -242,6 +242,12 @@ impl Provider {
         self.knowledge.known().is_some_and(|known| is_for(&known.settings.credentials.client_id))
     }
 
+    /// Whether a sign-in begins with a call of the provider (RFC 9126), as far as that is known.
+    pub fn pushes(&self) -> bool {
+        let pushes = |known: Arc<Known>| known.settings.security.pushes(&known.metadata.capabilities);
+        self.knowledge.usable().is_some_and(pushes)
+    }
+
     /// Where people are sent to sign in, once that is known.
     pub fn authorization_endpoint(&self) -> Option<Url> {
         self.metadata().map(|metadata| metadata.standard.authorization_endpoint().url().clone())
@@ -309,7 +315,8 @@ impl Provider {
     ) -> Result<Vec<(String, String)>, AuthorizationError> {
         let (settings, metadata) = (&known.settings, &known.metadata);
         let security = &settings.security;
-        parameters.extend(self.ourselves.jkt().map(|jkt| ("dpop_jkt".to_owned(), jkt.to_owned())));
+        let jkt = self.ourselves.jkt(settings, metadata).map_err(AuthorizationError::Unsupported)?;
+        parameters.extend(jkt.map(|jkt| ("dpop_jkt".to_owned(), jkt.to_owned())));
         let pushed = metadata.capabilities.pushed_request_endpoint.as_ref();
         let pushed = pushed.filter(|_| security.pushes(&metadata.capabilities));
         if security.signed_requests {
@@ -323,7 +330,7 @@ impl Provider {
         }
         if let Some(endpoint) = pushed {
             let answer = self.call(par::request(endpoint, &parameters)?).await.map_err(PushError::from)?;
-            let reference = par::read_answer(&answer, settings)?;
+            let reference = par::read_answer(&answer)?;
             parameters.retain(|(name, _)| name == "client_id");
             parameters.push(("request_uri".to_owned(), reference));
         }

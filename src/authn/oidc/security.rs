@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use super::capabilities::{Capabilities, algorithms};
+use super::capabilities::Capabilities;
 use super::client_auth::ClientAuthMethod;
 use super::discovery::Unsupported;
 use super::jose::Algorithm;
@@ -130,11 +130,6 @@ impl Security {
         }
         if !self.signed_requests && capabilities.requires_signed_requests {
             return refused("request_object", "", &["value"]);
-        }
-        let offered = algorithms(&capabilities.dpop_signing_algs);
-        let names: Vec<_> = capabilities.dpop_signing_algs.iter().map(String::as_str).collect();
-        if self.dpop == Some(DpopSource::Process) && offered.is_some_and(|algs| !algs.contains(&Algorithm::ES256)) {
-            return refused("dpop", "ES256", &names);
         }
         Ok(())
     }

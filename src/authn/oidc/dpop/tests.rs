@@ -69,11 +69,21 @@ fn a_key_from_a_file_gives_proofs_with_what_the_server_takes() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), ed25519().to_string()).unwrap();
     let keys = ClientKeys::read(&[file.path().to_owned()]).unwrap();
-    let key = DpopKey::of(&keys, &[Algorithm::ES256, Algorithm::EdDSA]).unwrap();
-    let (header, _) = proof(&key, "https://id.example/token", None, None);
+    let all = DpopKey::all(&keys, &[Algorithm::ES256, Algorithm::EdDSA]).unwrap();
+    let names = |list: &[&str]| list.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+    for (offered, taken) in [
+        (&[][..], Some("EdDSA")),
+        (&["ES256", "EdDSA"], Some("EdDSA")),
+        (&["Ed25519"], Some("Ed25519")),
+        (&["ES256", "RS256"], None),
+    ] {
+        let key = all.iter().find(|key| key.is_among(&names(offered)));
+        assert_eq!(key.map(DpopKey::algorithm), taken, "{offered:?}");
+    }
+    let (header, _) = proof(&all[0], "https://id.example/token", None, None);
     assert_eq!(header["alg"], "EdDSA");
     assert_eq!(header["jwk"].get("d"), None);
-    assert_eq!(DpopKey::of(&keys, &[Algorithm::ES256]).unwrap_err(), SigningError::NoKey);
+    assert_eq!(DpopKey::all(&keys, &[Algorithm::ES256]).unwrap_err(), SigningError::NoKey);
 }
 
 #[test]

@@ -140,13 +140,15 @@ impl State {
         if field(&form, "request_uri").is_some() {
             return json_answer(StatusCode::BAD_REQUEST, &json!({ "error": "invalid_request" }));
         }
-        let reference = format!("urn:ietf:params:oauth:request_uri:{}", random_text(24));
+        // RFC 9126 §2.2 leaves the form to the server.
+        let place = match self.faults.push {
+            Some(PushFault::ForeignReference) => "https://requests.elsewhere.example/r/",
+            _ => "urn:ietf:params:oauth:request_uri:",
+        };
+        let reference = format!("{place}{}", random_text(24));
         self.pushed.insert(reference.clone(), form);
         let answer = match self.faults.push {
-            Some(PushFault::ForeignReference) => {
-                json!({ "request_uri": "https://evil.example/request", "expires_in": 60 })
-            }
-            Some(PushFault::ScriptReference) => json!({ "request_uri": "javascript:alert(1)", "expires_in": 60 }),
+            Some(PushFault::RelativeReference) => json!({ "request_uri": "/requests/1", "expires_in": 60 }),
             Some(PushFault::ReferenceWithLineBreak) => {
                 json!({ "request_uri": format!("{reference}\r\nx: y"), "expires_in": 60 })
             }

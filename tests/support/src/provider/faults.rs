@@ -319,10 +319,10 @@ pub enum PushFault {
     Html,
     /// 5 MB.
     Megabytes,
-    /// An address of somebody else.
+    /// A reference at another place.
     ForeignReference,
-    /// A script.
-    ScriptReference,
+    /// No URI.
+    RelativeReference,
     /// A line break in the reference.
     ReferenceWithLineBreak,
     /// `request_uri` is missing.
