@@ -41,11 +41,19 @@ pub struct Settings {
     pub max_response: usize,
     /// http beyond loopback (`allow_insecure_http`).
     pub allow_insecure_http: bool,
+    /// Of TLS 1.2 only the suites that BCP 195 recommends (RFC 9325 §4.2).
+    pub recommended_suites: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { ca_file: None, timeout: Duration::from_secs(15), max_response: 1 << 20, allow_insecure_http: false }
+        Self {
+            ca_file: None,
+            timeout: Duration::from_secs(15),
+            max_response: 1 << 20,
+            allow_insecure_http: false,
+            recommended_suites: false,
+        }
     }
 }
 
@@ -147,7 +155,7 @@ impl ProviderHttp {
         proxy: Matcher,
         certificate: Option<Arc<dyn ResolvesClientCert>>,
     ) -> Result<Self, SetupError> {
-        let plain = Arc::new(tls_config(settings.ca_file.as_deref())?);
+        let plain = Arc::new(tls_config(&settings)?);
         let tls = match certificate {
             Some(certificate) => {
                 let mut showing = (*plain).clone();
@@ -240,19 +248,35 @@ pub(crate) fn is_loopback(host: &str) -> bool {
     }
 }
 
-fn tls_config(ca_file: Option<&Path>) -> Result<rustls::ClientConfig, SetupError> {
+/// RFC 9325 §4.2; every suite of TLS 1.3 is.
+fn is_recommended(suite: &rustls::SupportedCipherSuite) -> bool {
+    use rustls::CipherSuite;
+    suite.tls13().is_some()
+        || matches!(
+            suite.suite(),
+            CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
+                | CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384
+                | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+                | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384
+        )
+}
+
+fn tls_config(settings: &Settings) -> Result<rustls::ClientConfig, SetupError> {
     let mut roots = rustls::RootCertStore::empty();
     let native = rustls_native_certs::load_native_certs();
     roots.add_parsable_certificates(native.certs);
-    if let Some(path) = ca_file {
+    if let Some(path) = &settings.ca_file {
         add_ca_file(&mut roots, path)
             .map_err(|reason| SetupError::CaFile { path: path.to_owned(), reason: reason.to_string() })?;
     }
     if roots.is_empty() {
         tracing::warn!("no TLS roots were found on this system; install ca-certificates or set OIDC_CA_FILE");
     }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
+    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+    if settings.recommended_suites {
+        provider.cipher_suites.retain(is_recommended);
+    }
+    let config = rustls::ClientConfig::builder_with_provider(Arc::new(provider))
         .with_safe_default_protocol_versions()
         // Fails only for a provider without suites for TLS 1.2 and 1.3; this one's set is fixed when we are built.
         .expect("aws-lc-rs has suites for the default protocol versions")

@@ -342,7 +342,12 @@ pub fn redirect(status: StatusCode, location: &str) -> Response<Body> {
 
 /// A JSON answer of ours.
 pub fn json_answer(status: StatusCode, content_type: &'static str, value: &serde_json::Value) -> Response<Body> {
-    let mut response = Response::new(Body::full(value.to_string()));
+    text_answer(status, content_type, value.to_string())
+}
+
+/// Text for a program: never kept.
+pub fn text_answer(status: StatusCode, content_type: &'static str, text: String) -> Response<Body> {
+    let mut response = Response::new(Body::full(text));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     protect(response.headers_mut());

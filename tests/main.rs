@@ -30,6 +30,8 @@ mod client_auth;
 mod bound_tokens;
 // Where the request is pushed or signed, the browser carries a reference or what it cannot change.
 mod par;
+// Where the provider fetches the request, the browser carries its address.
+mod request_objects;
 // The demo shows what it promises.
 #[cfg(feature = "demo")]
 mod demo;

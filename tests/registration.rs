@@ -6,7 +6,10 @@ use std::time::{Duration, Instant};
 
 use http::Method;
 use vestibule::config::{self, Sources};
-use vestibule_test_support::{Endpoint, FakeProvider, RegistrationRules, Stage, TestClock, Value, tempfile};
+use vestibule_test_support::real::RealProvider;
+use vestibule_test_support::{
+    ClientAuth, Endpoint, FakeProvider, RegistrationRules, Stage, TestClock, Value, json, tempfile,
+};
 
 struct Place {
     folder: tempfile::TempDir,
@@ -163,6 +166,53 @@ async fn a_provider_that_refuses_or_offers_none_is_asked_again_slowly() {
 }
 
 #[tokio::test]
+async fn another_method_than_was_asked_for_is_used_where_it_can_be_and_else_told_once() {
+    let rules = |method| RegistrationRules { auth_method: Some(method), ..RegistrationRules::default() };
+    let place = Place::new(rules("client_secret_post"));
+    place.provider.demand(|demands| demands.auth = Some(ClientAuth::Post));
+    let stage = place.stage("");
+    stage.signed_in_browser().await;
+    stage.restart().signed_in_browser().await;
+    assert_eq!(place.calls(Method::POST), 1);
+
+    let place = Place::new(rules("private_key_jwt"));
+    let stage = Stage::builder().clock(place.clock.clone()).provider(place.provider.clone());
+    let stage = stage.toml(&place.toml("")).without_provider().start();
+    stage.wait_for_readiness("the refusal", |reply| reply.text().contains("token_endpoint_auth_method")).await;
+    assert_eq!(stage.sign_in(&stage.browser(), "/").await.status, 503);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(place.calls(Method::POST), 1, "no client is made again and again");
+    assert!(stage.upstream.requests().is_empty() && place.provider.count(Endpoint::Authorize) == 0);
+}
+
+#[tokio::test]
+async fn a_key_that_changes_is_registered() {
+    let place = Place::new(RegistrationRules { manageable: true, ..RegistrationRules::default() });
+    place
+        .provider
+        .set_metadata("token_endpoint_auth_methods_supported", json!(["client_secret_basic", "private_key_jwt"]));
+    let file = place.folder.path().join("key.pem");
+    let copy = |name: &str| std::fs::copy(RealProvider::key_file(name), &file).unwrap();
+    copy("es256");
+    let stage = place.stage(&format!("client_keys_files = [{file:?}]"));
+    let registered = || {
+        let requests = place.provider.requests_of(Endpoint::Register);
+        let last: Value = serde_json::from_str(&requests.last().unwrap().body).unwrap();
+        last["jwks"]["keys"].as_array().cloned().unwrap_or_default()
+    };
+    let keys = registered();
+    assert_eq!((place.calls(Method::POST), keys[0]["kty"].as_str()), (1, Some("EC")));
+    place.provider.demand(|demands| {
+        demands.auth = Some(ClientAuth::PrivateKeyJwt);
+        demands.client_keys = keys;
+    });
+    stage.signed_in_browser().await;
+    copy("eddsa");
+    until("the change", || place.calls(Method::PUT) == 1).await;
+    assert_eq!((place.calls(Method::POST), registered()[0]["kty"].as_str()), (1, Some("OKP")));
+}
+
+#[tokio::test]
 async fn a_file_that_holds_no_registration_is_neither_used_nor_lost() {
     let place = Place::new(RegistrationRules::default());
     drop(place.stage(""));
@@ -201,6 +251,11 @@ fn what_contradicts_a_registration_is_told() {
         (state, "dynamic_registration = true\nregistration_token_file = \"/nowhere\"", "registration_token_file"),
         ("", "client_id = \"app\"\npublic_client = true\nclient_name = \"x\"", "client_name"),
         (state, "dynamic_registration = true\nclient_auth_method = \"tls_client_auth\"", "client_auth_method"),
+        (
+            state,
+            "dynamic_registration = true\nprofile = \"fapi2\"\nclient_certificate_file = \"/x\"",
+            "client_keys_files",
+        ),
     ] {
         let problems = problems(top, provider);
         assert!(problems.contains(key), "{provider}: {problems}");

@@ -24,7 +24,7 @@ pub(super) use self::listener::{
 pub(super) use self::metadata::RawMetadata;
 pub(super) use self::provider::{
     RawAccessTokenFormat, RawAlgorithm, RawAudience, RawClientAuthMethod, RawIntrospection, RawProfile, RawProvider,
-    RawResponseMode, RawResponseType,
+    RawRequestObject, RawResponseMode, RawResponseType,
 };
 pub(super) use self::route::{RawAccess, RawPer, RawPreflight, RawRateLimit, RawRequire, RawRoute};
 pub(super) use self::upstream::{
@@ -266,6 +266,9 @@ pub(super) struct RawEndpoints {
     /// Gives tokens to API clients, where api_clients.grants names a grant.
     #[schemars(example = &"/auth/token")]
     pub token: Option<PathOrOff>,
+    /// Where providers fetch signed requests, each below it (request_object = "reference").
+    #[schemars(example = &"/auth/request")]
+    pub request: Option<PathOrOff>,
 }
 
 /// A path, or `false`.

@@ -12,6 +12,7 @@ mod jwks;
 pub mod login;
 pub mod logout;
 pub mod query;
+mod request_object;
 pub mod step_up;
 pub mod userinfo;
 
@@ -69,6 +70,7 @@ pub struct Endpoints {
     pub sign_ins: Option<RateLimit>,
     pub backchannel_logouts: RateLimit,
     pub frontchannel_logouts: RateLimit,
+    pub request_objects: RateLimit,
 }
 
 impl Endpoints {
@@ -94,7 +96,8 @@ impl Endpoints {
             | Endpoint::SignedOut
             | Endpoint::FrontchannelLogout
             | Endpoint::Userinfo
-            | Endpoint::Jwks => "GET",
+            | Endpoint::Jwks
+            | Endpoint::RequestObject => "GET",
         };
         // Nothing of ours is a tunnel, though one asked for reads like a GET.
         if inbound.is_tunnel() || !allow.split(", ").any(|method| inbound.method().as_str() == method) {
@@ -120,6 +123,7 @@ impl Endpoints {
             Endpoint::Jwks => self.jwks(),
             Endpoint::Device => Ok(self.device(inbound, exchange).await),
             Endpoint::Token => Ok(self.token(inbound, exchange).await),
+            Endpoint::RequestObject => self.request_object(&inbound),
         }
     }
 
@@ -128,6 +132,9 @@ impl Endpoints {
     pub const BACKCHANNEL_LOGOUTS: Rate = Rate { interval: Duration::from_millis(10), burst: 1000 };
     /// The same without one, as each browser does for itself.
     pub const FRONTCHANNEL_LOGOUTS: Rate = Rate { interval: Duration::from_millis(100), burst: 600 };
+
+    /// How often one client may fetch request objects: a provider fetches one for each sign-in, and each costs a signature.
+    pub const REQUEST_OBJECTS: Rate = Rate { interval: Duration::from_millis(10), burst: 1000 };
 
     /// So that nobody can spend everybody's calls of the provider.
     pub(in crate::endpoints) fn take_sign_in(&self, client: IpAddr) -> Result<(), ClientFault> {

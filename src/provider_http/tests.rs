@@ -161,7 +161,7 @@ async fn https_goes_through_the_proxy_and_nothing_else_does() {
 
     let outward = Outward {
         tcp: HttpConnector::new(),
-        to_proxy: HttpsConnector::from((HttpConnector::new(), tls_config(None).unwrap())),
+        to_proxy: HttpsConnector::from((HttpConnector::new(), tls_config(&Settings::default()).unwrap())),
         proxy: Arc::new(matcher()),
     };
     for (url, proxied) in [
@@ -320,4 +320,17 @@ mod tls {
         let error = trusting.send(get(&format!("https://127.0.0.2:{port}/"))).await.unwrap_err();
         assert!(matches!(error, ProviderHttpError::Unreachable(_)));
     }
+}
+
+#[test]
+fn of_tls_1_2_only_recommended_suites_are_offered_where_that_is_asked_for() {
+    let names = |recommended_suites| {
+        let config = tls_config(&Settings { recommended_suites, ..Settings::default() }).unwrap();
+        let suites = config.crypto_provider().cipher_suites.iter().filter(|suite| suite.tls13().is_none());
+        suites.map(|suite| format!("{:?}", suite.suite())).collect::<Vec<_>>()
+    };
+    assert!(names(false).iter().any(|name| name.contains("CHACHA20")));
+    let recommended = names(true);
+    assert_eq!(recommended.len(), 4);
+    assert!(recommended.iter().all(|name| name.starts_with("TLS_ECDHE_") && name.contains("_GCM_")), "{recommended:?}");
 }

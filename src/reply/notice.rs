@@ -71,6 +71,9 @@ pub enum ClientFault {
     /// A logout request of the provider's page is unusable.
     #[error("the logout request's parameters are unusable: {0}")]
     Logout(&'static str),
+    /// There is no request object (any more) at the address.
+    #[error("the address of a request object is unreadable or too old")]
+    RequestObjectGone,
     /// `rd` leads elsewhere.
     #[error("the return address is refused")]
     ReturnTo(#[source] ReturnToError),
@@ -333,6 +336,10 @@ impl ClientFault {
             Self::Response(error) => unusable_answer(error.code()),
             Self::Logout(code) => {
                 bad(code, "The sign-out was asked for in a way that we can't use, so nothing was done.")
+            }
+            Self::RequestObjectGone => {
+                let message = "There is nothing at this address, or not any more.";
+                Notice::new(StatusCode::NOT_FOUND, "request_object_gone", Page::Error, "Not found", message)
             }
             Self::ReturnTo(_) => bad("return_to", "The page to return to is not on this site."),
             Self::CrossSite => {

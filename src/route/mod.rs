@@ -158,6 +158,8 @@ pub enum Endpoint {
     Device,
     /// Tokens for API clients.
     Token,
+    /// Our request objects, each at an address of its own below the path.
+    RequestObject,
 }
 
 impl Endpoint {
@@ -174,7 +176,21 @@ impl Endpoint {
             Self::Jwks => "jwks",
             Self::Device => "device",
             Self::Token => "token",
+            Self::RequestObject => "request",
         }
+    }
+
+    /// Whether it lies below its path, one segment deep, and not at it.
+    fn is_below(self) -> bool {
+        self == Self::RequestObject
+    }
+
+    fn is_at(self, own: &str, path: &str) -> bool {
+        if !self.is_below() {
+            return own == path;
+        }
+        let name = path.strip_prefix(own).and_then(|rest| rest.strip_prefix('/'));
+        name.is_some_and(|name| !name.is_empty() && !name.contains('/'))
     }
 }
 
@@ -338,7 +354,9 @@ impl Routes {
         });
         let prefix = settings.prefix.trim_end_matches('/');
         let prefix = (!prefix.is_empty()).then(|| Ours::new(prefix, true));
-        let ours = prefix.into_iter().chain(settings.endpoints.iter().map(|(_, path)| Ours::new(path, false)));
+        let ours = prefix
+            .into_iter()
+            .chain(settings.endpoints.iter().map(|(endpoint, path)| Ours::new(path, endpoint.is_below())));
         Ok(Self {
             compiled,
             fallback: Route { name: "default".to_owned(), max_body: settings.max_body, ..Route::default() },
@@ -431,7 +449,7 @@ impl Routes {
         if !self.serves(host) {
             return Err(RouteError::UnlistedHost);
         }
-        if let Some((endpoint, _)) = self.endpoints.iter().find(|(_, own)| own == path.raw()) {
+        if let Some((endpoint, _)) = self.endpoints.iter().find(|(endpoint, own)| endpoint.is_at(own, path.raw())) {
             return Ok(Target::Endpoint(*endpoint));
         }
         let request = Asked { host, method, raw: path.raw() };

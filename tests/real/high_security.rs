@@ -1,7 +1,9 @@
 //! Client authentication and everything of the high-security profile at real providers, each by a client that demands it.
 
-use vestibule_test_support::Stage;
+use http::StatusCode;
+use vestibule_test_support::forge::payload_of;
 use vestibule_test_support::real::RealProvider;
+use vestibule_test_support::{CertificateFiles, Stage, TestCa, json};
 
 const IDENTITY: &str = "[identity]\nname_claim = \"preferred_username\"\n";
 
@@ -74,6 +76,62 @@ async fn signed_requests_are_taken_pushed_or_not() {
                 format!("request_object = \"value\"\npushed_authorization_requests = {pushed}\n{}", keys("es256"));
             sign_in(with_secret(provider, "vestibule-request-object", &lines), "signed").await;
         }
+    }
+}
+
+/// Keycloak alone: oidc-provider takes no reference but its own (PAR).
+#[tokio::test]
+async fn keycloak_fetches_signed_requests_from_us_and_takes_no_others() {
+    let client = |how: &str| {
+        let lines = format!("request_object = \"{how}\"\n{}", keys("es256"));
+        with_secret(RealProvider::keycloak(), "vestibule-request-uri", &lines)
+    };
+    sign_in(client("reference"), "fetched").await;
+    let provider = client("value");
+    let stage = Stage::with(&provider.toml());
+    let page = provider.sign_in_without_browser(&stage.browser(), &stage.url("/")).await;
+    assert_ne!(page.status, StatusCode::OK, "{}", page.text());
+    stage.upstream.assert_untouched();
+}
+
+#[tokio::test]
+async fn what_is_asked_for_in_detail_is_in_the_access_token() {
+    let lines = "resource = \"https://api.example.com\"\nuserinfo = false\n\
+                 authorization_details = '[{\"type\":\"payment\",\"amount\":\"7\"}]'";
+    let provider = with_secret(RealProvider::oidc_provider(), "vestibule-rar", lines);
+    let stage = Stage::with(&format!("{}{IDENTITY}[upstream]\naccess_token = \"bearer\"\n", provider.toml()));
+    let page = provider.sign_in_without_browser(&stage.browser(), &stage.url("/hello")).await;
+    assert_eq!(page.echoed("x-forwarded-user").as_deref(), Some("ada"), "{} {}", page.status, page.text());
+    let token = page.echoed("authorization").expect("an access token");
+    let claims = payload_of(token.strip_prefix("Bearer ").expect("a bearer token"));
+    assert_eq!(claims["authorization_details"], json!([{ "type": "payment", "amount": "7" }]), "{claims}");
+    assert_eq!(claims["aud"], "https://api.example.com");
+}
+
+#[tokio::test]
+async fn another_certificate_than_the_registered_one_lets_nobody_in() {
+    let signed = TestCa::new().sign(&["another.example.com"]);
+    let files = CertificateFiles::new(&signed);
+    let (certificate, key) = (files.path("tls.crt"), files.path("tls.key"));
+    let lines = |method: &str| {
+        format!(
+            "client_certificate_file = {certificate:?}\nclient_certificate_key_file = {key:?}\nca_file = {:?}\n\
+             client_auth_method = \"{method}\"",
+            RealProvider::ca_file()
+        )
+    };
+    for (provider, client, method) in [
+        (RealProvider::oidc_provider(), "vestibule-mtls", "tls_client_auth"),
+        (RealProvider::oidc_provider(), "vestibule-self-signed-mtls", "self_signed_tls_client_auth"),
+        (RealProvider::keycloak_by_https(), "vestibule-mtls", "tls_client_auth"),
+    ] {
+        let provider = provider.client_with(client, &lines(method));
+        let stage = Stage::with(&provider.toml());
+        let browser = provider.let_in(stage.browser());
+        let page = provider.sign_in_without_browser(&browser, &stage.url("/hello")).await;
+        assert!(page.status.is_server_error(), "{client}: {} {}", page.status, page.text());
+        assert_eq!(page.url.path(), "/auth/callback", "{client}");
+        stage.upstream.assert_untouched();
     }
 }
 

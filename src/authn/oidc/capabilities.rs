@@ -18,10 +18,20 @@ pub struct Capabilities {
     pub pushed_request_endpoint: Option<Url>,
     /// `require_pushed_authorization_requests`.
     pub requires_pushed_requests: bool,
+    /// `id_token_encryption_alg_values_supported` (Discovery §3).
+    pub id_token_encryption_algs: Vec<String>,
+    /// `id_token_encryption_enc_values_supported`.
+    pub id_token_encryption_encs: Vec<String>,
+    /// `authorization_signing_alg_values_supported` (JARM §4).
+    pub answer_signing_algs: Vec<String>,
     /// `request_object_signing_alg_values_supported`.
     pub request_signing_algs: Vec<String>,
     /// `require_signed_request_object`.
     pub requires_signed_requests: bool,
+    /// `request_parameter_supported` (Discovery §3), where it is said.
+    pub takes_request_objects: Option<bool>,
+    /// `request_uri_parameter_supported`, where it is said.
+    pub takes_request_uris: Option<bool>,
     /// `dpop_signing_alg_values_supported`.
     pub dpop_signing_algs: Vec<String>,
     /// `backchannel_logout_supported` (OpenID Connect Back-Channel Logout §2.1).
@@ -44,8 +54,13 @@ impl Capabilities {
             auth_signing_algs: names("token_endpoint_auth_signing_alg_values_supported")?,
             pushed_request_endpoint: fields.url("pushed_authorization_request_endpoint", Reached::ByUs)?,
             requires_pushed_requests: fields.flag("require_pushed_authorization_requests")?,
+            id_token_encryption_algs: names("id_token_encryption_alg_values_supported")?,
+            id_token_encryption_encs: names("id_token_encryption_enc_values_supported")?,
+            answer_signing_algs: names("authorization_signing_alg_values_supported")?,
             request_signing_algs: names("request_object_signing_alg_values_supported")?,
             requires_signed_requests: fields.flag("require_signed_request_object")?,
+            takes_request_objects: fields.said("request_parameter_supported")?,
+            takes_request_uris: fields.said("request_uri_parameter_supported")?,
             dpop_signing_algs: names("dpop_signing_alg_values_supported")?,
             backchannel_logout: fields.flag("backchannel_logout_supported")?,
             frontchannel_logout: fields.flag("frontchannel_logout_supported")?,

@@ -61,6 +61,20 @@ impl ClientAuthMethod {
         }
     }
 
+    /// By the name that it has in client metadata (RFC 7591 §2).
+    pub(super) fn registered(name: &str) -> Option<Self> {
+        const REGISTERED: [ClientAuthMethod; 7] = [
+            ClientAuthMethod::None,
+            ClientAuthMethod::ClientSecretBasic,
+            ClientAuthMethod::ClientSecretPost,
+            ClientAuthMethod::ClientSecretJwt,
+            ClientAuthMethod::PrivateKeyJwt,
+            ClientAuthMethod::TlsClientAuth,
+            ClientAuthMethod::SelfSignedTlsClientAuth,
+        ];
+        REGISTERED.into_iter().find(|method| method.name() == name)
+    }
+
     /// Whether the client secret is what it needs.
     pub fn needs_secret(self) -> bool {
         matches!(self, Self::ClientSecretBasic | Self::ClientSecretPost | Self::ClientSecretJwt)

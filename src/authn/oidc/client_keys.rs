@@ -18,7 +18,7 @@ pub(super) use self::material::{Curve, Material};
 use super::jose::Algorithm;
 use super::jwe::KeyManagement;
 use super::thumbprint::thumbprint;
-use crate::files::{LARGEST, bounded};
+use crate::files::{Digest, LARGEST, bounded};
 
 /// Why key files cannot be used: every problem at once, never a word of what the files hold.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -83,6 +83,11 @@ impl ClientKeys {
     /// Reads every file. Blocks.
     pub fn read(paths: &[PathBuf]) -> Result<Self, KeyFileError> {
         Self::build(paths, &contents(paths))
+    }
+
+    /// What the files hold now. Blocks.
+    pub(super) fn digest(paths: &[PathBuf]) -> Digest {
+        files::digest_of(&contents(paths))
     }
 
     fn build(paths: &[PathBuf], contents: &[Contents]) -> Result<Self, KeyFileError> {

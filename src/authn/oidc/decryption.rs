@@ -41,6 +41,12 @@ impl Decryption {
         KeyManagement::ALL.into_iter().map(KeyManagement::name).collect()
     }
 
+    /// The names of those algorithms that one of `keys` opens tokens with.
+    pub(super) fn usable_with(&self, keys: &ClientKeys) -> Vec<&'static str> {
+        let usable = self.management.iter().filter(|management| !keys.decrypting(**management, None).is_empty());
+        usable.map(|management| management.name()).collect()
+    }
+
     /// Whether one of the algorithms works with a key that both sides have: the client secret (Core §10.2).
     pub fn uses_the_secret(&self) -> bool {
         self.management.iter().any(|management| management.is_shared())

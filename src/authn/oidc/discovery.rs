@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use url::Url;
 
 use super::capabilities::Capabilities;
-use super::client_auth;
+use super::client_auth::{self, ClientAuthMethod};
 use super::jose::Algorithm;
 use super::jwks::JwksError;
 use super::provider::Settings;
@@ -273,13 +273,13 @@ impl Metadata {
 
     /// How a client with a secret authenticates: RFC 6749 §2.3.1 prefers the header; the body is for providers that offer
     /// nothing else.
-    pub(super) fn secret_method(&self) -> &'static str {
+    pub(super) fn secret_method(&self) -> ClientAuthMethod {
         let offered = self.standard.token_endpoint_auth_methods_supported();
         let offers = |method| offered.is_some_and(|offered| offered.contains(&method));
         if offers(CoreClientAuthMethod::ClientSecretPost) && !offers(CoreClientAuthMethod::ClientSecretBasic) {
-            "client_secret_post"
+            ClientAuthMethod::ClientSecretPost
         } else {
-            "client_secret_basic"
+            ClientAuthMethod::ClientSecretBasic
         }
     }
 
@@ -369,13 +369,17 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Some providers write booleans as strings.
     pub(super) fn flag(&self, field: &'static str) -> Result<bool, DiscoveryError> {
+        Ok(self.said(field)?.unwrap_or(false))
+    }
+
+    /// Some providers write booleans as strings.
+    pub(super) fn said(&self, field: &'static str) -> Result<Option<bool>, DiscoveryError> {
         match self.document.get(field) {
-            None | Some(Value::Null) => Ok(false),
-            Some(Value::Bool(flag)) => Ok(*flag),
-            Some(Value::String(text)) if text == "true" => Ok(true),
-            Some(Value::String(text)) if text == "false" => Ok(false),
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::Bool(flag)) => Ok(Some(*flag)),
+            Some(Value::String(text)) if text == "true" => Ok(Some(true)),
+            Some(Value::String(text)) if text == "false" => Ok(Some(false)),
             Some(_) => Err(DiscoveryError::Field { field }),
         }
     }

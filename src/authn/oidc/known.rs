@@ -73,6 +73,9 @@ struct Refetch {
 /// to be back.
 const AFTER_FAILURE: Duration = Duration::from_secs(2);
 
+/// Of files that are looked at; `None` where there are none.
+type Digests = (Option<Digest>, Option<[Digest; 2]>);
+
 /// How often files are looked at.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -169,20 +172,20 @@ impl Knowledge {
             let digests = self.digests();
             let pause = self.keep_fresh_once(&mut trouble).await;
             match digests {
-                [None, None] => tokio::time::sleep(pause).await,
+                (None, None) => tokio::time::sleep(pause).await,
                 digests => drop(tokio::time::timeout(pause, self.changed_since(digests)).await),
             }
         }
     }
 
-    /// Of the file of keys, and of the registration, which another process may renew.
-    fn digests(&self) -> [Option<Digest>; 2] {
+    /// Of the file of keys, of the registration, which another process may renew, and of our own keys that are registered.
+    fn digests(&self) -> Digests {
         let keys = self.settings.metadata.keys.as_ref().and_then(KeySource::digest);
-        [keys, self.registrar.as_ref().map(Registrar::digest)]
+        (keys, self.registrar.as_ref().map(|registrar| registrar.digests(&self.settings)))
     }
 
     /// Until one of the files holds something else. Looked at whole, as every file is: they are small.
-    async fn changed_since(&self, digests: [Option<Digest>; 2]) {
+    async fn changed_since(&self, digests: Digests) {
         while self.digests() == digests {
             tokio::time::sleep(LOOK_AGAIN).await;
         }

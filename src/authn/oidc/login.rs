@@ -4,6 +4,8 @@
 //! and PKCE verifier (RFC 7636) are derived from the server key, the browser secret and the transaction id. So any number
 //! of tabs, any replica and any restart can finish any login, and nothing piles up anywhere.
 
+mod reference;
+
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -15,6 +17,8 @@ use moka::sync::Cache;
 use openidconnect::{PkceCodeChallenge, PkceCodeVerifier};
 use serde::{Deserialize, Serialize};
 
+pub use self::reference::ReferenceError;
+use self::reference::Referred;
 use super::provider::{AuthorizationError, AuthorizationRequest};
 use super::{Party, Provider, Wish};
 use crate::authn::session::cookie::CookieJar;
@@ -34,7 +38,7 @@ const CHAIN_LIFETIME: Duration = Duration::from_secs(30);
 const SECRET_LEN: usize = 43;
 
 /// What `state` holds. Sealed, never compressed.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Started {
     transaction: [u8; 16],
     /// A digest of the browser's secret.
@@ -52,6 +56,7 @@ struct Started {
 pub struct Logins {
     ring: KeyRing,
     sealer: Sealer<Started>,
+    references: Sealer<Referred>,
     /// Transactions redeemed in this process.
     redeemed: Cache<[u8; 16], ()>,
     jar: CookieJar,
@@ -180,6 +185,7 @@ impl Logins {
     pub fn new(ring: KeyRing, origin: &Origin, jar: CookieJar, clock: SharedClock) -> Self {
         Self {
             sealer: ring.sealer(Purpose::Login, "state", origin),
+            references: ring.sealer(Purpose::Request, "request_uri", origin),
             ring,
             jar,
             // Bounded: one that is pushed out can at worst be sent to the provider again, which refuses the spent code.
@@ -205,7 +211,7 @@ impl Logins {
     ) -> Result<LoginStart, AuthorizationError> {
         let is_post = provider.settings().response_mode.is_post();
         let secret = self.browser_secret(present, is_post).unwrap_or_else(|| URL_SAFE_NO_PAD.encode(random::<32>()));
-        let started = Started {
+        let mut started = Started {
             transaction: random(),
             browser: browser_digest(&secret),
             party: provider.settings().party(),
@@ -218,8 +224,11 @@ impl Logins {
         let (nonce, verifier) = derived.expect("the current key is in the ring");
         // A derived value has the 43 characters that a verifier must have (RFC 7636 §4.1).
         let pkce_challenge = PkceCodeChallenge::from_code_verifier_sha256(&PkceCodeVerifier::new(verifier));
+        let pkce_challenge = pkce_challenge.as_str();
+        let reference = self.reference(provider, &mut started, (&nonce, pkce_challenge));
         let state = self.sealer.seal(&started);
-        let asked = AuthorizationRequest { state: &state, nonce: &nonce, pkce_challenge, wish: start.wish };
+        let reference = reference.as_deref();
+        let asked = AuthorizationRequest { state: &state, nonce: &nonce, pkce_challenge, wish: start.wish, reference };
         let location = provider.authorization_url(asked).await?;
         let cookie = if is_post {
             self.jar.set_for_posts(&secret, LIFETIME)

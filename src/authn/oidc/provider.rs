@@ -10,8 +10,7 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use openidconnect::core::{CoreAuthenticationFlow, CoreClient, CoreResponseType};
 use openidconnect::{
-    ClientId, CsrfToken, EndpointMaybeSet, EndpointNotSet, EndpointSet, HttpRequest, Nonce, PkceCodeChallenge,
-    RedirectUrl, Scope,
+    ClientId, CsrfToken, EndpointMaybeSet, EndpointNotSet, EndpointSet, HttpRequest, Nonce, RedirectUrl, Scope,
 };
 use serde_json::{Map, Value};
 use tokio::runtime::Handle;
@@ -71,6 +70,8 @@ pub struct Settings {
     pub backchannel_url: Option<Url>,
     /// What is stated about it in the place of discovery.
     pub metadata: StaticMetadata,
+    /// Where the provider fetches our request objects, each below it (RFC 9101 §5.2); `None` where it fetches none.
+    pub request_objects_at: Option<Url>,
     /// Who we are there; of a client that registers itself known only once it has.
     pub credentials: Credentials,
     /// How we register ourselves, where no client id is written.
@@ -152,10 +153,12 @@ pub struct AuthorizationRequest<'a> {
     pub state: &'a str,
     /// What comes back in the ID token.
     pub nonce: &'a str,
-    /// For the code (RFC 7636 §4.3).
-    pub pkce_challenge: PkceCodeChallenge,
+    /// For the code, by S256 (RFC 7636 §4.3).
+    pub pkce_challenge: &'a str,
     /// What this sign-in asks for beyond the settings.
     pub wish: &'a Wish,
+    /// Where all of it can be fetched as an object (RFC 9101 §5.2); `None`: nowhere.
+    pub reference: Option<&'a str>,
 }
 
 /// Who we are at a provider, by name and secret.
@@ -271,11 +274,47 @@ impl Provider {
     /// # Errors
     /// [`AuthorizationError`].
     pub async fn authorization_url(&self, asked: AuthorizationRequest<'_>) -> Result<Url, AuthorizationError> {
-        let AuthorizationRequest { state, nonce, pkce_challenge, wish } = asked;
-        let known = self.knowledge.usable().ok_or_else(|| AuthorizationError::ProviderUnknown(self.last_error()))?;
-        let settings = &known.settings;
-        known.metadata.supports(settings).map_err(AuthorizationError::Unsupported)?;
-        let client = settings.client(&known.metadata);
+        let known = self.usable()?;
+        let parameters = self.parameters(&known, &asked)?;
+        let parameters = self.protected(&known, parameters, asked.reference).await?;
+        let endpoint = known.metadata.standard.authorization_endpoint().url();
+        let mut url = endpoint.clone();
+        url.query_pairs_mut().extend_pairs(parameters);
+        Ok(without_doubles(endpoint, url))
+    }
+
+    /// The same request as an object that the provider fetches (RFC 9101 §5.2.3). Makes no call.
+    ///
+    /// # Errors
+    /// [`AuthorizationError`].
+    pub fn request_object(&self, asked: &AuthorizationRequest<'_>) -> Result<String, AuthorizationError> {
+        let known = self.usable()?;
+        let parameters = self.parameters(&known, asked)?;
+        let object = self.ourselves.request_object(&known.settings, &known.metadata, &parameters);
+        object.map_err(AuthorizationError::Unsigned)
+    }
+
+    /// Whether the provider says that it takes request objects in the request itself (Discovery §3).
+    pub(super) fn takes_request_objects(&self) -> bool {
+        let takes = |known: Arc<Known>| known.metadata.capabilities.takes_request_objects;
+        self.knowledge.usable().and_then(takes).unwrap_or(false)
+    }
+
+    fn usable(&self) -> Result<Arc<Known>, AuthorizationError> {
+        self.knowledge.usable().ok_or_else(|| AuthorizationError::ProviderUnknown(self.last_error()))
+    }
+
+    /// All parameters of a request, however they travel.
+    fn parameters(
+        &self,
+        known: &Known,
+        asked: &AuthorizationRequest<'_>,
+    ) -> Result<Vec<(String, String)>, AuthorizationError> {
+        let AuthorizationRequest { state, nonce, pkce_challenge, wish, .. } = *asked;
+        let (settings, metadata) = (&known.settings, &known.metadata);
+        metadata.supports(settings).map_err(AuthorizationError::Unsupported)?;
+        let jkt = self.ourselves.jkt(settings, metadata).map_err(AuthorizationError::Unsupported)?;
+        let client = settings.client(metadata);
         let (state, nonce) = (CsrfToken::new(state.to_owned()), Nonce::new(nonce.to_owned()));
         let flow = match settings.response_type {
             ResponseType::Code => CoreAuthenticationFlow::AuthorizationCode,
@@ -283,50 +322,51 @@ impl Provider {
                 CoreAuthenticationFlow::Hybrid(vec![CoreResponseType::Code, CoreResponseType::IdToken])
             }
         };
-        let request = client
-            .authorize_url(flow, || state, || nonce)
-            .add_scopes(settings.scopes.iter().cloned().map(Scope::new))
-            .set_pkce_challenge(pkce_challenge);
+        let request =
+            client.authorize_url(flow, || state, || nonce).add_scopes(settings.scopes.iter().cloned().map(Scope::new));
+        let pkce = [("code_challenge", pkce_challenge), ("code_challenge_method", "S256")];
+        let pkce = pkce.into_iter().map(|(name, value)| (name, Cow::Borrowed(value)));
         let extra = settings.authorization_params.iter().filter(|(name, _)| !OURS.contains(&name.as_str()));
         let extra = extra.map(|(name, value)| (name.as_str(), Cow::Borrowed(value.as_str())));
         let mode = settings.response_mode.name().map(|mode| ("response_mode", Cow::Borrowed(mode)));
-        let asked = settings.ask.parameters(&settings.demands, wish, known.metadata.claims_parameter_supported);
+        let asked = settings.ask.parameters(&settings.demands, wish, metadata.claims_parameter_supported);
         let asked = asked.into_iter().map(|(name, value)| (name, Cow::Owned(value)));
         let asked: Vec<_> = asked.chain(mode).collect();
         // No parameter stands twice, whatever one sign-in asks for.
         let extra = extra.filter(|(name, _)| asked.iter().all(|(asked, _)| asked != name));
-        let extra: Vec<_> = extra.chain(asked.iter().cloned()).collect();
+        let extra: Vec<_> = pkce.chain(extra).chain(asked.iter().cloned()).collect();
         let request = extra.into_iter().fold(request, |request, (name, value)| request.add_extra_param(name, value));
         let (url, _, _) = request.url();
-        let endpoint = known.metadata.standard.authorization_endpoint().url();
-        let parameters = url.query_pairs().into_owned().skip(endpoint.query_pairs().count()).collect();
-        let parameters = self.protected(&known, parameters).await?;
-        let mut url = endpoint.clone();
-        url.query_pairs_mut().extend_pairs(parameters);
-        Ok(without_doubles(endpoint, url))
+        let of_endpoint = metadata.standard.authorization_endpoint().url().query_pairs().count();
+        let jkt = jkt.map(|jkt| ("dpop_jkt".to_owned(), jkt.to_owned()));
+        Ok(url.query_pairs().into_owned().skip(of_endpoint).chain(jkt).collect())
     }
 
-    /// What the user agent carries of an authorization request: all of it, or as an object (RFC 9101 §5), or no more than a
-    /// reference (RFC 9126 §4).
+    /// What the user agent carries of an authorization request: all of it, or as an object (RFC 9101 §5.1), or no more than a
+    /// reference (RFC 9101 §5.2, RFC 9126 §4).
     async fn protected(
         &self,
         known: &Known,
         mut parameters: Vec<(String, String)>,
+        reference: Option<&str>,
     ) -> Result<Vec<(String, String)>, AuthorizationError> {
         let (settings, metadata) = (&known.settings, &known.metadata);
         let security = &settings.security;
-        let jkt = self.ourselves.jkt(settings, metadata).map_err(AuthorizationError::Unsupported)?;
-        parameters.extend(jkt.map(|jkt| ("dpop_jkt".to_owned(), jkt.to_owned())));
         let pushed = metadata.capabilities.pushed_request_endpoint.as_ref();
         let pushed = pushed.filter(|_| security.pushes(&metadata.capabilities));
-        if security.signed_requests {
-            let object = self.ourselves.request_object(settings, metadata, &parameters);
-            let object = object.map_err(AuthorizationError::Unsigned)?;
-            // Core §6.1 wants these outside as well, where the user agent carries them.
+        if security.signed_requests.is_some() {
+            let signed = match reference {
+                Some(reference) => ("request_uri".to_owned(), reference.to_owned()),
+                None => {
+                    let object = self.ourselves.request_object(settings, metadata, &parameters);
+                    ("request".to_owned(), object.map_err(AuthorizationError::Unsigned)?)
+                }
+            };
+            // Core §6.1 and §6.2 want these outside as well, where the user agent carries them.
             let outside =
                 |name: &str| name == "client_id" || (pushed.is_none() && ["response_type", "scope"].contains(&name));
             parameters.retain(|(name, _)| outside(name));
-            parameters.push(("request".to_owned(), object));
+            parameters.push(signed);
         }
         if let Some(endpoint) = pushed {
             let answer = self.call(par::request(endpoint, &parameters)?).await.map_err(PushError::from)?;
@@ -588,7 +628,7 @@ impl Settings {
         let methods: Vec<_> = client_auth::candidates(self).iter().map(|method| method.name()).collect();
         let more = [
             (*pushed_requests == Some(true), "pushed requests"),
-            (*signed_requests, "signed requests"),
+            (signed_requests.is_some(), "signed requests"),
             (dpop.is_some(), "DPoP"),
             (self.security.binds_by_tls(), "certificate-bound tokens"),
             (*profile == Profile::Fapi2, "FAPI 2.0"),

@@ -5,6 +5,7 @@
 
 mod file;
 mod message;
+mod wanted;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use url::Url;
 
 pub(super) use self::file::Kept;
 use self::file::StateFile;
+use super::client_auth::ClientAuthMethod;
 use super::client_keys::{ClientKeys, KeyFileError};
 use super::discovery::Metadata;
 use super::provider::{Credentials, Settings};
@@ -35,6 +37,10 @@ pub struct RegistrationSettings {
     pub client_name: Option<String>,
     /// Registered without a secret.
     pub is_public: bool,
+    /// Where a third party starts a sign-in (Core §4); `None` where that is switched off.
+    pub initiate_login_uri: Option<Url>,
+    /// Our public keys; `None` where they are not published.
+    pub jwks_uri: Option<Url>,
     /// Where the provider ends sessions (Back-Channel Logout §2.2); `None` where that is switched off.
     pub backchannel_logout_uri: Option<Url>,
     /// The same in a frame (Front-Channel Logout §2).
@@ -103,7 +109,13 @@ impl RegistrationError {
             }
             Self::Status(_) => "look into the provider's own log; it is tried again by itself",
             Self::Refused { .. } => "the provider's words name what it does not accept; it is tried again by itself",
-            Self::Answer { .. } => "the provider must answer as RFC 7591 §3.2.1 says",
+            Self::Answer { field: "token_endpoint_auth_method" } => {
+                "the provider registers another way of client authentication than client_auth_method, or one that needs \
+                 what is not there: write the one that it takes; it is tried again in an hour"
+            }
+            Self::Answer { .. } => {
+                "the provider must answer as RFC 7591 §3.2.1 says, with what the settings allow; it is tried again in an hour"
+            }
             Self::Keys(_) => "look at client_keys_files, and whether this process may read them",
             Self::File { .. } => "look at state_dir and registration_token_file, and whether this process may use them",
             Self::Garbage(_) => {
@@ -118,6 +130,8 @@ impl RegistrationError {
         !matches!(self, Self::Http(_) | Self::Status(500..) | Self::Locked(_))
     }
 }
+
+const METHOD: &str = "token_endpoint_auth_method";
 
 /// Keeps us registered at one provider.
 #[derive(Debug)]
@@ -136,8 +150,20 @@ struct Registration<'a> {
     now: UnixTime,
 }
 
+/// A registration that the provider made otherwise than we can use, and when we asked for it.
+#[derive(Debug)]
+struct Unusable {
+    wanted: Map<String, Value>,
+    field: &'static str,
+    at: UnixTime,
+}
+
+/// How long the same is not asked for again: each time makes another client there.
+const AFTER_UNUSABLE: Duration = Duration::from_secs(3600);
+
 #[derive(Debug, Default)]
 struct State {
+    unusable: Option<Unusable>,
     /// Made at the provider, but not written yet: never made twice because of a full disk.
     unsaved: Option<Kept>,
     told: Option<&'static str>,
@@ -149,9 +175,9 @@ impl Registrar {
         Self { settings: settings.clone(), file, state: Mutex::default() }
     }
 
-    /// What the file holds now.
-    pub(super) fn digest(&self) -> Digest {
-        self.file.digest()
+    /// What the file holds now, and the files of the keys that are registered.
+    pub(super) fn digests(&self, provider: &Settings) -> [Digest; 2] {
+        [self.file.digest(), ClientKeys::digest(&provider.security.key_files)]
     }
 
     /// The registration that is good now: the kept one, or a new one. While an old one can still be used, failing to renew
@@ -170,11 +196,10 @@ impl Registrar {
             false => {
                 let read = tokio::task::spawn_blocking(move || ClientKeys::read(&files)).await;
                 // Only a runtime that is shutting down loses its tasks.
-                let keys = read.unwrap_or_else(|_| Ok(ClientKeys::default()))?;
-                Some(keys.public_jwks())
+                Some(read.unwrap_or_else(|_| Ok(ClientKeys::default()))?)
             }
         };
-        let wanted = message::metadata(&self.settings, provider, metadata, keys);
+        let wanted = wanted::metadata(&self.settings, provider, metadata, keys.as_ref());
         // Held until the end: of two processes with one folder, the second finds what the first has written.
         let _lock = self.file.lock().await?;
         let kept = match state.unsaved.take() {
@@ -231,12 +256,22 @@ impl Registrar {
     async fn register(&self, registration: Registration<'_>, state: &mut State) -> Result<Kept, RegistrationError> {
         let Registration { http, provider, metadata, wanted, now } = registration;
         let endpoint = metadata.registration_endpoint.as_ref().ok_or(RegistrationError::NotOffered)?;
+        if let Some(Unusable { field, at, .. }) = state.unusable.as_ref().filter(|last| last.wanted == wanted)
+            && *at <= now
+            && now.since(*at) < AFTER_UNUSABLE
+        {
+            return Err(RegistrationError::Answer { field });
+        }
         // Before the provider is asked: a client that cannot be kept is not to be made.
         self.file.probe()?;
         let token = self.settings.token_file.as_deref().map(file::read_token).transpose()?;
         let request = message::register(endpoint, &wanted, token.as_ref())?;
         let answer = http.send(request).await.map_err(RegistrationError::Http)?;
-        let kept = message::read_answer(&answer, wanted, provider, now)?;
+        let kept = message::read_answer(&answer, wanted.clone(), provider, now);
+        if let Err(RegistrationError::Answer { field }) = &kept {
+            state.unusable = Some(Unusable { wanted, field, at: now });
+        }
+        let kept = kept?;
         let (issuer, client_id) = (&provider.issuer, &kept.credentials.client_id);
         tracing::info!(%issuer, client_id, "registered as a client at the provider");
         self.save(state, kept)
@@ -288,7 +323,11 @@ impl Kept {
     pub(super) fn settings(&self, provider: &Settings) -> Arc<Settings> {
         let Credentials { client_id, client_secret } = &self.credentials;
         let credentials = Credentials { client_id: client_id.clone(), client_secret: client_secret.clone() };
-        Arc::new(Settings { credentials, ..provider.clone() })
+        let mut settings = Settings { credentials, ..provider.clone() };
+        // As it was registered, whatever else could be done.
+        let registered = |of: &Map<String, Value>| ClientAuthMethod::registered(of.get(METHOD)?.as_str()?);
+        settings.security.method = registered(&self.registered).or_else(|| registered(&self.metadata));
+        Arc::new(settings)
     }
 }
 

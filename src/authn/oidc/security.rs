@@ -26,12 +26,31 @@ pub struct Security {
     pub certificate: Option<(PathBuf, Option<PathBuf>)>,
     /// Whether authorization requests are pushed (RFC 9126); `None`: where the provider demands it.
     pub pushed_requests: Option<bool>,
-    /// Whether they are signed objects (RFC 9101).
-    pub signed_requests: bool,
+    /// Whether they are signed objects (RFC 9101), and how those travel.
+    pub signed_requests: Option<RequestObject>,
     /// Whether tokens are bound to a key of ours (RFC 9449).
     pub dpop: Option<DpopSource>,
     /// What all of this has to keep to.
     pub profile: Profile,
+}
+
+/// How a signed authorization request travels (RFC 9101 §5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RequestObject {
+    /// In the parameter `request`.
+    Value,
+    /// The provider fetches it from us: `request_uri`.
+    Reference,
+}
+
+impl RequestObject {
+    /// As it is configured.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Value => "value",
+            Self::Reference => "reference",
+        }
+    }
 }
 
 /// `aud` of our assertions: always one string, since a second one would be good somewhere else, too.
@@ -128,9 +147,21 @@ impl Security {
         if self.pushed_requests == Some(false) && capabilities.requires_pushed_requests {
             return refused("pushed_authorization_requests", "false", &["true"]);
         }
-        if !self.signed_requests && capabilities.requires_signed_requests {
-            return refused("request_object", "", &["value"]);
+        let offered: &[&str] = if capabilities.takes_request_objects == Some(false) { &[] } else { &["value"] };
+        match self.signed_requests {
+            None if capabilities.requires_signed_requests => refused("request_object", "", &["value"]),
+            // RFC 9126 §2.1 takes no reference of ours.
+            Some(RequestObject::Reference) if self.pushes(capabilities) => {
+                refused("request_object", "reference", &["value"])
+            }
+            // Discovery §3: it is taken unless the metadata say otherwise.
+            Some(RequestObject::Reference) if capabilities.takes_request_uris == Some(false) => {
+                refused("request_object", "reference", offered)
+            }
+            Some(RequestObject::Value) if offered.is_empty() && !self.pushes(capabilities) => {
+                refused("request_object", "value", &[])
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 }

@@ -53,6 +53,8 @@ pub enum Purpose {
     RefreshToken,
     /// What an application demands of a sign-in.
     Demand,
+    /// The address of a request object.
+    Request,
 }
 
 impl Purpose {
@@ -65,6 +67,7 @@ impl Purpose {
             Self::DeviceCode => "device code",
             Self::RefreshToken => "refresh token of an API client",
             Self::Demand => "demand",
+            Self::Request => "request object",
         }
     }
 }

@@ -87,7 +87,7 @@ pub(in crate::config) struct RawProvider {
     /// Push authorization requests (RFC 9126). Default: where the provider demands it.
     #[schemars(example = true)]
     pub pushed_authorization_requests: Option<bool>,
-    /// Sign authorization requests with the client's keys (RFC 9101).
+    /// Sign authorization requests with the client's keys (RFC 9101), sent or fetched by the provider.
     #[schemars(example = &"value")]
     pub request_object: Option<RawRequestObject>,
     /// Bind tokens to a key of the client's (RFC 9449).
@@ -232,6 +232,7 @@ pub(in crate::config) enum RawAudience {
 #[serde(rename_all = "snake_case")]
 pub(in crate::config) enum RawRequestObject {
     Value,
+    Reference,
 }
 
 /// A set of rules.

@@ -49,6 +49,7 @@ impl Resolver {
             (Endpoint::Jwks, raw.jwks, "jwks"),
             (Endpoint::Device, raw.device, "device"),
             (Endpoint::Token, raw.token, "token"),
+            (Endpoint::RequestObject, raw.request, "request"),
         ];
         // Off, unless there is something to get there.
         let is_on = |endpoint| !matches!(endpoint, Endpoint::Device | Endpoint::Token) || api_clients.device_code;

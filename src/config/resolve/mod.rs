@@ -139,6 +139,7 @@ impl Resolver {
         let mut endpoints = self.endpoints(raw.endpoints, known, return_origins, api_clients);
         endpoints.settings.accepts_bearer = bearer.is_some();
         registration::reached_at(providers.as_deref_mut().unwrap_or_default(), &endpoints.paths);
+        self.has_request_objects(providers.as_deref().unwrap_or_default());
         endpoints.settings.sign_in_rate = self.sign_in_rate(&raw.limits);
         if let Some(identity) = &mut identity {
             self.names_of_several(identity, providers.as_deref().unwrap_or_default());

@@ -215,6 +215,8 @@ impl Resolver {
             backchannel_url,
             metadata,
             registration,
+            // Once the endpoints are known.
+            request_objects_at: None,
             credentials: Credentials { client_id: client_id?, client_secret },
             security,
             redirect_uri: redirect_uri?,
@@ -306,7 +308,9 @@ impl Resolver {
             path
         });
         let timeout = self.span(&format!("{at}.timeout"), raw.timeout.as_ref(), default.timeout);
-        provider_http::Settings { ca_file, timeout, max_response, allow_insecure_http }
+        // FAPI 2.0 §5.2.2.
+        let recommended_suites = raw.profile.is_some();
+        provider_http::Settings { ca_file, timeout, max_response, allow_insecure_http, recommended_suites }
     }
 
     /// The picture as a `data:` URL: pages load nothing from anywhere.

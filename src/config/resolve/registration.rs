@@ -6,20 +6,26 @@ use super::Resolver;
 use crate::authn::oidc::client_auth::ClientAuthMethod;
 use crate::authn::oidc::device;
 use crate::authn::oidc::registration::RegistrationSettings;
+use crate::authn::oidc::security::RequestObject;
 use crate::authn::{api_clients, oidc};
 use crate::config::raw::RawProvider;
 use crate::route::Endpoint;
 use crate::upstream::UpstreamSettings;
 
-/// Tells each client that registers itself where the provider reaches our endpoints.
+/// Tells each provider where it reaches our endpoints.
 pub(super) fn reached_at(providers: &mut [oidc::Settings], endpoints: &[(Endpoint, String)]) {
     for provider in providers {
         let at = |endpoint: Endpoint| {
             let (_, path) = endpoints.iter().find(|(one, _)| *one == endpoint)?;
             provider.redirect_uri.join(path).ok()
         };
+        if provider.security.signed_requests == Some(RequestObject::Reference) {
+            provider.request_objects_at = at(Endpoint::RequestObject);
+        }
+        let (login, jwks) = (at(Endpoint::Login), at(Endpoint::Jwks));
         let (back, front) = (at(Endpoint::BackchannelLogout), at(Endpoint::FrontchannelLogout));
         if let Some(registration) = &mut provider.registration {
+            (registration.initiate_login_uri, registration.jwks_uri) = (login, jwks);
             registration.backchannel_logout_uri = back;
             registration.frontchannel_logout_uri = front;
         }
@@ -47,6 +53,17 @@ pub(super) fn further_grants(
 }
 
 impl Resolver {
+    /// Whether every provider that is to fetch requests finds them somewhere.
+    pub(super) fn has_request_objects(&mut self, providers: &[oidc::Settings]) {
+        let by_reference = |provider: &&oidc::Settings| {
+            provider.security.signed_requests == Some(RequestObject::Reference) && provider.request_objects_at.is_none()
+        };
+        if let Some(provider) = providers.iter().find(by_reference) {
+            let what = format!("switches off where the provider {} fetches requests", provider.id);
+            self.error("endpoints.request", what, "remove it, or write request_object = \"value\"");
+        }
+    }
+
     /// `None` where a client id is written, and where something is wrong.
     pub(super) fn registration(
         &mut self,
@@ -83,6 +100,10 @@ impl Resolver {
             let fix = "write \"private_key_jwt\" with client_keys_files, or register the client by hand";
             self.error(&key("client_auth_method"), what, fix);
         }
+        if raw.profile.is_some() && raw.client_keys_files.is_none() {
+            let what = "is missing: under a profile, a client that registers itself proves a key, not a certificate";
+            self.error(&key("client_keys_files"), what, format!("write client_keys_files in [{at}]"));
+        }
         let token_file = raw.registration_token_file.as_ref().map(|path| {
             let path = self.file(&key("registration_token_file"), path);
             self.readable(&key("registration_token_file"), &path);
@@ -99,6 +120,8 @@ impl Resolver {
             client_name: raw.client_name.clone().filter(|name| !name.trim().is_empty()),
             is_public: raw.public_client.unwrap_or(false),
             // Once the endpoints are known.
+            initiate_login_uri: None,
+            jwks_uri: None,
             backchannel_logout_uri: None,
             frontchannel_logout_uri: None,
             further_grants: Vec::new(),

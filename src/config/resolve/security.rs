@@ -7,9 +7,9 @@ use crate::authn::oidc::client_auth::ClientAuthMethod;
 use crate::authn::oidc::client_keys::ClientKeys;
 use crate::authn::oidc::jose::Algorithm;
 use crate::authn::oidc::response::ResponseType;
-use crate::authn::oidc::security::{Audience, DpopSource, Profile, Security};
+use crate::authn::oidc::security::{Audience, DpopSource, Profile, RequestObject, Security};
 use crate::authn::oidc::tls_client;
-use crate::config::raw::{RawAudience, RawClientAuthMethod, RawProfile, RawProvider};
+use crate::config::raw::{RawAudience, RawClientAuthMethod, RawProfile, RawProvider, RawRequestObject};
 
 /// What the rest of `[provider]` says that this has to agree with.
 pub(super) struct Beside<'a> {
@@ -49,7 +49,7 @@ impl Resolver {
             },
             certificate,
             pushed_requests: raw.pushed_authorization_requests,
-            signed_requests: raw.request_object.is_some(),
+            signed_requests: raw.request_object.map(Into::into),
             dpop: self.dpop(at, raw, profile),
             profile,
         };
@@ -58,6 +58,10 @@ impl Resolver {
                 self.error(&key("public_client"), "contradicts client_auth_method", "remove one of them");
             }
             security.method = Some(ClientAuthMethod::None);
+        }
+        if security.signed_requests == Some(RequestObject::Reference) && security.pushed_requests == Some(true) {
+            let what = "is \"reference\", but pushed requests hold no reference (RFC 9126 §2.1)";
+            self.error(&key("request_object"), what, "write \"value\", or push no requests");
         }
         self.method_has_what_it_needs(at, raw, &security, beside);
         self.keys_can_sign(at, &security);
@@ -115,8 +119,11 @@ impl Resolver {
     }
 
     fn keys_can_sign(&mut self, at: &str, security: &Security) {
-        let needed = security.method == Some(ClientAuthMethod::PrivateKeyJwt) || security.signed_requests;
-        if security.signed_requests && security.key_files.is_empty() {
+        // Without a certificate, the profile leaves nothing but a key.
+        let by_profile = security.profile == Profile::Fapi2 && security.certificate.is_none();
+        let by_method = security.method == Some(ClientAuthMethod::PrivateKeyJwt);
+        let needed = by_method || by_profile || security.signed_requests.is_some();
+        if security.signed_requests.is_some() && security.key_files.is_empty() {
             let what = "asks for signatures, but there are no keys";
             self.error(&format!("{at}.request_object"), what, format!("write client_keys_files in [{at}]"));
         } else if needed && !security.key_files.is_empty() {
@@ -200,7 +207,33 @@ impl Resolver {
         Some(DpopSource::File(file))
     }
 
-    /// FAPI 2.0 Security Profile §5.3.3 and §5.4.
+    /// FAPI 2.0 Security Profile (final) §5.2, §5.3.3 and §5.4, and where each clause about clients is kept:
+    ///
+    /// | clause | kept by |
+    /// |---|---|
+    /// | §5.2.1 TLS 1.2 and later, server certificates checked | `provider_http`; `allow_insecure_http` is refused here |
+    /// | §5.2.2 of TLS 1.2 the suites of BCP 195 only | `provider_http::Settings::recommended_suites` |
+    /// | §5.3.3.1 sender-constrained access tokens: mTLS or DPoP | `dpop` is on without a certificate, and not to be switched off |
+    /// | §5.3.3.1 mTLS or `private_key_jwt` | other methods, secrets and foreign assertions are refused here |
+    /// | §5.3.3.1 access tokens in the header | `userinfo`, which knows no other way |
+    /// | §5.3.3.1 no open redirector | `message::return_to` |
+    /// | §5.3.3.1 `aud` of assertions: the issuer, one string | `assertion`; `client_assertion_audience` is refused here |
+    /// | §5.3.3.1 `mtls_endpoint_aliases` | `capabilities` |
+    /// | §5.3.3.1 nonces of the server with DPoP | `dpop::nonces` |
+    /// | §5.3.3.1 metadata from the issuer's document only | `discovery = false` and `[provider.metadata]` are refused here |
+    /// | §5.3.3.1 that document's issuer is the configured one | `discovery` |
+    /// | §5.3.3.1 no sign-in without the person's doing | navigations only (`message::inbound`), `state` bound to the browser |
+    /// | §5.3.3.2 authorization code | `response_type` is refused here |
+    /// | §5.3.3.2 pushed requests, and nothing but `client_id` and `request_uri` beside | set here; `par` |
+    /// | §5.3.3.2 PKCE with S256, of each request its own and bound to the browser | `login` |
+    /// | §5.3.3.2 `iss` of the answer | `Settings::demands_issuer` |
+    /// | §5.4.1 PS256, ES256, EdDSA; RFC 8725 | `Profile::algorithms`, for our keys and for what is signed for us; `jose` |
+    /// | §5.4.1 RSA of 2048 bits, curves of 224 and more | `client_keys`, `jwks`: no others are read |
+    /// | §5.4.1 128 bits of chance in what is made here | `login`, `client_auth::unguessable` |
+    /// | §5.4.3 keys of one name told apart by kind and use | `jwks` |
+    ///
+    /// Message Signing: signed requests (`request_object = "value"`) live five minutes, with `nbf`, `exp` and the issuer as `aud`;
+    /// signed answers by `response_mode`.
     fn fapi2(&mut self, at: &str, raw: &RawProvider, security: &mut Security, beside: &Beside<'_>) {
         const BECAUSE: &str = "contradicts profile = \"fapi2\"";
         let mut refuse = |leaf: &str, why: &str, fix: &str| {
@@ -228,8 +261,17 @@ impl Resolver {
         if security.pushed_requests == Some(false) {
             refuse("pushed_authorization_requests", "requests are pushed (§5.3.3.2)", "remove it");
         }
+        if security.signed_requests == Some(RequestObject::Reference) {
+            refuse("request_object", "requests are pushed, which takes no reference (§5.3.3.2)", "write \"value\"");
+        }
         if beside.response_type != ResponseType::Code {
             refuse("response_type", "there is only \"code\" (§5.3.3.2)", "remove it");
+        }
+        if raw.discovery == Some(false) {
+            refuse("discovery", "metadata are what the issuer's document says (§5.3.3.1)", "remove it");
+        }
+        if raw.metadata.is_some() {
+            refuse("metadata", "metadata are what the issuer's document says (§5.3.3.1)", "remove the section");
         }
         if beside.allow_insecure_http {
             refuse("allow_insecure_http", "everything goes by TLS (§5.2)", "remove it");
@@ -245,6 +287,15 @@ impl Resolver {
             refuse("client_signing_alg", &why, "name one of those, or remove it");
         }
         security.pushed_requests = Some(true);
+    }
+}
+
+impl From<RawRequestObject> for RequestObject {
+    fn from(raw: RawRequestObject) -> Self {
+        match raw {
+            RawRequestObject::Value => Self::Value,
+            RawRequestObject::Reference => Self::Reference,
+        }
     }
 }
 

@@ -21,7 +21,7 @@ fn variables_alone_are_enough() {
     assert_eq!(settings.endpoints.login_path.as_deref(), Some("/auth/login"));
     assert_eq!(settings.routes.prefix, "/auth");
     let callback = (Endpoint::Callback(0), "/auth/callback".to_owned());
-    assert!(settings.routes.endpoints.contains(&callback) && settings.routes.endpoints.len() == 8);
+    assert!(settings.routes.endpoints.contains(&callback) && settings.routes.endpoints.len() == 9);
     assert!(settings.message.trusted_proxies.is_empty());
 }
 

@@ -146,6 +146,11 @@ fn how_the_client_proves_who_it_is_must_not_contradict_itself() {
         ("client_keys_files = [\"/no/such/key\"]".to_owned(), "cannot be read"),
         ("client_keys_files = []".to_owned(), "an empty list"),
         ("request_object = \"value\"".to_owned(), "there are no keys"),
+        (
+            format!("{keys}\nrequest_object = \"reference\"\npushed_authorization_requests = true"),
+            "pushed requests hold no reference",
+        ),
+        (format!("{keys}\nrequest_object = \"reference\"\n[endpoints]\nrequest = false"), "provider default fetches"),
         (format!("dpop_key_file = {}", key("es256")), "DPoP, which is off"),
         ("client_auth_method = \"guess\"".to_owned(), "client_auth_method"),
     ] {
@@ -174,6 +179,9 @@ fn the_high_security_profile_refuses_what_contradicts_it() {
         ("allow_insecure_http = true", "provider.allow_insecure_http"),
         ("client_auth_method = \"none\"", "provider.client_auth_method"),
         ("public_client = true", "provider.public_client"),
+        ("discovery = false", "provider.discovery"),
+        ("[provider.metadata]\nuserinfo_endpoint = \"https://id.example.com/userinfo\"", "provider.metadata"),
+        ("request_object = \"reference\"", "provider.request_object"),
     ] {
         let problems = all(&read(&Sources::toml(&text(&format!("{good}{line}\n")))).err().unwrap_or_default());
         assert!(problems.contains(named) && problems.contains("fapi2"), "{line}: {problems}");

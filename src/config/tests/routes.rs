@@ -65,7 +65,8 @@ fn endpoints_can_be_moved_and_switched_off() {
     let logouts = ["/-/id/backchannel-logout", "/-/id/frontchannel-logout"];
     assert_eq!(
         paths,
-        [&["/auth/callback", "/-/id/login", "/-/id/signed-out"][..], &logouts, &["/me", "/-/id/jwks"]].concat()
+        [&["/auth/callback", "/-/id/login", "/-/id/signed-out"][..], &logouts, &["/me", "/-/id/jwks", "/-/id/request"]]
+            .concat()
     );
     for (line, why) in [
         ("prefix = \"/\"", "no prefix"),

@@ -67,7 +67,7 @@ impl KeyFiles {
     }
 }
 
-fn digest_of(contents: &[Contents]) -> Digest {
+pub(super) fn digest_of(contents: &[Contents]) -> Digest {
     digest(contents.iter().map(|contents| match contents {
         Ok(bytes) => Ok(bytes.as_slice()),
         Err(why) => Err(why.as_str()),

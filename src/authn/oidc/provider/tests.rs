@@ -29,6 +29,7 @@ pub(in super::super) fn settings(issuer: &str) -> Settings {
             client_secret: Some(SecretString::new("the client's secret, which is long enough".to_owned())),
         },
         registration: None,
+        request_objects_at: None,
         security: Security::default(),
         access_tokens: AccessTokens::default(),
         redirect_uri: Url::parse("https://app.example/auth/callback").unwrap(),
@@ -149,7 +150,7 @@ impl Stage {
 }
 
 fn asked<'a>(state: &'a str, nonce: &'a str, wish: &'a Wish) -> AuthorizationRequest<'a> {
-    AuthorizationRequest { state, nonce, pkce_challenge: challenge(), wish }
+    AuthorizationRequest { state, nonce, pkce_challenge: CHALLENGE, wish, reference: None }
 }
 
 fn serve(script: &mut Script, request: &Request<Bytes>) -> Answer {
@@ -462,10 +463,7 @@ async fn token_calls_queue_for_a_bounded_time() {
 }
 
 /// RFC 7636 appendix B.
-fn challenge() -> PkceCodeChallenge {
-    let verifier = openidconnect::PkceCodeVerifier::new("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk".into());
-    PkceCodeChallenge::from_code_verifier_sha256(&verifier)
-}
+const CHALLENGE: &str = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
 
 #[tokio::test]
 async fn the_authorization_request_has_each_parameter_once() {
@@ -480,8 +478,9 @@ async fn the_authorization_request_has_each_parameter_once() {
     assert_eq!(
         url.query().unwrap(),
         "tenant=1&response_type=code&client_id=app&state=st%26te\
+         &redirect_uri=https%3A%2F%2Fapp.example%2Fauth%2Fcallback&scope=openid+email\
          &code_challenge=E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM&code_challenge_method=S256\
-         &redirect_uri=https%3A%2F%2Fapp.example%2Fauth%2Fcallback&scope=openid+email&audience=api&nonce=nonce"
+         &audience=api&nonce=nonce"
     );
     assert_eq!(url.path(), "/authorize");
 }

@@ -29,6 +29,8 @@ pub(in crate::authn::oidc) struct Kept {
     pub(super) token: Option<SecretString>,
     /// Where the registration can be changed, as the provider wrote it.
     pub(super) client_uri: Option<String>,
+    /// What the provider answered, without the secrets and what is about the registration itself.
+    pub(super) registered: Map<String, Value>,
     /// What was asked for.
     pub(super) metadata: Map<String, Value>,
 }
@@ -45,6 +47,8 @@ struct Written {
     registered_at: u64,
     registration_access_token: Option<String>,
     registration_client_uri: Option<String>,
+    #[serde(default)]
+    registered: Map<String, Value>,
     metadata: Map<String, Value>,
 }
 
@@ -103,6 +107,7 @@ impl StateFile {
             registered_at: UnixTime(written.registered_at),
             token: written.registration_access_token.map(SecretString::new),
             client_uri: written.registration_client_uri,
+            registered: written.registered,
             metadata: written.metadata,
         }))
     }
@@ -127,6 +132,7 @@ impl StateFile {
             registered_at: kept.registered_at.0,
             registration_access_token: kept.token.as_ref().map(|token| token.expose_secret().to_owned()),
             registration_client_uri: kept.client_uri.clone(),
+            registered: kept.registered.clone(),
             metadata: kept.metadata.clone(),
         };
         let write = || {

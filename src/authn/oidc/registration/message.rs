@@ -5,87 +5,15 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use serde_json::{Map, Value, json};
 use url::Url;
 
+use super::RegistrationError;
 use super::file::Kept;
-use super::{RegistrationError, RegistrationSettings};
 use crate::authn::oidc::client_auth::ClientAuthMethod;
-use crate::authn::oidc::discovery::{Metadata, url_called_by_us};
-use crate::authn::oidc::jose;
+use crate::authn::oidc::discovery::url_called_by_us;
+use crate::authn::oidc::jose::{self, Algorithm};
 use crate::authn::oidc::provider::{Credentials, Settings};
-use crate::authn::oidc::response::ResponseType;
 use crate::authn::oidc::security::Profile;
 use crate::clock::UnixTime;
 use crate::secret::SecretString;
-
-/// The client metadata that our settings imply (RFC 7591 §2); `keys` are our public ones. Without `scope`: providers then give
-/// what they give everybody, and some refuse `openid` there.
-pub(super) fn metadata(
-    registration: &RegistrationSettings,
-    settings: &Settings,
-    provider: &Metadata,
-    keys: Option<Value>,
-) -> Map<String, Value> {
-    let mut grants = vec!["authorization_code"];
-    if settings.response_type == ResponseType::CodeIdToken {
-        // Registration §2: what the hybrid flow needs.
-        grants.push("implicit");
-    }
-    if settings.scopes.iter().any(|scope| scope == "offline_access") {
-        grants.push("refresh_token");
-    }
-    let further: Vec<_> = registration.further_grants.iter().filter(|grant| !grants.contains(grant)).collect();
-    grants.extend(further);
-    let mut wanted = Map::new();
-    let mut put = |name: &str, value: Value| drop(wanted.insert(name.to_owned(), value));
-    put("application_type", json!("web"));
-    if let Some(name) = &registration.client_name {
-        put("client_name", json!(name));
-    }
-    put("redirect_uris", json!([settings.redirect_uri.as_str()]));
-    if let Some(url) = &settings.post_logout_redirect_uri {
-        put("post_logout_redirect_uris", json!([url.as_str()]));
-    }
-    put("response_types", json!([settings.response_type.name()]));
-    put("grant_types", json!(grants));
-    put("token_endpoint_auth_method", json!(auth_method(registration, settings, provider)));
-    if let Some(algorithm) = settings.signing_algs.first() {
-        put("id_token_signed_response_alg", json!(algorithm.name()));
-    }
-    if let Some(keys) = keys {
-        put("jwks", keys);
-    }
-    let security = &settings.security;
-    let switches = [
-        // RFC 9449 §5.2, RFC 8705 §3.4, RFC 9126 §6, RFC 9101 §10.5.
-        ("dpop_bound_access_tokens", security.dpop.is_some()),
-        ("tls_client_certificate_bound_access_tokens", security.binds_by_tls()),
-        ("require_pushed_authorization_requests", security.pushed_requests == Some(true)),
-        ("require_signed_request_object", security.signed_requests),
-    ];
-    for (name, _) in switches.into_iter().filter(|(_, is_on)| *is_on) {
-        put(name, json!(true));
-    }
-    let capabilities = &provider.capabilities;
-    if let Some(uri) = registration.backchannel_logout_uri.as_ref().filter(|_| capabilities.backchannel_logout) {
-        put("backchannel_logout_uri", json!(uri.as_str()));
-        put("backchannel_logout_session_required", json!(true));
-    }
-    if let Some(uri) = registration.frontchannel_logout_uri.as_ref().filter(|_| capabilities.frontchannel_logout) {
-        put("frontchannel_logout_uri", json!(uri.as_str()));
-        put("frontchannel_logout_session_required", json!(true));
-    }
-    wanted
-}
-
-/// How we shall say who we are: as it is written, by a key where the profile wants no secret, else by the secret that comes
-/// with the registration.
-fn auth_method(registration: &RegistrationSettings, settings: &Settings, provider: &Metadata) -> &'static str {
-    match settings.security.method {
-        _ if registration.is_public => "none",
-        Some(method) => method.name(),
-        None if settings.security.profile == Profile::Fapi2 => ClientAuthMethod::PrivateKeyJwt.name(),
-        None => provider.secret_method(),
-    }
-}
 
 pub(super) fn register(
     endpoint: &Url,
@@ -104,7 +32,10 @@ pub(super) fn update(
     let (Some(token), Some(uri)) = (&kept.token, &kept.client_uri) else { return Ok(None) };
     let field = "registration_client_uri";
     let uri = url_called_by_us(uri, field, settings).map_err(|_| RegistrationError::Answer { field })?;
-    let mut whole = wanted.clone();
+    // §2.2: everything that the provider gave, too, but for what we no longer want.
+    let mut whole = kept.registered.clone();
+    whole.retain(|name, _| !kept.metadata.contains_key(name));
+    whole.extend(wanted.clone());
     whole.insert("client_id".to_owned(), json!(kept.credentials.client_id));
     if let Some(secret) = &kept.credentials.client_secret {
         whole.insert("client_secret".to_owned(), json!(secret.expose_secret()));
@@ -171,19 +102,10 @@ fn read(
         let field = "registration_client_uri";
         url_called_by_us(uri, field, settings).map_err(|_| RegistrationError::Answer { field })?;
     }
-    // The provider may register something else than was asked for (RFC 7591 §3.2.1): what we cannot do is no registration.
-    for field in ["token_endpoint_auth_method", "id_token_signed_response_alg"] {
-        if let (Some(registered), Some(asked)) = (body.get(field), wanted.get(field))
-            && registered != asked
-        {
-            return Err(RegistrationError::Answer { field });
-        }
-    }
-    let begins = |member: &str, with: &str| {
-        wanted.get(member).and_then(Value::as_str).is_some_and(|value| value.starts_with(with))
-    };
-    let uses_secret =
-        begins("token_endpoint_auth_method", "client_secret") || begins("id_token_signed_response_alg", "HS");
+    let method = method_of(body, &wanted, settings, client_secret.is_some())?;
+    let algorithm = algorithm_of(body, &wanted, settings)?;
+    let is_symmetric = algorithm.is_some_and(Algorithm::is_symmetric);
+    let uses_secret = method.is_some_and(ClientAuthMethod::needs_secret) || is_symmetric;
     let ours = Value::from(settings.redirect_uri.as_str());
     let registered = body.get("redirect_uris").and_then(Value::as_array);
     if registered.is_some_and(|registered| !registered.contains(&ours)) {
@@ -209,8 +131,64 @@ fn read(
         registered_at: now,
         token,
         client_uri,
+        registered: sent_back(body),
         metadata: wanted,
     })
+}
+
+/// RFC 7591 §3.2.1: the provider may register something else than was asked for. What we cannot do, or what the settings say
+/// otherwise, is no registration.
+fn method_of(
+    body: &Map<String, Value>,
+    wanted: &Map<String, Value>,
+    settings: &Settings,
+    has_secret: bool,
+) -> Result<Option<ClientAuthMethod>, RegistrationError> {
+    let field = "token_endpoint_auth_method";
+    let unusable = RegistrationError::Answer { field };
+    let named = |value: &Value| ClientAuthMethod::registered(value.as_str()?);
+    let asked = wanted.get(field).and_then(named);
+    let Some(registered) = body.get(field).filter(|value| !value.is_null()) else { return Ok(asked) };
+    let Some(method) = named(registered) else { return Err(unusable) };
+    let security = &settings.security;
+    let is_ours_to_choose = security.method.is_none() && security.profile != Profile::Fapi2;
+    let can = match method {
+        method if method.needs_secret() => has_secret,
+        ClientAuthMethod::PrivateKeyJwt => wanted.contains_key("jwks") || wanted.contains_key("jwks_uri"),
+        // It would leave us without any proof of who we are.
+        _ => false,
+    };
+    if Some(method) == asked || (is_ours_to_choose && can) { Ok(Some(method)) } else { Err(unusable) }
+}
+
+/// The same about `id_token_signed_response_alg`: only what the settings allow is ever taken.
+fn algorithm_of(
+    body: &Map<String, Value>,
+    wanted: &Map<String, Value>,
+    settings: &Settings,
+) -> Result<Option<Algorithm>, RegistrationError> {
+    let field = "id_token_signed_response_alg";
+    let named = |value: &Value| Algorithm::from_name(value.as_str()?);
+    let asked = wanted.get(field).and_then(named);
+    let Some(registered) = body.get(field).filter(|value| !value.is_null() && asked.is_some()) else {
+        return Ok(asked);
+    };
+    let registered = named(registered).filter(|algorithm| settings.signing_algs.contains(algorithm));
+    registered.map(Some).ok_or(RegistrationError::Answer { field })
+}
+
+/// RFC 7592 §2.2: all of the answer but what a change must not hold. The secret is kept on its own.
+fn sent_back(body: &Map<String, Value>) -> Map<String, Value> {
+    const NOT_SENT_BACK: [&str; 6] = [
+        "client_id",
+        "client_secret",
+        "client_secret_expires_at",
+        "client_id_issued_at",
+        "registration_access_token",
+        "registration_client_uri",
+    ];
+    let is_kept = |(name, value): &(&String, &Value)| !value.is_null() && !NOT_SENT_BACK.contains(&name.as_str());
+    body.iter().filter(is_kept).map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
 /// RFC 6749 appendix A.1, A.2 and A.12: visible ASCII and spaces.

@@ -12,6 +12,8 @@ fn registration() -> RegistrationSettings {
         token_file: None,
         client_name: None,
         is_public: false,
+        initiate_login_uri: Some("https://app.example/auth/login".parse().unwrap()),
+        jwks_uri: Some("https://app.example/auth/jwks".parse().unwrap()),
         backchannel_logout_uri: Some("https://app.example/auth/backchannel-logout".parse().unwrap()),
         frontchannel_logout_uri: None,
         further_grants: Vec::new(),
@@ -32,7 +34,7 @@ fn provider(methods: &[&str]) -> Metadata {
 
 fn read(status: u16, body: &Value) -> Result<Kept, RegistrationError> {
     let settings = test_settings(ISSUER);
-    let wanted = message::metadata(&registration(), &settings, &provider(&[]), None);
+    let wanted = wanted::metadata(&registration(), &settings, &provider(&[]), None);
     let answer = http::Response::builder().status(status).body(body.to_string().into()).unwrap();
     message::read_answer(&answer, wanted, &settings, UnixTime(1000))
 }
@@ -41,7 +43,7 @@ fn read(status: u16, body: &Value) -> Result<Kept, RegistrationError> {
 fn what_is_registered_is_what_the_settings_imply() {
     let mut settings = test_settings(ISSUER);
     let of = |registration: &RegistrationSettings, settings: &Settings, methods: &[&str]| {
-        Value::Object(message::metadata(registration, settings, &provider(methods), None))
+        Value::Object(wanted::metadata(registration, settings, &provider(methods), None))
     };
     assert_eq!(
         of(&registration(), &settings, &[]),
@@ -51,6 +53,7 @@ fn what_is_registered_is_what_the_settings_imply() {
             "response_types": ["code"],
             "grant_types": ["authorization_code"],
             "token_endpoint_auth_method": "client_secret_basic",
+            "initiate_login_uri": "https://app.example/auth/login",
         })
     );
     settings.response_type = crate::authn::oidc::response::ResponseType::CodeIdToken;
@@ -79,15 +82,16 @@ fn a_client_with_keys_registers_them_and_how_it_uses_them() {
     settings.security.pushed_requests = Some(true);
     settings.security.dpop = Some(crate::authn::oidc::security::DpopSource::Process);
     let mut provider = provider(&["private_key_jwt"]);
-    let keys = json!({ "keys": [{ "kty": "OKP" }] });
-    let wanted = message::metadata(&registration(), &settings, &provider, Some(keys.clone()));
+    let keys = keys(&["es256"]);
+    let wanted = wanted::metadata(&registration(), &settings, &provider, Some(&keys));
     assert_eq!(wanted["token_endpoint_auth_method"], "private_key_jwt");
-    assert_eq!(wanted["jwks"], keys);
+    assert_eq!(wanted["token_endpoint_auth_signing_alg"], "ES256");
+    assert_eq!(wanted["jwks"], keys.public_jwks());
     assert_eq!(wanted["dpop_bound_access_tokens"], true);
     assert_eq!(wanted["require_pushed_authorization_requests"], true);
     assert!(!wanted.contains_key("require_signed_request_object") && !wanted.contains_key("backchannel_logout_uri"));
     provider.capabilities.backchannel_logout = true;
-    let wanted = message::metadata(&registration(), &settings, &provider, None);
+    let wanted = wanted::metadata(&registration(), &settings, &provider, None);
     assert_eq!(wanted["backchannel_logout_uri"], "https://app.example/auth/backchannel-logout");
     assert_eq!(wanted["backchannel_logout_session_required"], true);
     // A secret that came along is not used, so it cannot expire either.
@@ -95,6 +99,123 @@ fn a_client_with_keys_registers_them_and_how_it_uses_them() {
     let answer = http::Response::builder().status(201).body(body.to_string().into()).unwrap();
     let kept = message::read_answer(&answer, wanted, &settings, UnixTime(1000)).unwrap();
     assert!(kept.credentials.client_secret.is_none() && kept.expires_at.is_none());
+}
+
+fn keys(names: &[&str]) -> ClientKeys {
+    let file = |name: &&str| PathBuf::from(format!("{}/tests/real/keys/test-{name}.pem", env!("CARGO_MANIFEST_DIR")));
+    ClientKeys::read(&names.iter().map(file).collect::<Vec<_>>()).unwrap()
+}
+
+#[test]
+fn keys_say_who_we_are_where_the_provider_takes_that() {
+    use crate::authn::oidc::jose::Algorithm;
+    let mut settings = test_settings(ISSUER);
+    let keys = keys(&["es256"]);
+    let method = |offered: &[&str], settings: &Settings| {
+        let wanted = wanted::metadata(&registration(), settings, &provider(offered), Some(&keys));
+        wanted["token_endpoint_auth_method"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(method(&["client_secret_basic", "private_key_jwt"], &settings), "private_key_jwt");
+    assert_eq!(method(&["client_secret_post"], &settings), "client_secret_post");
+    assert_eq!(method(&[], &settings), "client_secret_basic");
+    // A key that does not sign so.
+    settings.security.signing_alg = Some(Algorithm::RS256);
+    assert_eq!(method(&["client_secret_basic", "private_key_jwt"], &settings), "client_secret_basic");
+}
+
+#[test]
+fn of_the_algorithms_the_first_that_both_have_is_registered() {
+    use crate::authn::oidc::jose::Algorithm;
+    use crate::authn::oidc::response::ResponseMode;
+    use crate::authn::oidc::security::RequestObject;
+    let mut settings = test_settings(ISSUER);
+    let mut provider = provider(&["private_key_jwt"]);
+    settings.signing_algs = vec![Algorithm::EdDSA, Algorithm::PS256, Algorithm::ES256];
+    provider.id_token_signing_algs = vec![Algorithm::RS256, Algorithm::ES256, Algorithm::PS256];
+    settings.decryption.required = true;
+    settings.response_mode = ResponseMode::QueryJwt;
+    settings.security.signed_requests = Some(RequestObject::Value);
+    let names = |list: &[&str]| list.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+    let capabilities = &mut provider.capabilities;
+    capabilities.id_token_encryption_algs = names(&["RSA-OAEP", "ECDH-ES+A256KW", "ECDH-ES"]);
+    capabilities.id_token_encryption_encs = names(&["A128CBC-HS256", "A128GCM"]);
+    capabilities.answer_signing_algs = names(&["ES256", "RS256"]);
+    capabilities.request_signing_algs = names(&["RS256", "ES256"]);
+    let keys = keys(&["es256", "ecdh-es"]);
+    let wanted = wanted::metadata(&registration(), &settings, &provider, Some(&keys));
+    for (name, value) in [
+        ("id_token_signed_response_alg", json!("PS256")),
+        ("id_token_encrypted_response_alg", json!("ECDH-ES")),
+        ("id_token_encrypted_response_enc", json!("A128CBC-HS256")),
+        ("authorization_signed_response_alg", json!("ES256")),
+        ("request_object_signing_alg", json!("ES256")),
+        ("require_signed_request_object", json!(true)),
+        ("token_endpoint_auth_signing_alg", json!("ES256")),
+        ("initiate_login_uri", json!("https://app.example/auth/login")),
+        ("jwks", keys.public_jwks()),
+    ] {
+        assert_eq!(wanted.get(name), Some(&value), "{name}");
+    }
+    assert!(!wanted.contains_key("request_uris") && !wanted.contains_key("jwks_uri"));
+
+    // A provider that fetches our requests can fetch our keys; it is never told both.
+    settings.security.signed_requests = Some(RequestObject::Reference);
+    settings.request_objects_at = Some("https://app.example/auth/request".parse().unwrap());
+    let wanted = wanted::metadata(&registration(), &settings, &provider, Some(&keys));
+    assert_eq!(wanted["request_uris"], json!(["https://app.example/auth/request/*"]));
+    assert_eq!(wanted["jwks_uri"], "https://app.example/auth/jwks");
+    assert!(!wanted.contains_key("jwks"));
+}
+
+#[test]
+fn what_the_provider_registers_instead_is_taken_where_we_can_do_it() {
+    let body = |method: &str| json!({ "client_id": "c", "client_secret": "s", "token_endpoint_auth_method": method, "grant_types": ["x"] });
+    let used = |method: &str| {
+        let kept = read(201, &body(method)).unwrap();
+        let settings = kept.settings(&test_settings(ISSUER));
+        (settings.security.method.unwrap().name(), settings.credentials.client_secret.is_some())
+    };
+    assert_eq!(used("client_secret_basic"), ("client_secret_basic", true));
+    assert_eq!(used("client_secret_post"), ("client_secret_post", true));
+    assert_eq!(used("client_secret_jwt"), ("client_secret_jwt", true));
+    for cannot in ["private_key_jwt", "tls_client_auth", "none", "guess"] {
+        let error = read(201, &body(cannot)).unwrap_err();
+        assert!(matches!(error, RegistrationError::Answer { field: "token_endpoint_auth_method" }), "{cannot}");
+        assert!(error.is_refusal() && error.fix().contains("client_auth_method"), "{cannot}");
+    }
+    // Where the settings choose, the provider does not.
+    let mut settings = test_settings(ISSUER);
+    settings.security.method = Some(ClientAuthMethod::ClientSecretBasic);
+    let wanted = wanted::metadata(&registration(), &settings, &provider(&[]), None);
+    let answer = http::Response::builder().status(201).body(body("client_secret_post").to_string().into()).unwrap();
+    assert!(message::read_answer(&answer, wanted, &settings, UnixTime(1000)).is_err());
+}
+
+#[test]
+fn a_change_sends_back_what_the_provider_gave() {
+    let mut kept = read(
+        201,
+        &json!({
+            "client_id": "c", "client_secret": "s", "client_secret_expires_at": 0, "client_id_issued_at": 1,
+            "registration_access_token": "t", "registration_client_uri": "https://id.example/register/c",
+            "redirect_uris": ["https://app.example/auth/callback"], "application_type": "web",
+            "token_endpoint_auth_method": "client_secret_basic", "subject_type": "pairwise", "software_id": null,
+            "x_provider": { "tier": 2 },
+        }),
+    )
+    .unwrap();
+    kept.metadata.insert("client_name".to_owned(), json!("no longer wanted"));
+    kept.registered.insert("client_name".to_owned(), json!("no longer wanted"));
+    let wanted = Map::from_iter([("redirect_uris".to_owned(), json!(["https://app.example/other"]))]);
+    let request = message::update(&kept, &wanted, &test_settings(ISSUER)).unwrap().unwrap();
+    let sent: Value = serde_json::from_slice(request.body()).unwrap();
+    assert_eq!(
+        sent,
+        json!({
+            "subject_type": "pairwise", "x_provider": { "tier": 2 },
+            "redirect_uris": ["https://app.example/other"], "client_id": "c", "client_secret": "s",
+        })
+    );
 }
 
 #[test]
@@ -148,6 +269,7 @@ fn kept(expires_at: Option<u64>) -> Kept {
         registered_at: UnixTime(1000),
         token: None,
         client_uri: None,
+        registered: Map::new(),
         metadata: Map::new(),
     }
 }

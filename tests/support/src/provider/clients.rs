@@ -1,6 +1,8 @@
 //! What the fake provider demands of its client beyond a secret: assertions (RFC 7523), pushed (RFC 9126) and signed (RFC 9101)
 //! requests, proofs of possession (RFC 9449). Each rule is written from the specification, not from the proxy.
 
+use std::net::SocketAddr;
+
 use aws_lc_rs::digest;
 use http::{HeaderMap, StatusCode};
 use serde_json::{Map, Value, json};
@@ -23,6 +25,10 @@ pub struct Demands {
     pub pushed: bool,
     /// Authorization requests are signed objects.
     pub signed: bool,
+    /// Authorization requests are fetched from the client.
+    pub by_reference: bool,
+    /// Where they are fetched, whatever the reference says.
+    pub fetched_from: Option<SocketAddr>,
     /// Tokens are bound to a key.
     pub dpop: bool,
     /// Proofs hold this nonce.
@@ -163,7 +169,17 @@ impl State {
     }
 
     /// The parameters of an authorization request, however they came.
-    pub(super) fn asked(&mut self, query: Fields) -> Result<Fields, &'static str> {
+    pub(super) fn asked(
+        &mut self,
+        query: Fields,
+        fetched: Option<Result<String, &'static str>>,
+    ) -> Result<Fields, &'static str> {
+        if let Some(object) = fetched.filter(|_| !self.demands.pushed) {
+            return self.referred(&query, &object?);
+        }
+        if self.demands.by_reference {
+            return Err("not by reference");
+        }
         let fields = match field(&query, "request_uri") {
             Some(reference) => {
                 // FAPI 2.0 §5.3.3.2: nothing beside.
@@ -180,6 +196,18 @@ impl State {
             None if self.demands.signed => Err("not signed"),
             None => Ok(fields),
         }
+    }
+
+    /// Core §6.2: what stands beside the reference is in the object, too.
+    fn referred(&self, query: &[(String, String)], object: &str) -> Result<Fields, &'static str> {
+        let mut names: Vec<_> = query.iter().map(|(name, _)| name.as_str()).collect();
+        names.sort_unstable();
+        if names != ["client_id", "request_uri", "response_type", "scope"] {
+            return Err("something else than what has to stand beside a reference");
+        }
+        let fields = self.opened(object)?;
+        let agrees = |(name, value): &(String, String)| name == "request_uri" || field(&fields, name) == Some(value);
+        if query.iter().all(agrees) { Ok(fields) } else { Err("what stands beside the reference contradicts it") }
     }
 
     /// RFC 9101 §4 and §6.

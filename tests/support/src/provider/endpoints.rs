@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use url::{Url, form_urlencoded};
 
 use super::faults::{AuthorizeFault, DiscoveryFault, Endpoint, JwksFault, TokenFault, UserinfoFault};
-use super::{Grant, ProviderRequest, Shared, State, TokenCall};
+use super::{Grant, ProviderRequest, Shared, State, TokenCall, by_reference};
 use crate::forge::{self, encode};
 use crate::listener::Answer;
 use crate::{random_text, trace};
@@ -43,6 +43,8 @@ pub(super) async fn answer(request: Request<Incoming>, shared: Shared) -> Answer
     if let Some(delay) = delay {
         tokio::time::sleep(delay).await;
     }
+    let from = shared.lock().unwrap().demands.fetched_from;
+    let fetched = by_reference::fetched(&record, from).await;
     let mut state = shared.lock().unwrap();
     if redirects {
         return found(&format!("{}{}{REDIRECTED}", state.issuer, path));
@@ -50,7 +52,7 @@ pub(super) async fn answer(request: Request<Incoming>, shared: Shared) -> Answer
     match record.endpoint {
         Endpoint::Discovery => state.discovery(),
         Endpoint::Jwks => state.key_set(),
-        Endpoint::Authorize => state.authorize(&record),
+        Endpoint::Authorize => state.authorize(&record, fetched),
         Endpoint::Token => {
             let answer = state.token(&record);
             state.with_nonce(answer)
@@ -146,8 +148,8 @@ impl State {
     }
 
     /// Core §3.1.2: approves at once.
-    fn authorize(&mut self, request: &ProviderRequest) -> Answer {
-        let asked = match self.asked(request.query()) {
+    fn authorize(&mut self, request: &ProviderRequest, fetched: Option<Result<String, &'static str>>) -> Answer {
+        let asked = match self.asked(request.query(), fetched) {
             Ok(asked) => asked,
             Err(why) => return page(StatusCode::BAD_REQUEST, why),
         };

@@ -1,5 +1,6 @@
 //! An OpenID provider that approves everybody at once and misbehaves on demand.
 
+mod by_reference;
 mod clients;
 mod endpoints;
 mod faults;

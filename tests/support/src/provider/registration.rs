@@ -18,6 +18,8 @@ pub struct RegistrationRules {
     pub secret_life: u64,
     /// Registrations can be changed (RFC 7592).
     pub manageable: bool,
+    /// Registered in the place of the method that was asked for.
+    pub auth_method: Option<&'static str>,
     /// The error of every registration.
     pub refusal: Option<&'static str>,
 }
@@ -50,11 +52,15 @@ impl State {
         }
         let is_change = request.method == Method::PUT;
         if is_change {
+            // RFC 7592 §2.2: the secret where it is used; and where it is said, it is the right one.
+            let uses_secret =
+                wanted["token_endpoint_auth_method"].as_str().is_some_and(|it| it.starts_with("client_secret"));
+            let secret = wanted.get("client_secret");
             let fits = self.registration.manageable
                 && request.target == format!("/register/{}", self.client_id)
                 && bearer.as_deref() == Some(&self.registration_token)
                 && wanted["client_id"] == json!(self.client_id)
-                && wanted["client_secret"] == json!(self.client_secret);
+                && secret.map_or(!uses_secret, |secret| *secret == json!(self.client_secret));
             if !fits {
                 return refused(StatusCode::UNAUTHORIZED, "invalid_token");
             }
@@ -70,6 +76,14 @@ impl State {
         trace::secret("registered client secret", &self.client_secret);
         trace::secret("registration access token", &self.registration_token);
         let mut answer = wanted;
+        // RFC 7592 §2.2: a change holds whatever was given before.
+        if is_change && answer["subject_type"] != "pairwise" {
+            return refused(StatusCode::BAD_REQUEST, "invalid_client_metadata");
+        }
+        answer["subject_type"] = json!("pairwise");
+        if let Some(method) = self.registration.auth_method {
+            answer["token_endpoint_auth_method"] = json!(method);
+        }
         answer["client_id"] = json!(self.client_id);
         answer["client_secret"] = json!(self.client_secret);
         answer["client_secret_expires_at"] = match self.registration.secret_life {
