@@ -90,6 +90,35 @@ pub enum ProviderHttpError {
     Insecure,
 }
 
+/// An answer that is no JSON by its `Content-Type`: a page of another server, as a rule.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the provider's answer is not JSON: its content type is {found:?}")]
+pub struct WrongMediaType {
+    /// As it came, cut to 128 characters; empty where there is none, or more than one.
+    pub found: String,
+}
+
+/// Whether an answer says that it is JSON: `application/json`, as every specification here asks for, or a type built on it such
+/// as `application/jwk-set+json` (RFC 6839 §3.1, RFC 7517 §8.5.2).
+///
+/// # Errors
+/// [`WrongMediaType`].
+pub fn check_json(answer: &Response<Bytes>) -> Result<(), WrongMediaType> {
+    match media_type(answer) {
+        Some(kind) if kind == "application/json" => Ok(()),
+        Some(kind) if kind.starts_with("application/") && kind.ends_with("+json") => Ok(()),
+        found => Err(WrongMediaType { found: found.unwrap_or_default().chars().take(128).collect() }),
+    }
+}
+
+/// What an answer says that it is, in lower case and without parameters; `None` where it does not say, or says two things.
+pub fn media_type(answer: &Response<Bytes>) -> Option<String> {
+    let mut fields = answer.headers().get_all(header::CONTENT_TYPE).iter();
+    let (first, second) = (fields.next()?, fields.next());
+    let text = first.to_str().ok().filter(|_| second.is_none())?;
+    Some(text.split(';').next()?.trim().to_ascii_lowercase())
+}
+
 /// Why the client could not be built.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {

@@ -291,6 +291,18 @@ async fn what_introspection_says_must_be_active_ours_and_in_time() {
             (json!({ "exp": "soon" }), "access_token_malformed"),
             (json!({ "sub": null }), "access_token_malformed"),
             (json!({ "token_type": "DPoP" }), "access_token_bound"),
+            // A refresh or ID token, which some servers explain as well.
+            (json!({ "token_type": "N_A" }), "access_token_type"),
+            (json!({ "token_type": "refresh_token" }), "access_token_type"),
+            (json!({ "token_type": 1 }), "access_token_malformed"),
+            (json!({ "token_type": null, "aud": null, "client_id": "vestibule-test" }), "access_token_type"),
+            (json!({ "typ": "Refresh" }), "access_token_type"),
+            (json!({ "typ": "ID" }), "access_token_type"),
+            (json!({ "token_use": "refresh_token" }), "access_token_type"),
+            (json!({ "token_use": "id" }), "access_token_type"),
+            (json!({ "nonce": "n" }), "access_token_type"),
+            (json!({ "at_hash": "h" }), "access_token_type"),
+            (json!({ "events": {} }), "access_token_type"),
             (json!({ "cnf": { "x5t#S256": "x" } }), "access_token_bound"),
         ] {
             stage.provider.introspect_as(members);
@@ -300,7 +312,120 @@ async fn what_introspection_says_must_be_active_ours_and_in_time() {
         // Without an audience it is for the client that it was given to.
         stage.provider.introspect_as(json!({ "aud": null, "client_id": stage.provider.client_id() }));
         assert_eq!(ask(&stage, "/x", &stage.provider.opaque_token()).await.status, 200);
+        for good in [json!({ "token_type": null }), json!({ "token_type": "bearer", "token_use": "access_token" })] {
+            stage.provider.introspect_as(good);
+            assert_eq!(ask(&stage, "/x", &stage.provider.opaque_token()).await.status, 200);
+        }
     }
+}
+
+/// RFC 9701 §5 with a key that came into use a moment ago, and encrypted besides.
+#[tokio::test]
+async fn a_signed_explanation_is_believed_by_new_keys_and_through_its_encryption() {
+    use vestibule_test_support::encryption::EncryptionKey;
+    use vestibule_test_support::real::RealProvider;
+    let stage = stage(SIGNED);
+    stage.wait_for_provider().await;
+    stage.provider.rotate_keys();
+    assert_eq!(ask(&stage, "/x", &stage.provider.opaque_token()).await.status, 200);
+    assert_eq!(stage.provider.count(Endpoint::Jwks), 2);
+
+    let file = RealProvider::key_file("rsa-oaep");
+    let pem = std::fs::read_to_string(&file).expect("the key of the tests");
+    for how in [SIGNED, USERINFO] {
+        let stage = self::stage(&format!(
+            "{how}client_keys_files = [\"{file}\"]\nclient_auth_method = \"client_secret_basic\"\n"
+        ));
+        stage.provider.encrypt_to(EncryptionKey::of_private_pem(&pem));
+        stage.provider.sign_userinfo();
+        assert_eq!(ask(&stage, "/x", &stage.provider.opaque_token()).await.status, 200, "{how}");
+        stage.upstream.forget();
+        let without_key = self::stage(how);
+        without_key.provider.encrypt_to(EncryptionKey::of_private_pem(&pem));
+        let reply = ask(&without_key, "/x", &without_key.provider.opaque_token()).await;
+        assert_refused(&without_key, &reply, 502, "access_token_answer");
+    }
+}
+
+/// Introspection answers have an algorithm of their own (RFC 9701 §6), and so have access tokens.
+#[tokio::test]
+async fn explanations_and_tokens_have_algorithms_of_their_own() {
+    let stage = stage(&format!("{SIGNED}introspection_signing_algs = [\"ES256\"]\n"));
+    assert_refused(&stage, &ask(&stage, "/x", &stage.provider.opaque_token()).await, 502, "access_token_answer");
+    let stage = self::stage(&format!("{SIGNED}signing_algs = [\"ES256\"]\n"));
+    assert_eq!(ask(&stage, "/x", &stage.provider.opaque_token()).await.status, 200);
+    let stage = self::stage("[provider]\naccess_token_signing_algs = [\"ES256\"]\n");
+    let token = stage.provider.jwt_token(Some("at+jwt"), &json!({}));
+    assert_refused(&stage, &ask(&stage, "/x", &token).await, 401, "access_token_malformed");
+}
+
+#[tokio::test]
+async fn where_rfc_9068_is_kept_to_every_other_jwt_is_refused() {
+    let stage = stage("[provider]\naccess_token_format = \"at+jwt\"\n");
+    for typ in [Some("at+jwt"), Some("application/at+jwt"), Some("AT+JWT")] {
+        assert_eq!(ask(&stage, "/x", &stage.provider.jwt_token(typ, &json!({}))).await.status, 200);
+    }
+    stage.upstream.forget();
+    for (typ, claims, code) in [
+        (Some("JWT"), json!({}), "access_token_type"),
+        (None, json!({}), "access_token_type"),
+        (Some("JWT"), json!({ "typ": "Bearer" }), "access_token_type"),
+        (Some("at+jwt"), json!({ "client_id": null }), "access_token_malformed"),
+        (Some("at+jwt"), json!({ "jti": null }), "access_token_malformed"),
+        (Some("at+jwt"), json!({ "iat": null }), "access_token_malformed"),
+    ] {
+        let token = stage.provider.jwt_token(typ, &claims);
+        assert_refused(&stage, &ask(&stage, "/x", &token).await, 401, code);
+    }
+}
+
+/// What userinfo says of a sign-in is nobody's word: only ID and access tokens tell when and how there was one.
+#[tokio::test]
+async fn userinfo_has_no_say_in_how_somebody_signed_in() {
+    let stage = stage(&format!(
+        "[identity.headers]\n\"X-Issuer\" = {{ claim = \"iss\" }}\n\"X-Acr\" = {{ claim = \"acr\" }}\n{USERINFO}"
+    ));
+    stage.provider.set_claim("iss", json!("https://other.example.com"));
+    stage.provider.set_claim("acr", json!("gold"));
+    stage.provider.set_claim("auth_time", json!(stage.clock.unix()));
+    stage.provider.set_claim("exp", json!(1));
+    let token = stage.provider.opaque_token();
+    let reply = ask(&stage, "/x", &token).await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    assert_eq!(reply.echoed("x-issuer"), Some(stage.provider.issuer()));
+    assert_eq!(reply.echoed("x-acr").unwrap_or_default(), "");
+    stage.upstream.forget();
+    assert_refused(&stage, &ask(&stage, "/recent", &token).await, 401, "identity_too_old");
+    let vault = ask(&stage, "/vault", &token).await;
+    assert_eq!((vault.status.as_u16(), vault.json()["code"].as_str()), (401, Some("insufficient_proof")));
+    stage.upstream.assert_untouched();
+}
+
+#[tokio::test]
+async fn a_sign_in_in_the_future_is_none() {
+    let stage = stage("");
+    let token = |ahead| stage.provider.jwt_token(Some("at+jwt"), &json!({ "auth_time": stage.clock.unix() + ahead }));
+    assert_refused(&stage, &ask(&stage, "/recent", &token(31)).await, 401, "identity_too_old");
+    assert_eq!(ask(&stage, "/recent", &token(30)).await.status, 200, "clocks differ");
+    let patient = self::stage("[provider]\nclock_skew = \"2m\"\n");
+    let gold = json!({ "acr": "gold", "auth_time": patient.clock.unix() - 400 });
+    assert_eq!(ask(&patient, "/vault", &patient.provider.jwt_token(Some("at+jwt"), &gold)).await.status, 200);
+}
+
+/// A token past its end is good for as long as clocks may differ, and is judged once in all that time.
+#[tokio::test]
+async fn a_token_at_its_end_is_asked_about_once() {
+    let stage = stage(JSON);
+    stage.provider.introspect_as(json!({ "exp": stage.clock.unix() - 10 }));
+    let token = stage.provider.opaque_token();
+    for _ in 0..3 {
+        assert_eq!(ask(&stage, "/x", &token).await.status, 200);
+    }
+    assert_eq!(stage.provider.count(Endpoint::Introspect), 1);
+    stage.upstream.forget();
+    stage.clock.advance(Duration::from_secs(20));
+    assert_refused(&stage, &ask(&stage, "/x", &token).await, 401, "access_token_expired");
+    assert_eq!(stage.provider.count(Endpoint::Introspect), 2);
 }
 
 #[tokio::test]

@@ -96,6 +96,24 @@ async fn the_client_secret_signs_where_the_client_is_registered_for_it() {
     assert_eq!(page.status, StatusCode::OK, "{}", page.text());
 }
 
+/// Core §3.3.2.11 and FAPI 1.0 Advanced §5.1: hashes that nobody has to send, and that are right where somebody does.
+#[tokio::test]
+async fn a_hash_of_another_code_or_state_is_refused_in_an_id_token_of_the_token_endpoint_too() {
+    for (name, reason) in [("c_hash", "id_token_code_hash"), ("s_hash", "id_token_state_hash")] {
+        for value in [json!(""), json!("LDktKdoQak3Pk0cnXxCltA")] {
+            let stage = Stage::start();
+            stage.provider.falsify(name, value);
+            let browser = stage.browser();
+            let page = browser.follow(&stage.url("/asked"), 12).await;
+            assert_eq!(page.status, StatusCode::BAD_GATEWAY, "{name}: {}", page.text());
+            let metrics = browser.fetch(&stage.admin_url("/metrics")).await.text();
+            assert!(metrics.contains(&format!("\"{reason}\"")), "{reason} is not counted: {metrics}");
+            assert_eq!(stage.provider.count(Endpoint::Userinfo), 0);
+            stage.upstream.assert_untouched();
+        }
+    }
+}
+
 #[tokio::test]
 async fn an_audience_trusted_by_name_is_accepted() {
     let stage = Stage::with("[provider]\ntrusted_audiences = [\"another-client\"]");

@@ -77,6 +77,8 @@ mod passwords;
 mod pairs;
 // A provider that is away, slow or talks nonsense takes nothing else down.
 mod provider_faults;
+// What a provider answers is believed in the form that was registered, and for what it says that it is.
+mod provider_answers;
 // Who asks too often is told when to come back, and nobody else notices.
 mod rate_limits;
 // The README says what the program does.

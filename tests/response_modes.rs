@@ -89,6 +89,7 @@ async fn a_signed_answer_of_somebody_else_for_somebody_else_or_of_another_time_i
         ResponseFault::JwtNoExpiry,
         ResponseFault::JwtUnsigned,
         ResponseFault::JwtWrongKey,
+        ResponseFault::JwtBesideOtherIssuer,
         ResponseFault::OtherMode,
     ] {
         let stage = stage("response_mode = \"jwt\"");
@@ -97,6 +98,29 @@ async fn a_signed_answer_of_somebody_else_for_somebody_else_or_of_another_time_i
         assert_eq!(reply.status, StatusCode::BAD_REQUEST, "{fault:?}: {}", reply.text());
         assert_untouched(&stage);
     }
+}
+
+/// RFC 9207 §2.4: the `iss` in the token says it; one beside it that is the same does no harm.
+#[tokio::test]
+async fn a_signed_answer_beside_its_own_issuer_is_taken() {
+    let stage = stage("response_mode = \"jwt\"");
+    stage.provider.faults(|faults| faults.response = Some(ResponseFault::JwtBesideIssuer));
+    assert_eq!(stage.sign_in(&stage.browser(), "/").await.status, StatusCode::OK);
+}
+
+/// JARM §3: an algorithm of its own at the provider.
+#[tokio::test]
+async fn signed_answers_have_algorithms_of_their_own() {
+    use vestibule_test_support::IdTokenFault;
+    const JARM: &str = "response_mode = \"jwt\"\n";
+    let named = stage(&format!("{JARM}authorization_signing_algs = [\"ES256\"]"));
+    let reply = named.sign_in(&named.browser(), "/").await;
+    assert_eq!(reply.status, StatusCode::BAD_REQUEST, "{}", reply.text());
+    assert_untouched(&named);
+    // ID tokens by the secret, the rest by a key that has to be fetched first.
+    let mixed = stage(&format!("{JARM}signing_algs = [\"HS256\"]"));
+    mixed.provider.faults(|faults| faults.id_token = Some(IdTokenFault::Hs256WithClientSecret));
+    assert_eq!(mixed.sign_in(&mixed.browser(), "/").await.status, StatusCode::OK);
 }
 
 #[tokio::test]
@@ -124,6 +148,42 @@ async fn two_id_tokens_about_two_people_are_refused_before_userinfo_is_asked() {
     assert_eq!(reply.status, StatusCode::BAD_GATEWAY, "{}", reply.text());
     assert_eq!(stage.provider.count(Endpoint::Userinfo), 0);
     stage.upstream.assert_untouched();
+}
+
+/// Core §3.3.3.6: what both say is the same in both.
+#[tokio::test]
+async fn two_id_tokens_that_contradict_each_other_are_refused_before_userinfo_is_asked() {
+    for (name, value) in [
+        ("auth_time", json!(1)),
+        ("acr", json!("gold")),
+        ("azp", json!("vestibule-test")),
+        ("email", json!("grace@example.com")),
+        ("email_verified", json!(false)),
+        ("preferred_username", json!("grace")),
+    ] {
+        let stage = stage(HYBRID);
+        stage.provider.falsify("acr", json!("silver"));
+        // The same is no contradiction.
+        stage.provider.faults(|faults| drop(faults.front_claims.insert(name.to_owned(), value.clone())));
+        let reply = stage.sign_in(&stage.browser(), "/").await;
+        if name == "azp" {
+            assert_eq!(reply.status, StatusCode::OK, "{}", reply.text());
+            continue;
+        }
+        assert_eq!(reply.status, StatusCode::BAD_GATEWAY, "{name}: {}", reply.text());
+        let metrics = stage.browser().fetch(&stage.admin_url("/metrics")).await.text();
+        assert!(metrics.contains("\"id_token_contradictory\""), "{name}: {metrics}");
+        assert_eq!(stage.provider.count(Endpoint::Userinfo), 0);
+        stage.upstream.assert_untouched();
+    }
+    let stage = stage(HYBRID);
+    stage.provider.faults(|faults| {
+        for name in ["email", "preferred_username", "auth_time"] {
+            faults.front_claims.insert(name.to_owned(), json!(null));
+        }
+        faults.front_claims.insert("uti".to_owned(), json!("of this token alone"));
+    });
+    assert_eq!(stage.sign_in(&stage.browser(), "/").await.status, StatusCode::OK, "what only one says");
 }
 
 /// RFC 9207 §2.4: an ID token says whose answer it is only where it is verified, and on an error nobody does.

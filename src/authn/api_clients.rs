@@ -295,7 +295,8 @@ impl ApiClients {
                 let id_token = provider.open_id_token(id_token)?;
                 let wish = Wish::default();
                 let access_token = Some(access_token.expose_secret());
-                let expected = Expected { nonce: None, access_token, code: None, wish: &wish };
+                let expected =
+                    Expected { nonce: None, access_token, code: None, state: None, in_front: false, wish: &wish };
                 let claims = provider.verify_id_token(id_token.expose_secret(), expected).await?;
                 let subject = *NameDigest::of_subject(party, claims.issuer(), claims.subject()).as_bytes();
                 if before.is_some_and(|before| before != subject) {

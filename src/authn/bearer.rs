@@ -76,7 +76,7 @@ impl BearerError {
         match self {
             Self::Repeated | Self::Malformed | Self::TooLarge => Some("invalid_request"),
             Self::Scheme => Some(""),
-            Self::Refused(AccessTokenError::Unavailable(_) | AccessTokenError::Answer) => None,
+            Self::Refused(AccessTokenError::Unavailable(_) | AccessTokenError::Answer(_)) => None,
             Self::Refused(_) | Self::Map(_) | Self::Route(_) => Some("invalid_token"),
             // RFC 9470 §3.
             Self::Insufficient(_) => Some("insufficient_user_authentication"),
@@ -144,15 +144,24 @@ impl Bearer {
     }
 
     async fn verdict(&self, key: [u8; 32], token: &SecretString) -> Result<Identity, BearerError> {
-        for _ in 0..2 {
-            let entry = self.known.get_with(key, Arc::default);
-            let (verdict, until) = entry.0.get_or_init(|| self.judge(token)).await;
-            if self.clock.now() < *until {
-                return verdict.clone();
-            }
-            self.known.remove(&key);
+        let entry = self.known.get_with(key, Arc::default);
+        if let Some((verdict, until)) = entry.0.get()
+            && self.clock.now() < *until
+        {
+            return verdict.clone();
         }
-        self.judge(token).await.0
+        let entry = if entry.0.initialized() { self.in_place_of(&entry, key) } else { entry };
+        // Made while this request waited, so it is no old one, whatever the clock says.
+        entry.0.get_or_init(|| self.judge(token)).await.0.clone()
+    }
+
+    /// The entry of a verdict that is made anew, once however many find the old one.
+    fn in_place_of(&self, old: &Arc<Entry>, key: [u8; 32]) -> Arc<Entry> {
+        let newer = self.known.entry(key).and_upsert_with(|there| match there {
+            Some(there) if !Arc::ptr_eq(there.value(), old) => there.into_value(),
+            _ => Arc::default(),
+        });
+        newer.into_value()
     }
 
     /// The kind of check is part of it: what one provider said never answers for another.
@@ -219,10 +228,11 @@ impl Bearer {
     ) -> Result<Identity, BearerError> {
         let now = self.clock.now();
         let settings = provider.settings();
-        // A provider that does not say how long a token lives is asked again soon.
-        let expires_at = claims.get("exp").and_then(Value::as_f64).map(|seconds| UnixTime(seconds as u64));
-        let expires_at = expires_at.unwrap_or(now.after(LONGEST));
-        let whose = claimed::Whose { signatory: &settings.signatory(), index, issuer: &settings.issuer };
+        let skew = settings.clock_skew;
+        // As long as verification takes the token; the verdict is made anew much sooner.
+        let end = claims.get("exp").and_then(Value::as_f64).map(|seconds| UnixTime(seconds as u64));
+        let expires_at = end.map_or(now.after(UNTOLD), |end| end.after(skew));
+        let whose = claimed::Whose { signatory: &settings.signatory(), index, issuer: &settings.issuer, skew };
         let evidence = |issuer, subject| Evidence::AccessToken { issuer, subject };
         claimed::identity(&self.mapper, whose, claims, evidence, (now, expires_at)).map_err(BearerError::Map)
     }
@@ -230,7 +240,8 @@ impl Bearer {
 
 /// Whether `providers` can be asked without telling one of them another's tokens: only JWTs say whose they are.
 pub fn are_told_apart(kinds: &[AccessTokens]) -> bool {
-    kinds.len() <= 1 || kinds.iter().all(|kind| *kind == AccessTokens::Jwt)
+    let says = |kind: &AccessTokens| matches!(kind, AccessTokens::Jwt | AccessTokens::Rfc9068);
+    kinds.len() <= 1 || kinds.iter().all(says)
 }
 
 /// RFC 6750 §2.1; schemes have no case (RFC 9110 §11.1).
@@ -261,6 +272,9 @@ const MOST_KNOWN: u64 = 10_000;
 /// How long a verdict is kept at most.
 const LONGEST: Duration = Duration::from_secs(60);
 
+/// How long a token is good for where nobody says it: what streams may go on for so long.
+const UNTOLD: Duration = Duration::from_secs(3600);
+
 /// How long a refusal is kept.
 const REFUSED_FOR: Duration = Duration::from_secs(5);
 
@@ -287,8 +301,8 @@ mod tests {
 
     #[test]
     fn only_jwts_say_whose_they_are() {
-        use AccessTokens::{Jwt, Userinfo};
-        assert!(are_told_apart(&[Userinfo]) && are_told_apart(&[Jwt, Jwt]));
+        use AccessTokens::{Jwt, Rfc9068, Userinfo};
+        assert!(are_told_apart(&[Userinfo]) && are_told_apart(&[Jwt, Rfc9068]));
         assert!(!are_told_apart(&[Jwt, Userinfo]) && !are_told_apart(&[Userinfo, Userinfo]));
     }
 }

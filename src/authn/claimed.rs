@@ -1,6 +1,7 @@
 //! Verified claims without a session → an identity.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderValue;
 use serde_json::{Map, Value};
@@ -20,6 +21,8 @@ pub(super) struct Whose<'a> {
     /// Whom the claims are of that do not name their issuer, as userinfo and introspection need not: the provider that was
     /// asked.
     pub(super) issuer: &'a str,
+    /// How far its clock may be from ours.
+    pub(super) skew: Duration,
 }
 
 /// Whom the verified claims of a provider are about, until `expires_at`; `evidence` is given issuer and subject.
@@ -30,7 +33,7 @@ pub(super) fn identity(
     evidence: impl FnOnce(Arc<str>, NameDigest) -> Evidence,
     (now, expires_at): (UnixTime, UnixTime),
 ) -> Result<Identity, MapError> {
-    let Whose { signatory, index, issuer } = whose;
+    let Whose { signatory, index, issuer, skew } = whose;
     let mapped = mapper.map(claims, signatory.whose(claims))?;
     let text = |name: &str| claims.get(name).and_then(Value::as_str);
     let issuer = text("iss").unwrap_or(issuer);
@@ -45,11 +48,11 @@ pub(super) fn identity(
         groups: Names::from_terminated(Names::terminated(&mapped.groups).into()),
         headers: names.zip(values).collect(),
         // A token may be made anew long after the sign-in, so `iat` says nothing about it.
-        authenticated_at: authenticated_at.unwrap_or(UnixTime(0)),
+        authenticated_at: authenticated_at.filter(|at| *at <= now.after(skew)).unwrap_or(UnixTime(0)).min(now),
         expires_at,
         access_token: None,
         provider: index,
-        proof: Proof::of(claims, now),
+        proof: Proof::of(claims, now, skew),
         evidence: evidence(issuer.into(), subject),
     })
 }

@@ -245,7 +245,12 @@ impl Passwords {
         let claims = record::merged(known.claims.claims(), known.userinfo.as_ref());
         let (settings, now) = (self.provider.settings(), self.clock.now());
         let ends_at = now.after(known.granted.expires_in.unwrap_or(UNSAID));
-        let whose = claimed::Whose { signatory: &settings.signatory(), index: self.index, issuer: &settings.issuer };
+        let whose = claimed::Whose {
+            signatory: &settings.signatory(),
+            index: self.index,
+            issuer: &settings.issuer,
+            skew: settings.clock_skew,
+        };
         let evidence = |issuer, subject| Evidence::Password { issuer, subject };
         let identity = claimed::identity(&self.mapper, whose, &claims, evidence, (now, ends_at));
         let mut identity = identity.map_err(PasswordError::Map)?;

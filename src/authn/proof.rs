@@ -29,10 +29,11 @@ impl AcrDigest {
 }
 
 impl Proof {
-    /// From verified claims. A time that is none, or lies in the future, is not there.
-    pub(in crate::authn) fn of(claims: &Map<String, Value>, now: UnixTime) -> Self {
+    /// From verified claims of a provider whose clock may be off by `skew`. A time that is none, or lies in the future, is not
+    /// there.
+    pub(in crate::authn) fn of(claims: &Map<String, Value>, now: UnixTime, skew: Duration) -> Self {
         let at = claims.get("auth_time").and_then(Value::as_f64);
-        let latest = now.after(Duration::from_secs(LEEWAY)).0 as f64;
+        let latest = now.after(skew).0 as f64;
         let at = at.filter(|seconds| (0.0..=latest).contains(seconds));
         Self {
             // The cast floors; what clocks may be apart never makes a proof younger than the session.
@@ -48,12 +49,14 @@ pub struct ProofDemand {
     acr: Vec<String>,
     digests: Vec<AcrDigest>,
     max_age: Option<Duration>,
+    /// How far a provider's clock may be from ours.
+    skew: Duration,
 }
 
 impl ProofDemand {
-    /// One of `acr` (empty: any), and no longer than `max_age` ago.
-    pub fn new(acr: Vec<String>, max_age: Option<Duration>) -> Self {
-        Self { digests: acr.iter().map(|acr| AcrDigest::of(acr)).collect(), acr, max_age }
+    /// One of `acr` (empty: any), and no longer than `max_age` ago by clocks that may be `skew` apart.
+    pub fn new(acr: Vec<String>, max_age: Option<Duration>, skew: Duration) -> Self {
+        Self { digests: acr.iter().map(|acr| AcrDigest::of(acr)).collect(), acr, max_age, skew }
     }
 
     /// Whether nothing is demanded.
@@ -71,7 +74,7 @@ impl ProofDemand {
     pub fn end_of(&self, proof: Proof) -> Option<UnixTime> {
         let (age, at) = (self.max_age?, Some(proof.at).filter(|at| *at != UnixTime(0))?);
         // Held against the provider's clock, as at the sign-in; the second that has begun counts.
-        Some(at.after(age).after(Duration::from_secs(LEEWAY + 1)))
+        Some(at.after(age).after(self.skew).after(Duration::from_secs(1)))
     }
 
     /// Whether whoever meets this meets `other` too.
@@ -93,9 +96,6 @@ impl ProofDemand {
     }
 }
 
-/// How far the provider's clock may be from ours, in seconds.
-const LEEWAY: u64 = 30;
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -103,13 +103,14 @@ mod tests {
     use super::*;
 
     const NOW: UnixTime = UnixTime(1_700_000_000);
+    const SKEW: Duration = Duration::from_secs(30);
 
     fn proof(claims: Value) -> Proof {
-        Proof::of(claims.as_object().unwrap(), NOW)
+        Proof::of(claims.as_object().unwrap(), NOW, SKEW)
     }
 
     fn demand(acr: &[&str], max_age: Option<u64>) -> ProofDemand {
-        ProofDemand::new(acr.iter().map(|&acr| acr.to_owned()).collect(), max_age.map(Duration::from_secs))
+        ProofDemand::new(acr.iter().map(|&acr| acr.to_owned()).collect(), max_age.map(Duration::from_secs), SKEW)
     }
 
     #[test]

@@ -7,6 +7,7 @@ use tracing::info;
 
 use super::Endpoints;
 use super::form::{self, FormFault};
+use crate::authn::oidc::decryption::is_encrypted;
 use crate::authn::oidc::logout_token::{LogoutTokenError, UnprovenLogout};
 use crate::authn::session::ToldOf;
 use crate::authn::session::ended::Told;
@@ -82,10 +83,22 @@ impl Endpoints {
         let client = inbound.client().address;
         let form = form::read(inbound.into_request()).await.map_err(LogoutFault::of)?;
         let token = logout_token(&form)?;
+        let take_turn = || self.take_logout(&self.backchannel_logouts, client).map_err(LogoutFault::TooMany);
+        let was_encrypted = is_encrypted(&token);
+        // As dear as a signature of our own.
+        if was_encrypted {
+            take_turn()?;
+        }
+        let token = self.providers.open_logout_token(&token)?;
         let unproven = UnprovenLogout::read(&token)?;
         let provider = self.providers.addressed_by(&unproven)?;
-        // What comes now is dear: signatures, and perhaps a call for keys.
-        self.take_logout(&self.backchannel_logouts, client).map_err(LogoutFault::TooMany)?;
+        if !was_encrypted {
+            if provider.settings().decryption.required {
+                return Err(LogoutTokenError::NotEncrypted.into());
+            }
+            // What comes now is dear: signatures, and perhaps a call for keys.
+            take_turn()?;
+        }
         let logout = provider.verify_logout_token(&unproven).await?;
         let (sid, sub) = (logout.session.as_deref(), logout.subject.as_deref());
         let names = ToldOf { party: provider.settings().party(), issuer: &logout.issuer, sid, sub };

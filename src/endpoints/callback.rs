@@ -48,6 +48,10 @@ struct Asked<'a> {
     wish: &'a Wish,
     /// Who says that it is their answer.
     issuer: Option<&'a str>,
+    /// What came back with the code.
+    state: Option<&'a str>,
+    /// The code.
+    code: &'a str,
 }
 
 impl Endpoints {
@@ -90,8 +94,9 @@ impl Endpoints {
         let code = response.code.ok_or(ClientFault::Parameters("callback_code_missing"))?;
         let (return_to, attempts) = (login.return_to().to_owned(), login.attempts());
         let Redeemed { nonce, pkce_verifier, wish } = login.redeem();
-        let asked = Asked { nonce: &nonce, wish: &wish, issuer: response.issuer.as_deref() };
-        let in_front = verify_in_front(provider, response.id_token.as_ref(), &code, asked).await?;
+        let (state, code_sent) = (response.state.as_deref(), code.expose_secret());
+        let asked = Asked { nonce: &nonce, wish: &wish, issuer: response.issuer.as_deref(), state, code: code_sent };
+        let in_front = verify_in_front(provider, response.id_token.as_ref(), asked).await?;
         let mut tokens = match provider.redeem_code(code.expose_secret(), &pkce_verifier).await {
             Ok(tokens) => tokens,
             // Another replica was faster, or the person took too long on the way back.
@@ -108,6 +113,7 @@ impl Endpoints {
             claims: &claims,
             userinfo: userinfo.as_ref(),
             tokens: stored(&tokens),
+            clock_skew: provider.settings().clock_skew,
         };
         let mut set = self.sessions.create(&signed_in, cookies)?;
         info!(provider = provider.settings().id, subject = claims.subject(), "signed in");
@@ -172,9 +178,11 @@ async fn read(provider: &Provider, inbound: Inbound) -> Result<AuthorizationResp
     };
     let pairs = form_urlencoded::parse(&text);
     let response = if mode.is_jwt() {
-        let jwt = AuthorizationResponse::signed(pairs).map_err(ClientFault::Response)?;
-        let verified = provider.verify_response(jwt.expose_secret()).await;
-        verified.map_err(|error| ClientFault::Response(ResponseError::Jwt(error)))?
+        let signed = AuthorizationResponse::signed(pairs).map_err(ClientFault::Response)?;
+        let verified = provider.verify_response(signed.jwt.expose_secret()).await;
+        let verified = verified.map_err(|error| ClientFault::Response(ResponseError::Jwt(error)))?;
+        signed.agrees_with(&verified).map_err(ClientFault::Response)?;
+        verified
     } else {
         AuthorizationResponse::read(pairs).map_err(ClientFault::Response)?
     };
@@ -184,37 +192,35 @@ async fn read(provider: &Provider, inbound: Inbound) -> Result<AuthorizationResp
     Ok(response)
 }
 
-/// The ID token of the hybrid flow (Core §3.3.2.12), before the code is redeemed: its subject.
+/// The ID token of the hybrid flow (Core §3.3.2.12), before the code is redeemed.
 async fn verify_in_front(
     provider: &Provider,
     id_token: Option<&SecretString>,
-    code: &SecretString,
-    Asked { nonce, wish, .. }: Asked<'_>,
-) -> Result<Option<String>, ProviderFault> {
+    Asked { nonce, wish, state, code, .. }: Asked<'_>,
+) -> Result<Option<VerifiedClaims>, ProviderFault> {
     if provider.settings().response_type == ResponseType::Code {
         return Ok(None);
     }
     let id_token = id_token.ok_or(ProviderFault::IdToken(IdTokenError::Malformed))?;
-    let expected = Expected { nonce: Some(nonce), access_token: None, code: Some(code.expose_secret()), wish };
+    let expected = Expected { nonce: Some(nonce), access_token: None, code: Some(code), state, in_front: true, wish };
     let id_token = provider.open_id_token(id_token.clone()).map_err(ProviderFault::IdToken)?;
-    let claims = provider.verify_id_token(id_token.expose_secret(), expected).await.map_err(ProviderFault::IdToken)?;
-    Ok(Some(claims.subject().to_owned()))
+    provider.verify_id_token(id_token.expose_secret(), expected).await.map(Some).map_err(ProviderFault::IdToken)
 }
 
-/// The ID token first, which must be about `whom`, if somebody is known already; userinfo is asked only when that is fully
+/// The ID token first, which must say what the one `in_front` did, if there was one; userinfo is asked only when that is fully
 /// verified.
 async fn verify(
     provider: &Provider,
     tokens: &Tokens,
-    Asked { nonce, wish, issuer }: Asked<'_>,
-    whom: Option<String>,
+    Asked { nonce, wish, issuer, state, code }: Asked<'_>,
+    in_front: Option<VerifiedClaims>,
 ) -> Result<(VerifiedClaims, Option<Map<String, Value>>), Rejection> {
     let access_token = Some(tokens.access_token.expose_secret());
-    let expected = Expected { nonce: Some(nonce), access_token, code: None, wish };
+    let expected = Expected { nonce: Some(nonce), access_token, code: Some(code), state, in_front: false, wish };
     let claims =
         provider.verify_id_token(tokens.id_token.expose_secret(), expected).await.map_err(ProviderFault::IdToken)?;
-    if whom.is_some_and(|whom| whom != claims.subject()) {
-        return Err(ProviderFault::IdToken(IdTokenError::OtherSubject).into());
+    if let Some(in_front) = &in_front {
+        claims.agrees_with(in_front).map_err(ProviderFault::IdToken)?;
     }
     // RFC 9207 §2.4, where a provider has several issuers: the one that answered is the one whose token it is.
     if issuer.is_some_and(|issuer| claims.claims().get("iss").and_then(Value::as_str) != Some(issuer)) {

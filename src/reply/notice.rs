@@ -395,7 +395,7 @@ fn bearer_notice(error: &BearerError) -> Notice<'static> {
         BearerError::Refused(AccessTokenError::Unavailable(_)) => {
             (StatusCode::SERVICE_UNAVAILABLE, "Unavailable", "The access token can't be verified at the moment.")
         }
-        BearerError::Refused(AccessTokenError::Answer) => {
+        BearerError::Refused(AccessTokenError::Answer(_)) => {
             (StatusCode::BAD_GATEWAY, "Unavailable", "The access token can't be verified.")
         }
         BearerError::Scheme => {
@@ -522,6 +522,7 @@ impl ProviderFault {
                     "pushed_request_refused",
                     "The sign-in service refused the sign-in.",
                 ),
+                PushError::MediaType(_) => failed(StatusCode::BAD_GATEWAY, "provider_media_type", UNBELIEVED),
                 PushError::Status(_) | PushError::Response { .. } => {
                     failed(StatusCode::BAD_GATEWAY, "pushed_request_answer", UNBELIEVED)
                 }
@@ -540,6 +541,9 @@ impl ProviderFault {
             // A spent code never ends here: the callback helps the person on.
             Self::Token(TokenError::InvalidGrant | TokenError::Refused { .. }) => {
                 failed(StatusCode::BAD_GATEWAY, "token_refused", UNBELIEVED)
+            }
+            Self::Token(TokenError::MediaType(_)) | Self::Userinfo(UserinfoError::MediaType(_)) => {
+                failed(StatusCode::BAD_GATEWAY, "provider_media_type", UNBELIEVED)
             }
             Self::Token(TokenError::Response { .. }) => failed(StatusCode::BAD_GATEWAY, "token_response", UNBELIEVED),
             Self::IdToken(error @ (IdTokenError::Acr | IdTokenError::AuthTime)) => failed(

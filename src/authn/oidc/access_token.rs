@@ -3,14 +3,15 @@
 
 use serde_json::{Map, Value};
 
-use super::Provider;
-use super::claims::{self, Rules};
+use super::algorithms::Kind as Answer;
+use super::claims::{self, ID_TOKEN_ONLY, Rules};
 use super::id_token::{self, IdTokenError};
-use super::introspection::{self, Expected};
-use super::jose::{Jws, Trust};
-use super::known::Asker;
+use super::introspection;
+use super::jose::{JoseError, Jws, Trust};
+use super::known::{Asker, Known};
 use super::security::TokenType;
-use super::userinfo::{self, UserinfoError};
+use super::userinfo::{self, Said, UserinfoError};
+use super::{Provider, Settings};
 use crate::clock::UnixTime;
 use crate::secret::SecretString;
 use crate::telemetry::chain;
@@ -21,6 +22,8 @@ pub enum AccessTokens {
     /// Here, with the provider's keys.
     #[default]
     Jwt,
+    /// The same, of tokens that are to the letter of RFC 9068 only: they say so in their header.
+    Rfc9068,
     /// By the userinfo endpoint, which says nothing of whom a token is for.
     Userinfo,
     /// By the introspection endpoint.
@@ -28,6 +31,15 @@ pub enum AccessTokens {
         /// Only a signed answer counts (RFC 9701).
         signed: bool,
     },
+}
+
+/// How much of RFC 9068 a JWT has to keep to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// Whatever cannot be mistaken for another kind of token.
+    Any,
+    /// All of it.
+    Rfc9068,
 }
 
 /// Why an access token is refused.
@@ -46,8 +58,8 @@ pub enum AccessTokenError {
     #[error("the provider says that the access token is not active")]
     Inactive,
     /// The provider's answer cannot be used.
-    #[error("the provider's answer about the access token is unusable")]
-    Answer,
+    #[error("the provider's answer about the access token is unusable: {0}")]
+    Answer(String),
     /// The provider did not answer.
     #[error("the provider could not be asked about the access token: {0}")]
     Unavailable(String),
@@ -65,7 +77,7 @@ impl AccessTokenError {
             Self::Type => "access_token_type",
             Self::Bound => "access_token_bound",
             Self::Inactive => "access_token_inactive",
-            Self::Answer => "access_token_answer",
+            Self::Answer(_) => "access_token_answer",
             Self::Unavailable(_) => "access_token_unavailable",
         }
     }
@@ -74,6 +86,12 @@ impl AccessTokenError {
 impl From<IdTokenError> for AccessTokenError {
     fn from(error: IdTokenError) -> Self {
         Self::Claims(error)
+    }
+}
+
+impl From<JoseError> for AccessTokenError {
+    fn from(error: JoseError) -> Self {
+        Self::Claims(error.into())
     }
 }
 
@@ -88,49 +106,47 @@ impl Provider {
         audiences: &[String],
     ) -> Result<Map<String, Value>, AccessTokenError> {
         match self.settings().access_tokens {
-            AccessTokens::Jwt => self.verify_jwt(token.expose_secret(), audiences).await,
+            AccessTokens::Jwt => self.verify_jwt(token.expose_secret(), audiences, Form::Any).await,
+            AccessTokens::Rfc9068 => self.verify_jwt(token.expose_secret(), audiences, Form::Rfc9068).await,
             AccessTokens::Userinfo => self.ask_userinfo(token).await,
             AccessTokens::Introspection { signed } => self.introspect(token, audiences, signed).await,
         }
     }
 
-    async fn verify_jwt(&self, token: &str, audiences: &[String]) -> Result<Map<String, Value>, AccessTokenError> {
-        let known = self.knowledge.usable().ok_or_else(unknown)?;
-        let verify = |known: &super::known::Known| {
-            let algorithms = known.settings.algorithms_of_others();
+    async fn verify_jwt(
+        &self,
+        token: &str,
+        audiences: &[String],
+        form: Form,
+    ) -> Result<Map<String, Value>, AccessTokenError> {
+        self.knowledge.usable().ok_or_else(unknown)?;
+        let algorithms = |known: &Known| Answer::AccessToken.algorithms(known);
+        // Strangers have a turn of their own: whatever they send, a sign-in finds new keys at once.
+        self.with_keys(Asker::Stranger, algorithms, |settings, trust| {
             // The client secret is none of the keys: whoever knows it could make tokens.
-            let trust = Trust { secret: None, ..known.settings.trust(known, &algorithms) };
-            verify(token, trust, known.settings.rules(), audiences, self.knowledge.clock.now())
-        };
-        match verify(&known) {
-            Err(AccessTokenError::Claims(IdTokenError::UnknownKey)) => {
-                // Strangers have a turn of their own: whatever they send, a sign-in finds new keys at once.
-                let newer = self.knowledge.newer_keys_than(&known, Asker::Stranger).await;
-                newer.map_or(Err(IdTokenError::UnknownKey.into()), |newer| verify(&newer))
-            }
-            outcome => outcome,
-        }
+            let trust = Trust { secret: None, ..trust };
+            verify(token, trust, settings.rules(), Expectation { audiences, form, now: self.knowledge.clock.now() })
+        })
+        .await
     }
 
     async fn ask_userinfo(&self, token: &SecretString) -> Result<Map<String, Value>, AccessTokenError> {
         let known = self.knowledge.usable().ok_or_else(unknown)?;
-        let endpoint = known.metadata.standard.userinfo_endpoint().ok_or(AccessTokenError::Answer)?;
-        let request =
-            userinfo::request(endpoint.url(), TokenType::Bearer, token).map_err(|_| AccessTokenError::Answer)?;
+        let endpoint = known.metadata.standard.userinfo_endpoint().ok_or_else(not_offered)?;
+        let request = userinfo::request(endpoint.url(), TokenType::Bearer, token);
+        let request = request.map_err(|error| AccessTokenError::Answer(chain(&error)))?;
         let turn = tokio::time::timeout(self.settings().token_queue_timeout, self.stranger_calls.acquire());
         let Ok(Ok(_turn)) = turn.await else {
             return Err(AccessTokenError::Unavailable("too many access tokens wait for an answer".to_owned()));
         };
         let answer = self.knowledge.http.send(request).await;
         let answer = answer.map_err(|error| AccessTokenError::Unavailable(chain(&error)))?;
-        let algorithms = known.settings.algorithms_of_others();
-        let trust = known.settings.trust(&known, &algorithms);
-        let now = self.knowledge.clock.now();
-        userinfo::read_claims(&answer, trust, known.settings.rules(), now).map_err(|error| match error {
+        let claims = self.userinfo_claims(&answer, Asker::Stranger).await.map_err(|error| match error {
             UserinfoError::Status(400..=403) => AccessTokenError::Inactive,
             UserinfoError::Status(500..) => AccessTokenError::Unavailable(chain(&error)),
-            _ => AccessTokenError::Answer,
-        })
+            _ => AccessTokenError::Answer(chain(&error)),
+        })?;
+        Ok(of_userinfo(claims, &known.settings.issuer))
     }
 
     async fn introspect(
@@ -140,19 +156,48 @@ impl Provider {
         signed: bool,
     ) -> Result<Map<String, Value>, AccessTokenError> {
         let known = self.knowledge.usable().ok_or_else(unknown)?;
-        let endpoint = known.metadata.introspection_endpoint.clone().ok_or(AccessTokenError::Answer)?;
+        let endpoint = known.metadata.introspection_endpoint.clone().ok_or_else(not_offered)?;
         let client = known.settings.client(&known.metadata);
         let answer =
             introspection::ask(client, endpoint, token, signed, |request| self.call_for_stranger(request)).await?;
-        let algorithms = known.settings.algorithms_of_others();
-        let trust = known.settings.trust(&known, &algorithms);
-        let now = self.knowledge.clock.now();
-        introspection::read(&answer, trust, known.settings.rules(), Expected { signed, audiences, now })
+        let now = || self.knowledge.clock.now();
+        let claims = match introspection::read(&answer, signed, |token| self.decrypt(token))? {
+            Said::Plain(claims) => claims,
+            Said::Signed(token) => {
+                let algorithms = |known: &Known| Answer::Introspection.algorithms(known);
+                let verify = |settings: &Settings, trust: Trust<'_>| {
+                    introspection::verify(&token, trust, settings.rules(), now())
+                };
+                let verified = self.with_keys(Asker::Stranger, algorithms, verify).await;
+                verified.map_err(|error| AccessTokenError::Answer(chain(&error)))?
+            }
+        };
+        introspection::judge(&claims, known.settings.rules(), audiences, now())?;
+        Ok(claims)
     }
+}
+
+fn not_offered() -> AccessTokenError {
+    AccessTokenError::Answer("the provider's metadata name no endpoint for it".to_owned())
+}
+
+/// What userinfo says of a person; what only an ID token can say of a sign-in is nobody's word there.
+fn of_userinfo(mut claims: Map<String, Value>, issuer: &str) -> Map<String, Value> {
+    claims.retain(|name, _| name == "sub" || !ID_TOKEN_ONLY.contains(&name.as_str()));
+    claims.insert("iss".to_owned(), issuer.into());
+    claims
 }
 
 fn unknown() -> AccessTokenError {
     AccessTokenError::Unavailable("the provider is not known yet".to_owned())
+}
+
+/// What a JWT is held against.
+#[derive(Debug, Clone, Copy)]
+struct Expectation<'a> {
+    audiences: &'a [String],
+    form: Form,
+    now: UnixTime,
 }
 
 /// RFC 9068 §4. Pure.
@@ -160,27 +205,39 @@ fn verify(
     token: &str,
     trust: Trust<'_>,
     rules: Rules<'_>,
-    audiences: &[String],
-    now: UnixTime,
+    Expectation { audiences, form, now }: Expectation<'_>,
 ) -> Result<Map<String, Value>, AccessTokenError> {
     let jws = Jws::parse(token).map_err(IdTokenError::from)?;
-    let declared = match jws.media_type() {
-        Some("at+jwt") => true,
-        None | Some("jwt") => false,
-        Some(_) => return Err(AccessTokenError::Type),
+    let declared = match (jws.media_type(), form) {
+        (Some("at+jwt"), _) => true,
+        (None | Some("jwt"), Form::Any) => false,
+        _ => return Err(AccessTokenError::Type),
     };
     let claims = jws.verify(trust).map_err(IdTokenError::from)?;
     judge_kind(&claims, declared)?;
     rules.judge_issuer(&claims).map_err(IdTokenError::from)?;
     judge_audience(&claims, audiences)?;
     claims::judge_expiry(&claims, rules.leeway, now).map_err(IdTokenError::from)?;
-    judge_begin(&claims, rules.leeway, now)?;
+    claims::judge_begin(&claims, rules.leeway, now).map_err(IdTokenError::from)?;
     id_token::subject(&claims)?;
+    if form == Form::Rfc9068 {
+        is_complete(&claims)?;
+    }
     Ok(claims)
 }
 
+/// RFC 9068 §2.2, as far as nothing else asks for it.
+fn is_complete(claims: &Map<String, Value>) -> Result<(), IdTokenError> {
+    for name in ["client_id", "jti"] {
+        if claims::string(claims, name)?.is_none_or(str::is_empty) {
+            return Err(IdTokenError::ClaimType(name));
+        }
+    }
+    if claims.contains_key("iat") { Ok(()) } else { Err(IdTokenError::ClaimType("iat")) }
+}
+
 /// Nothing that a provider signs for another purpose passes for an access token (RFC 8725 §3.12).
-fn judge_kind(claims: &Map<String, Value>, declared: bool) -> Result<(), AccessTokenError> {
+pub(super) fn judge_kind(claims: &Map<String, Value>, declared: bool) -> Result<(), AccessTokenError> {
     const OF_OTHERS: [&str; 5] = ["nonce", "at_hash", "c_hash", "s_hash", "events"];
     if OF_OTHERS.iter().any(|name| claims.contains_key(*name)) {
         return Err(AccessTokenError::Type);
@@ -209,14 +266,4 @@ pub(super) fn judge_audience(claims: &Map<String, Value>, audiences: &[String]) 
         Some(_) => return Err(IdTokenError::ClaimType("aud")),
     };
     if meant_for_us { Ok(()) } else { Err(IdTokenError::Audience) }
-}
-
-pub(super) fn judge_begin(claims: &Map<String, Value>, leeway: u64, now: UnixTime) -> Result<(), IdTokenError> {
-    let latest = now.0.saturating_add(leeway);
-    for name in ["iat", "nbf"] {
-        if claims::numeric_date(claims, name)?.is_some_and(|begin| begin > latest) {
-            return Err(IdTokenError::NotYetValid);
-        }
-    }
-    Ok(())
 }

@@ -22,8 +22,6 @@ pub struct Capabilities {
     pub id_token_encryption_algs: Vec<String>,
     /// `id_token_encryption_enc_values_supported`.
     pub id_token_encryption_encs: Vec<String>,
-    /// `authorization_signing_alg_values_supported` (JARM §4).
-    pub answer_signing_algs: Vec<String>,
     /// `request_object_signing_alg_values_supported`.
     pub request_signing_algs: Vec<String>,
     /// `require_signed_request_object`.
@@ -32,6 +30,12 @@ pub struct Capabilities {
     pub takes_request_objects: Option<bool>,
     /// `request_uri_parameter_supported`, where it is said.
     pub takes_request_uris: Option<bool>,
+    /// `userinfo_signing_alg_values_supported`.
+    pub userinfo_signing_algs: Vec<String>,
+    /// `authorization_signing_alg_values_supported` (JARM §4).
+    pub authorization_signing_algs: Vec<String>,
+    /// `introspection_signing_alg_values_supported` (RFC 9701 §7).
+    pub introspection_signing_algs: Vec<String>,
     /// `dpop_signing_alg_values_supported`.
     pub dpop_signing_algs: Vec<String>,
     /// `backchannel_logout_supported` (OpenID Connect Back-Channel Logout §2.1).
@@ -48,7 +52,7 @@ pub struct Capabilities {
 
 impl Capabilities {
     pub(super) fn read(fields: &Fields<'_>) -> Result<Self, DiscoveryError> {
-        let names = |field| Ok(fields.names(field)?.map(str::to_owned).collect::<Vec<_>>());
+        let names = |field| -> Result<Vec<_>, DiscoveryError> { Ok(fields.names(field)?.map(str::to_owned).collect()) };
         Ok(Self {
             auth_methods: names("token_endpoint_auth_methods_supported")?,
             auth_signing_algs: names("token_endpoint_auth_signing_alg_values_supported")?,
@@ -56,11 +60,13 @@ impl Capabilities {
             requires_pushed_requests: fields.flag("require_pushed_authorization_requests")?,
             id_token_encryption_algs: names("id_token_encryption_alg_values_supported")?,
             id_token_encryption_encs: names("id_token_encryption_enc_values_supported")?,
-            answer_signing_algs: names("authorization_signing_alg_values_supported")?,
             request_signing_algs: names("request_object_signing_alg_values_supported")?,
             requires_signed_requests: fields.flag("require_signed_request_object")?,
             takes_request_objects: fields.said("request_parameter_supported")?,
             takes_request_uris: fields.said("request_uri_parameter_supported")?,
+            userinfo_signing_algs: names("userinfo_signing_alg_values_supported")?,
+            authorization_signing_algs: names("authorization_signing_alg_values_supported")?,
+            introspection_signing_algs: names("introspection_signing_alg_values_supported")?,
             dpop_signing_algs: names("dpop_signing_alg_values_supported")?,
             backchannel_logout: fields.flag("backchannel_logout_supported")?,
             frontchannel_logout: fields.flag("frontchannel_logout_supported")?,

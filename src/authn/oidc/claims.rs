@@ -6,6 +6,10 @@ use serde_json::{Map, Value};
 use super::tenants::Tenants;
 use crate::clock::UnixTime;
 
+/// Claims that userinfo has no say in: they say who, by whom, for whom and when.
+pub(in crate::authn) const ID_TOKEN_ONLY: [&str; 12] =
+    ["iss", "aud", "sub", "exp", "iat", "nbf", "acr", "amr", "auth_time", "azp", "nonce", "sid"];
+
 /// What is wrong with a registered claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ClaimError {
@@ -48,6 +52,18 @@ impl Rules<'_> {
         if right { Ok(()) } else { Err(ClaimError::Issuer) }
     }
 
+    /// We are among the audiences, whoever else is (Core §5.3.2).
+    pub(super) fn judge_inclusion(&self, claims: &Map<String, Value>) -> Result<(), ClaimError> {
+        let is_us = |audience: &Value| audience == self.client_id;
+        let is_for_us = match claims.get("aud") {
+            Some(Value::Array(several)) if several.iter().all(Value::is_string) => several.iter().any(is_us),
+            Some(one @ Value::String(_)) => is_us(one),
+            None => false,
+            Some(_) => return Err(ClaimError::Type("aud")),
+        };
+        if is_for_us { Ok(()) } else { Err(ClaimError::Audience) }
+    }
+
     /// Core §3.1.3.7 items 3 to 5.
     pub(super) fn judge_audience(&self, claims: &Map<String, Value>) -> Result<(), ClaimError> {
         let audiences = match claims.get("aud") {
@@ -74,18 +90,25 @@ impl Rules<'_> {
     }
 }
 
+/// What is there of `iat` and `nbf` is not in the future; `leeway` in seconds.
+pub(super) fn judge_begin(claims: &Map<String, Value>, leeway: u64, now: UnixTime) -> Result<(), ClaimError> {
+    let latest = now.0.saturating_add(leeway);
+    for name in ["iat", "nbf"] {
+        if numeric_date(claims, name)?.is_some_and(|begin| begin > latest) {
+            return Err(ClaimError::NotYetValid);
+        }
+    }
+    Ok(())
+}
+
 /// Core §3.1.3.7 items 9 and 10, RFC 7519 §4.1.5; `leeway` in seconds. An old `iat` does no harm beside `exp`, unless the
 /// settings say so.
 pub(super) fn judge_times(claims: &Map<String, Value>, leeway: u64, now: UnixTime) -> Result<(), ClaimError> {
     judge_expiry(claims, leeway, now)?;
-    let latest = now.0.saturating_add(leeway);
-    if numeric_date(claims, "iat")?.is_none_or(|issued| issued > latest) {
+    if !claims.contains_key("iat") {
         return Err(ClaimError::NotYetValid);
     }
-    if numeric_date(claims, "nbf")?.is_some_and(|begin| begin > latest) {
-        return Err(ClaimError::NotYetValid);
-    }
-    Ok(())
+    judge_begin(claims, leeway, now)
 }
 
 /// `exp` must be there and in the future; `leeway` in seconds.

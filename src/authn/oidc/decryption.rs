@@ -64,7 +64,7 @@ impl Decryption {
 }
 
 /// Whether it has the five parts of an encrypted token (RFC 7516 §9); a signed one has three.
-pub(super) fn is_encrypted(token: &str) -> bool {
+pub fn is_encrypted(token: &str) -> bool {
     token.bytes().filter(|byte| *byte == b'.').count() == 4
 }
 

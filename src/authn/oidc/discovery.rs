@@ -12,12 +12,12 @@ use url::Url;
 
 use super::capabilities::Capabilities;
 use super::client_auth::{self, ClientAuthMethod};
-use super::jose::Algorithm;
+use super::jose::{self, Algorithm};
 use super::jwks::JwksError;
 use super::provider::Settings;
 use super::registration::RegistrationError;
 use super::tenants::Tenants;
-use crate::provider_http::{ProviderHttp, ProviderHttpError, is_loopback, is_protected};
+use crate::provider_http::{ProviderHttp, ProviderHttpError, WrongMediaType, check_json, is_loopback, is_protected};
 
 /// What we use of a provider's metadata; every URL https or loopback (or `allow_insecure_http`).
 #[derive(Debug, Clone)]
@@ -70,8 +70,11 @@ pub enum DiscoveryError {
     /// A status other than 200.
     #[error("the provider answered discovery with status {0}")]
     Status(u16),
-    /// Not JSON (often an HTML error page).
-    #[error("the discovery document is not JSON")]
+    /// Not JSON by its content type (often an HTML error page).
+    #[error(transparent)]
+    MediaType(#[from] WrongMediaType),
+    /// Not a JSON object, or one with a member that stands twice.
+    #[error("the discovery document is not JSON that reads in one way")]
     NotJson,
     /// Its issuer is not the configured one.
     #[error("the discovery document names the issuer {found:?}, not {expected:?}")]
@@ -114,7 +117,7 @@ impl DiscoveryError {
             Self::Status(_) | Self::Keys(JwksError::Status(_)) => {
                 "look into the provider's own log; it is tried again by itself"
             }
-            Self::NotJson => {
+            Self::NotJson | Self::MediaType(_) => {
                 "open the issuer plus /.well-known/openid-configuration in a browser; a login page or an error page of \
                  another server may be answering there"
             }
@@ -127,7 +130,7 @@ impl DiscoveryError {
                 "make the provider announce https addresses (behind a proxy, tell it its public address), or set \
                  allow_insecure_http = true for a test network"
             }
-            Self::Keys(JwksError::NotAKeySet) => {
+            Self::Keys(JwksError::NotAKeySet | JwksError::MediaType(_)) => {
                 "open the jwks_uri of the discovery document in a browser, or look into provider.metadata.jwks_file"
             }
             Self::Keys(JwksError::File(_)) => {
@@ -171,6 +174,7 @@ pub(super) async fn fetch(http: &ProviderHttp, settings: &Settings) -> Result<Me
     if answer.status() != http::StatusCode::OK {
         return Err(DiscoveryError::Status(answer.status().as_u16()));
     }
+    check_json(&answer)?;
     Metadata::parse(answer.body(), settings)
 }
 
@@ -188,8 +192,7 @@ fn document_url(settings: &Settings) -> Result<Url, DiscoveryError> {
 impl Metadata {
     /// Reads a discovery document (§4.2) and compares its issuer (§4.3).
     pub(super) fn parse(bytes: &[u8], settings: &Settings) -> Result<Self, DiscoveryError> {
-        let Ok(Value::Object(document)) = serde_json::from_slice(bytes) else { return Err(DiscoveryError::NotJson) };
-        Self::read(document, settings)
+        Self::read(jose::json_object(bytes).map_err(|_| DiscoveryError::NotJson)?, settings)
     }
 
     /// What the settings state, with nobody asked.

@@ -9,7 +9,6 @@ use serde_json::{Map, Value};
 use super::claims::{ClaimError, Rules, judge_times, string};
 use super::jose::{Algorithm, JoseError, Jws, Trust};
 use super::jwe::Undecryptable;
-use super::logout_token::LOGOUT_TOKEN;
 use super::wish::Wish;
 use crate::clock::UnixTime;
 
@@ -20,8 +19,12 @@ pub struct Expected<'a> {
     pub nonce: Option<&'a str>,
     /// The access token that came along, for `at_hash`.
     pub access_token: Option<&'a str>,
-    /// The authorization code that came along in the front channel; `c_hash` must be there then (Core §3.3.2.11).
+    /// The authorization code that it came for, or with: what `c_hash` must fit (Core §3.3.2.11).
     pub code: Option<&'a str>,
+    /// The `state` that came back with that: what `s_hash` must fit (FAPI 1.0 Advanced §5.1).
+    pub state: Option<&'a str>,
+    /// It came through a browser, beside the code; `c_hash` must be there then (Core §3.3.2.10).
+    pub in_front: bool,
     /// What its sign-in asked for.
     pub wish: &'a Wish,
 }
@@ -47,6 +50,22 @@ impl VerifiedClaims {
     /// `sid`: the provider's name for the session (OpenID Connect Front-Channel Logout §3).
     pub fn session(&self) -> Option<&str> {
         self.claims.get("sid").and_then(Value::as_str).filter(|sid| !sid.is_empty())
+    }
+
+    /// Whether the other ID token of the same sign-in says the same (Core §3.3.3.6): who, by whom, and whatever both tell of
+    /// the sign-in and of the person.
+    ///
+    /// # Errors
+    /// [`IdTokenError::OtherSubject`] and [`IdTokenError::Contradictory`].
+    pub fn agrees_with(&self, other: &Self) -> Result<(), IdTokenError> {
+        if self.subject != other.subject {
+            return Err(IdTokenError::OtherSubject);
+        }
+        let differs = |name: &&&str| match (self.claims.get(**name), other.claims.get(**name)) {
+            (Some(one), Some(other)) => one != other,
+            _ => false,
+        };
+        SAID_TWICE.iter().find(differs).map_or(Ok(()), |name| Err(IdTokenError::Contradictory(name)))
     }
 
     /// All claims.
@@ -115,9 +134,15 @@ pub enum IdTokenError {
     /// `c_hash` is missing or does not fit the code that came along.
     #[error("the ID token's code hash is missing or wrong")]
     CodeHash,
+    /// `s_hash` does not fit the state that came back.
+    #[error("the ID token's state hash is wrong")]
+    StateHash,
     /// The ID tokens of one sign-in, or of a session and its renewal, are about two people (Core §3.3.3.6, §12.2).
     #[error("two ID tokens that belong together name different subjects")]
     OtherSubject,
+    /// The ID tokens of one sign-in say two things of the same person or sign-in (Core §3.3.3.6).
+    #[error("two ID tokens that belong together differ in {0}")]
+    Contradictory(&'static str),
     /// `sub` is missing, empty or too long.
     #[error("the ID token has no usable subject")]
     Subject,
@@ -149,7 +174,9 @@ impl IdTokenError {
             Self::Nonce => "id_token_nonce",
             Self::AccessTokenHash => "id_token_access_token_hash",
             Self::CodeHash => "id_token_code_hash",
+            Self::StateHash => "id_token_state_hash",
             Self::OtherSubject => "id_token_other_subject",
+            Self::Contradictory(_) => "id_token_contradictory",
             Self::Subject => "id_token_subject",
             Self::ClaimType(_) => "id_token_claim_type",
         }
@@ -187,6 +214,37 @@ impl From<JoseError> for IdTokenError {
     }
 }
 
+/// What two ID tokens of one sign-in agree in, where both say it: the issuer, what is about the sign-in (Core §2), and the
+/// standard claims about the person (§5.1). Claims of a provider's own may name the token they are in.
+const SAID_TWICE: [&str; 26] = [
+    "iss",
+    "auth_time",
+    "acr",
+    "amr",
+    "azp",
+    "sid",
+    "tid",
+    "name",
+    "given_name",
+    "family_name",
+    "middle_name",
+    "nickname",
+    "preferred_username",
+    "profile",
+    "picture",
+    "website",
+    "email",
+    "email_verified",
+    "gender",
+    "birthdate",
+    "zoneinfo",
+    "locale",
+    "phone_number",
+    "phone_number_verified",
+    "address",
+    "updated_at",
+];
+
 /// Verifies an ID token. Pure: keys and time are arguments.
 pub(super) fn verify(
     id_token: &str,
@@ -209,10 +267,16 @@ pub(super) fn verify(
             return Err(IdTokenError::AccessTokenHash);
         }
     }
-    if let Some(code) = expected.code
-        && string(&claims, "c_hash")? != Some(half_hash(algorithm, code).as_str())
+    if let Some(code) = expected.code {
+        let found = string(&claims, "c_hash")?;
+        if found.map_or(expected.in_front, |found| found != half_hash(algorithm, code)) {
+            return Err(IdTokenError::CodeHash);
+        }
+    }
+    if let Some(state) = expected.state
+        && string(&claims, "s_hash")?.is_some_and(|found| found != half_hash(algorithm, state))
     {
-        return Err(IdTokenError::CodeHash);
+        return Err(IdTokenError::StateHash);
     }
     let subject = subject(&claims)?.to_owned();
     Ok(VerifiedClaims { subject, claims })
@@ -220,7 +284,7 @@ pub(super) fn verify(
 
 /// RFC 8725 §3.11 and §3.12: what was signed as another kind of token never passes for an ID token.
 fn judge_kind(token: &Jws<'_>, claims: &Map<String, Value>) -> Result<(), IdTokenError> {
-    let is_other = token.media_type() == Some(LOGOUT_TOKEN) || claims.contains_key("events");
+    let is_other = token.is_of_another_kind() || claims.contains_key("events");
     if is_other { Err(IdTokenError::Kind) } else { Ok(()) }
 }
 

@@ -174,6 +174,12 @@ impl<'a> Jws<'a> {
         self.media_type.as_deref()
     }
 
+    /// Whether the header says that it is a kind of token that is never an ID token, userinfo or an authorization response
+    /// (RFC 8725 §3.11).
+    pub(super) fn is_of_another_kind(&self) -> bool {
+        self.media_type().is_some_and(|kind| OTHER_KINDS.contains(&kind))
+    }
+
     /// The claims as anybody may have written them: to refuse what needs no signature check, and to choose the keys.
     pub(super) fn unproven_claims(&self) -> Result<Map<String, Value>, JoseError> {
         json_object(&base64url(self.payload)?)
@@ -324,6 +330,18 @@ impl<'de> Visitor<'de> for OneReading {
         Ok(Value::Object(object))
     }
 }
+
+/// Kinds of tokens that have a media type of their own.
+const OTHER_KINDS: [&str; 8] = [
+    "at+jwt",
+    "dpop+jwt",
+    "entity-statement+jwt",
+    "jwk-set+jwt",
+    "logout+jwt",
+    "oauth-authz-req+jwt",
+    "secevent+jwt",
+    "token-introspection+jwt",
+];
 
 /// The longest token that is read, in bytes.
 pub(super) const MAX_TOKEN: usize = 64 * 1024;

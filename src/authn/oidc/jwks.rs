@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use url::Url;
 
 use super::jose::{Algorithm, JoseError};
-use crate::provider_http::ProviderHttp;
+use crate::provider_http::{ProviderHttp, WrongMediaType, check_json};
 
 /// Why a key set is unusable as a whole.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +28,9 @@ pub enum JwksError {
     /// A status other than 200.
     #[error("the provider answered the key set request with status {0}")]
     Status(u16),
+    /// Not JSON by its content type.
+    #[error(transparent)]
+    MediaType(#[from] WrongMediaType),
     /// Not a JSON object with a `keys` array.
     #[error("the key set is not a JSON Web Key Set")]
     NotAKeySet,
@@ -46,6 +49,7 @@ pub(super) async fn fetch(http: &ProviderHttp, jwks_uri: &Url) -> Result<KeySet,
     if answer.status() != http::StatusCode::OK {
         return Err(JwksError::Status(answer.status().as_u16()));
     }
+    check_json(&answer)?;
     KeySet::parse(answer.body())
 }
 
@@ -79,6 +83,11 @@ impl KeySet {
             return Err(JwksError::Empty);
         }
         Ok(Self { keys })
+    }
+
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.keys.is_empty()
     }
 
     /// Checks a signature with every key that may have made it.

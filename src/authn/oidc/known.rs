@@ -130,7 +130,7 @@ impl Knowledge {
     async fn refetch_keys(&self, seen: &Arc<Known>, asker: Asker) {
         let mut last_refetch = self.last_refetch[asker as usize].lock().await;
         let is_newer = |known: &Option<Arc<Known>>| known.as_ref().is_some_and(|known| !Arc::ptr_eq(known, seen));
-        if seen.settings.is_symmetric() || is_newer(&self.known()) {
+        if is_newer(&self.known()) {
             return;
         }
         let now = self.clock.now();
@@ -193,7 +193,6 @@ impl Knowledge {
 
     async fn fetch_keys(&self, settings: &Settings, metadata: &Metadata) -> Result<KeySet, JwksError> {
         match (&settings.metadata.keys, &metadata.jwks_uri) {
-            _ if settings.is_symmetric() => Ok(KeySet::default()),
             (Some(source), _) => source.read(),
             (None, Some(jwks_uri)) => jwks::fetch(&self.http, jwks_uri).await,
             // Metadata without it are read only where keys are stated.
@@ -231,7 +230,12 @@ impl Knowledge {
                 (kept.settings(&self.settings), kept.due_in(now))
             }
         };
-        let keys = self.fetch_keys(&settings, &metadata).await.map_err(DiscoveryError::Keys)?;
+        // ID tokens that are signed with the secret need no keys; once something else did, they are kept fresh.
+        let needs_keys = !settings.is_symmetric() || self.known().is_some_and(|known| !known.keys.is_empty());
+        let keys = match needs_keys {
+            true => self.fetch_keys(&settings, &metadata).await.map_err(DiscoveryError::Keys)?,
+            false => KeySet::default(),
+        };
         let (metadata, keys) = (Arc::new(metadata), Arc::new(keys));
         Ok(Known { settings, metadata, keys, fetched_at: self.clock.now(), due_in })
     }

@@ -1,6 +1,8 @@
 //! Logout tokens, verified to the letter of OpenID Connect Back-Channel Logout 1.0 §2.6. Whatever needs no key is judged
 //! first, so that a token of the wrong shape costs no signature check.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value};
 
 use super::claims::{ClaimError, Rules, judge_times, numeric_date, string};
@@ -8,11 +10,9 @@ use super::jose::{JoseError, Jws, Trust};
 use crate::clock::UnixTime;
 
 /// The media type of a logout token (§2.4), without `application/`.
-pub(super) const LOGOUT_TOKEN: &str = "logout+jwt";
+const LOGOUT_TOKEN: &str = "logout+jwt";
 /// The member of `events` that makes it one (§2.4).
 const EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
-/// The oldest that is believed, in seconds: providers send at once. Bounds how long `jti` has to be remembered.
-pub(super) const MAX_AGE: u64 = 3600;
 
 /// Why a logout token is refused; one variant per fact, each with a constant reason code. The texts are told to the provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -20,6 +20,12 @@ pub enum LogoutTokenError {
     /// Whatever cannot be read: not three base64url parts, no JSON, a name that stands twice.
     #[error("the logout token is malformed")]
     Malformed,
+    /// Encrypted, and not to be opened with our keys.
+    #[error("the logout token cannot be decrypted")]
+    Undecryptable,
+    /// Not encrypted, where ID tokens have to be (§2.6 item 1).
+    #[error("the logout token is not encrypted")]
+    NotEncrypted,
     /// `typ` is neither `logout+jwt` nor `JWT`.
     #[error("the logout token's typ is another kind's")]
     Kind,
@@ -47,9 +53,6 @@ pub enum LogoutTokenError {
     /// `iat` is missing or in the future, or `nbf` is in the future.
     #[error("the logout token is not valid yet")]
     NotYetValid,
-    /// `iat` is longer ago than any provider takes.
-    #[error("the logout token is too old")]
-    TooOld,
     /// `jti` is missing or empty.
     #[error("the logout token has no identifier")]
     Identifier,
@@ -75,6 +78,8 @@ impl LogoutTokenError {
     pub fn code(self) -> &'static str {
         match self {
             Self::Malformed => "logout_token_malformed",
+            Self::Undecryptable => "logout_token_undecryptable",
+            Self::NotEncrypted => "logout_token_not_encrypted",
             Self::Kind => "logout_token_kind",
             Self::Algorithm => "logout_token_algorithm",
             Self::Critical => "logout_token_critical",
@@ -84,7 +89,6 @@ impl LogoutTokenError {
             Self::Audience => "logout_token_audience",
             Self::Expired => "logout_token_expired",
             Self::NotYetValid => "logout_token_not_yet_valid",
-            Self::TooOld => "logout_token_too_old",
             Self::Identifier => "logout_token_identifier",
             Self::Repeated => "logout_token_repeated",
             Self::Events => "logout_token_events",
@@ -131,6 +135,8 @@ pub struct Logout {
     pub(super) identifier: String,
     /// `iss`: who gives the names.
     pub issuer: String,
+    /// For how long the same token could come again.
+    pub(super) good_for: Duration,
     /// `sub`: whose sessions ended.
     pub subject: Option<String>,
     /// `sid`: which one.
@@ -170,13 +176,12 @@ impl<'a> UnprovenLogout<'a> {
     pub(super) fn verify(&self, trust: Trust<'_>, rules: Rules<'_>, now: UnixTime) -> Result<Logout, LogoutTokenError> {
         rules.judge_issuer(&self.claims)?;
         rules.judge_audience(&self.claims)?;
+        // §2.4 bounds its life by `exp` alone: one that lay in a queue for hours ends sessions all the same.
         judge_times(&self.claims, rules.leeway, now)?;
-        let issued = numeric_date(&self.claims, "iat")?.ok_or(LogoutTokenError::NotYetValid)?;
-        if now.0.saturating_sub(issued) > MAX_AGE + rules.leeway {
-            return Err(LogoutTokenError::TooOld);
-        }
+        let end = numeric_date(&self.claims, "exp")?.ok_or(LogoutTokenError::Expired)?;
+        let good_for = end.saturating_add(rules.leeway).saturating_sub(now.0);
         // The same octets again, and only now are they the provider's.
-        shape(&self.token.verify(trust)?)
+        Ok(Logout { good_for: Duration::from_secs(good_for), ..shape(&self.token.verify(trust)?)? })
     }
 }
 
@@ -202,7 +207,7 @@ fn shape(claims: &Map<String, Value>) -> Result<Logout, LogoutTokenError> {
     }
     // What it has to be is judged with the other claims.
     let issuer = string(claims, "iss")?.unwrap_or_default().to_owned();
-    Ok(Logout { identifier, issuer, subject, session })
+    Ok(Logout { identifier, good_for: Duration::ZERO, issuer, subject, session })
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! The OpenID Connect relying party: discovery, keys, the login transaction, token verification, userinfo, sign-out.
 
 pub mod access_token;
+pub mod algorithms;
 pub mod ask;
 pub mod assertion;
 mod capabilities;
-mod claims;
+pub(in crate::authn) mod claims;
 pub mod client_auth;
 pub mod client_credentials;
 pub mod client_keys;

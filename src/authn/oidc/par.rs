@@ -9,7 +9,7 @@ use url::{Url, form_urlencoded};
 
 use super::jose::json_object;
 use super::token_endpoint::TokenError;
-use crate::provider_http::ProviderHttpError;
+use crate::provider_http::{ProviderHttpError, WrongMediaType, check_json};
 
 /// Why a request was not pushed.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +31,9 @@ pub enum PushError {
     /// A status that is neither success nor an OAuth error.
     #[error("the provider answered the pushed authorization request with status {0}")]
     Status(u16),
+    /// A success that is not JSON by its content type.
+    #[error(transparent)]
+    MediaType(#[from] WrongMediaType),
     /// A success that is none.
     #[error("the {field} of the answer to the pushed authorization request is missing or unusable")]
     Response {
@@ -67,6 +70,7 @@ pub(super) fn read_answer(answer: &Response<Bytes>) -> Result<String, PushError>
         let refusal = body.ok().filter(|_| status.is_client_error()).and_then(|body| refusal(&body));
         return Err(refusal.unwrap_or(PushError::Status(status.as_u16())));
     }
+    check_json(answer)?;
     let body = body.map_err(|_| PushError::Response { field: "body" })?;
     if body.get("expires_in").and_then(Value::as_u64).is_none_or(|seconds| seconds == 0) {
         return Err(PushError::Response { field: "expires_in" });

@@ -51,7 +51,7 @@ impl Provider {
         let id_token = self.open_id_token(id_token)?;
         let wish = Wish::default();
         let access_token = Some(granted.access_token.expose_secret());
-        let expected = Expected { nonce: None, access_token, code: None, wish: &wish };
+        let expected = Expected { nonce: None, access_token, code: None, state: None, in_front: false, wish: &wish };
         let claims = self.verify_id_token(id_token.expose_secret(), expected).await?;
         let userinfo = match self.userinfo(&granted.access_token, claims.subject()).await {
             Ok(userinfo) => userinfo,

@@ -2,10 +2,11 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
+use moka::Expiry;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use openidconnect::core::{CoreAuthenticationFlow, CoreClient, CoreResponseType};
@@ -18,6 +19,7 @@ use tokio::sync::Semaphore;
 use url::Url;
 
 use super::access_token::AccessTokens;
+use super::algorithms::{AnswerAlgorithms, Kind as Answer, of_id_tokens};
 use super::ask::Ask;
 use super::claims::Rules;
 use super::client_auth::{self, ProofError};
@@ -28,7 +30,7 @@ use super::id_token::{self, Expected, IdTokenError, VerifiedClaims};
 use super::jose::{Algorithm, JoseError, Trust};
 use super::jwe::Undecryptable;
 use super::known::{Asker, Knowledge, Known};
-use super::logout_token::{Logout, LogoutTokenError, MAX_AGE, UnprovenLogout};
+use super::logout_token::{Logout, LogoutTokenError, UnprovenLogout};
 use super::ourselves::Ourselves;
 use super::par::{self, PushError};
 use super::party::Party;
@@ -40,7 +42,7 @@ use super::security::{Profile, Security};
 use super::static_metadata::StaticMetadata;
 use super::tenants::Tenants;
 use super::token_endpoint::{self, Redemption, TokenError, Tokens};
-use super::userinfo::{self, UserinfoError};
+use super::userinfo::{self, Said, UserinfoError};
 use super::wish::Wish;
 use crate::authn::session::Signatory;
 use crate::clock::SharedClock;
@@ -101,6 +103,8 @@ pub struct Settings {
     /// The signing algorithms accepted for ID tokens: empty means every asymmetric one that the metadata offers. HS256 only
     /// where it is named here, alone, and a secret exists.
     pub signing_algs: Vec<Algorithm>,
+    /// The same for everything else that the provider signs.
+    pub answer_algs: AnswerAlgorithms,
     /// What is taken of encrypted tokens.
     pub decryption: Decryption,
     /// Fetch userinfo where the metadata offers it.
@@ -183,7 +187,7 @@ pub struct Provider {
     /// Turns for sign-outs whose tokens are revoked.
     revocations: revocation::Turns,
     /// `jti` of the logout tokens that were verified, for as long as any of them could come again.
-    logout_tokens: Cache<[u8; 16], ()>,
+    logout_tokens: Cache<[u8; 16], Duration>,
 }
 
 impl Provider {
@@ -196,7 +200,6 @@ impl Provider {
         let ourselves = Ourselves::new(&settings, http.clone(), &control, Arc::clone(&clock))?;
         warn_about_weak_secret(&settings);
         let token_calls = settings.max_token_calls.clamp(1, Semaphore::MAX_PERMITS);
-        let clock_skew = settings.clock_skew;
         Ok(Arc::new(Self {
             ourselves: Arc::new(ourselves),
             token_calls: Arc::new(Semaphore::new(token_calls)),
@@ -206,8 +209,7 @@ impl Provider {
                 .max_capacity(MAX_LOGOUT_TOKENS)
                 // The default policy may turn away what is new, and what is new is what comes again.
                 .eviction_policy(EvictionPolicy::lru())
-                // Both ends of the leeway, and a minute for clocks that are set.
-                .time_to_live(Duration::from_secs(MAX_AGE + 60) + 2 * clock_skew)
+                .expire_after(UntilItExpires)
                 .build(),
             knowledge: Arc::new(Knowledge::new(settings, http, clock)),
         }))
@@ -444,7 +446,7 @@ impl Provider {
         Ok(SecretString::new(opened.into_owned()))
     }
 
-    fn decrypt(&self, token: &str) -> Result<Vec<u8>, Undecryptable> {
+    pub(super) fn decrypt(&self, token: &str) -> Result<Vec<u8>, Undecryptable> {
         let known = self.knowledge.known();
         let settings = known.as_ref().map_or(self.settings(), |known| &known.settings);
         settings.decryption.open(token, &self.ourselves.private_keys(), settings.credentials.client_secret.as_ref())
@@ -466,9 +468,13 @@ impl Provider {
             settings.demands.judge(verified.claims(), expected.wish, settings.rules().leeway, clock.now())?;
             Ok(verified)
         };
-        // Only with a code in hand is it one that came through a browser (Core §3.3.2.10).
-        let asker = if expected.code.is_some() { Asker::Answer } else { Asker::SignIn };
+        let asker = if expected.in_front { Asker::Answer } else { Asker::SignIn };
         self.with_keys(asker, of_id_tokens, verify).await
+    }
+
+    /// A logout token with its encryption taken off; `None` where our keys at this provider do not open it.
+    pub(super) fn open_logout_token(&self, token: &str) -> Option<String> {
+        String::from_utf8(self.decrypt(token).ok()?).ok()
     }
 
     /// Verifies a logout token to the letter of OpenID Connect Back-Channel Logout §2.6; keys are refetched as for ID tokens.
@@ -481,12 +487,12 @@ impl Provider {
         let logout = self.with_keys(Asker::Logout, of_id_tokens, verify).await?;
         // §2.6 item 7. The last of all, so that nobody else can use up an identifier.
         let identifier = self.settings().party().digest("jti", &logout.issuer, &logout.identifier);
-        let is_fresh = self.logout_tokens.entry(identifier).or_insert(()).is_fresh();
+        let is_fresh = self.logout_tokens.entry(identifier).or_insert(logout.good_for).is_fresh();
         if is_fresh { Ok(logout) } else { Err(LogoutTokenError::Repeated) }
     }
 
     /// Verifies with the keys that are known; where those do not do, once more with newer ones.
-    async fn with_keys<T, E>(
+    pub(super) async fn with_keys<T, E>(
         &self,
         asker: Asker,
         algorithms: impl Fn(&Known) -> Vec<Algorithm>,
@@ -496,9 +502,13 @@ impl Provider {
         E: From<JoseError> + PartialEq,
     {
         let known = self.knowledge.known().ok_or(JoseError::UnknownKey)?;
-        let first = self.with_keys_of(&known, &algorithms(&known), &verify);
-        // A provider that starts anew may sign with another key of the same name, so a wrong signature asks again too.
-        let asks_again = |error: &E| [JoseError::UnknownKey, JoseError::Signature].map(E::from).contains(error);
+        let allowed = algorithms(&known);
+        let first = self.with_keys_of(&known, &allowed, &verify);
+        // A provider that starts anew may sign with another key of the same name, so a wrong signature asks again too. The
+        // secret is no key of its set.
+        let has_keys = !allowed.iter().all(|algorithm| algorithm.is_symmetric());
+        let asks_again =
+            |error: &E| has_keys && [JoseError::UnknownKey, JoseError::Signature].map(E::from).contains(error);
         if !first.as_ref().err().is_some_and(asks_again) {
             return first;
         }
@@ -515,8 +525,7 @@ impl Provider {
     /// [`IdTokenError`].
     pub async fn verify_response(&self, jwt: &str) -> Result<AuthorizationResponse, IdTokenError> {
         let jwt = &*decryption::opened(jwt, |token| self.decrypt(token))?;
-        // JARM §3: an algorithm of its own at the provider, never `none`.
-        let algorithms = |known: &Known| known.settings.algorithms_of_others();
+        let algorithms = |known: &Known| Answer::Authorization.algorithms(known);
         let clock = &self.knowledge.clock;
         let verify = |settings: &Settings, trust: Trust<'_>| {
             AuthorizationResponse::verify(jwt, trust, settings.rules(), clock.now())
@@ -543,11 +552,26 @@ impl Provider {
         let Some(endpoint) = known.metadata.standard.userinfo_endpoint() else { return Ok(None) };
         let settings = &known.settings;
         let answer = self.ourselves.fetch(settings, &known.metadata, endpoint.url(), access_token).await?;
-        // Userinfo has an algorithm of its own at the provider, so `id_token_signing_alg_values_supported` says nothing.
-        let algorithms = settings.algorithms_of_others();
-        let trust = settings.trust(&known, &algorithms);
-        let opened = userinfo::opened(&answer, |token| self.decrypt(token))?;
-        userinfo::read_answer(&opened, trust, settings.rules(), subject, self.knowledge.clock.now()).map(Some)
+        let claims = self.userinfo_claims(&answer, Asker::SignIn).await?;
+        userinfo::is_about(&claims, subject).map(|()| Some(claims))
+    }
+
+    /// What userinfo says, in whatever form it comes.
+    pub(super) async fn userinfo_claims(
+        &self,
+        answer: &Response<Bytes>,
+        asker: Asker,
+    ) -> Result<Map<String, Value>, UserinfoError> {
+        let token = match userinfo::read(answer, |token| self.decrypt(token))? {
+            Said::Plain(_) if !self.settings().answer_algs.userinfo.is_empty() => return Err(UserinfoError::NotSigned),
+            Said::Plain(claims) => return Ok(claims),
+            Said::Signed(token) => token,
+        };
+        let algorithms = |known: &Known| Answer::Userinfo.algorithms(known);
+        let verify = |settings: &Settings, trust: Trust<'_>| {
+            userinfo::verify(&token, trust, settings.rules(), self.knowledge.clock.now())
+        };
+        self.with_keys(asker, algorithms, verify).await.map_err(UserinfoError::Signed)
     }
 
     /// The RP-initiated logout request (OpenID Connect RP-Initiated Logout §2), or `None` where the provider offers none. An
@@ -664,26 +688,6 @@ impl Settings {
         Signatory { id: self.id.clone(), party: self.party(), tenants: self.tenants.clone() }
     }
 
-    /// What ID tokens may be signed with, given what the metadata offers. HMAC is never taken from there: the secret is
-    /// enough to sign with it.
-    pub(super) fn allowed_algorithms(&self, offered: &[Algorithm]) -> Vec<Algorithm> {
-        if self.is_symmetric() {
-            return self.signing_algs.clone();
-        }
-        let wanted = if self.signing_algs.is_empty() { offered } else { &self.signing_algs };
-        let mut allowed: Vec<_> = wanted.iter().copied().filter(|algorithm| !algorithm.is_symmetric()).collect();
-        if allowed.is_empty() && self.signing_algs.is_empty() {
-            // Discovery §3: every provider must offer it.
-            allowed.push(Algorithm::RS256);
-        }
-        allowed
-    }
-
-    /// Whether the client is registered for one HMAC algorithm, so that the provider's key set plays no part.
-    pub(super) fn is_symmetric(&self) -> bool {
-        matches!(*self.signing_algs, [only] if only.is_symmetric()) && self.credentials.client_secret.is_some()
-    }
-
     /// What makes our requests. It reads no token, so it gets no keys.
     pub(super) fn client(&self, metadata: &Metadata) -> Client {
         let (secret, auth_type) = client_auth::for_library(self, metadata);
@@ -693,11 +697,6 @@ impl Settings {
             .set_auth_type(auth_type)
             // It is among the scopes.
             .disable_openid_scope()
-    }
-
-    /// What anything but an ID token may be signed with.
-    pub(super) fn algorithms_of_others(&self) -> Vec<Algorithm> {
-        if self.signing_algs.is_empty() { Algorithm::ASYMMETRIC.to_vec() } else { self.allowed_algorithms(&[]) }
     }
 
     pub(super) fn trust<'a>(&'a self, known: &'a Known, algorithms: &'a [Algorithm]) -> Trust<'a> {
@@ -715,11 +714,6 @@ impl Settings {
     }
 }
 
-/// What ID tokens and logout tokens may be signed with.
-fn of_id_tokens(known: &Known) -> Vec<Algorithm> {
-    known.settings.allowed_algorithms(&known.metadata.id_token_signing_algs)
-}
-
 /// RFC 7518 §3.2: an HMAC key must be at least as long as the hash.
 fn warn_about_weak_secret(settings: &Settings) {
     let (Some(secret), [only]) = (&settings.credentials.client_secret, &*settings.signing_algs) else { return };
@@ -732,6 +726,18 @@ fn warn_about_weak_secret(settings: &Settings) {
         );
     }
 }
+
+/// An identifier is remembered for as long as its token holds, and a minute more for clocks that are set.
+struct UntilItExpires;
+
+impl Expiry<[u8; 16], Duration> for UntilItExpires {
+    fn expire_after_create(&self, _: &[u8; 16], good_for: &Duration, _: Instant) -> Option<Duration> {
+        Some((*good_for).min(LONGEST_MEMORY) + Duration::from_secs(60))
+    }
+}
+
+/// The longest that an identifier is remembered: longer than any process runs.
+const LONGEST_MEMORY: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// The library's client, from a provider's metadata.
 pub(super) type Client =

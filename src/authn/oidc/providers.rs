@@ -1,8 +1,10 @@
 //! All configured providers.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::Provider;
+use super::decryption::is_encrypted;
 use super::logout_token::{LogoutTokenError, UnprovenLogout};
 use super::party::Party;
 
@@ -48,6 +50,20 @@ impl Providers {
         of_issuer.peek().ok_or(LogoutTokenError::Issuer)?;
         let mut for_us = of_issuer.filter(|provider| provider.is_us(|client_id| token.is_for(client_id)));
         for_us.next().ok_or(LogoutTokenError::Audience)
+    }
+
+    /// A logout token with its encryption taken off, if it has any: opened with the keys that ID tokens are encrypted to
+    /// (OpenID Connect Back-Channel Logout §2.6 item 1). The first provider whose keys open it does: what is inside says whose it
+    /// is, and proves it.
+    ///
+    /// # Errors
+    /// [`LogoutTokenError::Undecryptable`].
+    pub fn open_logout_token<'t>(&self, token: &'t str) -> Result<Cow<'t, str>, LogoutTokenError> {
+        if !is_encrypted(token) {
+            return Ok(Cow::Borrowed(token));
+        }
+        let opened = self.iter().find_map(|provider| provider.open_logout_token(token));
+        opened.map(Cow::Owned).ok_or(LogoutTokenError::Undecryptable)
     }
 
     /// By whom sessions are bound to.

@@ -23,7 +23,7 @@ use super::discovery::Metadata;
 use super::provider::{Credentials, Settings};
 use crate::clock::UnixTime;
 use crate::files::Digest;
-use crate::provider_http::{ProviderHttp, ProviderHttpError};
+use crate::provider_http::{ProviderHttp, ProviderHttpError, WrongMediaType};
 use crate::telemetry::chain;
 
 /// How we register ourselves.
@@ -69,6 +69,9 @@ pub enum RegistrationError {
         /// Cut to 256 characters.
         description: String,
     },
+    /// A success that is not JSON by its content type.
+    #[error(transparent)]
+    MediaType(#[from] WrongMediaType),
     /// What came back cannot be used.
     #[error("the registration's {field} is missing or unusable")]
     Answer {
@@ -113,7 +116,7 @@ impl RegistrationError {
                 "the provider registers another way of client authentication than client_auth_method, or one that needs \
                  what is not there: write the one that it takes; it is tried again in an hour"
             }
-            Self::Answer { .. } => {
+            Self::MediaType(_) | Self::Answer { .. } => {
                 "the provider must answer as RFC 7591 §3.2.1 says, with what the settings allow; it is tried again in an hour"
             }
             Self::Keys(_) => "look at client_keys_files, and whether this process may read them",

@@ -82,6 +82,26 @@ pub struct AuthorizationResponse {
     pub id_token: Option<SecretString>,
 }
 
+/// A signed answer, unverified.
+#[derive(Debug)]
+pub struct Signed {
+    /// The token.
+    pub jwt: SecretString,
+    /// The `iss` that stands beside it, where one does.
+    issuer: Option<String>,
+}
+
+impl Signed {
+    /// RFC 9207 §2.4: JARM needs no `iss` outside of the token; where there is one, it is another's unless it is the same.
+    ///
+    /// # Errors
+    /// [`ResponseError::Contradictory`].
+    pub fn agrees_with(&self, verified: &AuthorizationResponse) -> Result<(), ResponseError> {
+        let agrees = self.issuer.is_none() || self.issuer == verified.issuer;
+        if agrees { Ok(()) } else { Err(ResponseError::Contradictory) }
+    }
+}
+
 /// Why an answer is not one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ResponseError {
@@ -153,29 +173,36 @@ impl AuthorizationResponse {
     /// [`ResponseError`].
     pub fn signed<K: AsRef<str>, V: Into<String>>(
         pairs: impl IntoIterator<Item = (K, V)>,
-    ) -> Result<SecretString, ResponseError> {
-        let mut jwt: Option<SecretString> = None;
+    ) -> Result<Signed, ResponseError> {
+        let (mut jwt, mut issuer): (Option<SecretString>, Option<String>) = (None, None);
         for (name, value) in pairs {
             match name.as_ref() {
                 "response" if jwt.is_some() => return Err(ResponseError::Repeated),
                 "response" => jwt = Some(value.into().into()),
+                "iss" if issuer.is_some() => return Err(ResponseError::Repeated),
+                "iss" => issuer = Some(value.into()),
                 // Unsigned parameters could be anybody's.
                 "code" | "error" | "state" | "id_token" => return Err(ResponseError::Contradictory),
                 _ => {}
             }
         }
-        jwt.ok_or(ResponseError::Mode)
+        jwt.map(|jwt| Signed { jwt, issuer }).ok_or(ResponseError::Mode)
     }
 
     /// Verifies a signed answer (JARM §2.4) and reads it: signature, then `iss`, `aud` and `exp`, all of which it must have.
     pub(super) fn verify(jwt: &str, trust: Trust<'_>, rules: Rules<'_>, now: UnixTime) -> Result<Self, IdTokenError> {
-        let claims = Jws::parse(jwt)?.verify(trust)?;
+        let token = Jws::parse(jwt)?;
+        let claims = token.verify(trust)?;
+        if token.is_of_another_kind() {
+            return Err(IdTokenError::Kind);
+        }
         rules.judge_issuer(&claims)?;
         // JARM §2.1: `aud` is the client id, and nothing else.
         if claims.get("aud").and_then(single_audience) != Some(rules.client_id) {
             return Err(IdTokenError::Audience);
         }
         claims::judge_expiry(&claims, rules.leeway, now)?;
+        claims::judge_begin(&claims, rules.leeway, now)?;
         Self::from_claims(&claims)
     }
 
@@ -235,10 +262,11 @@ mod tests {
     fn a_signed_answer_comes_alone() {
         let signed = |query: &str| {
             AuthorizationResponse::signed(url::form_urlencoded::parse(query.as_bytes()).into_owned())
-                .map(|jwt| jwt.expose_secret().to_owned())
+                .map(|signed| signed.jwt.expose_secret().to_owned())
         };
         assert_eq!(signed("response=a.b.c&x=1"), Ok("a.b.c".to_owned()));
         assert_eq!(signed("response=a&response=b"), Err(ResponseError::Repeated));
+        assert_eq!(signed("response=a&iss=x&iss=x"), Err(ResponseError::Repeated));
         assert_eq!(signed("code=c&state=s"), Err(ResponseError::Contradictory));
         assert_eq!(signed("response=a&state=s"), Err(ResponseError::Contradictory));
         assert_eq!(signed("iss=x"), Err(ResponseError::Mode));

@@ -13,10 +13,10 @@ use serde_json::{Map, Value, json};
 
 use super::client_auth::ProofError;
 use super::discovery::Unsupported;
-use super::jose::MAX_TOKEN;
+use super::jose::{MAX_TOKEN, json_object};
 use super::provider::Client;
 use super::security::TokenType;
-use crate::provider_http::ProviderHttpError;
+use crate::provider_http::{ProviderHttpError, WrongMediaType, check_json};
 use crate::secret::SecretString;
 
 /// A successful token response (RFC 6749 §5.1, OpenID Connect Core §3.1.3.3).
@@ -64,7 +64,10 @@ pub enum TokenError {
     /// A key, a certificate or a token of ours is not to be had.
     #[error(transparent)]
     Proof(#[from] ProofError),
-    /// Not JSON, no ID token, another token type than was asked for.
+    /// A success that is not JSON by its content type.
+    #[error(transparent)]
+    MediaType(#[from] WrongMediaType),
+    /// Not JSON that reads in one way, no ID token, another token type than was asked for.
     #[error("the token response's {field} is missing or unusable")]
     Response {
         /// What is wrong with it.
@@ -141,7 +144,10 @@ fn read_answer(answer: &Response<Bytes>, token_type: TokenType) -> Result<(HttpR
 /// The members of a success (RFC 6749 §5.1) with the right kind of token. Refusals are read here: the library takes none with
 /// status 200, and none with an odd member.
 pub(super) fn success(answer: &Response<Bytes>, token_type: TokenType) -> Result<Map<String, Value>, TokenError> {
-    let body = match (answer.status(), serde_json::from_slice::<Map<String, Value>>(answer.body())) {
+    if answer.status() == StatusCode::OK {
+        check_json(answer)?;
+    }
+    let body = match (answer.status(), json_object(answer.body())) {
         (StatusCode::OK, Ok(body)) if !body.contains_key("error") => body,
         (StatusCode::OK, Ok(body)) => return Err(refusal(&body).unwrap_or(TokenError::Response { field: "error" })),
         (StatusCode::OK, Err(_)) => return Err(TokenError::Response { field: "body" }),
@@ -278,7 +284,7 @@ mod tests {
         let client = test_settings("https://id.example").client(&metadata(&[]));
         let body = Bytes::from(body.to_string());
         let call = |_| {
-            let answer = Response::builder().status(status).header("content-type", "text/plain");
+            let answer = Response::builder().status(status).header("content-type", "application/json;charset=UTF-8");
             std::future::ready(Ok(answer.body(body.clone()).unwrap()))
         };
         redeem(&client, redemption("code"), call).now_or_never().unwrap()
@@ -322,7 +328,8 @@ mod tests {
             let error = answer(200, &body).unwrap_err();
             assert!(matches!(error, TokenError::Response { field } if field == name), "{name} = {value}: {error:?}");
         }
-        for body in ["<html>", "[]", ""] {
+        let twice = r#"{"id_token":"i","access_token":"a","access_token":"b","token_type":"Bearer"}"#;
+        for body in ["<html>", "[]", "", twice] {
             assert!(matches!(answer(200, body), Err(TokenError::Response { field: "body" })), "{body}");
         }
         let far =

@@ -2,8 +2,6 @@
 //!
 //! Not by the library, which would verify signed answers itself and fail on a standard claim of another type.
 
-use std::borrow::Cow;
-
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
@@ -13,12 +11,12 @@ use url::Url;
 use super::claims::{self, Rules};
 use super::client_auth::ProofError;
 use super::decryption::is_encrypted;
-use super::id_token;
+use super::id_token::{self, IdTokenError};
 use super::jose::{self, Jws, Trust};
 use super::jwe::Undecryptable;
 use super::security::TokenType;
 use crate::clock::UnixTime;
-use crate::provider_http::ProviderHttpError;
+use crate::provider_http::{ProviderHttpError, WrongMediaType, check_json, media_type};
 use crate::secret::SecretString;
 
 /// Why userinfo is not believed.
@@ -30,9 +28,18 @@ pub enum UserinfoError {
     /// A status other than 200.
     #[error("the userinfo endpoint answered with status {0}")]
     Status(u16),
-    /// Not a JSON object, or a signed one that does not verify.
+    /// Neither JSON nor a token, by its media type.
+    #[error(transparent)]
+    MediaType(#[from] WrongMediaType),
+    /// Not what its media type says.
     #[error("the userinfo answer is unusable")]
     Malformed,
+    /// A signed answer that does not hold.
+    #[error("the signed userinfo answer does not hold")]
+    Signed(#[source] IdTokenError),
+    /// Not signed, though the settings name algorithms for it.
+    #[error("the userinfo answer is not signed")]
+    NotSigned,
     /// A proof of ours could not be made.
     #[error(transparent)]
     Proof(#[from] ProofError),
@@ -60,71 +67,73 @@ pub(super) fn request(
         .map_err(|_| UserinfoError::Malformed)
 }
 
-/// The answer with what is inside of an encrypted one. Core §5.3.2 lets it be encrypted without being signed: then there is JSON
-/// inside, believed for coming over TLS from the endpoint, as JSON in the clear is, and no token that says `none`.
-pub(super) fn opened<'a>(
-    answer: &'a Response<Bytes>,
-    open: impl FnOnce(&str) -> Result<Vec<u8>, Undecryptable>,
-) -> Result<Cow<'a, Response<Bytes>>, UserinfoError> {
-    let text = std::str::from_utf8(answer.body()).unwrap_or_default().trim_ascii();
-    if media_type(answer).as_deref() != Some("application/jwt") || !is_encrypted(text) {
-        return Ok(Cow::Borrowed(answer));
-    }
-    let inside = open(text).map_err(|error| UserinfoError::Undecryptable(error.stage()))?;
-    let kind = if inside.trim_ascii_start().starts_with(b"{") { "application/json" } else { "application/jwt" };
-    let mut opened = answer.clone();
-    opened.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    *opened.body_mut() = inside.into();
-    Ok(Cow::Owned(opened))
+/// What an answer says.
+#[derive(Debug)]
+pub(super) enum Said {
+    /// Believed for coming over TLS from the endpoint.
+    Plain(Map<String, Value>),
+    /// A token that [`verify`] has to be asked about.
+    Signed(String),
 }
 
-/// Reads the answer (Core §5.3.2): always an object, always about `subject`.
-pub(super) fn read_answer(
+/// Reads the answer (Core §5.3.2), through its encryption. That may be without a signature: then there is JSON inside, believed
+/// as JSON in the clear is, and no token that says `none`.
+pub(super) fn read(
     answer: &Response<Bytes>,
+    open: impl FnOnce(&str) -> Result<Vec<u8>, Undecryptable>,
+) -> Result<Said, UserinfoError> {
+    if answer.status() != StatusCode::OK {
+        return Err(UserinfoError::Status(answer.status().as_u16()));
+    }
+    if media_type(answer).as_deref() != Some("application/jwt") {
+        check_json(answer)?;
+        return plain(answer.body());
+    }
+    let text = std::str::from_utf8(answer.body()).map_err(|_| UserinfoError::Malformed)?.trim_ascii();
+    if !is_encrypted(text) {
+        return Ok(Said::Signed(text.to_owned()));
+    }
+    let inside = open(text).map_err(|error| UserinfoError::Undecryptable(error.stage()))?;
+    if inside.trim_ascii_start().starts_with(b"{") {
+        return plain(&inside);
+    }
+    Ok(Said::Signed(String::from_utf8(inside).map_err(|_| UserinfoError::Malformed)?))
+}
+
+fn plain(body: &[u8]) -> Result<Said, UserinfoError> {
+    let claims = jose::json_object(body).map_err(|_| UserinfoError::Malformed)?;
+    id_token::subject(&claims).map_err(|_| UserinfoError::SubjectMismatch)?;
+    Ok(Said::Plain(claims))
+}
+
+/// Core §5.3.2: a signed answer is the issuer's and for us; whoever else it is for. Where it says until when, that counts.
+pub(super) fn verify(
+    token: &str,
     trust: Trust<'_>,
     rules: Rules<'_>,
-    subject: &str,
     now: UnixTime,
-) -> Result<Map<String, Value>, UserinfoError> {
-    let claims = read_claims(answer, trust, rules, now)?;
+) -> Result<Map<String, Value>, IdTokenError> {
+    let token = Jws::parse(token)?;
+    let claims = token.verify(trust)?;
+    if token.is_of_another_kind() || claims.contains_key("events") {
+        return Err(IdTokenError::Kind);
+    }
+    rules.judge_issuer(&claims)?;
+    rules.judge_inclusion(&claims)?;
+    if claims.contains_key("exp") {
+        claims::judge_expiry(&claims, rules.leeway, now)?;
+    }
+    claims::judge_begin(&claims, rules.leeway, now)?;
+    id_token::subject(&claims)?;
+    Ok(claims)
+}
+
+/// Core §5.3.2: always about whom the ID token is.
+pub(super) fn is_about(claims: &Map<String, Value>, subject: &str) -> Result<(), UserinfoError> {
     let found = claims.get("sub").and_then(Value::as_str).ok_or(UserinfoError::SubjectMismatch)?;
     // An empty `sub` names nobody, whatever it is compared with.
     if found.is_empty() || verify_slices_are_equal(found.as_bytes(), subject.as_bytes()).is_err() {
         return Err(UserinfoError::SubjectMismatch);
     }
-    Ok(claims)
-}
-
-/// Reads the answer: always an object, always about somebody.
-pub(super) fn read_claims(
-    answer: &Response<Bytes>,
-    trust: Trust<'_>,
-    rules: Rules<'_>,
-    now: UnixTime,
-) -> Result<Map<String, Value>, UserinfoError> {
-    if answer.status() != StatusCode::OK {
-        return Err(UserinfoError::Status(answer.status().as_u16()));
-    }
-    let claims = match media_type(answer).as_deref() {
-        Some("application/json") => jose::json_object(answer.body()).map_err(|_| UserinfoError::Malformed)?,
-        Some("application/jwt") => signed(answer.body(), trust, rules, now).ok_or(UserinfoError::Malformed)?,
-        _ => return Err(UserinfoError::Malformed),
-    };
-    id_token::subject(&claims).map_err(|_| UserinfoError::SubjectMismatch)?;
-    Ok(claims)
-}
-
-pub(super) fn media_type(answer: &Response<Bytes>) -> Option<String> {
-    let value = answer.headers().get(header::CONTENT_TYPE)?.to_str().ok()?;
-    Some(value.split(';').next()?.trim().to_ascii_lowercase())
-}
-
-/// Core §5.3.2: a signed answer SHOULD carry `iss` and `aud`; where they are, they must be right, and so must `exp`.
-fn signed(body: &[u8], trust: Trust<'_>, rules: Rules<'_>, now: UnixTime) -> Option<Map<String, Value>> {
-    let token = std::str::from_utf8(body).ok()?.trim_ascii();
-    let claims = Jws::parse(token).ok()?.verify(trust).ok()?;
-    let right = (!claims.contains_key("iss") || rules.judge_issuer(&claims).is_ok())
-        && (!claims.contains_key("aud") || rules.judge_audience(&claims).is_ok())
-        && (!claims.contains_key("exp") || claims::judge_expiry(&claims, rules.leeway, now).is_ok());
-    right.then_some(claims)
+    Ok(())
 }

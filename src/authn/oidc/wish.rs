@@ -52,7 +52,11 @@ mod tests {
             max_age,
         };
         let demand = |acr: &str, age: Option<u64>| {
-            ProofDemand::new(acr.split_whitespace().map(str::to_owned).collect(), age.map(Duration::from_secs))
+            ProofDemand::new(
+                acr.split_whitespace().map(str::to_owned).collect(),
+                age.map(Duration::from_secs),
+                Duration::ZERO,
+            )
         };
         for (one, other, expected) in [
             (wish("", None), demand("", None), wish("", None)),

@@ -147,6 +147,8 @@ pub struct SignedIn<'a> {
     pub userinfo: Option<&'a Map<String, Value>>,
     /// The tokens.
     pub tokens: StoredTokens<'a>,
+    /// How far that provider's clock may be from ours.
+    pub clock_skew: Duration,
 }
 
 /// What a provider calls what has ended.
@@ -307,7 +309,7 @@ impl Sessions {
             party: signed_in.party,
             mapping: self.mapper.fingerprint(),
             access_expires_at: signed_in.tokens.access_expires_at(now),
-            proof: Proof::of(signed_in.claims.claims(), now),
+            proof: Proof::of(signed_in.claims.claims(), now, signed_in.clock_skew),
         };
         let packed = record::pack(&record, &mapped, signed_in.userinfo, &signed_in.tokens)?;
         let value = self.sealer.seal_bytes(&packed);

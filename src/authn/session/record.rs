@@ -21,6 +21,7 @@ use serde_json::{Map, Value};
 use super::marks::Marks;
 use crate::authn::identity::Names;
 use crate::authn::oidc::Party;
+use crate::authn::oidc::claims::ID_TOKEN_ONLY;
 use crate::authn::proof::Proof;
 use crate::authn::roles::Mapped;
 use crate::clock::UnixTime;
@@ -32,10 +33,6 @@ const MAX_INFLATED: usize = 256 * 1024;
 /// What tokens usually say, in the order and spelling that providers write it: the beginning of the cold layer's dictionary.
 /// Part of the sealed format: another text here makes older sessions unreadable.
 const COMMON: &[u8] = br#"{"alg":"RS256","kid":"","typ":"JWT"}{"alg":"RS256","typ" : "JWT","kid" : "{"exp":1,"iat":1,"auth_time":1,"jti":"","iss":"https://","aud":["account"],"sub":"","typ":"ID","azp":"","nonce":"","sid":"","at_hash":"","acr":"1","amr":["pwd"],"typ":"Bearer","allowed-origins":["https://"],"realm_access":{"roles":["offline_access","uma_authorization","default-roles-"]},"resource_access":{"account":{"roles":["manage-account","manage-account-links","view-profile"]}},"scope":"openid email profile","email_verified":true,"name":"","roles":["groups":["/","],"preferred_username":"","given_name":"","family_name":"","email":"@"}"#;
-
-/// Claims that userinfo never overrides: they say who, by whom, for whom and when.
-const ID_TOKEN_ONLY: [&str; 12] =
-    ["iss", "aud", "sub", "exp", "iat", "nbf", "acr", "amr", "auth_time", "azp", "nonce", "sid"];
 
 /// The fixed part.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -162,7 +162,8 @@ pub(in crate::config) struct RawProvider {
     /// Audiences of the ID token that are trusted beside the client id.
     #[schemars(example = ["api"])]
     pub trusted_audiences: Option<Vec<String>>,
-    /// What its access tokens are: verified here, or explained by the provider. Default "jwt".
+    /// What its access tokens are: verified here ("at+jwt": to the letter of RFC 9068), or explained by the provider. Default
+    /// "jwt".
     #[schemars(example = &"jwt")]
     pub access_token_format: Option<RawAccessTokenFormat>,
     /// Ask the introspection endpoint about opaque access tokens, in the place of userinfo; "jwt": only a signed answer counts.
@@ -171,6 +172,19 @@ pub(in crate::config) struct RawProvider {
     /// Signing algorithms accepted for ID tokens. Default: every asymmetric one that the provider offers.
     #[schemars(example = ["RS256"])]
     pub signing_algs: Option<Vec<RawAlgorithm>>,
+    /// The same for signed userinfo, and no other userinfo is taken then. Default: as it comes, by every asymmetric algorithm that
+    /// the provider offers.
+    #[schemars(example = ["RS256"])]
+    pub userinfo_signing_algs: Option<Vec<RawAlgorithm>>,
+    /// The same for signed authorization responses (JARM).
+    #[schemars(example = ["PS256"])]
+    pub authorization_signing_algs: Option<Vec<RawAlgorithm>>,
+    /// The same for signed introspection answers.
+    #[schemars(example = ["RS256"])]
+    pub introspection_signing_algs: Option<Vec<RawAlgorithm>>,
+    /// The same for access tokens that are verified here.
+    #[schemars(example = ["RS256"])]
+    pub access_token_signing_algs: Option<Vec<RawAlgorithm>>,
     /// How encrypted tokens may be made out to us. Default RSA-OAEP-256 and ECDH-ES, with and without key wrap.
     #[schemars(example = ["RSA-OAEP-256"])]
     pub decryption_algs: Option<Vec<String>>,
@@ -247,6 +261,8 @@ pub(in crate::config) enum RawProfile {
 #[serde(rename_all = "lowercase")]
 pub(in crate::config) enum RawAccessTokenFormat {
     Jwt,
+    #[serde(rename = "at+jwt")]
+    AtJwt,
     Opaque,
 }
 

@@ -46,6 +46,7 @@ impl Resolver {
                 self.error(&format!("{at}.introspection"), what, "add access_token_format = \"opaque\", or remove it");
                 AccessTokens::Jwt
             }
+            (Some(RawAccessTokenFormat::AtJwt), None) => AccessTokens::Rfc9068,
             (_, None) => AccessTokens::Jwt,
         }
     }

@@ -2,6 +2,7 @@
 //! out only when there is none.
 
 mod acme;
+mod answers;
 mod api_clients;
 mod asking;
 mod bearer;

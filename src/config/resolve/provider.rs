@@ -165,7 +165,9 @@ impl Resolver {
         let post_logout_redirect_uri = self.post_logout_redirect_uri(at, raw.post_logout_redirect_uri.take(), insecure);
         // Of a client that registers itself, the provider says it.
         let client_id = if registers { Some(String::new()) } else { self.client_id(at, raw.client_id.take()) };
-        let mut signing_algs = self.signing_algs(at, raw.signing_algs.take(), client_secret.is_some() || !secret_told);
+        let may_have_secret = client_secret.is_some() || !secret_told;
+        let mut signing_algs = self.signing_algs(at, "signing_algs", raw.signing_algs.take(), may_have_secret);
+        let answer_algs = self.answer_algs(at, &mut raw, may_have_secret);
         let scopes = self.scopes(at, raw.scopes.take());
         let (response_type, response_mode) = self.response(at, raw.response_type, raw.response_mode);
         if response_mode.is_post()
@@ -182,6 +184,7 @@ impl Resolver {
         };
         let security = self.security(at, &raw, &beside);
         let profile = security.profile;
+        self.answers_fit(at, profile, &answer_algs);
         if profile == Profile::Fapi2 && signing_algs.is_empty() {
             signing_algs = security.profile.algorithms().to_vec();
         }
@@ -230,6 +233,7 @@ impl Resolver {
             clock_skew,
             trusted_audiences: raw.trusted_audiences.unwrap_or_default(),
             signing_algs,
+            answer_algs,
             decryption,
             userinfo,
             access_tokens,
@@ -577,11 +581,17 @@ impl Resolver {
         written.into_iter().collect()
     }
 
-    fn signing_algs(&mut self, at: &str, written: Option<Vec<RawAlgorithm>>, has_secret: bool) -> Vec<Algorithm> {
-        let key = &format!("{at}.signing_algs");
+    pub(super) fn signing_algs(
+        &mut self,
+        at: &str,
+        leaf: &str,
+        written: Option<Vec<RawAlgorithm>>,
+        has_secret: bool,
+    ) -> Vec<Algorithm> {
+        let key = &format!("{at}.{leaf}");
         let Some(written) = written else { return Vec::new() };
         if written.is_empty() {
-            self.error(key, "is an empty list: no ID token could ever be accepted", "name algorithms, or remove it");
+            self.error(key, "is an empty list: nothing could ever be accepted", "name algorithms, or remove it");
         }
         let algorithms: Vec<Algorithm> = written.into_iter().map(Algorithm::from).collect();
         if let Some(symmetric) = algorithms.iter().find(|algorithm| algorithm.is_symmetric()) {

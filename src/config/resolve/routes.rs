@@ -1,5 +1,7 @@
 //! `[[routes]]`. Patterns and duplicates are judged by [`crate::route::Routes`] itself.
 
+use std::time::Duration;
+
 use http::Method;
 use http::header::AUTHORIZATION;
 
@@ -95,7 +97,9 @@ impl Resolver {
             let key = at(&format!("require.{leaf}"));
             self.error(&key, "is an empty list, which demands nothing", "name what is required, or remove it");
         }
-        let require = self.require(&at("require"), raw.require);
+        // Sessions of any of them may come; the exact one is not known when a session is opened.
+        let skew = around.providers.iter().map(|provider| provider.clock_skew).max().unwrap_or_default();
+        let require = self.require(&at("require"), raw.require, skew);
         if access == Access::Public && !require.is_empty() {
             let what = "contradicts access = \"public\": nobody is known there";
             self.error(&at("require"), what, "remove one of them");
@@ -278,7 +282,7 @@ impl Resolver {
         names
     }
 
-    fn require(&mut self, at: &str, raw: RawRequire) -> Require {
+    fn require(&mut self, at: &str, raw: RawRequire, skew: Duration) -> Require {
         let list = |written: Option<OneOrMany>| written.map(OneOrMany::into_vec).unwrap_or_default();
         let acr = list(raw.acr);
         // They travel in a parameter separated by spaces, and in a quoted text (RFC 9470 §3).
@@ -296,7 +300,7 @@ impl Resolver {
             all_roles: list(raw.all_roles),
             groups: list(raw.groups),
             all_groups: list(raw.all_groups),
-            proof: ProofDemand::new(acr, max_age),
+            proof: ProofDemand::new(acr, max_age, skew),
         }
     }
 }

@@ -56,7 +56,14 @@ fn judge_with(token: &str, keys: &KeySet, algorithms: &[Algorithm]) -> Result<Ve
         trusted_audiences: &trusted,
         leeway: 30,
     };
-    let expected = Expected { nonce: Some(NONCE), access_token: Some(ACCESS_TOKEN), code: None, wish: &NOTHING };
+    let expected = Expected {
+        nonce: Some(NONCE),
+        access_token: Some(ACCESS_TOKEN),
+        code: None,
+        state: None,
+        in_front: false,
+        wish: &NOTHING,
+    };
     verify(token, Trust { keys, secret: Some(&secret), algorithms }, rules, expected, UnixTime(NOW))
 }
 
@@ -127,7 +134,14 @@ fn hs256_needs_the_secret_and_to_be_asked_for() {
             leeway: 30,
         };
         let trust = Trust { keys: &none, secret: secret.as_ref(), algorithms: &[Algorithm::HS256] };
-        let expected = Expected { nonce: Some(NONCE), access_token: None, code: None, wish: &NOTHING };
+        let expected = Expected {
+            nonce: Some(NONCE),
+            access_token: None,
+            code: None,
+            state: None,
+            in_front: false,
+            wish: &NOTHING,
+        };
         let keyless = hs256(b"", &header, &good());
         assert_eq!(verify(&keyless, trust, rules, expected, UnixTime(NOW)).unwrap_err(), IdTokenError::UnknownKey);
     }
@@ -359,7 +373,8 @@ fn an_empty_nonce_is_never_expected() {
     };
     let trust = Trust { keys: &KEYS, secret: None, algorithms: &Algorithm::ASYMMETRIC };
     let token = rs256(&with(json!({"nonce": ""})));
-    let expected = Expected { nonce: Some(""), access_token: None, code: None, wish: &NOTHING };
+    let expected =
+        Expected { nonce: Some(""), access_token: None, code: None, state: None, in_front: false, wish: &NOTHING };
     assert_eq!(verify(&token, trust, rules, expected, UnixTime(NOW)).unwrap_err(), IdTokenError::Nonce);
 }
 

@@ -107,8 +107,6 @@ fn each_claim_that_is_wrong_is_refused_by_name() {
         (json!({ "iat": NOW + 31 }), E::NotYetValid),
         (json!({ "nbf": NOW + 31 }), E::NotYetValid),
         (json!({ "iat": "now" }), E::ClaimType("iat")),
-        (json!({ "iat": NOW - 3631 }), E::TooOld),
-        (json!({ "iat": 0 }), E::TooOld),
         (json!({ "exp": null }), E::Expired),
         (json!({ "exp": NOW - 30 }), E::Expired),
         (json!({ "exp": "later" }), E::ClaimType("exp")),
@@ -176,7 +174,8 @@ fn neither_kind_of_token_passes_for_the_other() {
         let rules = Rules { issuer: ISSUER, tenants: None, client_id: "app", trusted_audiences: &[], leeway: 30 };
         let trust = Trust { keys: &KEYS, secret: None, algorithms: &Algorithm::ASYMMETRIC };
         let wish = Wish::default();
-        let expected = Expected { nonce: Some("n"), access_token: None, code: None, wish: &wish };
+        let expected =
+            Expected { nonce: Some("n"), access_token: None, code: None, state: None, in_front: false, wish: &wish };
         id_token::verify(&signed(header, &claims), trust, rules, expected, UnixTime(NOW)).map(|_| ())
     };
     assert_eq!(as_id_token(&header("JWT"), json!({})), Err(IdTokenError::Kind));

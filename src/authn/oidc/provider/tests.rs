@@ -43,6 +43,7 @@ pub(in super::super) fn settings(issuer: &str) -> Settings {
         clock_skew: Duration::from_secs(30),
         trusted_audiences: Vec::new(),
         signing_algs: Vec::new(),
+        answer_algs: AnswerAlgorithms::default(),
         decryption: Decryption::default(),
         userinfo: true,
         userinfo_required: false,
@@ -143,9 +144,9 @@ impl Stage {
     /// `code`: it came beside one.
     async fn verify_with(&self, token: &str, code: Option<&str>) -> Result<VerifiedClaims, IdTokenError> {
         let wish = Wish::default();
-        self.provider
-            .verify_id_token(token, Expected { nonce: Some("nonce"), access_token: None, code, wish: &wish })
-            .await
+        let in_front = code.is_some();
+        let expected = Expected { nonce: Some("nonce"), access_token: None, code, state: None, in_front, wish: &wish };
+        self.provider.verify_id_token(token, expected).await
     }
 }
 
@@ -183,6 +184,14 @@ fn serve(script: &mut Script, request: &Request<Bytes>) -> Answer {
 
 fn html() -> Answer {
     answer(200, "text/html", "<html>Please sign in</html>")
+}
+
+fn page_as_json() -> Answer {
+    answer(200, "application/json", "<html>Please sign in</html>")
+}
+
+fn two_issuers() -> Answer {
+    answer(200, "application/json", r#"{"issuer":"https://id.example","issuer":"https://stranger.example"}"#)
 }
 
 fn down() -> Answer {
@@ -229,13 +238,15 @@ async fn a_sign_in_works_from_discovery_to_claims() {
 #[tokio::test]
 async fn each_misbehaviour_of_discovery_is_told_apart_and_recovered_from() {
     type Case = (fn(&mut Script), fn(&DiscoveryError) -> bool);
-    let cases: [Case; 7] = [
-        (|s| s.discovery = Some(html), |e| matches!(e, DiscoveryError::NotJson)),
+    let cases: [Case; 9] = [
+        (|s| s.discovery = Some(html), |e| matches!(e, DiscoveryError::MediaType(_))),
+        (|s| s.discovery = Some(page_as_json), |e| matches!(e, DiscoveryError::NotJson)),
+        (|s| s.discovery = Some(two_issuers), |e| matches!(e, DiscoveryError::NotJson)),
         (|s| s.discovery = Some(down), |e| matches!(e, DiscoveryError::Status(503))),
         (|s| s.discovery = Some(huge), |e| matches!(e, DiscoveryError::Http(ProviderHttpError::TooLarge))),
         (|s| s.discovery = Some(elsewhere), |e| matches!(e, DiscoveryError::Http(ProviderHttpError::Redirect))),
         (|s| s.discovery = Some(stranger), |e| matches!(e, DiscoveryError::IssuerMismatch { .. })),
-        (|s| s.jwks = Some(html), |e| matches!(e, DiscoveryError::Keys(super::super::jwks::JwksError::NotAKeySet))),
+        (|s| s.jwks = Some(html), |e| matches!(e, DiscoveryError::Keys(super::super::jwks::JwksError::MediaType(_)))),
         (|s| s.jwks = Some(no_keys), |e| matches!(e, DiscoveryError::Keys(super::super::jwks::JwksError::Empty))),
     ];
     let key = TestKey::new(Algorithm::EdDSA);
@@ -525,8 +536,8 @@ async fn userinfo_is_believed_only_about_the_same_subject() {
 
     let good = [
         unsigned(json!({"sub": "ada", "email": "ada@example.org"})),
-        signed(&key, json!({"sub": "ada", "email": "ada@example.org"})),
-        signed(&key, json!({"iss": issuer, "aud": ["app"], "sub": "ada", "email": "ada@example.org"})),
+        signed(&key, json!({"iss": issuer, "aud": "app", "sub": "ada", "email": "ada@example.org"})),
+        signed(&key, json!({"iss": issuer, "aud": ["app", "other"], "sub": "ada", "email": "ada@example.org"})),
     ];
     for case in good {
         assert_eq!(ask(case).await.unwrap().unwrap()["email"], "ada@example.org");
@@ -536,7 +547,7 @@ async fn userinfo_is_believed_only_about_the_same_subject() {
         unsigned(json!({"sub": "ada "})),
         unsigned(json!({"sub": ["ada"]})),
         unsigned(json!({"email": "ada@example.org"})),
-        signed(&key, json!({"sub": "bob"})),
+        signed(&key, json!({"sub": "bob", "iss": issuer, "aud": "app"})),
     ];
     for case in others {
         let text = case.1.clone();
@@ -547,17 +558,33 @@ async fn userinfo_is_believed_only_about_the_same_subject() {
         unsigned(json!("ada")),
         ("application/json", r#"{"sub":"bob","sub":"ada"}"#.to_owned()),
         ("text/html", r#"{"sub":"ada"}"#.to_owned()),
-        ("application/jwt", r#"{"sub":"ada"}"#.to_owned()),
         ("application/json", signed(&key, json!({"sub": "ada"})).1),
-        signed(&stranger, json!({"sub": "ada"})),
-        signed(&key, json!({"sub": "ada", "iss": "https://stranger.example"})),
-        signed(&key, json!({"sub": "ada", "aud": "other"})),
-        signed(&key, json!({"sub": "ada", "exp": NOW - 30})),
-        signed(&key, json!({"sub": "ada", "exp": 1e300})),
     ];
     for case in malformed {
         let text = case.1.clone();
-        assert!(matches!(ask(case).await, Err(UserinfoError::Malformed)), "{text}");
+        let outcome = ask(case).await;
+        assert!(matches!(outcome, Err(UserinfoError::Malformed | UserinfoError::MediaType(_))), "{text}");
+    }
+    let ours = |more: Value| {
+        let mut claims = json!({"sub": "ada", "iss": issuer, "aud": "app"});
+        claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        claims
+    };
+    let refused = [
+        ("application/jwt", r#"{"sub":"ada"}"#.to_owned()),
+        signed(&stranger, ours(json!({}))),
+        signed(&key, json!({"sub": "ada"})),
+        signed(&key, json!({"sub": "ada", "aud": "app"})),
+        signed(&key, json!({"sub": "ada", "iss": issuer})),
+        signed(&key, ours(json!({"iss": "https://stranger.example"}))),
+        signed(&key, ours(json!({"aud": "other"}))),
+        signed(&key, ours(json!({"exp": NOW - 30}))),
+        signed(&key, ours(json!({"exp": 1e300}))),
+        signed(&key, ours(json!({"nbf": NOW + 31}))),
+    ];
+    for case in refused {
+        let text = case.1.clone();
+        assert!(matches!(ask(case).await, Err(UserinfoError::Signed(_))), "{text}");
     }
     stage.script.lock().unwrap().userinfo = Some(Box::new(|_| answer(401, "text/plain", "")));
     let refused = stage.provider.userinfo(&SecretString::new("access".into()), "ada").await;

@@ -13,6 +13,7 @@ use crate::authn::oidc::jose::{self, Algorithm};
 use crate::authn::oidc::provider::{Credentials, Settings};
 use crate::authn::oidc::security::Profile;
 use crate::clock::UnixTime;
+use crate::provider_http::check_json;
 use crate::secret::SecretString;
 
 pub(super) fn register(
@@ -73,6 +74,9 @@ pub(super) fn read_answer(
     settings: &Settings,
     now: UnixTime,
 ) -> Result<Kept, RegistrationError> {
+    if answer.status().is_success() {
+        check_json(answer)?;
+    }
     let body = jose::json_object(answer.body());
     match (answer.status(), body) {
         (StatusCode::OK | StatusCode::CREATED, Ok(body)) => read(&body, wanted, settings, now),
@@ -106,6 +110,16 @@ fn read(
     let algorithm = algorithm_of(body, &wanted, settings)?;
     let is_symmetric = algorithm.is_some_and(Algorithm::is_symmetric);
     let uses_secret = method.is_some_and(ClientAuthMethod::needs_secret) || is_symmetric;
+    // RFC 7591 §3.2.1: what is signed otherwise than was asked for would be refused each time.
+    for field in
+        ["userinfo_signed_response_alg", "authorization_signed_response_alg", "introspection_signed_response_alg"]
+    {
+        if let (Some(registered), Some(asked)) = (body.get(field), wanted.get(field))
+            && registered != asked
+        {
+            return Err(RegistrationError::Answer { field });
+        }
+    }
     let ours = Value::from(settings.redirect_uri.as_str());
     let registered = body.get("redirect_uris").and_then(Value::as_array);
     if registered.is_some_and(|registered| !registered.contains(&ours)) {

@@ -35,7 +35,8 @@ fn provider(methods: &[&str]) -> Metadata {
 fn read(status: u16, body: &Value) -> Result<Kept, RegistrationError> {
     let settings = test_settings(ISSUER);
     let wanted = wanted::metadata(&registration(), &settings, &provider(&[]), None);
-    let answer = http::Response::builder().status(status).body(body.to_string().into()).unwrap();
+    let answer = http::Response::builder().status(status).header("content-type", "application/json");
+    let answer = answer.body(body.to_string().into()).unwrap();
     message::read_answer(&answer, wanted, &settings, UnixTime(1000))
 }
 
@@ -96,7 +97,8 @@ fn a_client_with_keys_registers_them_and_how_it_uses_them() {
     assert_eq!(wanted["backchannel_logout_session_required"], true);
     // A secret that came along is not used, so it cannot expire either.
     let body = json!({ "client_id": "c", "client_secret": "s", "client_secret_expires_at": 5000 });
-    let answer = http::Response::builder().status(201).body(body.to_string().into()).unwrap();
+    let answer = http::Response::builder().status(201).header("content-type", "application/json");
+    let answer = answer.body(body.to_string().into()).unwrap();
     let kept = message::read_answer(&answer, wanted, &settings, UnixTime(1000)).unwrap();
     assert!(kept.credentials.client_secret.is_none() && kept.expires_at.is_none());
 }
@@ -139,7 +141,7 @@ fn of_the_algorithms_the_first_that_both_have_is_registered() {
     let capabilities = &mut provider.capabilities;
     capabilities.id_token_encryption_algs = names(&["RSA-OAEP", "ECDH-ES+A256KW", "ECDH-ES"]);
     capabilities.id_token_encryption_encs = names(&["A128CBC-HS256", "A128GCM"]);
-    capabilities.answer_signing_algs = names(&["ES256", "RS256"]);
+    capabilities.authorization_signing_algs = names(&["ES256", "RS256"]);
     capabilities.request_signing_algs = names(&["RS256", "ES256"]);
     let keys = keys(&["es256", "ecdh-es"]);
     let wanted = wanted::metadata(&registration(), &settings, &provider, Some(&keys));

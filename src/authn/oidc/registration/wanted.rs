@@ -5,10 +5,12 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::RegistrationSettings;
+use crate::authn::oidc::algorithms::Kind;
 use crate::authn::oidc::capabilities::Capabilities;
 use crate::authn::oidc::client_auth::{self, ClientAuthMethod};
 use crate::authn::oidc::client_keys::ClientKeys;
 use crate::authn::oidc::discovery::Metadata;
+use crate::authn::oidc::jose::Algorithm;
 use crate::authn::oidc::jwe::ContentEncryption;
 use crate::authn::oidc::provider::Settings;
 use crate::authn::oidc::response::ResponseType;
@@ -105,8 +107,14 @@ impl Wanted {
             self.put("id_token_encrypted_response_alg", alg);
             self.put("id_token_encrypted_response_enc", enc);
         }
+        // OpenID Connect Registration §2, RFC 9701 §6.
+        let answers = &settings.answer_algs;
+        let first = |algorithms: &[Algorithm]| algorithms.first().map(|algorithm| algorithm.name());
+        self.put("userinfo_signed_response_alg", first(&answers.userinfo));
+        self.put("introspection_signed_response_alg", first(&answers.introspection));
         if settings.response_mode.is_jwt() {
-            let names = settings.algorithms_of_others().into_iter().map(|algorithm| algorithm.name());
+            let names =
+                settings.algorithms_of(Kind::Authorization, capabilities).into_iter().map(|algorithm| algorithm.name());
             self.put("authorization_signed_response_alg", answer_algorithm(names, capabilities, signed));
         }
     }
@@ -128,7 +136,7 @@ fn answer_algorithm(
     capabilities: &Capabilities,
     of_id_tokens: Option<&'static str>,
 ) -> Option<&'static str> {
-    let offered = &capabilities.answer_signing_algs;
+    let offered = &capabilities.authorization_signing_algs;
     let is_offered = |name: &&str| offered.iter().any(|one| one == name);
     if offered.is_empty() {
         return of_id_tokens;

@@ -6,7 +6,7 @@ use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use serde_json::{Map, Value, json};
@@ -49,7 +49,8 @@ pub(super) async fn answer(request: Request<Incoming>, shared: Shared) -> Answer
     if redirects {
         return found(&format!("{}{}{REDIRECTED}", state.issuer, path));
     }
-    match record.endpoint {
+    let content_type = state.faults.content_type.get(&record.endpoint).copied();
+    let mut answer = match record.endpoint {
         Endpoint::Discovery => state.discovery(),
         Endpoint::Jwks => state.key_set(),
         Endpoint::Authorize => state.authorize(&record, fetched),
@@ -68,7 +69,13 @@ pub(super) async fn answer(request: Request<Incoming>, shared: Shared) -> Answer
         Endpoint::Register => state.register(&record),
         Endpoint::Revocation => state.revoke(&record),
         Endpoint::Unknown => page(StatusCode::NOT_FOUND, "nothing here"),
+    };
+    match content_type {
+        Some("") => drop(answer.headers_mut().remove(header::CONTENT_TYPE)),
+        Some(kind) => drop(answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind))),
+        None => {}
     }
+    answer
 }
 
 fn endpoint(path: &str) -> Endpoint {
@@ -261,9 +268,13 @@ impl State {
             trace::secret("PKCE verifier", verifier);
         }
         let outcome = match self.faults.token {
-            None | Some(TokenFault::UnknownTokenType | TokenFault::BearerInstead | TokenFault::FiveMegabytes) => {
-                self.redeem(&form, &request.headers)
-            }
+            None
+            | Some(
+                TokenFault::UnknownTokenType
+                | TokenFault::BearerInstead
+                | TokenFault::FiveMegabytes
+                | TokenFault::Doubled,
+            ) => self.redeem(&form, &request.headers),
             Some(TokenFault::InvalidClient) => Err("invalid_client"),
             Some(_) => Err("invalid_grant"),
         };
@@ -274,6 +285,10 @@ impl State {
             _ => {}
         }
         match outcome {
+            Ok(tokens) if self.faults.token == Some(TokenFault::Doubled) => {
+                let text = tokens.to_string().replacen('{', "{\"access_token\":\"another\",", 1);
+                respond(StatusCode::OK, "application/json", text)
+            }
             Ok(tokens) => json_answer(StatusCode::OK, &tokens),
             Err("invalid_client") => json_answer(StatusCode::UNAUTHORIZED, &json!({ "error": "invalid_client" })),
             Err(error) => json_answer(
@@ -396,11 +411,17 @@ impl State {
             Some(UserinfoFault::Html) => return page(StatusCode::OK, HTML),
             Some(UserinfoFault::ServerError) => return page(StatusCode::INTERNAL_SERVER_ERROR, HTML),
         }
+        if self.userinfo_key.is_some() {
+            // Core §5.3.2.
+            claims.extend([("iss".to_owned(), json!(self.issuer)), ("aud".to_owned(), json!(self.client_id))]);
+        }
+        claims.extend(self.faults.userinfo_claims.clone());
+        claims.retain(|_, value| !value.is_null());
         let claims = Value::Object(claims);
-        let text = match self.userinfo_is_signed {
+        let text = match &self.userinfo_key {
             _ if self.faults.userinfo_is_none => forge::unsigned(&claims),
-            true => self.keys[0].token(&claims),
-            false => claims.to_string(),
+            Some(key) => key.token(&claims),
+            None => claims.to_string(),
         };
         let body = self.encrypted(text, &claims);
         let kind = if body.starts_with('{') { "application/json" } else { "application/jwt" };

@@ -41,6 +41,12 @@ pub struct Faults {
     pub id_token: Option<IdTokenFault>,
     /// Claims of ID tokens that are otherwise; `null`: left out.
     pub id_token_claims: Map<String, Value>,
+    /// Claims of the ID token that comes with a code that are otherwise; `null`: left out.
+    pub front_claims: Map<String, Value>,
+    /// Claims of userinfo that are otherwise; `null`: left out.
+    pub userinfo_claims: Map<String, Value>,
+    /// Good answers of an endpoint with another `Content-Type`; empty: with none.
+    pub content_type: BTreeMap<Endpoint, &'static str>,
     /// Userinfo lies unsigned in a token that says `none`.
     pub userinfo_is_none: bool,
     /// Another `iss` of authorization responses, or none.
@@ -101,6 +107,10 @@ pub enum IntrospectionFault {
 pub enum ResponseFault {
     /// In the query, whatever was asked for.
     OtherMode,
+    /// A good signed answer beside the `iss` of another issuer.
+    JwtBesideOtherIssuer,
+    /// A good signed answer beside its own `iss`.
+    JwtBesideIssuer,
     /// A signed answer of another issuer.
     JwtIssuer,
     /// A signed answer for another client.
@@ -306,6 +316,8 @@ pub enum TokenFault {
     BearerInstead,
     /// 5 MB.
     FiveMegabytes,
+    /// `access_token` stands twice.
+    Doubled,
 }
 
 /// One thing wrong with the answer to a pushed authorization request.

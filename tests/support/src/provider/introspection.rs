@@ -104,6 +104,7 @@ impl State {
             Some(IntrospectionFault::Unsigned) => forge::unsigned(&claims),
             _ => key.token_with_header(&head, &claims),
         };
+        let jwt = self.encrypted(jwt, &claims);
         respond(StatusCode::OK, "application/token-introspection+jwt", jwt)
     }
 }

@@ -124,7 +124,7 @@ pub(crate) struct State {
     token_padding: usize,
     offered_acr: Vec<String>,
     encryption: Option<Arc<EncryptionKey>>,
-    userinfo_is_signed: bool,
+    userinfo_key: Option<Arc<SigningKey>>,
     jwt_claims: Option<Value>,
     metadata: Map<String, Value>,
     requests: Vec<ProviderRequest>,
@@ -187,7 +187,7 @@ impl FakeProvider {
             token_padding: 0,
             offered_acr: Vec::new(),
             encryption: None,
-            userinfo_is_signed: false,
+            userinfo_key: None,
             jwt_claims: None,
             metadata: Map::new(),
             requests: Vec::new(),
@@ -262,7 +262,25 @@ impl FakeProvider {
 
     /// Userinfo is signed from now on.
     pub fn sign_userinfo(&self) {
-        self.state().userinfo_is_signed = true;
+        let mut state = self.state();
+        state.userinfo_key = Some(state.keys[0].clone());
+    }
+
+    /// Userinfo is signed from now on with a key that is published with this call.
+    pub fn sign_userinfo_with(&self, alg: Alg) {
+        let key = Arc::new(SigningKey::generate(alg));
+        let mut state = self.state();
+        state.userinfo_key = Some(key.clone());
+        state.keys.push(key);
+    }
+
+    /// What is encrypted to the client's key.
+    ///
+    /// # Panics
+    /// Without [`FakeProvider::encrypt_to`].
+    pub fn encrypt(&self, token: &str) -> String {
+        let key = self.state().encryption.clone();
+        key.expect("the client's key").encrypt(token, "RSA-OAEP-256")
     }
 
     /// Makes access and refresh tokens longer by `bytes` incompressible characters each.
@@ -288,6 +306,13 @@ impl FakeProvider {
     /// Changes what it does wrong.
     pub fn faults(&self, change: impl FnOnce(&mut Faults)) {
         change(&mut self.state().faults);
+    }
+
+    /// Good answers of `endpoint` come with another `Content-Type`; empty: with none.
+    pub fn answer_as(&self, endpoint: Endpoint, content_type: &'static str) {
+        self.faults(|faults| {
+            faults.content_type.insert(endpoint, content_type);
+        });
     }
 
     /// Does everything right again.

@@ -17,7 +17,15 @@ impl State {
         let fault = self.faults.response;
         let mode = if fault == Some(ResponseFault::OtherMode) { None } else { mode };
         let answer = match mode {
-            Some("query.jwt" | "form_post.jwt") => vec![("response".to_owned(), self.signed_answer(&answer))],
+            Some("query.jwt" | "form_post.jwt") => {
+                let beside = match fault {
+                    Some(ResponseFault::JwtBesideOtherIssuer) => Some("https://other.example.com".to_owned()),
+                    Some(ResponseFault::JwtBesideIssuer) => Some(self.issuer.clone()),
+                    _ => None,
+                };
+                let beside = beside.map(|issuer| ("iss".to_owned(), issuer));
+                [("response".to_owned(), self.signed_answer(&answer))].into_iter().chain(beside).collect()
+            }
             _ => answer,
         };
         if mode.is_some_and(|mode| mode.starts_with("form_post")) {
@@ -75,6 +83,10 @@ impl State {
                 members.insert("nonce".to_owned(), json!("bm90LXRoZS1ub25jZQ"));
             }
             _ => {}
+        }
+        if let Some(members) = claims.as_object_mut() {
+            members.extend(self.faults.front_claims.clone());
+            members.retain(|_, value| !value.is_null());
         }
         let token = self.encrypted(key.token(&claims), &claims);
         trace::secret("ID token", &token);
