@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use http::StatusCode;
-use vestibule_test_support::forge::Alg;
-use vestibule_test_support::{Endpoint, FakeProvider, Reply, Stage, TestClock, TokenFault, Value, json};
+use vestibule_test_support::forge::{Alg, SigningKey};
+use vestibule_test_support::{Endpoint, FakeProvider, Reply, Stage, TestClock, TokenFault, Value, json, tempfile};
 
 fn stage(lines: &str) -> Stage {
     let stage = Stage::with(&format!("[provider]\n{lines}\n"));
@@ -186,4 +186,37 @@ async fn a_token_answer_that_can_be_read_in_two_ways_is_refused() {
     stage.provider.faults(|faults| faults.token = Some(TokenFault::Doubled));
     assert_refused(&stage, "token_response", "access_token stands twice").await;
     assert_eq!(stage.provider.count(Endpoint::Userinfo), 0);
+}
+
+/// OpenID Federation 1.0 §5.2.1: whoever speaks for the provider's address has no say in its keys.
+#[tokio::test]
+async fn keys_come_signed_or_not_at_all_where_the_operator_knows_the_signer() {
+    let signer = SigningKey::generate(Alg::Es256);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("signer.json");
+    std::fs::write(&file, json!({ "keys": [signer.jwk()] }).to_string()).unwrap();
+    let toml = format!("[provider]\nsigned_jwks_key_file = {:?}\n", file.display().to_string());
+    let of = |signer: Option<SigningKey>| {
+        let clock = TestClock::new();
+        let provider = Arc::new(FakeProvider::start(clock.clone()));
+        if let Some(signer) = signer {
+            provider.sign_key_set(signer);
+        }
+        Stage::builder().clock(clock).provider(provider).toml(&toml).without_provider().start()
+    };
+    for (signed_by, cause) in [(None, "signed_jwks_uri"), (Some(SigningKey::generate(Alg::Es256)), "signed key set")] {
+        let stage = of(signed_by);
+        let is_told = |reply: &Reply| reply.json()["reason"].as_str().is_some_and(|reason| reason.contains(cause));
+        stage.wait_for_readiness(cause, is_told).await;
+        let page = stage.browser().get(&stage.url("/")).await;
+        assert_eq!(page.status, StatusCode::SERVICE_UNAVAILABLE, "{cause}: {}", page.text());
+        assert_eq!(stage.provider.count(Endpoint::Jwks), 0, "an unsigned key set is never asked for");
+        stage.upstream.assert_untouched();
+    }
+    let stage = of(Some(signer));
+    stage.wait_for_provider().await;
+    assert_eq!(sign_in(&stage).await.status, StatusCode::OK);
+    stage.provider.rotate_keys();
+    assert_eq!(sign_in(&stage).await.status, StatusCode::OK, "a key that came into use a moment ago");
+    assert_eq!((stage.provider.count(Endpoint::Jwks), stage.provider.count(Endpoint::SignedJwks)), (0, 2));
 }

@@ -97,6 +97,52 @@ async fn an_acr_that_is_none_of_those_required_is_refused() {
     assert_eq!(asked(&stage, "acr_values"), ["gold platinum"]);
 }
 
+/// Core §11: without consent a provider ignores the scope.
+#[tokio::test]
+async fn offline_access_is_asked_for_with_consent_unless_the_operator_says_otherwise() {
+    for (lines, prompt) in [
+        ("scopes = [\"offline_access\"]", &["consent"][..]),
+        ("scopes = [\"offline_access\"]\nprompt = \"login consent\"", &["login consent"]),
+        ("scopes = [\"offline_access\"]\nprompt = \"login\"", &["login"]),
+        ("scopes = [\"offline_access\"]\nprompt = \"\"", &[]),
+        ("scopes = [\"email\"]", &[]),
+    ] {
+        let stage = stage(lines);
+        assert_accepted(&stage, lines).await;
+        assert_eq!(asked(&stage, "prompt"), prompt, "{lines}");
+        let warned = stage.warnings().iter().any(|warning| warning.contains("provider.prompt"));
+        assert_eq!(warned, prompt == ["login"], "{lines}: {:?}", stage.warnings());
+    }
+}
+
+/// Whatever its metadata deny is told in the place of a request that could only fail.
+#[tokio::test]
+async fn what_the_metadata_deny_is_not_asked_for_and_named() {
+    for (lines, name, value) in [
+        ("", "code_challenge_methods_supported", json!(["plain"])),
+        ("", "grant_types_supported", json!(["client_credentials"])),
+        ("", "response_types_supported", json!(["id_token"])),
+        ("", "response_modes_supported", json!(["form_post"])),
+        ("claims = '{\"userinfo\":{\"name\":null}}'", "claims_parameter_supported", json!(false)),
+        ("prompt = \"create\"", "prompt_values_supported", json!(["login", "consent"])),
+        ("authorization_details = '[{\"type\":\"a\"}]'", "authorization_details_types_supported", json!(["b"])),
+        ("signing_algs = [\"ES256\"]", "id_token_signing_alg_values_supported", json!(["RS256"])),
+        ("userinfo_signing_algs = [\"ES256\"]", "userinfo_signing_alg_values_supported", json!(["none", "RS256"])),
+    ] {
+        let clock = TestClock::new();
+        let provider = Arc::new(FakeProvider::start(clock.clone()));
+        provider.set_metadata(name, value);
+        let stage = Stage::builder().clock(clock).provider(provider).toml(&format!("[provider]\n{lines}\n")).start();
+        let page = try_to_sign_in(&stage).await;
+        assert_eq!(page.status, StatusCode::BAD_GATEWAY, "{name}: {}", page.text());
+        assert!(page.text().contains("does not offer"), "{name}: {}", page.text());
+        assert_eq!(stage.provider.count(Endpoint::Authorize), 0, "{name}");
+        let metrics = stage.browser().fetch(&stage.admin_url("/metrics")).await.text();
+        assert!(metrics.contains("\"provider_unsupported\""), "{name}: {metrics}");
+        stage.upstream.assert_untouched();
+    }
+}
+
 #[tokio::test]
 async fn a_required_acr_is_an_essential_claim_where_the_provider_reads_claims() {
     let clock = TestClock::new();

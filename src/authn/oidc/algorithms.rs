@@ -30,7 +30,7 @@ pub(super) enum Kind {
 
 impl Kind {
     /// What the metadata offer for it; of access tokens they say nothing.
-    fn offered(self, capabilities: &Capabilities) -> &[String] {
+    pub(super) fn offered(self, capabilities: &Capabilities) -> &[String] {
         match self {
             Self::Userinfo => &capabilities.userinfo_signing_algs,
             Self::Authorization => &capabilities.authorization_signing_algs,

@@ -46,7 +46,12 @@ pub(super) fn key_signer(
     offered: Option<&[Algorithm]>,
     allowed: &[Algorithm],
 ) -> Result<Signer, SigningError> {
-    let (key, algorithm) = keys.signer(&both(&PREFERRED, offered, allowed)).ok_or(SigningError::NoKey)?;
+    let mut wanted = both(&PREFERRED, offered, allowed);
+    if offered.is_none() {
+        // Discovery §3 and RFC 8414 §2: "Servers SHOULD support RS256", and they say nothing of the rest here.
+        wanted.sort_by_key(|algorithm| *algorithm != Algorithm::RS256);
+    }
+    let (key, algorithm) = keys.signer(&wanted).ok_or(SigningError::NoKey)?;
     Signer::key(key, algorithm)
 }
 

@@ -36,6 +36,11 @@ impl Decryption {
         Ok(Self { management, ..self })
     }
 
+    /// The algorithms that are taken.
+    pub(super) fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.management.iter().map(|management| management.name())
+    }
+
     /// Every name that is known.
     pub fn known_algorithms() -> Vec<&'static str> {
         KeyManagement::ALL.into_iter().map(KeyManagement::name).collect()

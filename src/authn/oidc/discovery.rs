@@ -11,11 +11,12 @@ use serde_json::{Map, Value};
 use url::Url;
 
 use super::capabilities::Capabilities;
-use super::client_auth::{self, ClientAuthMethod};
+use super::client_auth::ClientAuthMethod;
 use super::jose::{self, Algorithm};
 use super::jwks::JwksError;
 use super::provider::Settings;
 use super::registration::RegistrationError;
+use super::support::Offers;
 use super::tenants::Tenants;
 use crate::provider_http::{ProviderHttp, ProviderHttpError, WrongMediaType, check_json, is_loopback, is_protected};
 
@@ -29,6 +30,8 @@ pub struct Metadata {
     pub revocation_endpoint: Option<Url>,
     /// Where the keys are fetched; `None` only where they are stated.
     pub jwks_uri: Option<Url>,
+    /// Where they are fetched signed (OpenID Federation §5.2.1).
+    pub signed_jwks_uri: Option<Url>,
     /// Where tokens are explained (RFC 7662 §2).
     pub introspection_endpoint: Option<Url>,
     /// Where clients register themselves (RFC 7591 §3).
@@ -43,6 +46,10 @@ pub struct Metadata {
     pub response_types: Vec<String>,
     /// `response_modes_supported`; empty: it does not say.
     pub response_modes: Vec<String>,
+    /// `grant_types_supported`; empty: it does not say.
+    pub grant_types: Vec<String>,
+    /// What else it says that it does, as far as we may ask for it.
+    pub offers: Offers,
     /// Whom it talks to, and how securely.
     pub capabilities: Capabilities,
 }
@@ -71,7 +78,7 @@ pub enum DiscoveryError {
     #[error("the provider answered discovery with status {0}")]
     Status(u16),
     /// Not JSON by its content type (often an HTML error page).
-    #[error(transparent)]
+    #[error("the discovery document cannot be read")]
     MediaType(#[from] WrongMediaType),
     /// Not a JSON object, or one with a member that stands twice.
     #[error("the discovery document is not JSON that reads in one way")]
@@ -129,6 +136,10 @@ impl DiscoveryError {
             Self::Insecure { .. } => {
                 "make the provider announce https addresses (behind a proxy, tell it its public address), or set \
                  allow_insecure_http = true for a test network"
+            }
+            Self::Keys(JwksError::Signed(_) | JwksError::NotSigned) => {
+                "compare signed_jwks_key_file with the key that the provider signs its key set with; an unsigned one is \
+                 never taken in its place"
             }
             Self::Keys(JwksError::NotAKeySet | JwksError::MediaType(_)) => {
                 "open the jwks_uri of the discovery document in a browser, or look into provider.metadata.jwks_file"
@@ -216,10 +227,8 @@ impl Metadata {
             fields.url("end_session_endpoint", Reached::ByUserAgent)?.map(EndSessionUrl::from_url);
         let auth_methods = fields.names("token_endpoint_auth_methods_supported")?;
         let authorization_endpoint = fields.required("authorization_endpoint", Reached::ByUserAgent)?;
-        let jwks_uri = match settings.metadata.keys {
-            Some(_) => None,
-            None => Some(fields.required("jwks_uri", Reached::ByUs)?),
-        };
+        let needs_jwks_uri = settings.metadata.keys.is_none() && settings.metadata.key_set_keys.is_none();
+        let jwks_uri = needs_jwks_uri.then(|| fields.required("jwks_uri", Reached::ByUs)).transpose()?;
         // The library wants one; where keys are stated nobody asks for any.
         let for_the_library = jwks_uri.clone().unwrap_or_else(|| authorization_endpoint.clone());
         let standard = ProviderMetadataWithLogout::new(
@@ -241,6 +250,7 @@ impl Metadata {
             standard,
             revocation_endpoint: fields.url("revocation_endpoint", Reached::ByUs)?,
             jwks_uri,
+            signed_jwks_uri: fields.url("signed_jwks_uri", Reached::ByUs)?,
             introspection_endpoint: fields.url("introspection_endpoint", Reached::ByUs)?,
             registration_endpoint: fields.url("registration_endpoint", Reached::ByUs)?,
             iss_parameter_supported: fields.flag("authorization_response_iss_parameter_supported")?,
@@ -251,27 +261,10 @@ impl Metadata {
                 .collect(),
             response_types: fields.names("response_types_supported")?.map(sorted_words).collect(),
             response_modes: fields.names("response_modes_supported")?.map(str::to_owned).collect(),
+            grant_types: fields.names("grant_types_supported")?.map(str::to_owned).collect(),
+            offers: Offers::read(&fields)?,
             capabilities: Capabilities::read(&fields)?,
         })
-    }
-
-    /// Whether the provider offers what the settings ask for; where it does not say, it is asked.
-    pub(super) fn supports(&self, settings: &Settings) -> Result<(), Unsupported> {
-        let judge = |key, value: &str, offered: &[String]| {
-            if offered.is_empty() || offered.iter().any(|one| one == value) {
-                return Ok(());
-            }
-            Err(Unsupported { provider: settings.id.clone(), key, value: value.to_owned(), offered: offered.to_vec() })
-        };
-        judge("response_type", settings.response_type.name(), &self.response_types)?;
-        match settings.response_mode.name() {
-            // `jwt` alone is what some metadata say for both ways (JARM §2.3.4).
-            Some("query.jwt" | "form_post.jwt") if self.response_modes.iter().any(|mode| mode == "jwt") => Ok(()),
-            Some(mode) => judge("response_mode", mode, &self.response_modes),
-            None => Ok(()),
-        }?;
-        settings.security.is_supported(settings, &self.capabilities)?;
-        client_auth::choose(settings, &self.capabilities).map(drop)
     }
 
     /// How a client with a secret authenticates: RFC 6749 §2.3.1 prefers the header; the body is for providers that offer

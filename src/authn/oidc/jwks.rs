@@ -13,6 +13,7 @@ use http::{Request, header};
 use serde_json::{Map, Value};
 use url::Url;
 
+use super::id_token::IdTokenError;
 use super::jose::{Algorithm, JoseError};
 use crate::provider_http::{ProviderHttp, WrongMediaType, check_json};
 
@@ -28,8 +29,14 @@ pub enum JwksError {
     /// A status other than 200.
     #[error("the provider answered the key set request with status {0}")]
     Status(u16),
+    /// The signed one does not hold.
+    #[error("the signed key set does not hold")]
+    Signed(#[source] IdTokenError),
+    /// The settings ask for a signed one, and the metadata name none.
+    #[error("the provider's metadata name no signed_jwks_uri")]
+    NotSigned,
     /// Not JSON by its content type.
-    #[error(transparent)]
+    #[error("the key set cannot be read")]
     MediaType(#[from] WrongMediaType),
     /// Not a JSON object with a `keys` array.
     #[error("the key set is not a JSON Web Key Set")]

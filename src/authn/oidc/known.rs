@@ -10,6 +10,7 @@ use super::discovery::{self, DiscoveryError, Metadata};
 use super::jwks::{self, JwksError, KeySet};
 use super::provider::Settings;
 use super::registration::Registrar;
+use super::signed_jwks::{self, Expected};
 use super::static_metadata::KeySource;
 use crate::clock::{SharedClock, UnixTime};
 use crate::files::Digest;
@@ -192,6 +193,14 @@ impl Knowledge {
     }
 
     async fn fetch_keys(&self, settings: &Settings, metadata: &Metadata) -> Result<KeySet, JwksError> {
+        if let Some(source) = &settings.metadata.key_set_keys {
+            let keys = source.read()?;
+            let uri = metadata.signed_jwks_uri.as_ref().ok_or(JwksError::NotSigned)?;
+            let (algorithms, leeway) = (settings.security.profile.algorithms(), settings.clock_skew.as_secs());
+            let (issuer, now) = (settings.issuer.as_str(), self.clock.now());
+            return signed_jwks::fetch(&self.http, uri, Expected { keys: &keys, algorithms, issuer, leeway, now })
+                .await;
+        }
         match (&settings.metadata.keys, &metadata.jwks_uri) {
             (Some(source), _) => source.read(),
             (None, Some(jwks_uri)) => jwks::fetch(&self.http, jwks_uri).await,
@@ -249,6 +258,14 @@ impl Knowledge {
             if !unprotected.is_empty() {
                 tracing::warn!(%issuer, endpoints = ?unprotected, "tokens travel unencrypted (allow_insecure_http)");
             }
+        }
+        let denied = |known: &Known| known.metadata.supports(&known.settings).err();
+        let now_denied = denied(&fresh);
+        if let Some(unsupported) = &now_denied
+            && self.known().and_then(|before| denied(&before)) != now_denied
+        {
+            let fix = "write what the provider offers, or switch it on there";
+            tracing::warn!(%issuer, %unsupported, fix, "the provider is available; nobody can sign in");
         }
         self.known.store(Some(Arc::new(fresh)));
         match (is_first, was_failing) {

@@ -32,7 +32,7 @@ pub enum PushError {
     #[error("the provider answered the pushed authorization request with status {0}")]
     Status(u16),
     /// A success that is not JSON by its content type.
-    #[error(transparent)]
+    #[error("the answer to the pushed authorization request cannot be read")]
     MediaType(#[from] WrongMediaType),
     /// A success that is none.
     #[error("the {field} of the answer to the pushed authorization request is missing or unusable")]

@@ -70,7 +70,7 @@ pub enum RegistrationError {
         description: String,
     },
     /// A success that is not JSON by its content type.
-    #[error(transparent)]
+    #[error("the answer to the registration cannot be read")]
     MediaType(#[from] WrongMediaType),
     /// What came back cannot be used.
     #[error("the registration's {field} is missing or unusable")]

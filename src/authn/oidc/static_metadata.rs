@@ -17,6 +17,8 @@ pub struct StaticMetadata {
     pub members: Map<String, Value>,
     /// The provider's keys, where they are not fetched.
     pub keys: Option<KeySource>,
+    /// The keys that sign the provider's key set (`signed_jwks_key_file`); with them no key set counts that they did not sign.
+    pub key_set_keys: Option<KeySource>,
 }
 
 /// Where keys are that nobody has to be asked for.
@@ -30,7 +32,7 @@ pub enum KeySource {
 
 impl Default for StaticMetadata {
     fn default() -> Self {
-        Self { discovery: true, members: Map::new(), keys: None }
+        Self { discovery: true, members: Map::new(), keys: None, key_set_keys: None }
     }
 }
 

@@ -65,7 +65,7 @@ pub enum TokenError {
     #[error(transparent)]
     Proof(#[from] ProofError),
     /// A success that is not JSON by its content type.
-    #[error(transparent)]
+    #[error("the token response cannot be read")]
     MediaType(#[from] WrongMediaType),
     /// Not JSON that reads in one way, no ID token, another token type than was asked for.
     #[error("the token response's {field} is missing or unusable")]

@@ -29,7 +29,7 @@ pub enum UserinfoError {
     #[error("the userinfo endpoint answered with status {0}")]
     Status(u16),
     /// Neither JSON nor a token, by its media type.
-    #[error(transparent)]
+    #[error("the userinfo answer cannot be read")]
     MediaType(#[from] WrongMediaType),
     /// Not what its media type says.
     #[error("the userinfo answer is unusable")]

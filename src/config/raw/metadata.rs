@@ -21,6 +21,10 @@ pub(in crate::config) struct RawMetadata {
     #[schemars(example = &"https://id.example.com/keys")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jwks_uri: Option<String>,
+    /// Where the provider's keys are, signed (OpenID Federation 1.0).
+    #[schemars(example = &"https://id.example.com/keys.jwt")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signed_jwks_uri: Option<String>,
     /// A file with the provider's keys, a JSON Web Key Set; taken in anew when it changes.
     #[schemars(example = &"/etc/vestibule/provider-keys.json")]
     #[serde(skip_serializing)]

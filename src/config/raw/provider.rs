@@ -40,6 +40,10 @@ pub(in crate::config) struct RawProvider {
     /// Ask the provider for its metadata. Default true; with false, [provider.metadata] says all of them.
     #[schemars(example = true)]
     pub discovery: Option<bool>,
+    /// A file with the public key that signs the provider's key set, a JSON Web Key Set: keys then come from its
+    /// signed_jwks_uri, and no unsigned key set counts.
+    #[schemars(example = &"/etc/vestibule/key-set-key.json")]
+    pub signed_jwks_key_file: Option<PathBuf>,
     /// Metadata in the place of what the provider says of itself, member by member.
     pub metadata: Option<RawMetadata>,
     /// Register a client at the provider (RFC 7591), in the place of client_id. Default false.
@@ -69,7 +73,8 @@ pub(in crate::config) struct RawProvider {
     /// Private keys of the client, PEM or JWK, read again when they change: the first that fits signs, all are published.
     #[schemars(example = ["/run/secrets/client-key.pem"])]
     pub client_keys_files: Option<Vec<PathBuf>>,
-    /// What assertions and requests are signed with. Default: the first that key and provider agree on, PS256 before RS256.
+    /// What assertions and requests are signed with. Default: the first that key and provider agree on, PS256 before RS256; RS256
+    /// where the provider does not say.
     #[schemars(example = &"RS256")]
     pub client_signing_alg: Option<RawAlgorithm>,
     /// A token that says who the client is, such as a projected one of a Kubernetes service account; read at each use.
@@ -150,7 +155,8 @@ pub(in crate::config) struct RawProvider {
     /// Single claims that are asked for, as JSON (the claims parameter).
     #[schemars(example = &"{\"id_token\":{\"email\":{\"essential\":true}}}")]
     pub claims: Option<String>,
-    /// What the provider shows even to whoever is signed in there: login, consent, select_account.
+    /// What the provider shows even to whoever is signed in there: login, consent, select_account. Default: nothing, and consent
+    /// with the scope offline_access; an empty text: nothing.
     #[schemars(example = &"select_account")]
     pub prompt: Option<String>,
     /// What access tokens are for (RFC 8707): absolute URIs.

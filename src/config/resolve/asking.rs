@@ -83,8 +83,27 @@ impl Resolver {
         words
     }
 
+    /// Core §11: a provider ignores `offline_access` without consent, unless it has other reasons to grant it.
+    pub(super) fn consent(&mut self, at: &str, scopes: &[String], prompt: &mut Option<String>) {
+        let wanted = scopes.iter().any(|scope| scope == "offline_access");
+        match prompt.as_deref() {
+            None if wanted => *prompt = Some("consent".to_owned()),
+            // Written empty: nothing at all is asked for.
+            Some("") => *prompt = None,
+            Some(words) if wanted && !words.split(' ').any(|word| word == "consent") => {
+                let what = "has no consent, without which many providers ignore the scope offline_access";
+                self.warn(&format!("{at}.prompt"), what, format!("write \"{words} consent\", if yours is one of them"));
+            }
+            _ => {}
+        }
+    }
+
     fn prompt(&mut self, key: &str, written: Option<String>) -> Option<String> {
-        let words: Vec<_> = written.as_deref()?.split(' ').collect();
+        let text = written.as_deref()?;
+        let words: Vec<_> = text.split(' ').collect();
+        if text.is_empty() {
+            return written;
+        }
         if words.contains(&"none") {
             let what = "is none, with which nobody could ever sign in anew";
             self.error(key, what, "write \"login\", \"consent\" or \"select_account\", or remove it");

@@ -1,5 +1,7 @@
 //! `[provider.metadata]`.
 
+use std::path::Path;
+
 use serde_json::{Map, Value};
 
 use super::Resolver;
@@ -15,6 +17,7 @@ impl Resolver {
         at: &str,
         discovery: Option<bool>,
         raw: Option<RawMetadata>,
+        key_set_key: Option<&Path>,
     ) -> StaticMetadata {
         let raw = raw.unwrap_or_default();
         let key = |leaf: &str| format!("{at}.metadata.{leaf}");
@@ -44,21 +47,49 @@ impl Resolver {
                 "it is a JSON Web Key Set: {\"keys\": [ … ]}, with the provider's public keys",
             );
         }
-        StaticMetadata { discovery: discovery.unwrap_or(true), members, keys }
+        let key_set_keys = self.key_set_keys(&format!("{at}.signed_jwks_key_file"), key_set_key, &written);
+        StaticMetadata { discovery: discovery.unwrap_or(true), members, keys, key_set_keys }
+    }
+
+    fn key_set_keys(&mut self, key: &str, path: Option<&Path>, written: &[&str]) -> Option<KeySource> {
+        let source = KeySource::File(self.file(key, path?));
+        if let Some(leaf) = written.first() {
+            let what = format!("stands beside metadata.{leaf}, which nobody signed");
+            self.error(key, what, "remove one of them; a signed key set is at metadata.signed_jwks_uri");
+        }
+        if let Err(error) = check_keys(&source) {
+            let what = format!("cannot be used: {}", chain(&error));
+            self.error(key, what, "it is a JSON Web Key Set: {\"keys\": [ … ]}, with the key that signs the key set");
+        }
+        Some(source)
     }
 
     /// Reads what is stated as a discovered document would be read, so that it is told before anybody signs in.
     pub(super) fn judge_stated(&mut self, at: &str, settings: &oidc::Settings) {
-        let error = if settings.metadata.discovery {
+        let stated = if settings.metadata.discovery {
             // What is not stated will be discovered: https there, as the issuer need not be.
             let mut settings = settings.clone();
             for name in ["authorization_endpoint", "token_endpoint", "jwks_uri"] {
                 let members = &mut settings.metadata.members;
                 members.entry(name).or_insert_with(|| Value::from("https://discovered.example/"));
             }
-            Metadata::stated(&settings).err()
+            Metadata::stated(&settings)
         } else {
-            Metadata::stated(settings).err()
+            Metadata::stated(settings)
+        };
+        let error = match stated {
+            Ok(stated) => {
+                // With discovery the rest is not known yet.
+                if !settings.metadata.discovery
+                    && let Err(unsupported) = stated.supports(settings)
+                {
+                    let what = format!("cannot be: {unsupported}");
+                    let fix = "write what the provider offers, or correct what is stated about it";
+                    self.error(&format!("{at}.{}", unsupported.key), what, fix);
+                }
+                None
+            }
+            Err(error) => Some(error),
         };
         let (field, what, fix) = match error {
             None => return,

@@ -150,7 +150,7 @@ impl Resolver {
             if registers { (None, raw.public_client.unwrap_or(false)) } else { self.client_secret(at, &raw) };
         let http = self.provider_http(at, &raw, insecure);
         let tenants = self.tenants(at, &mut raw);
-        let (ask, demands) = (self.ask(at, &mut raw), self.demands(at, &mut raw));
+        let (mut ask, demands) = (self.ask(at, &mut raw), self.demands(at, &mut raw));
         let clock_skew = self.clock_skew(at, raw.clock_skew.take());
         let has_keys = raw.client_keys_files.as_ref().is_some_and(|files| !files.is_empty());
         let decryption = self.decryption(at, &mut raw, has_keys, client_secret.is_some() || !secret_told);
@@ -169,6 +169,7 @@ impl Resolver {
         let mut signing_algs = self.signing_algs(at, "signing_algs", raw.signing_algs.take(), may_have_secret);
         let answer_algs = self.answer_algs(at, &mut raw, may_have_secret);
         let scopes = self.scopes(at, raw.scopes.take());
+        self.consent(at, &scopes, &mut ask.prompt);
         let (response_type, response_mode) = self.response(at, raw.response_type, raw.response_mode);
         if response_mode.is_post()
             && redirect_uri.as_ref().is_some_and(|uri| uri.scheme() == "http" && !is_loopback(uri))
@@ -201,7 +202,7 @@ impl Resolver {
             self.span(&key("token_queue_timeout"), queue.as_ref(), Duration::from_secs(5)),
         );
         let access_tokens = self.access_tokens(at, raw.access_token_format, raw.introspection);
-        let metadata = self.static_metadata(at, raw.discovery, raw.metadata);
+        let metadata = self.static_metadata(at, raw.discovery, raw.metadata, raw.signed_jwks_key_file.as_deref());
         let logo = raw.logo.and_then(|path| self.logo(&key("logo"), &path));
         let email_domains = self.email_domains(&key("email_domains"), raw.email_domains);
         if registers && registration.is_none() {

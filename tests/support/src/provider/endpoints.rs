@@ -53,6 +53,7 @@ pub(super) async fn answer(request: Request<Incoming>, shared: Shared) -> Answer
     let mut answer = match record.endpoint {
         Endpoint::Discovery => state.discovery(),
         Endpoint::Jwks => state.key_set(),
+        Endpoint::SignedJwks => state.signed_key_set(),
         Endpoint::Authorize => state.authorize(&record, fetched),
         Endpoint::Token => {
             let answer = state.token(&record);
@@ -82,6 +83,7 @@ fn endpoint(path: &str) -> Endpoint {
     match path {
         "/.well-known/openid-configuration" => Endpoint::Discovery,
         "/keys" => Endpoint::Jwks,
+        "/keys.jwt" => Endpoint::SignedJwks,
         "/authorize" => Endpoint::Authorize,
         "/token" => Endpoint::Token,
         "/userinfo" => Endpoint::Userinfo,
@@ -152,6 +154,16 @@ impl State {
             Some(JwksFault::FiveMegabytes) => keys.push(json!({ "kty": "oct", "k": "x".repeat(FIVE_MEGABYTES) })),
         }
         json_answer(StatusCode::OK, &json!({ "keys": keys }))
+    }
+
+    /// OpenID Federation 1.0 §5.2.1.
+    fn signed_key_set(&self) -> Answer {
+        let Some(signer) = &self.key_set_key else { return page(StatusCode::NOT_FOUND, "nothing here") };
+        let keys: Vec<Value> = self.keys.iter().map(|key| key.jwk()).collect();
+        let now = self.clock.unix();
+        let claims = json!({ "iss": self.issuer, "sub": self.issuer, "iat": now, "exp": now + 600, "keys": keys });
+        let header = json!({ "alg": signer.alg().name(), "kid": signer.kid(), "typ": "jwk-set+jwt" });
+        respond(StatusCode::OK, "application/jwk-set+jwt", signer.token_with_header(&header, &claims))
     }
 
     /// Core §3.1.2: approves at once.

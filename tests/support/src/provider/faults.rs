@@ -12,6 +12,8 @@ pub enum Endpoint {
     Discovery,
     /// The key set.
     Jwks,
+    /// The key set as a signed token, where there is one.
+    SignedJwks,
     /// The authorization endpoint.
     Authorize,
     /// The token endpoint.

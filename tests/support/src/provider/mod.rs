@@ -125,6 +125,7 @@ pub(crate) struct State {
     offered_acr: Vec<String>,
     encryption: Option<Arc<EncryptionKey>>,
     userinfo_key: Option<Arc<SigningKey>>,
+    key_set_key: Option<SigningKey>,
     jwt_claims: Option<Value>,
     metadata: Map<String, Value>,
     requests: Vec<ProviderRequest>,
@@ -188,6 +189,7 @@ impl FakeProvider {
             offered_acr: Vec::new(),
             encryption: None,
             userinfo_key: None,
+            key_set_key: None,
             jwt_claims: None,
             metadata: Map::new(),
             requests: Vec::new(),
@@ -272,6 +274,14 @@ impl FakeProvider {
         let mut state = self.state();
         state.userinfo_key = Some(key.clone());
         state.keys.push(key);
+    }
+
+    /// Publishes its key set signed by `key` as well.
+    pub fn sign_key_set(&self, key: SigningKey) {
+        let mut state = self.state();
+        let uri = format!("{}/keys.jwt", state.issuer);
+        state.metadata.insert("signed_jwks_uri".to_owned(), json!(uri));
+        state.key_set_key = Some(key);
     }
 
     /// What is encrypted to the client's key.
