@@ -8,6 +8,8 @@ use http::{Method, header};
 use crate::authn::Identity;
 use crate::authn::bearer::{self, Bearer, BearerError};
 use crate::authn::password::{self, PasswordError, Passwords};
+use crate::authn::renewal::{Renewals, Settled};
+use crate::authn::session::renewing::Renewing;
 use crate::authn::session::{NoSession, Renewal, Sessions};
 use crate::clock::SharedClock;
 use crate::message::{Inbound, Initiator, Origin};
@@ -59,6 +61,8 @@ pub struct Challenge<'r> {
     pub is_step_up: bool,
     /// The provider where the session was made, as an index, if all that is wrong with it is mended there.
     pub renews_at: Option<usize>,
+    /// The session that is to be renewed, where that is all.
+    pub silently: Option<Renewing>,
     /// What it is asked for.
     pub route: &'r Route,
 }
@@ -67,6 +71,7 @@ pub struct Challenge<'r> {
 #[derive(Debug)]
 pub struct Admission {
     sessions: Arc<Sessions>,
+    renewals: Arc<Renewals>,
     bearer: Option<Bearer>,
     passwords: Option<Passwords>,
     own_origin: Origin,
@@ -76,13 +81,13 @@ pub struct Admission {
 impl Admission {
     /// Puts the parts together; without `bearer` no access token is looked at, without `passwords` no password.
     pub fn new(
-        sessions: Arc<Sessions>,
+        (sessions, renewals): (Arc<Sessions>, Arc<Renewals>),
         bearer: Option<Bearer>,
         passwords: Option<Passwords>,
         own_origin: Origin,
         clock: SharedClock,
     ) -> Self {
-        Self { sessions, bearer, passwords, own_origin, clock }
+        Self { sessions, renewals, bearer, passwords, own_origin, clock }
     }
 
     /// The access token or the password of a request, which then decides, whatever session comes with it.
@@ -146,7 +151,7 @@ impl Admission {
     }
 
     /// Decides about one request. A bad cookie is anonymous where the route is optional and a challenge where it is not.
-    pub fn decide<'r>(&self, inbound: &Inbound, route: GuardedRoute<'r>) -> Decision<'r> {
+    pub async fn decide<'r>(&self, inbound: &Inbound, route: GuardedRoute<'r>) -> Decision<'r> {
         if is_preflight(inbound) {
             return match policy::preflight(route) {
                 Ok(permit) => match route.route().take_turn_of_user(None, inbound.client().address) {
@@ -156,7 +161,28 @@ impl Admission {
                 Err(denial) => Decision::Deny(denial, Renewal::none()),
             };
         }
-        let (identity, renewal, absence) = match self.sessions.authenticate(inbound) {
+        let session = match self.sessions.authenticate(inbound) {
+            // Boxed: few requests come to this, and the others need not make room for it.
+            Ok(session) if session.1.is_due() => match Box::pin(self.renewals.settle(inbound, session)).await {
+                Settled::Session(session) => Ok(*session),
+                Settled::Silently(renewing, session) => {
+                    if inbound.is_navigation() && self.renewals.take_turn_of_browser(&renewing) {
+                        return Decision::Challenge(Challenge {
+                            reason: "session_due",
+                            has_session: true,
+                            is_step_up: false,
+                            renews_at: None,
+                            silently: Some(renewing),
+                            route: route.route(),
+                        });
+                    }
+                    Ok(*session)
+                }
+                Settled::Over(absence) => Err(absence),
+            },
+            session => session,
+        };
+        let (identity, renewal, absence) = match session {
             Ok((identity, renewal)) => (Some(identity), renewal, NoSession::Absent),
             Err(absence) => (None, Renewal::none(), absence),
         };
@@ -173,6 +199,7 @@ impl Admission {
                 has_session: reason != SignInReason::NoSession,
                 is_step_up: reason == SignInReason::InsufficientProof,
                 renews_at: signed_in_at.filter(|_| reason != SignInReason::OtherProvider),
+                silently: None,
                 route: route.route(),
             }),
         }

@@ -17,6 +17,7 @@ use crate::authn::oidc::client_credentials::{self, OwnToken};
 use crate::authn::oidc::login::Logins;
 use crate::authn::oidc::{Provider, Providers};
 use crate::authn::password::Passwords;
+use crate::authn::renewal::Renewals;
 use crate::authn::roles::Mapper;
 use crate::authn::session::seal::{KeyRing, Purpose};
 use crate::authn::session::{Binding, Sessions};
@@ -221,9 +222,11 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
     let own_tokens: Vec<_> =
         settings.upstreams.iter().map(|upstream| upstream.own_token.as_ref().map(own_token)).collect();
     let lifetimes = sessions.lifetimes();
+    let handle = control.handle().clone();
+    let renewals = Renewals::new(providers.clone(), Arc::clone(&sessions), handle, Arc::clone(&clock));
     #[cfg(feature = "acme")]
     let for_acme = Arc::clone(&clock);
-    let admission = Arc::new(Admission::new(sessions, bearer, passwords, origin, clock));
+    let admission = Arc::new(Admission::new((sessions, renewals), bearer, passwords, origin, clock));
 
     let metrics = Metrics::new();
     let drain = Drain::default();

@@ -82,7 +82,7 @@ impl Gateway {
                 exchange.routed(route.route());
                 route.route().take_turn(inbound.client().address)?;
                 let decision = match admission.presented(&inbound, route) {
-                    None => admission.decide(&inbound, route),
+                    None => admission.decide(&inbound, route).await,
                     // Boxed for the same reason as a challenge.
                     Some(shown) => Box::pin(admission.decide_by_credentials(shown, &inbound, route)).await,
                 };

@@ -119,6 +119,21 @@ pub fn media_type(answer: &Response<Bytes>) -> Option<String> {
     Some(text.split(';').next()?.trim().to_ascii_lowercase())
 }
 
+impl ProviderHttpError {
+    /// Whether the provider may have read the request: not where no connection came about.
+    pub fn may_have_been_read(&self) -> bool {
+        match self {
+            Self::Unreachable(source) => {
+                let error = source.downcast_ref::<hyper_util::client::legacy::Error>();
+                !error.is_some_and(hyper_util::client::legacy::Error::is_connect)
+            }
+            Self::Timeout | Self::TooLarge => true,
+            // Refused by the address alone.
+            Self::Redirect | Self::Insecure => false,
+        }
+    }
+}
+
 /// Why the client could not be built.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {

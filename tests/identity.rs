@@ -189,7 +189,7 @@ async fn a_changed_mapping_takes_hold_of_sessions_that_exist() {
 
 #[tokio::test]
 async fn the_access_token_goes_along_where_the_upstream_asks_for_it_until_it_expires() {
-    let stage = Stage::with("[upstream]\naccess_token = \"bearer\"");
+    let stage = Stage::with("[session]\nrenew = false\n[upstream]\naccess_token = \"bearer\"");
     let browser = stage.signed_in_browser().await;
     let get = || Request::navigation(Method::GET, &stage.url("/")).header("authorization", "Basic YTpi");
     let reply = browser.send(get()).await;

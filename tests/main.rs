@@ -111,6 +111,8 @@ mod running;
 mod tenants;
 // TLS is spoken well, or not at all, and its certificates change without anybody's noticing.
 mod tls;
+// A session is renewed once, ahead of time, and nobody is signed out at random.
+mod renewal;
 // A sign-in lasts as long as the seal says and belongs to one application.
 mod session;
 // An ID token says what was asked for, in the way it was asked for, or it counts for nothing.

@@ -105,7 +105,9 @@ async fn a_secret_is_renewed_before_it_expires_and_nobody_is_signed_out() {
         place.clock.advance(Duration::from_secs(599));
         until("the renewal", || place.provider.count(Endpoint::Register) == 2).await;
         assert_eq!(place.provider.known_client() == before, manageable, "changed where it can be, else made anew");
-        assert_eq!(browser.get(&stage.url("/")).await.status, 200, "the session goes on");
+        // A refresh token is the client's that it was given to: one that was made anew sends it to nobody.
+        assert_eq!(browser.fetch(&stage.url("/")).await.status, 200, "the session goes on");
+        assert_eq!(browser.follow(&stage.url("/"), 10).await.status, 200, "and is renewed by the browser");
         until("the file", || std::fs::read_to_string(place.file()).unwrap().contains(&place.provider.known_client()))
             .await;
         // What the provider knows and what is used are the same again within a moment.

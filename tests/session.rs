@@ -79,7 +79,7 @@ async fn a_session_in_use_outlives_the_idle_time_and_one_that_is_not_does_not() 
 
 #[tokio::test]
 async fn the_idle_cookie_is_renewed_at_most_every_tenth_of_the_idle_time_and_is_small() {
-    let stage = Stage::start();
+    let stage = Stage::with("[session]\nrenew = false");
     let browser = stage.signed_in_browser().await;
     stage.clock.advance(5 * MINUTE);
     let early = browser.get(&stage.url("/respond?header=cache-control:public")).await;
@@ -95,7 +95,7 @@ async fn the_idle_cookie_is_renewed_at_most_every_tenth_of_the_idle_time_and_is_
 
 #[tokio::test]
 async fn a_renewed_session_survives_a_failing_upstream() {
-    let stage = Stage::start();
+    let stage = Stage::with("[session]\nrenew = false");
     let browser = stage.signed_in_browser().await;
     stage.clock.advance(30 * MINUTE);
     stage.upstream.take_down();

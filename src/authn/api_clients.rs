@@ -14,7 +14,7 @@ use url::Url;
 
 use super::oidc::device::LONGEST_INTERVAL;
 use super::oidc::grant::Granted;
-use super::oidc::id_token::{Expected, IdTokenError};
+use super::oidc::id_token::{Expected, IdTokenError, Nonce};
 use super::oidc::party::Party;
 use super::oidc::token_endpoint::TokenError;
 use super::oidc::{Provider, Providers, Wish};
@@ -295,8 +295,14 @@ impl ApiClients {
                 let id_token = provider.open_id_token(id_token)?;
                 let wish = Wish::default();
                 let access_token = Some(access_token.expose_secret());
-                let expected =
-                    Expected { nonce: None, access_token, code: None, state: None, in_front: false, wish: &wish };
+                let expected = Expected {
+                    nonce: Nonce::NotSent,
+                    access_token,
+                    code: None,
+                    state: None,
+                    in_front: false,
+                    wish: &wish,
+                };
                 let claims = provider.verify_id_token(id_token.expose_secret(), expected).await?;
                 let subject = *NameDigest::of_subject(party, claims.issuer(), claims.subject()).as_bytes();
                 if before.is_some_and(|before| before != subject) {

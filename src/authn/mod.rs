@@ -8,6 +8,7 @@ pub mod lifetime;
 pub mod oidc;
 pub mod password;
 pub mod proof;
+pub mod renewal;
 pub mod roles;
 pub mod session;
 

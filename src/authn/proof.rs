@@ -41,6 +41,14 @@ impl Proof {
             acr: claims.get("acr").and_then(Value::as_str).map_or(AcrDigest::default(), AcrDigest::of),
         }
     }
+
+    /// With what a renewal says, as far as it says anything.
+    pub(in crate::authn) fn or_newer(self, newer: Self) -> Self {
+        Self {
+            at: if newer.at == UnixTime(0) { self.at } else { newer.at },
+            acr: if newer.acr == AcrDigest::default() { self.acr } else { newer.acr },
+        }
+    }
 }
 
 /// What a route demands. The default: nothing.

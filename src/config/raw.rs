@@ -162,6 +162,13 @@ pub(super) struct RawSession {
     pub lifetime: Option<Span>,
     /// When an unused session ends. Default 1h.
     pub idle: Option<Span>,
+    /// Renew access tokens by refresh tokens before they expire. Default true.
+    #[schemars(example = true)]
+    pub renew: Option<bool>,
+    /// Take claims and roles anew at least this often: by the refresh token, or where there is none by a redirect of the next
+    /// navigation to the provider and back (prompt=none). Default: as often as access tokens are renewed.
+    #[schemars(example = &"15m")]
+    pub renew_every: Option<Span>,
     /// End the session with the browser.
     #[schemars(example = true)]
     pub browser_session: Option<bool>,

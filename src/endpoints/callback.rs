@@ -9,12 +9,13 @@ use url::form_urlencoded;
 
 use super::Endpoints;
 use super::form;
-use crate::authn::oidc::id_token::{Expected, IdTokenError, VerifiedClaims};
+use crate::authn::oidc::id_token::{Expected, IdTokenError, Nonce, VerifiedClaims};
 use crate::authn::oidc::login::{LoginTransaction, MAX_ATTEMPTS, Recognised, Redeemed, Start, StrayCause};
 use crate::authn::oidc::response::{AuthorizationResponse, ResponseError, ResponseType};
 use crate::authn::oidc::token_endpoint::{TokenError, Tokens};
 use crate::authn::oidc::{Provider, Wish};
 use crate::authn::session::record::StoredTokens;
+use crate::authn::session::renewing::Renewing;
 use crate::authn::session::{SignedIn, set_cookies};
 use crate::message::{Body, Inbound, OwnCookies, ReturnTo};
 use crate::reply::{ClientFault, ProviderFault, Rejection, Replies, redirect};
@@ -23,6 +24,9 @@ use crate::secret::SecretString;
 /// Error codes after which a new start is what the person would do anyway (Core §3.1.2.6, and providers whose own sign-in
 /// page expired).
 const RESTARTABLE: [&str; 3] = ["temporarily_unavailable", "login_required", "interaction_required"];
+/// Error codes that say that the person has to do something, so `prompt=none` can't (Core §3.1.2.6).
+const NEEDS_THE_PERSON: [&str; 4] =
+    ["login_required", "interaction_required", "consent_required", "account_selection_required"];
 /// The most that is logged of the provider's words, in characters.
 const MAX_LOGGED: usize = 256;
 
@@ -107,16 +111,22 @@ impl Endpoints {
             Err(error) => return Err(ProviderFault::Token(error).into()),
         };
         tokens.id_token = provider.open_id_token(tokens.id_token).map_err(ProviderFault::IdToken)?;
-        let (claims, userinfo) = verify(provider, &tokens, asked, in_front).await?;
+        let claims = verify(provider, &tokens, asked, in_front).await?;
+        if let Some(renewing) = wish.renewing.filter(|one| !self.sessions.is_to_renew(one, &claims)) {
+            return self.start_anew(answer, &renewing, &return_to, attempts).await;
+        }
+        let userinfo = userinfo(provider, &tokens, &claims).await?;
         let signed_in = SignedIn {
             party: provider.settings().party(),
             claims: &claims,
             userinfo: userinfo.as_ref(),
             tokens: stored(&tokens),
             clock_skew: provider.settings().clock_skew,
+            renewing: wish.renewing,
         };
         let mut set = self.sessions.create(&signed_in, cookies)?;
-        info!(provider = provider.settings().id, subject = claims.subject(), "signed in");
+        let how = if wish.renewing.is_some() { "renewed" } else { "signed in" };
+        info!(provider = provider.settings().id, subject = claims.subject(), "{how}");
         let mut response = redirect(StatusCode::SEE_OTHER, self.checked(&return_to).as_str());
         set.push(self.logins.succeeded(attempts));
         set_cookies(response.headers_mut(), set);
@@ -130,6 +140,14 @@ impl Endpoints {
         error: String,
         description: Option<String>,
     ) -> Result<Response<Body>, Rejection> {
+        if let Some(renewing) = login.wish().renewing {
+            if NEEDS_THE_PERSON.contains(&error.as_str()) {
+                return self.start_anew(answer, &renewing, login.return_to(), login.attempts()).await;
+            }
+            // The session is as good as it was; the next try comes by itself.
+            warn!(error = cut(error), "the provider did not renew a session; it goes on as it is for now");
+            return Ok(redirect(StatusCode::SEE_OTHER, self.checked(login.return_to()).as_str()));
+        }
         if error == "access_denied" {
             return Err(ClientFault::AccessDenied.into());
         }
@@ -138,8 +156,23 @@ impl Endpoints {
             let stray = Stray { return_to, attempts, cause: StrayCause::ProviderRestart, wish: login.wish() };
             return self.help_on(answer, stray).await;
         }
-        let cut = |text: String| text.chars().take(MAX_LOGGED).collect::<String>();
         Err(ProviderFault::Authorization { error: cut(error), description: description.map(cut) }.into())
+    }
+
+    /// The provider does not vouch for the session any more, or for somebody else: it ends, and a sign-in begins.
+    async fn start_anew(
+        &self,
+        answer: Answer<'_>,
+        renewing: &Renewing,
+        return_to: &str,
+        attempts: u8,
+    ) -> Result<Response<Body>, Rejection> {
+        self.sessions.end_renewing(renewing);
+        info!(reason = "session_not_renewed", "the provider does not vouch for the session any more");
+        let (return_to, wish) = (self.checked(return_to), Wish::default());
+        let attempts = attempts.saturating_add(1);
+        self.start(answer.provider, answer.cookies, Start { return_to: return_to.as_str(), attempts, wish: &wish })
+            .await
     }
 
     /// A callback that is not redeemed: with a session that is enough the person goes to the application, else a fresh
@@ -202,21 +235,22 @@ async fn verify_in_front(
         return Ok(None);
     }
     let id_token = id_token.ok_or(ProviderFault::IdToken(IdTokenError::Malformed))?;
-    let expected = Expected { nonce: Some(nonce), access_token: None, code: Some(code), state, in_front: true, wish };
+    let nonce = Nonce::Sent(nonce);
+    let expected = Expected { nonce, access_token: None, code: Some(code), state, in_front: true, wish };
     let id_token = provider.open_id_token(id_token.clone()).map_err(ProviderFault::IdToken)?;
     provider.verify_id_token(id_token.expose_secret(), expected).await.map(Some).map_err(ProviderFault::IdToken)
 }
 
-/// The ID token first, which must say what the one `in_front` did, if there was one; userinfo is asked only when that is fully
-/// verified.
+/// The ID token first, which must say what the one `in_front` did, if there was one.
 async fn verify(
     provider: &Provider,
     tokens: &Tokens,
     Asked { nonce, wish, issuer, state, code }: Asked<'_>,
     in_front: Option<VerifiedClaims>,
-) -> Result<(VerifiedClaims, Option<Map<String, Value>>), Rejection> {
+) -> Result<VerifiedClaims, ProviderFault> {
+    let nonce = Nonce::Sent(nonce);
     let access_token = Some(tokens.access_token.expose_secret());
-    let expected = Expected { nonce: Some(nonce), access_token, code: Some(code), state, in_front: false, wish };
+    let expected = Expected { nonce, access_token, code: Some(code), state, in_front: false, wish };
     let claims =
         provider.verify_id_token(tokens.id_token.expose_secret(), expected).await.map_err(ProviderFault::IdToken)?;
     if let Some(in_front) = &in_front {
@@ -224,17 +258,29 @@ async fn verify(
     }
     // RFC 9207 §2.4, where a provider has several issuers: the one that answered is the one whose token it is.
     if issuer.is_some_and(|issuer| claims.claims().get("iss").and_then(Value::as_str) != Some(issuer)) {
-        return Err(ProviderFault::CallbackIssuer.into());
+        return Err(ProviderFault::CallbackIssuer);
     }
-    let userinfo = match provider.userinfo(&tokens.access_token, claims.subject()).await {
-        Ok(userinfo) => userinfo,
-        Err(error) if provider.settings().userinfo_required => return Err(ProviderFault::Userinfo(error).into()),
+    Ok(claims)
+}
+
+/// Userinfo: asked only when the ID token is fully verified.
+async fn userinfo(
+    provider: &Provider,
+    tokens: &Tokens,
+    claims: &VerifiedClaims,
+) -> Result<Option<Map<String, Value>>, ProviderFault> {
+    match provider.userinfo(&tokens.access_token, claims.subject()).await {
+        Ok(userinfo) => Ok(userinfo),
+        Err(error) if provider.settings().userinfo_required => Err(ProviderFault::Userinfo(error)),
         Err(error) => {
             warn!(%error, "userinfo is not to be had; going on with the ID token alone");
-            None
+            Ok(None)
         }
-    };
-    Ok((claims, userinfo))
+    }
+}
+
+fn cut(text: String) -> String {
+    text.chars().take(MAX_LOGGED).collect()
 }
 
 /// RFC 9207 §2.4: compared also on error answers; missing is wrong where the provider says that it sends it.

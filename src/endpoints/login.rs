@@ -13,6 +13,7 @@ use super::query::{self, Repeated};
 use crate::admission::Challenge;
 use crate::authn::oidc::login::{MAX_ATTEMPTS, Start, StrayCause};
 use crate::authn::oidc::{Provider, Wish};
+use crate::authn::session::renewing::Renewing;
 use crate::authn::session::set_cookies;
 use crate::message::{Body, Inbound, OwnCookies, ReturnTo};
 use crate::reply::pages::Page;
@@ -111,6 +112,9 @@ impl Endpoints {
             let cause = if challenge.is_step_up { StrayCause::NotSufficient } else { StrayCause::SessionLost };
             return Err(ClientFault::Chain(cause).into());
         }
+        if let Some(renewing) = challenge.silently {
+            return self.renew(renewing, inbound, return_to.as_str()).await;
+        }
         if let &[provider] = candidates.as_slice() {
             // Only there does a start call the provider.
             if provider.pushes() {
@@ -139,6 +143,17 @@ impl Endpoints {
             Some(url) => url.into(),
             None => format!("{}{return_to}", self.rules.own),
         }
+    }
+
+    /// Sends the browser of somebody who is signed in to their provider and back, without a word to them.
+    async fn renew(&self, renewing: Renewing, inbound: &Inbound, return_to: &str) -> Result<Response<Body>, Rejection> {
+        let provider =
+            self.providers.by_party(renewing.party()).map_or(self.providers.first(), |(_, provider)| provider);
+        if provider.pushes() {
+            self.take_sign_in(inbound.client().address)?;
+        }
+        let wish = Wish { renewing: Some(renewing), ..Wish::default() };
+        self.start(provider, inbound.cookies(), Start { return_to, attempts: 0, wish: &wish }).await
     }
 
     /// Sends the browser to the provider, to sign in as the page behind it demands, too.

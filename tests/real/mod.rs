@@ -34,6 +34,8 @@ mod python;
 mod page_socket;
 // Clients that register themselves.
 mod registration;
+// Access tokens of seconds, and refresh tokens that are good for one use.
+mod renewal;
 // The whole story in a browser.
 mod story;
 // What a provider signs, encrypts and says about a sign-in.

@@ -57,7 +57,7 @@ impl Ask {
             ("max_age", max_age),
             ("login_hint", wish.login_hint.clone().or_else(|| self.login_hint.clone())),
             ("ui_locales", words(&self.ui_locales)),
-            ("prompt", self.prompt.clone()),
+            ("prompt", wish.renewing.map(|_| "none".to_owned()).or_else(|| self.prompt.clone())),
             ("claims", claims.map(|claims| Value::Object(claims).to_string())),
             ("authorization_details", self.authorization_details.clone()),
         ];
@@ -147,7 +147,7 @@ mod tests {
     fn what_one_sign_in_asks_for_stands_above_the_settings_but_never_loosens_them() {
         let demands = Demands { max_age: Some(Duration::from_secs(60)), ..Demands::default() };
         let ask = Ask { login_hint: Some("ada".into()), ..Ask::default() };
-        let wish = |max_age| Wish { login_hint: Some("grace".into()), acr_values: None, max_age };
+        let wish = |max_age| Wish { login_hint: Some("grace".into()), max_age, ..Wish::default() };
         assert_eq!(text(&ask.parameters(&demands, &wish(Some(5)), true)), "max_age=5&login_hint=grace");
         assert_eq!(text(&ask.parameters(&demands, &wish(Some(500)), true)), "max_age=60&login_hint=grace");
         assert_eq!(text(&ask.parameters(&Demands::default(), &wish(None), true)), "login_hint=grace");

@@ -50,10 +50,31 @@ impl Demands {
                 return Err(IdTokenError::Acr);
             }
         }
+        self.judge_age(claims, wish, is_older, now.0.saturating_add(leeway))
+    }
+
+    /// The same for a renewed ID token (Core §12.2): when the person proved who they are is what it was, and what it leaves
+    /// out is, too.
+    pub(super) fn judge_renewed(&self, claims: &Map<String, Value>) -> Result<(), IdTokenError> {
+        match string(claims, "acr")? {
+            Some(acr) if !self.required_acr.is_empty() && !self.required_acr.iter().any(|one| one == acr) => {
+                Err(IdTokenError::Acr)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn judge_age(
+        &self,
+        claims: &Map<String, Value>,
+        wish: &Wish,
+        is_older: impl Fn(u64, Duration) -> bool,
+        latest: u64,
+    ) -> Result<(), IdTokenError> {
         let Some(age) = self.max_age_with(wish) else { return Ok(()) };
         // Core §2: required once `max_age` was asked for.
         match numeric_date(claims, "auth_time")? {
-            Some(time) if time <= now.0.saturating_add(leeway) && !is_older(time, age) => Ok(()),
+            Some(time) if time <= latest && !is_older(time, age) => Ok(()),
             _ => Err(IdTokenError::AuthTime),
         }
     }

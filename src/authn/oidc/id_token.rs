@@ -15,8 +15,8 @@ use crate::clock::UnixTime;
 /// What one sign-in expects of its ID token.
 #[derive(Debug, Clone, Copy)]
 pub struct Expected<'a> {
-    /// The nonce of the authorization request; `None` where there was none, as in a grant without a redirect.
-    pub nonce: Option<&'a str>,
+    /// The nonce.
+    pub nonce: Nonce<'a>,
     /// The access token that came along, for `at_hash`.
     pub access_token: Option<&'a str>,
     /// The authorization code that it came for, or with: what `c_hash` must fit (Core §3.3.2.11).
@@ -27,6 +27,17 @@ pub struct Expected<'a> {
     pub in_front: bool,
     /// What its sign-in asked for.
     pub wish: &'a Wish,
+}
+
+/// What is expected of the `nonce`.
+#[derive(Debug, Clone, Copy)]
+pub enum Nonce<'a> {
+    /// The one of the authorization request, and that it is there.
+    Sent(&'a str),
+    /// There was none, as in a grant without a redirect: a token with one belongs to a sign-in.
+    NotSent,
+    /// Of a renewed ID token: that of the sign-in, or none (Core §12.2).
+    OfSignIn(Option<&'a str>),
 }
 
 /// The claims of a token whose signature and registered claims hold. Cannot be made outside of verification.
@@ -288,9 +299,15 @@ fn judge_kind(token: &Jws<'_>, claims: &Map<String, Value>) -> Result<(), IdToke
     if is_other { Err(IdTokenError::Kind) } else { Ok(()) }
 }
 
-/// Core §3.1.3.7 item 11; where none was sent, a token with one belongs to a sign-in.
-fn judge_nonce(claims: &Map<String, Value>, expected: Option<&str>) -> Result<(), IdTokenError> {
-    match (string(claims, "nonce")?, expected) {
+/// Core §3.1.3.7 item 11.
+fn judge_nonce(claims: &Map<String, Value>, expected: Nonce<'_>) -> Result<(), IdTokenError> {
+    let found = string(claims, "nonce")?;
+    let expected = match expected {
+        Nonce::Sent(nonce) => Some(nonce),
+        Nonce::NotSent => None,
+        Nonce::OfSignIn(nonce) => found.and(nonce),
+    };
+    match (found, expected) {
         (None, None) => Ok(()),
         // An empty expectation would mean that the login transaction was not read.
         (Some(nonce), Some(expected)) if !expected.is_empty() => {

@@ -47,6 +47,7 @@ fn wish(challenge: &Challenge<'_>) -> Option<Wish> {
         login_hint: None,
         acr_values: acr_values.map(|values| words(values).ok_or(())).transpose().ok()?,
         max_age: max_age.map(|age| seconds(age).ok_or(())).transpose().ok()?,
+        ..Wish::default()
     })
 }
 

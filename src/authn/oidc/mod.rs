@@ -32,6 +32,7 @@ pub mod password;
 pub mod provider;
 pub mod providers;
 mod query;
+pub mod refresh;
 pub mod registration;
 mod request_object;
 pub mod response;

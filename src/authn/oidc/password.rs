@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::Provider;
 use super::grant::{Granted, Wisher};
-use super::id_token::{Expected, IdTokenError, VerifiedClaims};
+use super::id_token::{Expected, IdTokenError, Nonce, VerifiedClaims};
 use super::token_endpoint::TokenError;
 use super::userinfo::UserinfoError;
 use super::wish::Wish;
@@ -51,7 +51,8 @@ impl Provider {
         let id_token = self.open_id_token(id_token)?;
         let wish = Wish::default();
         let access_token = Some(granted.access_token.expose_secret());
-        let expected = Expected { nonce: None, access_token, code: None, state: None, in_front: false, wish: &wish };
+        let expected =
+            Expected { nonce: Nonce::NotSent, access_token, code: None, state: None, in_front: false, wish: &wish };
         let claims = self.verify_id_token(id_token.expose_secret(), expected).await?;
         let userinfo = match self.userinfo(&granted.access_token, claims.subject()).await {
             Ok(userinfo) => userinfo,

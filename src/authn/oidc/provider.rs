@@ -26,7 +26,7 @@ use super::client_auth::{self, ProofError};
 use super::decryption::{self, Decryption};
 use super::demands::Demands;
 use super::discovery::{DiscoveryError, Metadata, Unsupported};
-use super::id_token::{self, Expected, IdTokenError, VerifiedClaims};
+use super::id_token::{self, Expected, IdTokenError, Nonce as ExpectedNonce, VerifiedClaims};
 use super::jose::{Algorithm, JoseError, Trust};
 use super::jwe::Undecryptable;
 use super::known::{Asker, Knowledge, Known};
@@ -465,7 +465,13 @@ impl Provider {
         let clock = &self.knowledge.clock;
         let verify = |settings: &Settings, trust: Trust<'_>| {
             let verified = id_token::verify(id_token, trust, settings.rules(), expected, clock.now())?;
-            settings.demands.judge(verified.claims(), expected.wish, settings.rules().leeway, clock.now())?;
+            match expected.nonce {
+                ExpectedNonce::Sent(_) | ExpectedNonce::NotSent => {
+                    let leeway = settings.rules().leeway;
+                    settings.demands.judge(verified.claims(), expected.wish, leeway, clock.now())?;
+                }
+                ExpectedNonce::OfSignIn(_) => settings.demands.judge_renewed(verified.claims())?,
+            }
             Ok(verified)
         };
         let asker = if expected.in_front { Asker::Answer } else { Asker::SignIn };

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::authn::proof::ProofDemand;
+use crate::authn::session::renewing::Renewing;
 
 /// Parameters of one authorization request (OpenID Connect Core §3.1.2.1). Those that the ID token has to answer to travel
 /// in `state`.
@@ -15,6 +16,8 @@ pub struct Wish {
     pub acr_values: Option<String>,
     /// The longest time since the person last proved who they are, in seconds.
     pub max_age: Option<u32>,
+    /// The session that it is to renew without a word to the person (`prompt=none`).
+    pub renewing: Option<Renewing>,
 }
 
 impl Wish {
@@ -34,7 +37,7 @@ impl Wish {
             (wished, demanded) => wished.clone().or(demanded),
         };
         let max_age = [self.max_age, demand.max_age()].into_iter().flatten().min();
-        Self { login_hint: self.login_hint.clone(), acr_values, max_age }
+        Self { login_hint: self.login_hint.clone(), acr_values, max_age, renewing: self.renewing }
     }
 }
 
@@ -50,6 +53,7 @@ mod tests {
             login_hint: Some("ada".into()),
             acr_values: (!acr.is_empty()).then(|| acr.to_owned()),
             max_age,
+            renewing: None,
         };
         let demand = |acr: &str, age: Option<u64>| {
             ProofDemand::new(

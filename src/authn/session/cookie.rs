@@ -117,6 +117,11 @@ impl CookieJar {
         Ok(Some(whole.into()))
     }
 
+    /// Whether a value fits into the cookies.
+    pub fn holds(&self, value: &str) -> bool {
+        value.len() <= PART * MAX_PARTS - 2
+    }
+
     /// The `Set-Cookie` values that store a session and delete the parts of an older one that `present` shows.
     /// `None` when the value needs more than [`MAX_PARTS`].
     pub fn store(&self, value: &str, max_age: Option<Duration>, present: &OwnCookies) -> Option<Vec<HeaderValue>> {

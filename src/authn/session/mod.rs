@@ -1,13 +1,15 @@
 //! The session: our record of a sign-in, sealed into cookies.
 //!
-//! Two cookies: the session itself, written once at sign-in, and a small one with the time of the last request, renewed at
-//! most every tenth of the idle time, so that no answer of the upstream carries kilobytes of ours.
+//! Two cookies: the session itself, written at sign-in and when it is renewed, and a small one with the time of the last
+//! request, renewed at most every tenth of the idle time, so that few answers of the upstream carry kilobytes of ours.
 
 pub mod cookie;
 pub mod ended;
 pub mod marks;
 pub mod record;
+pub mod renewing;
 pub mod seal;
+pub mod successors;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +24,9 @@ use self::cookie::{CookieJar, JoinError};
 use self::ended::{EndedSessions, Told};
 use self::marks::{Marks, NameDigest};
 use self::record::{Contents, PackError, Record, StoredTokens};
+use self::renewing::{Renewing, When};
 use self::seal::{KeyRing, OpenError, Purpose, Sealer};
+use self::successors::Successors;
 use super::identity::{Evidence, Identity};
 use super::lifetime::Lifetimes;
 use super::oidc::Party;
@@ -54,6 +58,8 @@ pub struct Settings {
     pub idle: Duration,
     /// Cookies without `Max-Age`, which end with the browser.
     pub browser_session: bool,
+    /// When sessions are renewed.
+    pub renewal: When,
     /// `cookie.name`, default `vestibule`; the prefix `__Host-` is put before it where the redirect URI is https.
     pub cookie_name: String,
 }
@@ -99,6 +105,9 @@ pub enum NoSession {
     /// Signed out.
     #[error("the session has ended")]
     Ended,
+    /// It had to be renewed, and what it could be renewed with is spent.
+    #[error("the session could not be renewed")]
+    NotRenewed,
     /// The changed `[identity]` settings give no identity for its claims.
     #[error("the session's claims give no identity any more")]
     Unmappable,
@@ -120,6 +129,7 @@ impl NoSession {
             Self::Idle => "session_idle",
             Self::Future => "session_future",
             Self::Ended => "session_ended",
+            Self::NotRenewed => "session_not_renewed",
             Self::Unmappable => "session_unmappable",
         }
     }
@@ -149,6 +159,8 @@ pub struct SignedIn<'a> {
     pub tokens: StoredTokens<'a>,
     /// How far that provider's clock may be from ours.
     pub clock_skew: Duration,
+    /// The session that this was to renew.
+    pub renewing: Option<Renewing>,
 }
 
 /// What a provider calls what has ended.
@@ -175,8 +187,20 @@ pub struct Sessions {
     mapper: Mapper,
     header_names: Vec<HeaderName>,
     ended: Arc<EndedSessions>,
+    successors: Arc<Successors>,
     clock: SharedClock,
     keeps_access_token: bool,
+}
+
+/// A session as it was opened: the newest form of it that is known here.
+#[derive(Debug)]
+struct Opened {
+    record: Record,
+    contents: Contents,
+    /// The index of its provider.
+    provider: usize,
+    /// The form that the request showed.
+    shown: (SessionId, u32),
 }
 
 /// A provider, as far as sessions know it.
@@ -224,6 +248,7 @@ impl Sessions {
             idle_sealer: binding.ring.sealer(Purpose::Idle, jar.idle_name(), binding.origin),
             providers: binding.providers,
             ended: Arc::new(EndedSessions::new(Arc::clone(&clock))),
+            successors: Arc::new(Successors::new(jar.clone())),
             keeps_access_token: binding.passes_access_token,
             settings,
             jar,
@@ -249,9 +274,14 @@ impl Sessions {
     /// [`NoSession`].
     pub fn authenticate(&self, inbound: &Inbound) -> Result<(Identity, Renewal), NoSession> {
         let now = self.clock.now();
-        let (record, contents, provider) = self.open(inbound.cookies(), now)?;
+        let Opened { record, contents, provider, shown } = self.open(inbound.cookies(), now)?;
         let seen = self.last_seen(inbound.cookies(), &record, now)?;
         let contents = self.current(&record, contents)?;
+        let renewal = self.renewal(&record, seen, now);
+        let renewal = match record.is_due(now) || shown.1 != record.generation {
+            false => renewal,
+            true => self.renewal_of_due(renewal, (&record, &contents), shown, inbound.cookies(), now),
+        };
         let access_token = self.keeps_access_token.then(|| record.live_access_token(&contents, now)).flatten();
         let identity = Identity {
             name: contents.name(),
@@ -266,7 +296,7 @@ impl Sessions {
             provider,
             evidence: Evidence::Session { marks: record.marks },
         };
-        Ok((identity, self.renewal(&record, seen, now)))
+        Ok((identity, renewal))
     }
 
     /// The live session's record, for sign-out and for what the front end may see.
@@ -275,7 +305,7 @@ impl Sessions {
     /// [`NoSession`].
     pub fn read(&self, cookies: &OwnCookies) -> Result<(Record, Contents), NoSession> {
         let now = self.clock.now();
-        let (record, contents, _) = self.open(cookies, now)?;
+        let Opened { record, contents, .. } = self.open(cookies, now)?;
         self.last_seen(cookies, &record, now)?;
         let contents = self.current(&record, contents)?;
         Ok((record, contents))
@@ -283,7 +313,7 @@ impl Sessions {
 
     /// The session's record whether it is idle or not, for a sign-out that should still reach the provider.
     pub fn read_for_sign_out(&self, cookies: &OwnCookies) -> Option<(Record, Contents)> {
-        self.open(cookies, self.clock.now()).ok().map(|(record, contents, _)| (record, contents))
+        self.open(cookies, self.clock.now()).ok().map(|opened| (opened.record, opened.contents))
     }
 
     /// Makes a session of a finished sign-in: a new id, and the `Set-Cookie` values that overwrite every old part.
@@ -297,25 +327,38 @@ impl Sessions {
         let (party, issuer) = (signed_in.party, signed_in.claims.issuer());
         let mut id = [0; 16];
         rand::fill(&mut id).expect("the system has no randomness");
+        let marks = Marks {
+            id: SessionId(id),
+            provider_session: signed_in.claims.session().map(|sid| NameDigest::of_session(party, issuer, sid)),
+            subject: NameDigest::of_subject(party, issuer, signed_in.claims.subject()),
+            begun: self.ended.next_turn(),
+        };
+        // What is renewed neither lives longer by it nor gets away from what ends it.
+        let (marks, issued_at, generation) = match &signed_in.renewing {
+            None => (marks, now, 0),
+            Some(old) => {
+                let provider_session = marks.provider_session.or(old.marks.provider_session);
+                (Marks { provider_session, ..old.marks }, old.issued_at, old.generation.saturating_add(1))
+            }
+        };
+        let expires_at = issued_at.after(self.settings.lifetime);
+        let expires_at = signed_in.renewing.map_or(expires_at, |old| expires_at.min(old.expires_at));
         let record = Record {
-            marks: Marks {
-                id: SessionId(id),
-                provider_session: signed_in.claims.session().map(|sid| NameDigest::of_session(party, issuer, sid)),
-                subject: NameDigest::of_subject(party, issuer, signed_in.claims.subject()),
-                begun: self.ended.next_turn(),
-            },
-            issued_at: now,
-            expires_at: now.after(self.settings.lifetime),
+            marks,
+            issued_at,
+            expires_at,
             party: signed_in.party,
             mapping: self.mapper.fingerprint(),
             access_expires_at: signed_in.tokens.access_expires_at(now),
             proof: Proof::of(signed_in.claims.claims(), now, signed_in.clock_skew),
+            generation,
+            due: self.settings.renewal.due(now, &signed_in.tokens),
         };
         let packed = record::pack(&record, &mapped, signed_in.userinfo, &signed_in.tokens)?;
         let value = self.sealer.seal_bytes(&packed);
         let mut cookies = self
             .jar
-            .store(&value, self.max_age(), present)
+            .store(&value, self.max_age(&record, now), present)
             .ok_or_else(|| PackError::largest_of(&claims, value.len()))?;
         cookies.push(self.idle_cookie(record.marks.id, now));
         Ok(cookies)
@@ -346,11 +389,10 @@ impl Sessions {
         Lifetimes { ended: Arc::clone(&self.ended), clock: Arc::clone(&self.clock) }
     }
 
-    /// The session with the index of its provider.
-    fn open(&self, cookies: &OwnCookies, now: UnixTime) -> Result<(Record, Contents, usize), NoSession> {
+    fn open(&self, cookies: &OwnCookies, now: UnixTime) -> Result<Opened, NoSession> {
         let value = self.jar.join(cookies)?.ok_or(NoSession::Absent)?;
         let (bytes, _) = self.sealer.open_bytes(&value)?;
-        let (record, contents) = record::unpack(bytes).ok_or(OpenError::Record)?;
+        let (mut record, mut contents) = record::unpack(bytes).ok_or(OpenError::Record)?;
         let provider = self.provider(record.party).ok_or(NoSession::OtherParty)?;
         if record.issued_at > now.after(FUTURE_LEEWAY) {
             return Err(NoSession::Future);
@@ -359,10 +401,16 @@ impl Sessions {
         if now >= record.expires_at || now.since(record.issued_at) >= self.settings.lifetime {
             return Err(NoSession::Expired);
         }
+        let shown = (record.marks.id, record.generation);
+        if record.is_due(now)
+            && let Some(newest) = self.successors.newest(shown, now)
+        {
+            (record, contents) = (newest.record.clone(), newest.contents.clone());
+        }
         if self.ended.contains(&record.marks) {
             return Err(NoSession::Ended);
         }
-        Ok((record, contents, provider))
+        Ok(Opened { record, contents, provider, shown })
     }
 
     fn provider(&self, party: Party) -> Option<usize> {
@@ -404,32 +452,68 @@ impl Sessions {
 
     fn renewal(&self, record: &Record, seen: UnixTime, now: UnixTime) -> Renewal {
         let due = now.since(seen) >= self.settings.idle / 10 && now < record.expires_at;
-        let marks = record.marks;
         Renewal(due.then(|| {
-            let cookie = self.idle_cookie(marks.id, now);
-            Box::new(Due { cookie, marks, ended: Arc::clone(&self.ended) })
+            Box::new(Attachment { idle: Some(self.idle_cookie(record.marks.id, now)), ..self.attachment(record) })
         }))
     }
 
-    fn idle_cookie(&self, session: SessionId, now: UnixTime) -> HeaderValue {
-        self.jar.set(self.jar.idle_name(), &self.idle_sealer.seal(&LastSeen { session, at: now }), self.max_age())
+    fn attachment(&self, record: &Record) -> Attachment {
+        Attachment { idle: None, session: None, due: None, marks: record.marks, ended: Arc::clone(&self.ended) }
     }
 
-    fn max_age(&self) -> Option<Duration> {
-        (!self.settings.browser_session).then_some(self.settings.lifetime)
+    /// The same, with the session's own newer form, be it there now or when the answer goes.
+    #[cold]
+    fn renewal_of_due(
+        &self,
+        renewal: Renewal,
+        (record, contents): (&Record, &Contents),
+        shown: (SessionId, u32),
+        present: &OwnCookies,
+        now: UnixTime,
+    ) -> Renewal {
+        let mut attachment = renewal.0.unwrap_or_else(|| Box::new(self.attachment(record)));
+        attachment.session = Some(Newer {
+            successors: Arc::clone(&self.successors),
+            shown,
+            present: present.clone(),
+            clock: Arc::clone(&self.clock),
+        });
+        attachment.due = record.is_due(now).then(|| (record.clone(), contents.clone()));
+        Renewal(Some(attachment))
+    }
+
+    fn idle_cookie(&self, session: SessionId, now: UnixTime) -> HeaderValue {
+        let max_age = (!self.settings.browser_session).then_some(self.settings.lifetime);
+        self.jar.set(self.jar.idle_name(), &self.idle_sealer.seal(&LastSeen { session, at: now }), max_age)
+    }
+
+    fn max_age(&self, record: &Record, now: UnixTime) -> Option<Duration> {
+        (!self.settings.browser_session).then(|| record.expires_at.since(now))
     }
 }
 
 /// What has to be renewed on the answer, whatever the upstream said.
 #[must_use = "a renewal that is not attached to the answer is lost"]
 #[derive(Debug, Default)]
-pub struct Renewal(Option<Box<Due>>);
+pub struct Renewal(Option<Box<Attachment>>);
 
 #[derive(Debug)]
-struct Due {
-    cookie: HeaderValue,
+struct Attachment {
+    idle: Option<HeaderValue>,
+    session: Option<Newer>,
+    /// The session, where it is time to renew it.
+    due: Option<(Record, Contents)>,
     marks: Marks,
     ended: Arc<EndedSessions>,
+}
+
+/// A newer form of the session, if there is one by the time the answer goes.
+#[derive(Debug)]
+struct Newer {
+    successors: Arc<Successors>,
+    shown: (SessionId, u32),
+    present: OwnCookies,
+    clock: SharedClock,
 }
 
 impl Renewal {
@@ -438,12 +522,20 @@ impl Renewal {
         Self(None)
     }
 
-    /// Puts the renewed cookie on the answer, unless the session has ended in the meantime: a late answer never revives it.
+    /// Whether it is time to renew the session itself.
+    pub fn is_due(&self) -> bool {
+        self.0.as_ref().is_some_and(|attachment| attachment.due.is_some())
+    }
+
+    /// Puts the renewed cookies on the answer, unless the session has ended in the meantime: a late answer never revives it.
     pub fn attach<B>(self, mut response: Response<B>) -> Response<B> {
-        if let Some(due) = self.0
-            && !due.ended.contains(&due.marks)
+        if let Some(attachment) = self.0
+            && !attachment.ended.contains(&attachment.marks)
         {
-            set_cookies(response.headers_mut(), [due.cookie]);
+            let newer = attachment
+                .session
+                .and_then(|newer| newer.successors.cookies(newer.shown, &newer.present, newer.clock.now()));
+            set_cookies(response.headers_mut(), newer.into_iter().flatten().chain(attachment.idle));
         }
         response
     }

@@ -51,9 +51,32 @@ pub struct Record {
     pub access_expires_at: Option<UnixTime>,
     /// How and when the person proved who they are.
     pub proof: Proof,
+    /// How often it was renewed.
+    pub generation: u32,
+    /// When to renew it, where that can be done.
+    pub due: Option<Due>,
+}
+
+/// When a session has to be renewed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Due {
+    /// From here on ahead of time, while requests go on with what there is.
+    pub at: UnixTime,
+    /// From here on requests wait for it.
+    pub stale_at: UnixTime,
 }
 
 impl Record {
+    /// Whether it is time to renew it.
+    pub fn is_due(&self, now: UnixTime) -> bool {
+        self.due.is_some_and(|due| now >= due.at)
+    }
+
+    /// Whether requests wait until it is renewed.
+    pub fn is_stale(&self, now: UnixTime) -> bool {
+        self.due.is_some_and(|due| now >= due.stale_at)
+    }
+
     /// The access token, unless it has expired.
     pub fn live_access_token(&self, contents: &Contents, now: UnixTime) -> Option<SecretString> {
         if self.access_expires_at.is_some_and(|expiry| now >= expiry) {
@@ -287,13 +310,7 @@ impl Contents {
 
     /// All claims: those of the ID token and of userinfo.
     pub fn claims(&self) -> Option<Map<String, Value>> {
-        let cold = self.cold()?;
-        let cold = read::<Cold<'_>>(&cold)?;
-        let claims = serde_json::from_slice(cold.id?.1).ok()?;
-        let userinfo = match cold.userinfo {
-            Some(userinfo) => Some(serde_json::from_str(userinfo).ok()?),
-            None => None,
-        };
+        let (claims, userinfo) = self.sources()?;
         Some(merged(&claims, userinfo.as_ref()))
     }
 
@@ -307,6 +324,20 @@ impl Contents {
             access: encode(plain.access, cold.access),
             refresh: encode(plain.refresh, None),
         })
+    }
+
+    /// The claims of the ID token, and those of userinfo, each as they came.
+    pub fn sources(&self) -> Option<(Map<String, Value>, Option<Map<String, Value>>)> {
+        let cold = self.cold()?;
+        let cold = read::<Cold<'_>>(&cold)?;
+        let claims = serde_json::from_slice(cold.id?.1).ok()?;
+        let userinfo = cold.userinfo.map(serde_json::from_str).transpose().ok()?;
+        Some((claims, userinfo))
+    }
+
+    /// Whether there is a refresh token.
+    pub fn has_refresh_token(&self) -> bool {
+        read_layers(&self.layers).is_some_and(|layers| !matches!(layers.plain.refresh, Piece::Absent))
     }
 
     /// The same session under other settings.

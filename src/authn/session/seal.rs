@@ -22,7 +22,7 @@ use crate::message::Origin;
 use crate::secret::SecretString;
 
 /// Raised whenever an older record would be misread. 2: what a session can be ended by, and how somebody proved who they are.
-/// 3: names of sessions and subjects are told apart by issuer.
+/// 3: names of sessions and subjects are told apart by issuer, and when a session is renewed.
 const FORMAT: u8 = 3;
 const KEY_ID_LEN: usize = 4;
 const TAG_LEN: usize = 16;

@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use super::Resolver;
+use crate::authn::session::renewing::When;
 use crate::authn::{oidc, session};
 use crate::config::problem::{nearest, shown};
 use crate::config::raw::{RawCookie, RawSession};
 use crate::config::secrets::{SHORTEST, weakness};
 use crate::secret::SecretString;
 
+/// Each may send every browser to the provider and back.
+const SHORTEST_RENEWAL: Duration = Duration::from_secs(10);
 /// Makes a good one.
 const GENERATE: &str = "`vestibule generate-secret` prints a good one";
 
@@ -39,6 +42,12 @@ impl Resolver {
                 "for example \"24h\"",
             );
         }
+        let every = raw.renew_every.as_ref().map(|span| self.span("session.renew_every", Some(span), Duration::ZERO));
+        if every.is_some_and(|every| every < SHORTEST_RENEWAL) {
+            let fix = "write at least \"10s\"; \"15m\" is usual";
+            self.error("session.renew_every", "is so short that people would hardly do anything else", fix);
+        }
+        let renewal = When { refresh: raw.renew.unwrap_or(true), every };
         self.store(raw.store.as_deref());
         let cookie_name = self.cookie_name(cookie.name);
         let secrets = self.secrets(&raw)?;
@@ -46,6 +55,7 @@ impl Resolver {
             secrets,
             lifetime,
             idle,
+            renewal,
             browser_session: raw.browser_session.unwrap_or(false),
             cookie_name,
         })

@@ -185,7 +185,10 @@ const provider = new Provider(issuer, {
     rpInitiatedLogout: enabled,
     rpMetadataChoices: enabled,
   },
+  issueRefreshToken: (context, client) => client.grantTypeAllowed('refresh_token'),
   rotateRefreshToken: ({ oidc }) => oidc.client.clientId === 'vestibule-refresh',
+  // In seconds.
+  ttl: { AccessToken: (context, token, client) => (client.clientId === 'vestibule-refresh' ? 5 : 3600) },
   // Its own `fetch` refuses loopback, where the tests' back-channel logout endpoints and key sets are.
   fetch: (url, { dispatcher, ...options }) => fetch(url, options),
   findAccount: (context, id) => ({

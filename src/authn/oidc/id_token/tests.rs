@@ -9,7 +9,7 @@ use crate::authn::oidc::jwks::KeySet;
 use crate::authn::oidc::test_keys::{TestKey, b64, hmac, hs256, key_set};
 use crate::secret::SecretString;
 
-const NOTHING: Wish = Wish { login_hint: None, acr_values: None, max_age: None };
+const NOTHING: Wish = Wish { login_hint: None, acr_values: None, max_age: None, renewing: None };
 const NOW: u64 = 1_700_000_000;
 const NONCE: &str = "n-0S6_WzA2Mj";
 const ACCESS_TOKEN: &str = "jHkWEdUXMU1BwAsC4vtUsZwnNvTIxEl0z9K3vx5KF0Y";
@@ -57,7 +57,7 @@ fn judge_with(token: &str, keys: &KeySet, algorithms: &[Algorithm]) -> Result<Ve
         leeway: 30,
     };
     let expected = Expected {
-        nonce: Some(NONCE),
+        nonce: Nonce::Sent(NONCE),
         access_token: Some(ACCESS_TOKEN),
         code: None,
         state: None,
@@ -135,7 +135,7 @@ fn hs256_needs_the_secret_and_to_be_asked_for() {
         };
         let trust = Trust { keys: &none, secret: secret.as_ref(), algorithms: &[Algorithm::HS256] };
         let expected = Expected {
-            nonce: Some(NONCE),
+            nonce: Nonce::Sent(NONCE),
             access_token: None,
             code: None,
             state: None,
@@ -373,8 +373,14 @@ fn an_empty_nonce_is_never_expected() {
     };
     let trust = Trust { keys: &KEYS, secret: None, algorithms: &Algorithm::ASYMMETRIC };
     let token = rs256(&with(json!({"nonce": ""})));
-    let expected =
-        Expected { nonce: Some(""), access_token: None, code: None, state: None, in_front: false, wish: &NOTHING };
+    let expected = Expected {
+        nonce: Nonce::Sent(""),
+        access_token: None,
+        code: None,
+        state: None,
+        in_front: false,
+        wish: &NOTHING,
+    };
     assert_eq!(verify(&token, trust, rules, expected, UnixTime(NOW)).unwrap_err(), IdTokenError::Nonce);
 }
 

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::*;
 use crate::authn::oidc::Wish;
-use crate::authn::oidc::id_token::{self, Expected, IdTokenError};
+use crate::authn::oidc::id_token::{self, Expected, IdTokenError, Nonce};
 use crate::authn::oidc::jose::Algorithm;
 use crate::authn::oidc::jwks::KeySet;
 use crate::authn::oidc::test_keys::{TestKey, hs256, key_set};
@@ -174,8 +174,14 @@ fn neither_kind_of_token_passes_for_the_other() {
         let rules = Rules { issuer: ISSUER, tenants: None, client_id: "app", trusted_audiences: &[], leeway: 30 };
         let trust = Trust { keys: &KEYS, secret: None, algorithms: &Algorithm::ASYMMETRIC };
         let wish = Wish::default();
-        let expected =
-            Expected { nonce: Some("n"), access_token: None, code: None, state: None, in_front: false, wish: &wish };
+        let expected = Expected {
+            nonce: Nonce::Sent("n"),
+            access_token: None,
+            code: None,
+            state: None,
+            in_front: false,
+            wish: &wish,
+        };
         id_token::verify(&signed(header, &claims), trust, rules, expected, UnixTime(NOW)).map(|_| ())
     };
     assert_eq!(as_id_token(&header("JWT"), json!({})), Err(IdTokenError::Kind));

@@ -145,7 +145,14 @@ impl Stage {
     async fn verify_with(&self, token: &str, code: Option<&str>) -> Result<VerifiedClaims, IdTokenError> {
         let wish = Wish::default();
         let in_front = code.is_some();
-        let expected = Expected { nonce: Some("nonce"), access_token: None, code, state: None, in_front, wish: &wish };
+        let expected = Expected {
+            nonce: ExpectedNonce::Sent("nonce"),
+            access_token: None,
+            code,
+            state: None,
+            in_front,
+            wish: &wish,
+        };
         self.provider.verify_id_token(token, expected).await
     }
 }

@@ -12,6 +12,8 @@ fn record() -> Record {
         mapping: [3; 8],
         access_expires_at: Some(UnixTime(1_300)),
         proof: Proof::default(),
+        generation: 0,
+        due: None,
     }
 }
 

@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 use url::{Url, form_urlencoded};
 
 use super::faults::{AuthorizeFault, DiscoveryFault, Endpoint, JwksFault, TokenFault, UserinfoFault};
+use super::refresh::Refreshable;
 use super::{Grant, ProviderRequest, Shared, State, TokenCall, by_reference};
 use crate::forge::{self, encode};
 use crate::listener::Answer;
@@ -199,13 +200,17 @@ impl State {
             acr: parameter("acr_values").and_then(|wanted| {
                 wanted.split(' ').find(|one| self.offered_acr.iter().any(|own| own == one)).map(str::to_owned)
             }),
+            authenticated_at: self.clock.unix(),
             redeemed: false,
         };
         for name in ["state", "nonce"] {
             trace::secret(name, &parameter(name).unwrap_or_default());
         }
         let is_hybrid = parameter("response_type").as_deref() == Some("code id_token");
-        let answer = self.authorization_response(grant, parameter("state"), is_hybrid);
+        let is_silent = parameter("prompt").as_deref() == Some("none");
+        // Whoever is asked signs in.
+        self.knows_the_person |= !is_silent;
+        let answer = self.authorization_response(grant, parameter("state"), (is_hybrid, is_silent));
         self.deliver(redirect_uri, answer, parameter("response_mode").as_deref())
     }
 
@@ -221,12 +226,14 @@ impl State {
         &mut self,
         grant: Grant,
         state: Option<String>,
-        is_hybrid: bool,
+        (is_hybrid, is_silent): (bool, bool),
     ) -> Vec<(String, String)> {
         let fault = self.faults.authorize;
         let error = match fault {
             Some(AuthorizeFault::AccessDenied | AuthorizeFault::ErrorWithoutState) => Some("access_denied"),
             Some(AuthorizeFault::TemporarilyUnavailable) => Some("temporarily_unavailable"),
+            // Core §3.1.2.1, `prompt=none`.
+            None if is_silent && !self.knows_the_person => Some("login_required"),
             Some(
                 AuthorizeFault::ServerError | AuthorizeFault::ErrorWithMarkup | AuthorizeFault::ErrorFromWrongIssuer,
             ) => Some("server_error"),
@@ -356,7 +363,6 @@ impl State {
         self.bound.extend(jkt.map(|jkt| (access_token.clone(), jkt)));
         trace::secret("access token", &access_token);
         trace::secret("refresh token", &refresh_token);
-        self.refreshable.insert(refresh_token.clone(), grant.clone());
         self.issued_tokens.extend([access_token.clone(), refresh_token.clone()]);
         let mut tokens = json!({
             "access_token": access_token,
@@ -365,8 +371,12 @@ impl State {
             "refresh_token": refresh_token,
             "scope": "openid profile email",
         });
+        self.refreshable.insert(refresh_token, Refreshable::of(grant));
         if let Some(id_token) = self.id_token(grant, &access_token) {
             tokens["id_token"] = json!(id_token);
+        }
+        if self.faults.no_refresh_tokens {
+            tokens.as_object_mut().expect("an object").remove("refresh_token");
         }
         if self.faults.token == Some(TokenFault::FiveMegabytes) {
             tokens["padding"] = json!("x".repeat(FIVE_MEGABYTES));

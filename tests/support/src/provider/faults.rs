@@ -65,6 +65,8 @@ pub struct Faults {
     pub introspection: Option<IntrospectionFault>,
     /// What is wrong with the token endpoint.
     pub token: Option<TokenFault>,
+    /// No refresh tokens are given.
+    pub no_refresh_tokens: bool,
     /// What is wrong with the answer to a pushed authorization request.
     pub push: Option<PushFault>,
     /// Whoever asks for a device too soon, and who does not, is told to slow down.

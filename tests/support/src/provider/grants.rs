@@ -103,17 +103,7 @@ impl State {
                 let grant = self.of_person(user);
                 Ok(self.tokens(&grant, jkt))
             }
-            Some("refresh_token") => {
-                let token = field("refresh_token").ok_or("invalid_request")?;
-                let grant = self.refreshable.get(token).cloned().ok_or("invalid_grant")?;
-                let mut tokens = self.tokens(&grant, jkt);
-                if self.keeps_refresh_tokens {
-                    tokens.as_object_mut().expect("an object").remove("refresh_token");
-                } else {
-                    self.refreshable.remove(token);
-                }
-                Ok(tokens)
-            }
+            Some("refresh_token") => self.refresh(field("refresh_token").ok_or("invalid_request")?, jkt),
             Some("urn:ietf:params:oauth:grant-type:device_code") => {
                 let now = self.clock.unix();
                 let device = self.devices.get_mut(field("device_code").unwrap_or_default()).ok_or("invalid_grant")?;
@@ -132,6 +122,15 @@ impl State {
     }
 
     fn of_person(&self, user: Map<String, Value>) -> Grant {
-        Grant { redirect_uri: String::new(), challenge: None, nonce: None, jkt: None, user, acr: None, redeemed: true }
+        Grant {
+            redirect_uri: String::new(),
+            challenge: None,
+            nonce: None,
+            jkt: None,
+            user,
+            acr: None,
+            authenticated_at: self.clock.unix(),
+            redeemed: true,
+        }
     }
 }

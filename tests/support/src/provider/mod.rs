@@ -7,6 +7,7 @@ mod faults;
 mod grants;
 mod introspection;
 mod logout;
+mod refresh;
 mod registration;
 mod response;
 mod tokens;
@@ -118,10 +119,14 @@ pub(crate) struct State {
     device_members: Map<String, Value>,
     /// By the person's name.
     passwords: BTreeMap<String, String>,
-    refreshable: BTreeMap<String, Grant>,
     keeps_refresh_tokens: bool,
     token_life: Option<u64>,
     token_padding: usize,
+    refreshable: BTreeMap<String, refresh::Refreshable>,
+    /// How often a refresh token came that had been used before.
+    reuse_alarms: usize,
+    /// Whether somebody is signed in there, for `prompt=none`.
+    knows_the_person: bool,
     offered_acr: Vec<String>,
     encryption: Option<Arc<EncryptionKey>>,
     userinfo_key: Option<Arc<SigningKey>>,
@@ -145,6 +150,8 @@ struct Grant {
     user: Map<String, Value>,
     /// What was asked for, as far as it is offered.
     acr: Option<String>,
+    /// In seconds since the epoch.
+    authenticated_at: u64,
     redeemed: bool,
 }
 
@@ -182,10 +189,12 @@ impl FakeProvider {
             devices: BTreeMap::new(),
             device_members: Map::new(),
             passwords: BTreeMap::new(),
-            refreshable: BTreeMap::new(),
             keeps_refresh_tokens: false,
             token_life: Some(300),
             token_padding: 0,
+            refreshable: BTreeMap::new(),
+            reuse_alarms: 0,
+            knows_the_person: true,
             offered_acr: Vec::new(),
             encryption: None,
             userinfo_key: None,

@@ -61,7 +61,7 @@ impl State {
             "azp": self.client_id,
             "exp": now + LIFETIME_SECONDS,
             "iat": now,
-            "auth_time": now,
+            "auth_time": grant.authenticated_at,
             "nonce": grant.nonce,
             "at_hash": key.alg().access_token_hash(access_token),
         });

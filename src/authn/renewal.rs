@@ -1,0 +1,151 @@
+//! Renewing sessions that are due: ahead of time beside the request that shows one, or before it where the access token has
+//! expired. One renewal of each session at a time, whatever number of tabs and connections ask.
+//!
+//! | what the provider does | the session |
+//! |---|---|
+//! | new tokens | goes on, with claims and roles taken anew |
+//! | cannot be reached, is busy, answers 5xx | goes on as it is; tried again after 1 s, later up to 30 s |
+//! | `invalid_grant` | ends |
+//! | an ID token that is not of this session | ends |
+//! | no answer, or none of use, after the refresh token was sent | goes on as it is; the token is not sent again, and the next navigation goes to the provider and back |
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tracing::{info, warn};
+
+use super::Identity;
+use super::oidc::Providers;
+use super::oidc::id_token::IdTokenError;
+use super::oidc::refresh::RefreshError;
+use super::session::renewing::{DueSession, Renewing};
+use super::session::successors::{Outcome, Turn, Underway};
+use super::session::{NoSession, Renewal, Sessions};
+use crate::clock::SharedClock;
+use crate::message::Inbound;
+use crate::telemetry::chain;
+
+/// How often a person's browser is sent to the provider for one session, at most.
+const SILENT_PAUSE: Duration = Duration::from_secs(60);
+
+/// What became of a request whose session was due.
+#[derive(Debug)]
+pub enum Settled {
+    /// It goes on, with the session as it is now.
+    Session(Box<(Identity, Renewal)>),
+    /// The browser can renew it by way of the provider (`prompt=none`, OpenID Connect Core §3.1.2.1), if it is one; if not,
+    /// the session goes on as it is.
+    Silently(Renewing, Box<(Identity, Renewal)>),
+    /// There is no session any more.
+    Over(NoSession),
+}
+
+/// Renews; one for all workers.
+#[derive(Debug)]
+pub struct Renewals {
+    providers: Providers,
+    sessions: Arc<Sessions>,
+    control: Handle,
+    clock: SharedClock,
+}
+
+impl Renewals {
+    /// Renewals run on `control`, so that they end well when the client that caused one goes away.
+    pub fn new(providers: Providers, sessions: Arc<Sessions>, control: Handle, clock: SharedClock) -> Arc<Self> {
+        Arc::new(Self { providers, sessions, control, clock })
+    }
+
+    /// Does what is to be done about a session that is due, and waits for it only where the session is stale.
+    pub async fn settle(self: &Arc<Self>, inbound: &Inbound, session: (Identity, Renewal)) -> Settled {
+        let Some(due) = session.1.due() else { return Settled::Session(Box::new(session)) };
+        if !self.sessions.can_refresh(&due) {
+            return self.by_browser(&due, session);
+        }
+        let is_stale = self.sessions.is_stale(&due);
+        let waiting = match self.sessions.turn(&due) {
+            Turn::Renew(underway) => {
+                let waiting = underway.waiting();
+                let (this, provider) = (Arc::clone(self), session.0.provider());
+                self.control.spawn(async move { this.renew(provider, due, underway).await });
+                waiting
+            }
+            Turn::Wait(waiting) => waiting,
+            Turn::Superseded if is_stale => return Settled::Over(NoSession::NotRenewed),
+            Turn::Lost if is_stale => return self.by_browser(&due, session),
+            Turn::Later | Turn::Lost | Turn::Superseded => return Settled::Session(Box::new(session)),
+        };
+        if !is_stale {
+            return Settled::Session(Box::new(session));
+        }
+        waiting.until_over(self.sessions.patience()).await;
+        match self.sessions.authenticate(inbound) {
+            Ok(session) => Settled::Session(Box::new(session)),
+            Err(absence) => Settled::Over(absence),
+        }
+    }
+
+    /// Without a refresh token that is good only the browser can ask the provider; not while that is away.
+    fn by_browser(&self, due: &DueSession, session: (Identity, Renewal)) -> Settled {
+        if self.providers.at(session.0.provider()).is_ready() {
+            Settled::Silently(Renewing::of(&due.record), Box::new(session))
+        } else {
+            Settled::Session(Box::new(session))
+        }
+    }
+
+    /// Whether the browser may be sent to the provider now: not again and again, whatever comes of it.
+    pub fn take_turn_of_browser(&self, renewing: &Renewing) -> bool {
+        self.sessions.take_turn_of_browser(renewing, SILENT_PAUSE)
+    }
+
+    async fn renew(&self, provider: usize, due: DueSession, underway: Underway) {
+        let provider = self.providers.at(provider);
+        let id = &provider.settings().id;
+        let signed_in = due.contents.sources().map(|(claims, _)| claims).unwrap_or_default();
+        let token = due.contents.tokens().and_then(|tokens| tokens.refresh);
+        let Some(token) = token else { return underway.finish(Outcome::Lost, self.clock.now()) };
+        let refreshed = provider.refresh(&token, &signed_in).await;
+        let outcome = match refreshed {
+            Ok(refreshed) => match self.sessions.succeed(&due, &refreshed) {
+                Ok(successor) => Outcome::Renewed(successor),
+                Err(error) => {
+                    warn!(provider = id, error = chain(&error), "the renewed session cannot be kept: it has ended");
+                    self.sessions.end(&due.record);
+                    Outcome::Lost
+                }
+            },
+            Err(RefreshError::Refused) => {
+                info!(provider = id, "the provider refuses the refresh token: the session has ended");
+                self.sessions.end(&due.record);
+                Outcome::Lost
+            }
+            Err(RefreshError::Unused(error)) => {
+                warn!(
+                    provider = id,
+                    error = chain(&error),
+                    "a session could not be renewed; it goes on as it is for now"
+                );
+                Outcome::Unused
+            }
+            Err(error @ RefreshError::OtherClient) => {
+                info!(provider = id, error = chain(&error), "a session is not renewed by its refresh token any more");
+                Outcome::Lost
+            }
+            Err(error @ (RefreshError::Lost(_) | RefreshError::IdToken(IdTokenError::UnknownKey))) => {
+                warn!(
+                    provider = id,
+                    error = chain(&error),
+                    "the answer to a refresh token is lost; it is not sent again"
+                );
+                Outcome::Lost
+            }
+            Err(error @ RefreshError::IdToken(_)) => {
+                warn!(provider = id, error = chain(&error), "a renewed ID token is not this session's: it has ended");
+                self.sessions.end(&due.record);
+                Outcome::Lost
+            }
+        };
+        underway.finish(outcome, self.clock.now());
+    }
+}

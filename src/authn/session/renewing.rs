@@ -1,0 +1,240 @@
+//! Renewing a session: when, and what stays the same. The id, the beginning and the end of a session stay; tokens, claims and
+//! roles are taken anew.
+
+use std::time::Duration;
+
+use aws_lc_rs::rand;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::marks::{Marks, NameDigest};
+use super::record::{self, Contents, Due, PackError, Record, StoredTokens};
+use super::successors::{Successor, Turn};
+use super::{CreateError, Renewal, Sessions};
+use crate::authn::oidc::Party;
+use crate::authn::oidc::id_token::VerifiedClaims;
+use crate::authn::oidc::refresh::Refreshed;
+use crate::authn::proof::Proof;
+use crate::clock::UnixTime;
+
+/// How long before its end an access token is renewed, at most.
+const LONGEST_LEAD: Duration = Duration::from_secs(300);
+/// For claims that are a little fresher nobody waits for a provider that is slow.
+const PATIENCE: Duration = Duration::from_millis(300);
+/// A provider whose tokens live shorter is not asked more often.
+const SHORTEST_LIFE: Duration = Duration::from_secs(2);
+
+/// `session.renew` and `session.renew_every`, checked.
+#[derive(Debug, Clone, Copy)]
+pub struct When {
+    /// Use refresh tokens before access tokens expire. Default true.
+    pub refresh: bool,
+    /// Take claims and roles from the provider anew at least this often: by the refresh token, or where there is none by
+    /// an authorization request with `prompt=none`. Default: whenever the access token is renewed.
+    pub every: Option<Duration>,
+}
+
+impl Default for When {
+    fn default() -> Self {
+        Self { refresh: true, every: None }
+    }
+}
+
+impl When {
+    /// For tokens that came just now. Somewhat before the end, at random, so that sessions which began together are not
+    /// renewed together.
+    pub(super) fn due(&self, now: UnixTime, tokens: &StoredTokens<'_>) -> Option<Due> {
+        let life = tokens.access_expires_in.filter(|_| self.refresh && tokens.refresh.is_some());
+        let span = [life, self.every].into_iter().flatten().min()?.max(SHORTEST_LIFE);
+        let lead = (span / 5).clamp(Duration::from_secs(1), LONGEST_LEAD).as_secs();
+        let stale_at = now.after(span);
+        Some(Due { at: UnixTime(stale_at.0 - lead - at_most(lead / 2)), stale_at })
+    }
+}
+
+/// A random number.
+fn at_most(most: u64) -> u64 {
+    let mut random = [0; 8];
+    // Without randomness nothing else here works either.
+    rand::fill(&mut random).expect("the system has no randomness");
+    u64::from_le_bytes(random) % (most + 1)
+}
+
+/// A session that an authorization request with `prompt=none` is to renew. Travels in `state`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Renewing {
+    pub(super) party: Party,
+    pub(super) marks: Marks,
+    pub(super) issued_at: UnixTime,
+    pub(super) expires_at: UnixTime,
+    pub(super) generation: u32,
+}
+
+impl Renewing {
+    pub(in crate::authn) fn of(record: &Record) -> Self {
+        let Record { party, marks, issued_at, expires_at, generation, .. } = *record;
+        Self { party, marks, issued_at, expires_at, generation }
+    }
+
+    /// Where it is renewed.
+    pub fn party(&self) -> Party {
+        self.party
+    }
+}
+
+/// A session that is due, and what it holds.
+#[derive(Debug)]
+pub struct DueSession {
+    /// The fixed part.
+    pub record: Record,
+    /// The rest.
+    pub contents: Contents,
+}
+
+impl Renewal {
+    /// The session that it is time to renew.
+    pub(in crate::authn) fn due(&self) -> Option<DueSession> {
+        let (record, contents) = self.0.as_ref()?.due.as_ref()?;
+        Some(DueSession { record: record.clone(), contents: contents.clone() })
+    }
+}
+
+impl Sessions {
+    /// What to do about a session that is due.
+    pub(in crate::authn) fn turn(&self, session: &DueSession) -> Turn {
+        self.successors.turn(&session.record, self.clock.now())
+    }
+
+    /// Whether a request with this session has to wait for its renewal.
+    pub(in crate::authn) fn is_stale(&self, session: &DueSession) -> bool {
+        session.record.is_stale(self.clock.now())
+    }
+
+    /// How long a request waits for the renewal of a session that is stale.
+    pub(in crate::authn) fn patience(&self) -> Duration {
+        // Without a token that is good the application would refuse it anyway.
+        if self.keeps_access_token { Duration::MAX } else { PATIENCE }
+    }
+
+    /// Whether a session is renewed by its refresh token.
+    pub(in crate::authn) fn can_refresh(&self, session: &DueSession) -> bool {
+        self.settings.renewal.refresh && session.contents.has_refresh_token()
+    }
+
+    /// Whether the browser may be sent to the provider for a session now; then not again within `pause`.
+    pub(in crate::authn) fn take_turn_of_browser(&self, renewing: &Renewing, pause: Duration) -> bool {
+        self.successors.take_turn_once_in(renewing.marks.id, pause, (self.clock.now(), renewing.expires_at))
+    }
+
+    /// Whether the session is still there, and of whom the claims are about.
+    pub fn is_to_renew(&self, renewing: &Renewing, claims: &VerifiedClaims) -> bool {
+        !self.ended.contains(&renewing.marks)
+            && renewing.marks.subject == NameDigest::of_subject(renewing.party, claims.issuer(), claims.subject())
+    }
+
+    /// Ends a session that the provider does not vouch for any more.
+    pub fn end_renewing(&self, renewing: &Renewing) {
+        self.ended.end(&renewing.marks, renewing.expires_at);
+    }
+
+    /// The next form of a session, from what its refresh token brought.
+    ///
+    /// # Errors
+    /// [`CreateError`].
+    pub(in crate::authn) fn succeed(
+        &self,
+        session: &DueSession,
+        refreshed: &Refreshed,
+    ) -> Result<Box<Successor>, CreateError> {
+        let now = self.clock.now();
+        let DueSession { record: old, contents } = session;
+        let party = old.party;
+        let (old_claims, old_userinfo) = contents.sources().unwrap_or_default();
+        let claims = refreshed.claims.as_ref().map_or(&old_claims, |verified| verified.claims());
+        let userinfo = refreshed.userinfo.as_ref().or(old_userinfo.as_ref());
+        let merged = record::merged(claims, userinfo);
+        let mapped = self.map_at(party, &merged)?;
+        let before = contents.tokens();
+        let kept = |token: Option<&crate::secret::SecretString>| token.map(|token| token.expose_secret().to_owned());
+        let id = refreshed.id_token.as_ref().or(before.as_ref().and_then(|tokens| tokens.id.as_ref()));
+        let refresh = refreshed.refresh_token.as_ref().or(before.as_ref().and_then(|tokens| tokens.refresh.as_ref()));
+        let (id, refresh) = (kept(id).unwrap_or_default(), kept(refresh));
+        let tokens = StoredTokens {
+            id: &id,
+            access: refreshed.access_token.expose_secret(),
+            refresh: refresh.as_deref(),
+            access_expires_in: refreshed.expires_in,
+        };
+        let sid = refreshed.claims.as_ref().and_then(|verified| verified.session());
+        let issuer = claims.get("iss").and_then(Value::as_str).unwrap_or_default();
+        let provider_session = sid.map(|sid| NameDigest::of_session(party, issuer, sid)).or(old.marks.provider_session);
+        let record = Record {
+            marks: Marks { provider_session, ..old.marks },
+            issued_at: old.issued_at,
+            expires_at: old.expires_at,
+            party,
+            mapping: self.mapper.fingerprint(),
+            access_expires_at: tokens.access_expires_at(now),
+            // Core §12.2: a renewed ID token may leave out what the first one said.
+            proof: old.proof.or_newer(Proof::of(claims, now, refreshed.clock_skew)),
+            generation: old.generation.saturating_add(1),
+            due: self.settings.renewal.due(now, &tokens),
+        };
+        let packed = record::pack(&record, &mapped, userinfo, &tokens)?;
+        let sealed = self.sealer.seal_bytes(&packed);
+        if !self.jar.holds(&sealed) {
+            return Err(PackError::largest_of(&merged, sealed.len()).into());
+        }
+        // What was just packed is read back as it will be from the cookie.
+        let opened = record::unpack(packed).ok_or_else(|| PackError::largest_of(&merged, sealed.len()))?;
+        let max_age = self.max_age(&record, now);
+        Ok(Box::new(Successor::new(opened, sealed, max_age, now.after(self.settings.idle))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: UnixTime = UnixTime(1_000);
+
+    fn due(when: When, life: Option<u64>, has_refresh_token: bool) -> Option<(u64, u64)> {
+        let tokens = StoredTokens {
+            id: "i",
+            access: "a",
+            refresh: has_refresh_token.then_some("r"),
+            access_expires_in: life.map(Duration::from_secs),
+        };
+        when.due(NOW, &tokens).map(|due| (due.at.0 - NOW.0, due.stale_at.0 - NOW.0))
+    }
+
+    #[test]
+    fn sessions_are_due_somewhat_before_their_tokens_end_and_at_the_latest_when_the_settings_say() {
+        let every = |seconds| When { every: Some(Duration::from_secs(seconds)), ..When::default() };
+        for (when, life, has_refresh_token, earliest, latest, stale) in [
+            (When::default(), Some(5), true, 4, 4, 5),
+            (When::default(), Some(300), true, 210, 240, 300),
+            (When::default(), Some(86_400), true, 85_950, 86_100, 86_400),
+            // Not with every request, whatever the provider says.
+            (When::default(), Some(0), true, 1, 1, 2),
+            (every(60), Some(300), true, 42, 48, 60),
+            (every(600), Some(300), true, 210, 240, 300),
+            (every(60), None, false, 42, 48, 60),
+            (every(60), Some(30), false, 42, 48, 60),
+            (When { refresh: false, ..every(60) }, Some(30), true, 42, 48, 60),
+        ] {
+            for _ in 0..50 {
+                let (at, stale_at) = due(when, life, has_refresh_token).expect("it is due once");
+                assert!((earliest..=latest).contains(&at), "{when:?} {life:?}: {at}");
+                assert_eq!(stale_at, stale, "{when:?} {life:?}");
+            }
+        }
+        for (when, life, has_refresh_token) in [
+            (When::default(), Some(300), false),
+            (When::default(), None, true),
+            (When { refresh: false, every: None }, Some(300), true),
+        ] {
+            assert_eq!(due(when, life, has_refresh_token), None, "{when:?} {life:?}");
+        }
+    }
+}

@@ -1,0 +1,163 @@
+use super::*;
+use crate::authn::oidc::Party;
+use crate::authn::proof::Proof;
+use crate::authn::roles::Mapped;
+use crate::authn::session::marks::Marks;
+use crate::authn::session::record::{Due, StoredTokens, pack, unpack};
+
+const NOW: UnixTime = UnixTime(1_000);
+
+fn later(seconds: u64) -> UnixTime {
+    UnixTime(NOW.0 + seconds)
+}
+
+fn record(id: u8, generation: u32) -> Record {
+    Record {
+        marks: Marks::for_test(id),
+        issued_at: NOW,
+        expires_at: later(86_400),
+        party: Party::of("https://id.example", "app"),
+        mapping: [3; 8],
+        access_expires_at: None,
+        proof: Proof::default(),
+        generation,
+        due: Some(Due { at: NOW, stale_at: later(10) }),
+    }
+}
+
+fn successor(id: u8, generation: u32, now: UnixTime) -> Box<Successor> {
+    let mapped = Mapped { name: "ada".into(), groups: vec![], roles: vec![], headers: vec![] };
+    let tokens = StoredTokens { id: "i", access: "a", refresh: Some("r"), access_expires_in: None };
+    let opened = unpack(pack(&record(id, generation), &mapped, None, &tokens).unwrap()).unwrap();
+    Box::new(Successor::new(opened, format!("sealed-{generation}"), None, now.after(Duration::from_secs(3_600))))
+}
+
+fn successors() -> Arc<Successors> {
+    Arc::new(Successors::new(CookieJar::new("v".to_owned(), false)))
+}
+
+fn begin(all: &Arc<Successors>, record: &Record, now: UnixTime) -> Underway {
+    match all.turn(record, now) {
+        Turn::Renew(underway) => underway,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn shown(record: &Record) -> (SessionId, u32) {
+    (record.marks.id, record.generation)
+}
+
+#[test]
+fn one_renews_and_the_others_wait_for_it() {
+    let all = successors();
+    let old = record(1, 0);
+    let underway = begin(&all, &old, NOW);
+    let Turn::Wait(waiting) = all.turn(&old, NOW) else { panic!("nobody waits") };
+    assert!(waiting.done.has_changed().is_ok(), "not over yet");
+    assert!(all.newest(shown(&old), NOW).is_none());
+    underway.finish(Outcome::Renewed(successor(1, 1, NOW)), NOW);
+    assert!(waiting.done.has_changed().is_err(), "whoever waits is woken");
+    assert_eq!(all.newest(shown(&old), NOW).unwrap().sealed, "sealed-1");
+    assert!(all.newest((old.marks.id, 1), NOW).is_none(), "the browser that has it needs it no more");
+    assert!(all.newest(shown(&record(2, 0)), NOW).is_none(), "nobody else gets it");
+}
+
+#[test]
+fn a_refresh_token_is_never_sent_again_unless_it_was_not_used() {
+    let all = successors();
+    let old = record(1, 4);
+    begin(&all, &old, NOW).finish(Outcome::Lost, NOW);
+    for seconds in [0, 60, 86_000] {
+        assert!(matches!(all.turn(&old, later(seconds)), Turn::Lost), "{seconds}");
+        assert!(matches!(all.turn(&record(1, 3), later(seconds)), Turn::Lost), "nor is an older one");
+    }
+    assert!(matches!(all.turn(&record(2, 4), NOW), Turn::Renew(_)), "another session");
+
+    // Panicking or being cut off in the middle counts as lost too.
+    drop(begin(&all, &record(4, 0), NOW));
+    assert!(matches!(all.turn(&record(4, 0), NOW), Turn::Lost));
+
+    begin(&all, &record(3, 0), NOW).finish(Outcome::Unused, NOW);
+    assert!(matches!(all.turn(&record(3, 0), NOW), Turn::Later));
+    begin(&all, &record(3, 0), later(1)).finish(Outcome::Unused, later(1));
+    assert!(matches!(all.turn(&record(3, 0), later(2)), Turn::Later), "the pauses grow");
+    let mut now = later(3);
+    for _ in 0..20 {
+        begin(&all, &record(3, 0), now).finish(Outcome::Unused, now);
+        now = now.after(LONGEST_PAUSE);
+    }
+    begin(&all, &record(3, 0), now).finish(Outcome::Renewed(successor(3, 1, now)), now);
+    assert!(matches!(all.turn(&record(3, 1), now), Turn::Renew(_)), "the next generation starts afresh");
+}
+
+#[test]
+fn old_cookies_get_the_newest_form_until_a_while_after_it_was_given() {
+    let all = successors();
+    let (first, second) = (record(1, 0), record(1, 1));
+    begin(&all, &first, NOW).finish(Outcome::Renewed(successor(1, 1, NOW)), NOW);
+    begin(&all, &second, NOW).finish(Outcome::Renewed(successor(1, 2, NOW)), NOW);
+    let none = OwnCookies::default();
+    let given = |record: &Record, now| all.cookies(shown(record), &none, now).map(|cookies| cookies[0].clone());
+    // Nobody has taken it along for an hour, short of the idle time.
+    assert!(given(&first, later(3_599)).is_some_and(|cookie| cookie.to_str().unwrap().starts_with("v=sealed-2;")));
+    assert!(given(&second, later(3_599)).is_some());
+    assert!(given(&first, later(3_601)).is_none(), "that cookie is idle");
+
+    let all = successors();
+    begin(&all, &first, NOW).finish(Outcome::Renewed(successor(1, 1, NOW)), NOW);
+    let given = |now| all.cookies(shown(&first), &none, now).is_some();
+    assert!(given(NOW) && given(later(59)));
+    assert!(!given(later(60)), "a copy of the old cookie lives on for no longer than its access token");
+    assert!(matches!(all.turn(&first, later(60)), Turn::Superseded));
+}
+
+#[test]
+fn while_a_session_is_renewed_again_older_cookies_still_get_what_there_is() {
+    let all = successors();
+    begin(&all, &record(1, 0), NOW).finish(Outcome::Renewed(successor(1, 1, NOW)), NOW);
+    let underway = begin(&all, &record(1, 1), later(5));
+    assert_eq!(all.newest((record(1, 0).marks.id, 0), later(5)).unwrap().sealed, "sealed-1");
+    underway.finish(Outcome::Unused, later(5));
+    assert_eq!(all.newest((record(1, 0).marks.id, 0), later(6)).unwrap().sealed, "sealed-1");
+    assert!(matches!(all.turn(&record(1, 0), later(60)), Turn::Superseded), "its own token stays spent");
+    assert!(matches!(all.turn(&record(1, 1), later(60)), Turn::Renew(_)));
+}
+
+#[test]
+fn what_must_not_be_tried_all_the_time_is_tried_once_in_a_while() {
+    let all = successors();
+    let take =
+        |seconds| all.take_turn_once_in(SessionId([1; 16]), Duration::from_secs(60), (later(seconds), later(86_400)));
+    assert!(take(0) && !take(0) && !take(59) && take(60));
+}
+
+#[test]
+fn memory_is_bounded_and_what_is_over_is_forgotten() {
+    let mut shard = Shard::default();
+    let id = |index: usize| {
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&(index as u64).to_le_bytes());
+        SessionId(id)
+    };
+    for index in 0..MAX_WAITING + 100 {
+        let slot = Slot {
+            newest: Some(Arc::new(*successor(1, 1, later(index as u64)))),
+            spent: Some(0),
+            ..Slot::new(later(86_400))
+        };
+        shard.slots.insert(id(index), slot);
+    }
+    shard.tidy(later(3_000));
+    let waiting = |shard: &Shard| shard.slots.values().filter(|slot| slot.newest.is_some()).count();
+    assert!((MAX_WAITING / 2..=MAX_WAITING).contains(&waiting(&shard)), "{}", waiting(&shard));
+    assert!(shard.slots[&id(MAX_WAITING + 99)].newest.is_some() && shard.slots[&id(0)].newest.is_none());
+    assert_eq!(shard.slots.len(), MAX_WAITING + 100, "that their tokens are spent is not forgotten");
+    shard.tidy(later(86_400));
+    assert!(shard.slots.is_empty());
+
+    for index in 0..MAX_SLOTS + 1 {
+        shard.slots.insert(id(index), Slot::new(later(90_000 + index as u64)));
+    }
+    shard.tidy(later(86_401));
+    assert!(shard.slots.len() < MAX_SLOTS && shard.slots.contains_key(&id(MAX_SLOTS)));
+}

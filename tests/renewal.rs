@@ -1,0 +1,420 @@
+//! A session is renewed once, ahead of time, whoever asks; and whatever the provider does, nobody is signed out at random.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use serde_json::{Value, json};
+use vestibule_test_support::{AuthorizeFault, Browser, Endpoint, Reply, Stage, TokenFault};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+/// The fake provider's access tokens live five minutes.
+const LIFE: Duration = Duration::from_secs(300);
+const PASSES_TOKENS: &str = "[upstream]\naccess_token = \"bearer\"";
+/// Renewal by the browser.
+const SILENT: &str = "[identity]\nname_claim = \"preferred_username\"\n[session]\nrenew_every = \"10m\"";
+
+fn asks_to_sign_in(stage: &Stage, reply: &Reply) -> bool {
+    reply.status == StatusCode::FOUND && reply.location().as_str().starts_with(&stage.provider.issuer())
+}
+
+/// A script's request: no navigation.
+async fn fetch(stage: &Stage, browser: &Browser) -> Reply {
+    browser.fetch(&stage.url("/")).await
+}
+
+/// Until something is so that other tasks bring about.
+async fn until(is_so: impl Fn() -> bool) {
+    let wait = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), wait).await.expect("it is never so");
+}
+
+/// Sends requests until an answer brings the browser a new session.
+async fn until_renewed(stage: &Stage, browser: &Browser) {
+    let wait = async {
+        while !fetch(stage, browser).await.set_cookies().iter().any(|cookie| cookie.starts_with("vestibule=")) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), wait).await.expect("the session is never renewed");
+}
+
+/// What the application was given last.
+fn seen(stage: &Stage, name: &str) -> String {
+    stage.upstream.last().header(name).join(",")
+}
+
+fn token_seen(stage: &Stage) -> String {
+    seen(stage, "authorization")
+}
+
+#[tokio::test]
+async fn an_access_token_is_renewed_ahead_of_its_end_and_the_browser_gets_the_new_session() {
+    let stage = Stage::with(PASSES_TOKENS);
+    let browser = stage.signed_in_browser().await;
+    assert_eq!(browser.get(&stage.url("/")).await.status, StatusCode::OK);
+    let first = token_seen(&stage);
+    stage.clock.advance(LIFE / 2);
+    assert_eq!(browser.get(&stage.url("/")).await.set_cookies(), Vec::<String>::new());
+    assert_eq!(stage.provider.refreshes(), 0, "not before it is time");
+    // Between the latest moment of renewal and the token's end.
+    stage.clock.advance(LIFE / 2 - 20 * SECOND);
+    assert_eq!(browser.get(&stage.url("/")).await.status, StatusCode::OK);
+    assert_eq!(token_seen(&stage), first, "the request that began the renewal does not wait for it");
+    until_renewed(&stage, &browser).await;
+    assert_eq!(fetch(&stage, &browser).await.status, StatusCode::OK);
+    let second = token_seen(&stage);
+    assert_ne!(second, first);
+    assert!(stage.provider.issued_tokens().iter().any(|token| second == format!("Bearer {token}")), "{second}");
+    assert_eq!(
+        browser.get(&stage.url("/")).await.set_cookies(),
+        Vec::<String>::new(),
+        "the browser has the new cookie"
+    );
+    assert_eq!(token_seen(&stage), second);
+    assert_eq!((stage.provider.refreshes(), stage.provider.reuse_alarms()), (1, 0));
+}
+
+#[tokio::test]
+async fn after_its_end_requests_wait_for_the_new_access_token() {
+    let stage = Stage::with(PASSES_TOKENS);
+    let browser = stage.signed_in_browser().await;
+    assert_eq!(browser.get(&stage.url("/")).await.status, StatusCode::OK);
+    let first = token_seen(&stage);
+    stage.clock.advance(2 * LIFE);
+    stage.provider.slow_down(Endpoint::Token, Duration::from_millis(200));
+    let reply = browser.get(&stage.url("/")).await;
+    assert_eq!(reply.status, StatusCode::OK);
+    let second = token_seen(&stage);
+    assert!(!second.is_empty() && second != first, "{second:?}");
+    assert!(reply.set_cookies().iter().any(|cookie| cookie.starts_with("vestibule=")), "{:?}", reply.set_cookies());
+    assert_eq!(reply.header("cache-control"), Some("private, no-store"));
+}
+
+#[tokio::test]
+async fn however_many_requests_and_tabs_come_at_once_there_is_one_renewal() {
+    let stage = Stage::with(PASSES_TOKENS);
+    let browser = stage.signed_in_browser().await;
+    for round in 1..=5 {
+        stage.clock.advance(2 * LIFE);
+        stage.provider.slow_down(Endpoint::Token, Duration::from_millis(50));
+        // The same old cookie in all of them.
+        let tabs: Vec<_> = (0..20).map(|_| browser.stolen_copy()).collect();
+        let replies = futures_util::future::join_all(tabs.iter().map(|tab| fetch(&stage, tab))).await;
+        for reply in &replies {
+            assert_eq!(reply.status, StatusCode::OK, "{}", reply.text());
+        }
+        assert_eq!((stage.provider.refreshes(), stage.provider.reuse_alarms()), (round, 0));
+        // An answer that got lost: the browser asks again with the old cookie, and gets the new one.
+        assert_eq!(browser.get(&stage.url("/")).await.status, StatusCode::OK);
+        assert_eq!(stage.provider.refreshes(), round);
+    }
+}
+
+#[tokio::test]
+async fn claims_roles_and_headers_are_taken_anew_from_each_renewal() {
+    let stage = Stage::with("[[routes]]\npath = \"/admin/*\"\nrequire = { roles = [\"/admins\"] }");
+    let browser = stage.signed_in_browser().await;
+    assert_eq!(browser.get(&stage.url("/admin/")).await.status, StatusCode::OK);
+    stage.provider.set_claim("groups", json!(["/staff"]));
+    stage.provider.set_claim("name", json!("Countess"));
+    stage.clock.advance(2 * LIFE);
+    stage.upstream.forget();
+    assert_eq!(browser.get(&stage.url("/admin/")).await.status, StatusCode::FORBIDDEN);
+    stage.upstream.assert_untouched();
+    let userinfo = browser.fetch(&stage.url("/auth/userinfo")).await.json();
+    assert_eq!(userinfo["groups"], json!(["/staff"]), "{userinfo}");
+}
+
+#[tokio::test]
+async fn a_provider_that_is_away_or_in_trouble_ends_no_session() {
+    let stage = Stage::with(PASSES_TOKENS);
+    let browser = stage.signed_in_browser().await;
+    stage.clock.advance(2 * LIFE);
+    stage.provider.faults(|faults| faults.token = Some(TokenFault::ServerError));
+    for _ in 0..3 {
+        assert_eq!(fetch(&stage, &browser).await.status, StatusCode::OK);
+        assert_eq!(token_seen(&stage), "", "what has expired is not passed on");
+    }
+    assert_eq!(stage.provider.token_calls().len(), 2, "not with every request");
+    stage.provider.heal();
+    stage.provider.take_down();
+    stage.clock.advance(MINUTE);
+    assert_eq!(browser.get(&stage.url("/")).await.status, StatusCode::OK);
+    stage.provider.bring_back();
+    stage.clock.advance(MINUTE);
+    assert_eq!(browser.get(&stage.url("/")).await.status, StatusCode::OK);
+    assert_ne!(token_seen(&stage), "");
+    assert_eq!((stage.provider.refreshes(), stage.provider.reuse_alarms()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_grant_that_is_over_ends_the_session_and_its_copies() {
+    let stage = Stage::start();
+    let browser = stage.signed_in_browser().await;
+    let copy = browser.stolen_copy();
+    stage.provider.end_all_sign_ins();
+    stage.clock.advance(2 * LIFE);
+    stage.upstream.forget();
+    let reply = fetch(&stage, &browser).await;
+    assert_eq!((reply.status, reply.json()["code"].as_str()), (StatusCode::UNAUTHORIZED, Some("session_ended")));
+    assert!(asks_to_sign_in(&stage, &copy.get(&stage.url("/")).await));
+    stage.upstream.assert_untouched();
+    assert_eq!(stage.provider.token_calls().len(), 2, "asked once");
+}
+
+#[tokio::test]
+async fn a_refresh_token_whose_answer_was_lost_is_not_sent_again_and_the_browser_gets_another() {
+    let stage = Stage::with(PASSES_TOKENS);
+    let browser = stage.signed_in_browser().await;
+    stage.clock.advance(LIFE - 20 * SECOND);
+    stage.provider.faults(|faults| faults.token = Some(TokenFault::Html));
+    assert_eq!(fetch(&stage, &browser).await.status, StatusCode::OK);
+    until(|| stage.provider.token_calls().len() == 2).await;
+    assert_ne!(token_seen(&stage), "", "good until its end");
+    stage.clock.advance(MINUTE);
+    assert_eq!(fetch(&stage, &browser).await.status, StatusCode::OK, "nobody is signed out by it");
+    assert_eq!((token_seen(&stage).as_str(), stage.provider.token_calls().len()), ("", 2));
+    stage.provider.heal();
+    // The provider still knows the person, so nobody has to type anything.
+    let reply = browser.get(&stage.url("/")).await;
+    assert!(
+        reply.location().query_pairs().any(|pair| pair == ("prompt".into(), "none".into())),
+        "{}",
+        reply.location()
+    );
+    assert_eq!(browser.follow_reply(reply, 10).await.status, StatusCode::OK);
+    assert_ne!(token_seen(&stage), "");
+    stage.clock.advance(2 * LIFE);
+    assert_eq!(fetch(&stage, &browser).await.status, StatusCode::OK);
+    assert_eq!((stage.provider.refreshes(), stage.provider.reuse_alarms()), (1, 0));
+}
+
+#[tokio::test]
+async fn an_old_copy_of_a_cookie_that_was_renewed_dies_with_its_access_token() {
+    let stage = Stage::start();
+    let browser = stage.signed_in_browser().await;
+    let copy = browser.stolen_copy();
+    stage.clock.advance(LIFE - 20 * SECOND);
+    until_renewed(&stage, &browser).await;
+    stage.clock.advance(2 * MINUTE);
+    stage.upstream.forget();
+    let reply = fetch(&stage, &copy).await;
+    assert_eq!((reply.status, reply.json()["code"].as_str()), (StatusCode::UNAUTHORIZED, Some("session_not_renewed")));
+    stage.upstream.assert_untouched();
+    assert_eq!(fetch(&stage, &browser).await.status, StatusCode::OK);
+    assert_eq!(stage.provider.reuse_alarms(), 0);
+}
+
+#[tokio::test]
+async fn a_provider_that_hangs_holds_nobody_up_for_fresher_claims() {
+    let stage = Stage::with("[provider]\ntimeout = \"1s\"");
+    let browser = stage.signed_in_browser().await;
+    stage.provider.slow_down(Endpoint::Token, Duration::from_secs(60));
+    stage.clock.advance(2 * LIFE);
+    for _ in 0..3 {
+        assert_eq!(fetch(&stage, &browser).await.status, StatusCode::OK);
+    }
+    until(|| stage.provider.token_calls().len() + stage.provider.count(Endpoint::Token) >= 2).await;
+    stage.provider.heal();
+    assert_eq!(fetch(&stage, &browser).await.status, StatusCode::OK);
+    assert_eq!(stage.provider.reuse_alarms(), 0);
+}
+
+#[tokio::test]
+async fn a_renewed_id_token_of_somebody_else_ends_the_session_before_its_access_token_is_used() {
+    for (name, value) in [
+        ("sub", json!("somebody-else")),
+        ("iss", json!("https://other.example.com")),
+        ("azp", Value::Null),
+        ("auth_time", json!(1)),
+        ("nonce", json!("bm90LXRoZS1ub25jZQ")),
+        ("aud", json!("another-client")),
+        ("exp", json!(1)),
+    ] {
+        let stage = Stage::with(PASSES_TOKENS);
+        let browser = stage.signed_in_browser().await;
+        let asked = stage.provider.count(Endpoint::Userinfo);
+        stage.provider.falsify(name, value);
+        stage.clock.advance(2 * LIFE);
+        stage.upstream.forget();
+        let reply = fetch(&stage, &browser).await;
+        assert_eq!(reply.status, StatusCode::UNAUTHORIZED, "{name}: {}", reply.text());
+        stage.upstream.assert_untouched();
+        assert_eq!(stage.provider.count(Endpoint::Userinfo), asked, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_renewed_session_ends_when_the_first_would_have_and_stays_signed_out() {
+    let stage = Stage::with("[session]\nlifetime = \"30m\"\nidle = \"30m\"");
+    let browser = stage.signed_in_browser().await;
+    let before = browser.stolen_copy();
+    for _ in 0..2 {
+        stage.clock.advance(2 * LIFE);
+        assert_eq!(browser.get(&stage.url("/")).await.status, StatusCode::OK);
+    }
+    assert_eq!(stage.provider.refreshes(), 2);
+    let after = browser.stolen_copy();
+    assert!(browser.get(&stage.url("/auth/logout")).await.status.is_redirection());
+    for copy in [before, after] {
+        stage.upstream.forget();
+        assert!(asks_to_sign_in(&stage, &copy.get(&stage.url("/")).await));
+        stage.upstream.assert_untouched();
+    }
+    let browser = stage.signed_in_browser().await;
+    for _ in 0..2 {
+        stage.clock.advance(2 * LIFE);
+        assert_eq!(browser.get(&stage.url("/")).await.status, StatusCode::OK);
+    }
+    stage.clock.advance(2 * LIFE);
+    assert!(asks_to_sign_in(&stage, &browser.get(&stage.url("/")).await));
+}
+
+#[tokio::test]
+async fn a_sign_out_revokes_the_newest_refresh_token_whatever_cookie_asks_for_it() {
+    let stage = Stage::start();
+    let browser = stage.signed_in_browser().await;
+    let old = browser.stolen_copy();
+    stage.clock.advance(2 * LIFE);
+    assert_eq!(browser.get(&stage.url("/")).await.status, StatusCode::OK);
+    let newest = stage.provider.issued_tokens().last().cloned().unwrap();
+    assert!(old.get(&stage.url("/auth/logout")).await.status.is_redirection());
+    until(|| stage.provider.revoked_tokens().contains(&newest)).await;
+    assert!(asks_to_sign_in(&stage, &browser.get(&stage.url("/")).await));
+}
+
+#[tokio::test]
+async fn a_late_answer_brings_no_session_back() {
+    let stage = Stage::start();
+    let browser = stage.signed_in_browser().await;
+    let tab = browser.stolen_copy();
+    stage.clock.advance(2 * LIFE);
+    let url = stage.url("/slow?ms=500");
+    let slow = tab.get(&url);
+    let (slow, _) = tokio::join!(slow, async {
+        until(|| stage.upstream.requests().iter().any(|request| request.target.contains("slow"))).await;
+        browser.get(&stage.url("/auth/logout")).await
+    });
+    assert_eq!(slow.set_cookies(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn switched_off_nothing_is_renewed() {
+    let stage = Stage::with("[session]\nrenew = false\n[upstream]\naccess_token = \"bearer\"");
+    let browser = stage.signed_in_browser().await;
+    stage.clock.advance(2 * LIFE);
+    assert_eq!(browser.get(&stage.url("/")).await.status, StatusCode::OK);
+    assert_eq!((token_seen(&stage).as_str(), stage.provider.refreshes()), ("", 0));
+}
+
+#[tokio::test]
+async fn claims_are_taken_anew_as_often_as_the_settings_say_though_access_tokens_live_longer() {
+    let stage = Stage::with(SILENT);
+    stage.provider.set_token_life(Some(86_400));
+    let browser = stage.signed_in_browser().await;
+    stage.provider.set_claim("preferred_username", json!("countess"));
+    stage.clock.advance(10 * MINUTE);
+    assert_eq!(browser.get(&stage.url("/")).await.status, StatusCode::OK);
+    assert_eq!(stage.provider.refreshes(), 1);
+    assert_eq!(seen(&stage, "x-forwarded-user"), "countess");
+}
+
+// ── by the browser, where there is no refresh token ─────────────────────────────────────────────────────────────────────
+
+async fn without_refresh_token() -> (Stage, Browser) {
+    let stage = Stage::with(SILENT);
+    stage.provider.give_no_refresh_tokens();
+    let browser = stage.signed_in_browser().await;
+    (stage, browser)
+}
+
+#[tokio::test]
+async fn without_a_refresh_token_the_next_navigation_renews_by_way_of_the_provider() {
+    let (stage, browser) = without_refresh_token().await;
+    let before = browser.cookie(&stage.origin(), "vestibule").unwrap();
+    stage.provider.set_claim("preferred_username", json!("countess"));
+    stage.clock.advance(10 * MINUTE);
+    // Programs and sub-requests go on as they are.
+    assert_eq!(fetch(&stage, &browser).await.status, StatusCode::OK);
+    let reply = browser.get(&stage.url("/deep?x=1")).await;
+    assert!(asks_to_sign_in(&stage, &reply), "{}", reply.status);
+    let asked: Vec<_> =
+        reply.location().query_pairs().filter(|(name, _)| name == "prompt").map(|(_, v)| v.into_owned()).collect();
+    assert_eq!(asked, ["none"]);
+    let reply = browser.follow(reply.location().as_str(), 10).await;
+    assert_eq!((reply.status, reply.url.as_str()), (StatusCode::OK, stage.url("/deep?x=1").as_str()));
+    assert_eq!(seen(&stage, "x-forwarded-user"), "countess");
+    assert_ne!(browser.cookie(&stage.origin(), "vestibule").unwrap().value, before.value);
+    assert_eq!(browser.get(&stage.url("/")).await.status, StatusCode::OK, "and not again");
+}
+
+#[tokio::test]
+async fn whoever_is_not_signed_in_at_the_provider_any_more_is_not_signed_in_here() {
+    let (stage, browser) = without_refresh_token().await;
+    let copy = browser.stolen_copy();
+    stage.provider.end_all_sign_ins();
+    stage.clock.advance(10 * MINUTE);
+    stage.upstream.forget();
+    let reply = browser.get(&stage.url("/")).await;
+    let callback = browser.get(reply.location().as_str()).await;
+    let reply = browser.get(callback.location().as_str()).await;
+    assert!(asks_to_sign_in(&stage, &reply), "{}", reply.text());
+    assert!(reply.location().query_pairs().all(|(name, _)| name != "prompt"), "now the person is asked");
+    assert!(asks_to_sign_in(&stage, &copy.get(&stage.url("/")).await), "the copied cookie is dead");
+    stage.upstream.assert_untouched();
+    assert_eq!(browser.follow(reply.location().as_str(), 10).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn another_person_at_the_provider_never_takes_over_the_session() {
+    let (stage, browser) = without_refresh_token().await;
+    stage.provider.set_user(json!({"sub": "grace", "preferred_username": "grace"}));
+    stage.clock.advance(10 * MINUTE);
+    let asked = stage.provider.count(Endpoint::Userinfo);
+    stage.upstream.forget();
+    let reply = browser.get(&stage.url("/")).await;
+    let callback = browser.get(reply.location().as_str()).await;
+    let reply = browser.get(callback.location().as_str()).await;
+    assert!(asks_to_sign_in(&stage, &reply), "{}", reply.text());
+    assert_eq!(stage.provider.count(Endpoint::Userinfo), asked, "that access token is used for nothing");
+    stage.upstream.assert_untouched();
+    // A sign-in of her own, under her own name.
+    assert_eq!(browser.follow(reply.location().as_str(), 10).await.status, StatusCode::OK);
+    assert_eq!(seen(&stage, "x-forwarded-user"), "grace");
+}
+
+#[tokio::test]
+async fn a_provider_that_does_not_renew_sends_nobody_round_in_a_circle() {
+    let (stage, browser) = without_refresh_token().await;
+    stage.clock.advance(10 * MINUTE);
+    for fault in [AuthorizeFault::TemporarilyUnavailable, AuthorizeFault::ServerError] {
+        stage.provider.faults(|faults| faults.authorize = Some(fault));
+        let reply = browser.follow(&stage.url("/"), 10).await;
+        assert_eq!((reply.status, reply.url.as_str()), (StatusCode::OK, stage.url("/").as_str()), "{fault:?}");
+        assert_eq!(browser.get(&stage.url("/")).await.status, StatusCode::OK, "not with every navigation");
+        stage.clock.advance(2 * MINUTE);
+    }
+    stage.provider.heal();
+    stage.provider.take_down();
+    stage.clock.advance(20 * MINUTE);
+    stage.provider.bring_back();
+    assert_eq!(browser.follow(&stage.url("/"), 10).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_session_that_was_ended_while_its_browser_was_at_the_provider_is_not_renewed() {
+    let (stage, browser) = without_refresh_token().await;
+    let other_tab = browser.stolen_copy();
+    stage.clock.advance(10 * MINUTE);
+    let reply = browser.get(&stage.url("/")).await;
+    let callback = browser.get(reply.location().as_str()).await;
+    assert!(other_tab.get(&stage.url("/auth/logout")).await.status.is_redirection());
+    let reply = browser.get(callback.location().as_str()).await;
+    assert!(asks_to_sign_in(&stage, &reply), "a sign-in of its own: {}", reply.text());
+    assert!(reply.set_cookies().iter().all(|cookie| !cookie.starts_with("vestibule=")), "{:?}", reply.set_cookies());
+}
