@@ -13,6 +13,7 @@
 //! | 1 | [`telemetry`] | log subscriber, access log, metrics |
 //! | 2 | [`message`] | HTTP as we trust it: one canonical reading of each request |
 //! | 2 | [`provider_http`] | the bounded HTTP client towards providers |
+//! | 2 | [`store`] | sealed bytes and messages that replicas share: memory, Redis, SQL
 //! | 3 | [`rate`] | token buckets |
 //! | 3 | [`authn`] | every way to become an [`authn::Identity`]; the folder a security review reads |
 //! | 4 | [`route`] | host + path + method → endpoint, public or guarded route |
@@ -50,5 +51,6 @@ pub mod reply;
 pub mod route;
 pub mod secret;
 pub mod server;
+pub mod store;
 pub mod telemetry;
 pub mod upstream;

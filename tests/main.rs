@@ -95,6 +95,8 @@ mod redirects;
 mod rewriting;
 // What the operator says of a provider stands in the place of what it says of itself.
 mod static_metadata;
+// What is kept beside the cookie is changed by one at a time and never comes back.
+mod store;
 // A folder or a fixed answer stands where an application would.
 mod static_files;
 // Events, interim answers and upgrades pass as they come.

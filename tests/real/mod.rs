@@ -36,6 +36,9 @@ mod page_socket;
 mod registration;
 // Access tokens of seconds, and refresh tokens that are good for one use.
 mod renewal;
+// Stores that are shared, and what is left when they are killed.
+#[cfg(all(feature = "redis", feature = "sql"))]
+mod stores;
 // The whole story in a browser.
 mod story;
 // What a provider signs, encrypts and says about a sign-in.

@@ -20,6 +20,7 @@ mod raw;
 pub mod real;
 pub mod script;
 mod stage;
+pub mod stores;
 mod tls;
 mod trace;
 

@@ -1,0 +1,41 @@
+//! What every kind of store does; [`super::Store`] bounds it.
+
+use std::fmt;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+
+use super::{Filter, Handle, Kept, News, Owner, Page, Put, StoreError, Topic, Version};
+
+/// The answer to one call.
+pub(super) type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
+
+/// What came of asking for a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Claim {
+    Fenced { fence: u64, abandoned: bool },
+    Busy(Duration),
+    Newer,
+    Gone,
+}
+
+/// One kind of store. Each call is one step: all of it happens, or none.
+pub(super) trait Backend: fmt::Debug + Send + Sync + 'static {
+    fn get<'a>(&'a self, handle: &'a Handle) -> Answer<'a, Option<Kept>>;
+
+    fn create<'a>(&'a self, handle: &'a Handle, owner: &'a Owner, bytes: &'a [u8], ttl: Duration) -> Answer<'a, Put>;
+
+    fn try_lease<'a>(&'a self, handle: &'a Handle, version: Version, ttl: Duration) -> Answer<'a, Claim>;
+
+    fn replace<'a>(&'a self, handle: &'a Handle, version: Version, fence: u64, bytes: &'a [u8]) -> Answer<'a, Put>;
+
+    fn release<'a>(&'a self, handle: &'a Handle, version: Version, fence: u64) -> Answer<'a, bool>;
+
+    fn delete<'a>(&'a self, handle: &'a Handle) -> Answer<'a, bool>;
+
+    fn list<'a>(&'a self, filter: &'a Filter, from: Option<&'a str>) -> Answer<'a, Page>;
+
+    fn publish<'a>(&'a self, topic: Topic, message: &'a [u8], keep: Duration) -> Answer<'a, ()>;
+
+    fn read<'a>(&'a self, topic: Topic, after: Option<&'a str>, wait: Duration) -> Answer<'a, News>;
+}

@@ -1,0 +1,299 @@
+//! Redis 5 and later, or Valkey.
+//!
+//! A record is a hash that expires by itself; two sorted sets name it, one of its owner and one of the 64 that together name
+//! all records: no key is looked for by `SCAN`, which would walk through everybody else's. What replicas tell one another
+//! lies in a stream: whoever was away reads on where it stopped, which publish and subscribe alone would not give.
+
+mod link;
+mod scripts;
+
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+use redis::streams::{StreamReadOptions, StreamReadReply};
+use redis::{AsyncTypedCommands as _, RedisResult, Script};
+
+use self::link::{Connection, Link};
+use self::scripts::CORRUPT;
+use super::backend::{Answer, Backend, Claim};
+use super::location::Redis as Location;
+use super::{Cursor, Filter, Handle, Kept, Listed, News, Owner, Page, Position, Put, StoreError, Topic, Version};
+
+/// Sorted sets that name all records.
+const SHARDS: u8 = 64;
+/// Nobody waits longer for news in one call.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// Messages that are read at once.
+const MESSAGES: usize = 1000;
+
+#[derive(Debug)]
+pub(super) struct Redis {
+    prefix: String,
+    link: Link,
+    /// One for each topic: waiting for news holds a connection.
+    readers: [Link; 2],
+    scripts: Scripts,
+}
+
+#[derive(Debug)]
+struct Scripts {
+    create: Script,
+    lease: Script,
+    replace: Script,
+    release: Script,
+    index: Script,
+    publish: Script,
+}
+
+impl Redis {
+    pub(super) fn new(location: &Location) -> Result<Self, StoreError> {
+        let reader = || Link::new(location, Some(LONGEST_WAIT * 2));
+        Ok(Self {
+            prefix: location.prefix.clone(),
+            link: Link::new(location, Some(Duration::from_secs(10)))?,
+            readers: [reader()?, reader()?],
+            scripts: Scripts {
+                create: Script::new(scripts::CREATE),
+                lease: Script::new(scripts::LEASE),
+                replace: Script::new(scripts::REPLACE),
+                release: Script::new(scripts::RELEASE),
+                index: Script::new(scripts::INDEX),
+                publish: Script::new(scripts::PUBLISH),
+            },
+        })
+    }
+
+    fn key(&self, kind: &str, name: &[u8]) -> Vec<u8> {
+        [self.prefix.as_bytes(), b":", kind.as_bytes(), b":", name].concat()
+    }
+
+    fn record(&self, handle: &Handle) -> Vec<u8> {
+        self.key("s", handle.bytes())
+    }
+
+    /// The two sets that name a record.
+    fn indexes(&self, handle: &Handle, owner: &Owner) -> [Vec<u8>; 2] {
+        [self.key("all", &[handle.bytes()[0] % SHARDS]), self.key("of", &packed(owner))]
+    }
+
+    /// Runs a script on one key.
+    async fn run<T: redis::FromRedisValue>(
+        &self,
+        again: bool,
+        script: &Script,
+        key: &[u8],
+        arguments: &[&[u8]],
+    ) -> Result<T, StoreError> {
+        self.link
+            .ask(again, |mut connection| async move {
+                let mut invocation = script.key(key);
+                for argument in arguments {
+                    invocation.arg(*argument);
+                }
+                invocation.invoke_async(&mut connection).await
+            })
+            .await
+    }
+
+    async fn listed(&self, name: Vec<u8>) -> Result<Option<Listed>, StoreError> {
+        let Ok(bytes) = <[u8; 32]>::try_from(name) else { return Err(StoreError::Corrupt("a name that is no handle")) };
+        let handle = Handle(bytes);
+        let key = self.record(&handle);
+        type Row = (Option<Vec<u8>>, Option<u64>, Option<u64>, Option<u64>);
+        let (row, expires): (Row, i64) = self
+            .link
+            .ask(true, |mut connection| {
+                let key = &key;
+                async move {
+                    let row =
+                        redis::cmd("HMGET").arg(key).arg(&["o", "v", "c", "m"]).query_async(&mut connection).await?;
+                    // Of Redis 7 only as a time; of every version as a span.
+                    let ttl = redis::cmd("PTTL").arg(key).query_async(&mut connection).await?;
+                    Ok((row, ttl))
+                }
+            })
+            .await?;
+        let (Some(owner), Some(version), Some(created), Some(changed)) = row else { return Ok(None) };
+        let owner = unpacked(&owner).ok_or(StoreError::Corrupt("an owner of another length"))?;
+        let left = u64::try_from(expires).unwrap_or(0);
+        let expires = super::memory::now().saturating_add(left);
+        Ok(Some(Listed { handle, owner, version: Version(version), created, changed, expires }))
+    }
+}
+
+fn packed(owner: &Owner) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    bytes[..16].copy_from_slice(&owner.party);
+    bytes[16..].copy_from_slice(&owner.subject);
+    bytes
+}
+
+fn unpacked(bytes: &[u8]) -> Option<Owner> {
+    let (party, subject) = bytes.split_at_checked(16)?;
+    Some(Owner { party: party.try_into().ok()?, subject: subject.try_into().ok()? })
+}
+
+fn millis(span: Duration) -> Vec<u8> {
+    span.as_millis().max(1).to_string().into_bytes()
+}
+
+fn number(number: u64) -> Vec<u8> {
+    number.to_string().into_bytes()
+}
+
+fn written(answer: i64) -> Result<Put, StoreError> {
+    match u64::try_from(answer) {
+        Ok(0) => Ok(Put::Refused),
+        Ok(version) => Ok(Put::Kept(Version(version))),
+        Err(_) => Err(StoreError::Corrupt("fields that are no record's")),
+    }
+}
+
+impl Backend for Redis {
+    fn get<'a>(&'a self, handle: &'a Handle) -> Answer<'a, Option<Kept>> {
+        Box::pin(async move {
+            let key = self.record(handle);
+            let fields = |mut connection: Connection| {
+                let key = &key;
+                async move { redis::cmd("HMGET").arg(key).arg(&["b", "v"]).query_async(&mut connection).await }
+            };
+            let fields: (Option<Vec<u8>>, Option<Vec<u8>>) = self.link.ask(true, fields).await?;
+            match fields {
+                (None, None) => Ok(None),
+                (Some(bytes), Some(version)) if bytes.len() <= super::LARGEST => {
+                    let version = std::str::from_utf8(&version).ok().and_then(|text| text.parse().ok());
+                    let version = version.map(Version).ok_or(StoreError::Corrupt("a version that is no number"))?;
+                    Ok(Some(Kept { bytes, version }))
+                }
+                _ => Err(StoreError::Corrupt("fields that are no record's")),
+            }
+        })
+    }
+
+    fn create<'a>(&'a self, handle: &'a Handle, owner: &'a Owner, bytes: &'a [u8], ttl: Duration) -> Answer<'a, Put> {
+        Box::pin(async move {
+            let ttl = millis(ttl);
+            // Named first: a record that no list shows would be one that nobody could end.
+            for index in self.indexes(handle, owner) {
+                let () = self.run(true, &self.scripts.index, &index, &[handle.bytes(), &ttl]).await?;
+            }
+            let arguments: [&[u8]; 3] = [bytes, &packed(owner), &ttl];
+            written(self.run(true, &self.scripts.create, &self.record(handle), &arguments).await?)
+        })
+    }
+
+    fn try_lease<'a>(&'a self, handle: &'a Handle, version: Version, ttl: Duration) -> Answer<'a, Claim> {
+        Box::pin(async move {
+            let arguments: [&[u8]; 2] = [&number(version.0), &millis(ttl)];
+            // Not asked twice: the second answer would be that the first has it.
+            let answer: Vec<i64> = self.run(false, &self.scripts.lease, &self.record(handle), &arguments).await?;
+            let span = |millis: i64| u64::try_from(millis).unwrap_or(0);
+            match *answer {
+                [1, fence, abandoned] => Ok(Claim::Fenced { fence: span(fence), abandoned: abandoned == 1 }),
+                [2, rest] => Ok(Claim::Busy(Duration::from_millis(span(rest)))),
+                [3] => Ok(Claim::Newer),
+                [4] => Ok(Claim::Gone),
+                _ => Err(StoreError::Corrupt("fields that are no record's")),
+            }
+        })
+    }
+
+    fn replace<'a>(&'a self, handle: &'a Handle, version: Version, fence: u64, bytes: &'a [u8]) -> Answer<'a, Put> {
+        Box::pin(async move {
+            let arguments: [&[u8]; 3] = [&number(version.0), &number(fence), bytes];
+            written(self.run(true, &self.scripts.replace, &self.record(handle), &arguments).await?)
+        })
+    }
+
+    fn release<'a>(&'a self, handle: &'a Handle, version: Version, fence: u64) -> Answer<'a, bool> {
+        Box::pin(async move {
+            let arguments: [&[u8]; 2] = [&number(version.0), &number(fence)];
+            match self.run(true, &self.scripts.release, &self.record(handle), &arguments).await? {
+                CORRUPT => Err(StoreError::Corrupt("fields that are no record's")),
+                answer => Ok(answer == 1),
+            }
+        })
+    }
+
+    fn delete<'a>(&'a self, handle: &'a Handle) -> Answer<'a, bool> {
+        Box::pin(async move {
+            let key = self.record(handle);
+            let remove = |mut connection: Connection| {
+                let key = &key;
+                async move {
+                    let owner: Option<Vec<u8>> =
+                        redis::cmd("HGET").arg(key).arg("o").query_async(&mut connection).await?;
+                    let was: bool = redis::cmd("DEL").arg(key).query_async(&mut connection).await?;
+                    Ok((owner, was))
+                }
+            };
+            let (owner, was) = self.link.ask(true, remove).await?;
+            if let Some(owner) = owner.as_deref().and_then(unpacked) {
+                for index in self.indexes(handle, &owner) {
+                    let (index, name) = (&index, handle.bytes());
+                    let forget = |mut connection: Connection| async move { connection.zrem(index, name).await };
+                    self.link.ask(true, forget).await?;
+                }
+            }
+            Ok(was)
+        })
+    }
+
+    fn list<'a>(&'a self, filter: &'a Filter, from: Option<&'a str>) -> Answer<'a, Page> {
+        Box::pin(async move {
+            let bad = || StoreError::Corrupt("a cursor");
+            let (shard, cursor) = from.unwrap_or("0:0").split_once(':').ok_or_else(bad)?;
+            let shard: u8 = shard.parse().map_err(|_| bad())?;
+            let (index, shards) = match filter {
+                Filter::Owner(owner) => (self.key("of", &packed(owner)), 1),
+                Filter::All | Filter::Party(_) => (self.key("all", &[shard]), SHARDS),
+            };
+            let scan = |mut connection: Connection| {
+                let index = &index;
+                async move {
+                    redis::cmd("ZSCAN").arg(index).arg(cursor).arg("COUNT").arg(200).query_async(&mut connection).await
+                }
+            };
+            let (cursor, names): (String, Vec<(Vec<u8>, f64)>) = self.link.ask(true, scan).await?;
+            let records = try_join_all(names.into_iter().map(|(name, _)| self.listed(name))).await?;
+            let records = records.into_iter().flatten().filter(|listed| filter.admits(&listed.owner)).collect();
+            let next = match cursor.as_str() {
+                "0" => (shard + 1 < shards).then(|| format!("{}:0", shard + 1)),
+                cursor => Some(format!("{shard}:{cursor}")),
+            };
+            Ok(Page { records, next: next.map(Cursor) })
+        })
+    }
+
+    fn publish<'a>(&'a self, topic: Topic, message: &'a [u8], keep: Duration) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let key = self.key("told", topic.name().as_bytes());
+            self.run(true, &self.scripts.publish, &key, &[message, &millis(keep)]).await
+        })
+    }
+
+    fn read<'a>(&'a self, topic: Topic, after: Option<&'a str>, wait: Duration) -> Answer<'a, News> {
+        Box::pin(async move {
+            let (key, after) = (self.key("told", topic.name().as_bytes()), after.unwrap_or("0-0"));
+            // 0 would mean for ever.
+            let wait = usize::try_from(wait.min(LONGEST_WAIT).as_millis()).unwrap_or(1).max(1);
+            let options = StreamReadOptions::default().block(wait).count(MESSAGES);
+            let read = |mut connection: Connection| {
+                let (key, options) = (&key, &options);
+                async move {
+                    let reply: RedisResult<Option<StreamReadReply>> =
+                        connection.xread_options(&[key], &[after], options).await;
+                    reply
+                }
+            };
+            let reply = self.readers[topic as usize].ask(true, read).await?;
+            let mut news = News { messages: Vec::new(), position: Position(after.to_owned()) };
+            for entry in reply.into_iter().flat_map(|reply| reply.keys).flat_map(|key| key.ids) {
+                // What somebody else put there must not keep the rest from being heard.
+                news.messages.extend(entry.get("m"));
+                news.position = Position(entry.id);
+            }
+            Ok(news)
+        })
+    }
+}
