@@ -19,6 +19,7 @@ use crate::authn::oidc::{Provider, Providers};
 use crate::authn::password::Passwords;
 use crate::authn::renewal::Renewals;
 use crate::authn::roles::Mapper;
+use crate::authn::session::ended::{EndedSessions, JournalError};
 use crate::authn::session::seal::{KeyRing, Purpose};
 use crate::authn::session::{Binding, Sessions};
 use crate::clock::SharedClock;
@@ -72,6 +73,9 @@ pub enum StartError {
     #[cfg(feature = "acme")]
     #[error(transparent)]
     Acme(#[from] crate::acme::AcmeError),
+    /// The file of ended sessions.
+    #[error(transparent)]
+    Ended(#[from] JournalError),
     /// No thread or runtime to be had.
     #[error("the runtime cannot be started")]
     Runtime(#[from] io::Error),
@@ -175,6 +179,10 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
     let providers = settings.providers.into_iter().map(start).collect::<Result<_, _>>()?;
     let providers = Providers::new(providers).ok_or(StartError::RedirectUri)?;
 
+    let ended = match &settings.session.state_dir {
+        Some(folder) => EndedSessions::kept_in(folder, Arc::clone(&clock))?,
+        None => Arc::new(EndedSessions::new(Arc::clone(&clock))),
+    };
     let ring = KeyRing::new(&settings.session.secrets);
     let binding = Binding {
         ring: &ring,
@@ -182,6 +190,7 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
         secure: redirect_uri.scheme() == "https",
         providers: providers.iter().map(|provider| provider.settings().signatory()).collect(),
         passes_access_token: settings.upstreams.iter().any(|upstream| upstream.access_token),
+        ended,
     };
     let logout_state = ring.sealer(Purpose::Logout, "logout", &origin);
     let demands = ring.sealer(Purpose::Demand, "demand", &origin);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::{Method, StatusCode};
-use vestibule_test_support::{Browser, Endpoint, Reply, Request, Stage, json};
+use vestibule_test_support::{Browser, Endpoint, Reply, Request, Stage, json, tempfile};
 
 async fn assert_signed_in(stage: &Stage, browser: &Browser) {
     assert_eq!(browser.get(&stage.url("/")).await.status, StatusCode::OK);
@@ -39,6 +39,25 @@ async fn signing_out_ends_the_session_here_and_at_the_provider() {
     assert!(browser.cookie(&stage.origin(), "vestibule").is_none());
     assert_signed_out(&stage, &browser).await;
     assert_signed_out(&stage, &copy).await;
+}
+
+#[tokio::test]
+async fn a_restart_forgets_no_sign_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let stage = Stage::with(&format!("state_dir = \"{}/state\"", folder.path().display()));
+    let (ada, other) = (stage.signed_in_browser().await, stage.signed_in_browser().await);
+    let copy = ada.stolen_copy();
+    ada.get(&stage.url("/auth/logout")).await;
+    // What was told by the provider too.
+    stage.provider.set_user(json!({ "sub": "bob", "preferred_username": "bob", "sid": "s1" }));
+    let bob = stage.signed_in_browser().await;
+    let told = stage.provider.logout_token(&json!({ "sid": "s1" }));
+    let tell = Request::new(Method::POST, &stage.url("/auth/backchannel-logout")).form(&[("logout_token", &told)]);
+    assert_eq!(stage.browser().send(tell).await.status, StatusCode::OK);
+    let stage = stage.restart().restart();
+    assert_signed_out(&stage, &copy).await;
+    assert_signed_out(&stage, &bob).await;
+    assert_eq!(other.get(&stage.url("/")).await.status, StatusCode::OK, "everybody else goes on");
 }
 
 #[tokio::test]

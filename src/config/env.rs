@@ -136,7 +136,7 @@ static TABLE: &[Variable] = &[
         "VESTIBULE_STATE_DIR",
         "state_dir",
         "none",
-        "A folder for whatever outlives a restart: certificates of `[tls.acme]`, registrations at providers",
+        "A folder for whatever outlives a restart: ended sessions, certificates of `[tls.acme]`, registrations at providers",
     ),
     plain("VESTIBULE_LOG_FORMAT", "log.format", "text", "`text` or `json`"),
     plain("VESTIBULE_LOG_LEVEL", "log.level", "info", "A level or a filter directive such as `vestibule=debug`"),

@@ -66,7 +66,8 @@ pub(super) struct RawConfig {
     pub canonical_host: Option<String>,
     /// Strict-Transport-Security on whatever goes over https: for how long, or a table. Default: what the application says.
     pub hsts: Option<RawHsts>,
-    /// A folder for whatever has to outlive a restart: certificates of [tls.acme], registrations at providers.
+    /// A folder for whatever has to outlive a restart: ended sessions, certificates of [tls.acme], registrations at
+    /// providers.
     pub state_dir: Option<PathBuf>,
     /// Where people find this site, when redirect URIs are to be made of it and endpoints.callback.
     #[schemars(example = &"https://app.example.com")]

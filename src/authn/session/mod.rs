@@ -11,6 +11,7 @@ pub mod renewing;
 pub mod seal;
 pub mod successors;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,6 +63,8 @@ pub struct Settings {
     pub renewal: When,
     /// `cookie.name`, default `vestibule`; the prefix `__Host-` is put before it where the redirect URI is https.
     pub cookie_name: String,
+    /// `state_dir`: where ended sessions are written down. `None`: a restart forgets them.
+    pub state_dir: Option<PathBuf>,
 }
 
 impl Settings {
@@ -236,6 +239,8 @@ pub struct Binding<'a> {
     pub providers: Vec<Signatory>,
     /// Whether an upstream is given the access token.
     pub passes_access_token: bool,
+    /// Which sessions have ended.
+    pub ended: Arc<EndedSessions>,
 }
 
 impl Sessions {
@@ -247,7 +252,7 @@ impl Sessions {
             sealer: binding.ring.sealer(Purpose::Session, jar.session_name(), binding.origin),
             idle_sealer: binding.ring.sealer(Purpose::Idle, jar.idle_name(), binding.origin),
             providers: binding.providers,
-            ended: Arc::new(EndedSessions::new(Arc::clone(&clock))),
+            ended: binding.ended,
             successors: Arc::new(Successors::new(jar.clone())),
             keeps_access_token: binding.passes_access_token,
             settings,

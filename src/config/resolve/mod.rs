@@ -114,12 +114,6 @@ impl Resolver {
                 "give it a port of its own, or write \"off\"",
             );
         }
-        let asks_authority = raw.tls.as_ref().is_some_and(|tls| tls.acme.is_some());
-        let registers =
-            raw.providers.values().chain([&raw.provider]).any(|provider| provider.dynamic_registration == Some(true));
-        if raw.state_dir.is_some() && !asks_authority && !registers {
-            self.warn("state_dir", "is accepted, but nothing is configured that is kept on disk", "");
-        }
         let mut providers = self.providers(&mut raw);
         let bearer = self.bearer(raw.bearer, providers.as_deref().unwrap_or_default());
         let redirect_uri = providers.as_ref().map(|providers| providers[0].redirect_uri.clone());
@@ -131,7 +125,8 @@ impl Resolver {
             redirect_uri.as_ref(),
         );
         let hsts = self.hsts(raw.hsts.as_ref(), redirect_uri.as_ref());
-        let session = self.session(raw.session, raw.cookie);
+        let state_dir = raw.state_dir.as_ref().map(|path| self.file("state_dir", path));
+        let session = self.session(raw.session, raw.cookie, state_dir);
         self.distinct_secrets(session.as_ref(), providers.as_deref().unwrap_or_default());
         let return_origins = self.origins("return_origins", raw.return_origins);
         let hosts = self.hosts(raw.hosts, redirect_uri.as_ref());

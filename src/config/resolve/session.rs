@@ -1,5 +1,6 @@
 //! `[session]` and `[cookie]`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Resolver;
@@ -16,7 +17,12 @@ const SHORTEST_RENEWAL: Duration = Duration::from_secs(10);
 const GENERATE: &str = "`vestibule generate-secret` prints a good one";
 
 impl Resolver {
-    pub(super) fn session(&mut self, raw: RawSession, cookie: RawCookie) -> Option<session::Settings> {
+    pub(super) fn session(
+        &mut self,
+        raw: RawSession,
+        cookie: RawCookie,
+        state_dir: Option<PathBuf>,
+    ) -> Option<session::Settings> {
         let lifetime = self.span("session.lifetime", raw.lifetime.as_ref(), Duration::from_secs(24 * 3600));
         let idle_written = raw.idle.is_some();
         // A short lifetime shortens the default idle time with it.
@@ -58,6 +64,7 @@ impl Resolver {
             renewal,
             browser_session: raw.browser_session.unwrap_or(false),
             cookie_name,
+            state_dir,
         })
     }
 

@@ -46,7 +46,6 @@ fn the_server_is_checked() {
     for (section, line, why) in [
         ("drain", "timeout = \"25s\"", "30 s or more"),
         ("", "trusted_proxies = [\"0.0.0.0/0\"]\n", "trusts every address"),
-        ("", "state_dir = \"/var/lib/vestibule\"\n", "nothing is configured that is kept on disk"),
     ] {
         let text = warnings(&[(section, line)]);
         assert!(text.contains(why), "{line}: {text}");

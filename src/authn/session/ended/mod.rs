@@ -1,17 +1,27 @@
 //! Which sessions ended before their cookies expire: by their ids, by what the provider calls them, and by whose they are
-//! (OpenID Connect Back-Channel Logout §2.7). In memory. Asked on every signed-in request: one load while nothing has
-//! ended, then at most a look-up for each of the three kinds that has entries.
+//! (OpenID Connect Back-Channel Logout §2.7). In memory, and in a file where there is a folder for it. Asked on every
+//! signed-in request: one load while nothing has ended, then at most a look-up for each of the three kinds that has entries.
 //!
 //! What is too much is not forgotten: the oldest entries become "every session from before then has ended".
 
+mod frame;
+mod journal;
+mod statement;
 mod table;
 #[cfg(test)]
 mod tests;
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
+use self::journal::Journal;
+pub use self::journal::JournalError;
+use self::statement::{Entry, Named, Statement};
 use self::table::Table;
 use super::marks::{Marks, NameDigest, Turn};
 use crate::clock::{SharedClock, UnixTime};
@@ -27,36 +37,12 @@ const MAX_SUBJECTS: usize = 4;
 const SKEW: Duration = Duration::from_secs(60);
 
 /// Who says that a session of the provider's has ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Told {
     /// The provider, by its signature.
     ByProvider,
     /// Whoever knows the `sid`.
     ByAnyone,
-}
-
-/// One session, or one person's of one moment.
-#[derive(Debug, Clone, Copy)]
-struct Entry {
-    /// All sessions that it ends began at this turn or before.
-    at: Turn,
-    /// When the last of them would have expired.
-    until: UnixTime,
-}
-
-/// One session of the provider's.
-#[derive(Debug, Clone)]
-struct Named {
-    entry: Entry,
-    /// Whose it has to be; empty: anyone's.
-    subjects: Vec<NameDigest>,
-    told: Told,
-}
-
-impl Named {
-    fn is_of(&self, subject: NameDigest) -> bool {
-        self.subjects.is_empty() || self.subjects.contains(&subject)
-    }
 }
 
 /// The set, and the order of sign-ins and sign-outs.
@@ -84,12 +70,102 @@ struct Writing {
     shard: usize,
     /// Entries that nobody proved, at most; what has expired since they were counted is among them.
     unproven: usize,
+    /// Where all of it is written down.
+    journal: Option<Journal>,
 }
 
 impl EndedSessions {
     /// Nothing has ended.
     pub fn new(clock: SharedClock) -> Self {
         Self::with_capacity(clock, CAPACITY, UNPROVEN)
+    }
+
+    /// What has ended before, and whatever will, kept in `folder`. Where part of that cannot be read any more, every session
+    /// that began before this moment has ended. Blocks.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub fn kept_in(folder: &Path, clock: SharedClock) -> Result<Arc<Self>, JournalError> {
+        let ended = Self::new(clock);
+        let found = journal::find(folder)?;
+        let is_damaged = found.contents.iter().any(|content| content.damaged);
+        ended.load(found.contents.iter().flat_map(|content| &content.statements));
+        let mut writing = ended.writing();
+        if is_damaged {
+            ended.end_before(ended.next_turn());
+            let folder = folder.display();
+            tracing::error!(reason = "ended_damaged", %folder, "part of the ended sessions cannot be read: everybody signs in again");
+        }
+        ended.tidy(&mut writing);
+        // What was forgotten to make room may be among it: counted, so that it is bounded here too.
+        writing.unproven = ended.make_room_for_unproven(ended.clock.now());
+        let (journal, waking) = found.open(&ended.snapshot())?;
+        writing.journal = Some(journal);
+        drop(writing);
+        let ended = Arc::new(ended);
+        let kept = Arc::downgrade(&ended);
+        let thread = std::thread::Builder::new().name("ended".to_owned());
+        let started = thread.spawn(move || keep(&kept, &waking));
+        started.map_err(|source| JournalError::File { path: folder.to_owned(), source })?;
+        Ok(ended)
+    }
+
+    /// Of an empty set.
+    fn load<'a>(&self, statements: impl Iterator<Item = &'a Statement>) {
+        let now = self.clock.now();
+        let (mut ids, mut subjects, mut names) = (Vec::new(), Vec::new(), Vec::new());
+        for statement in statements.filter(|statement| statement.counts(now)) {
+            self.last_turn.fetch_max(statement.turn().0, Ordering::AcqRel);
+            match statement {
+                Statement::Id(key, entry) => ids.push((*key, *entry)),
+                Statement::Subject(key, entry) => subjects.push((*key, *entry)),
+                Statement::Name(key, named) => names.push((*key, named.clone())),
+                Statement::Horizon(turn) => self.end_before(*turn),
+            }
+        }
+        self.ids.fill(ids, Entry::and);
+        self.subjects.fill(subjects, Entry::and);
+        self.names.fill(names, |old, new| old.and(&new));
+        if self.len() > 0 {
+            self.any.store(true, Ordering::Release);
+        }
+    }
+
+    /// All of it as a file has it.
+    fn snapshot(&self) -> Vec<u8> {
+        let mut bytes = frame::HEADER.to_vec();
+        let horizon = self.horizon.load(Ordering::Acquire);
+        if horizon > 0 {
+            frame::write(&mut bytes, &Statement::Horizon(Turn(horizon)));
+        }
+        self.ids.for_each(|key, entry| frame::write(&mut bytes, &Statement::Id(*key, *entry)));
+        self.subjects.for_each(|key, entry| frame::write(&mut bytes, &Statement::Subject(*key, *entry)));
+        self.names.for_each(|key, named| frame::write(&mut bytes, &Statement::Name(*key, named.clone())));
+        bytes
+    }
+
+    /// Brings to the disk what was said. Says whether that worked. Blocks.
+    fn settle(&self) -> bool {
+        let mut writing = self.writing();
+        let Some(journal) = &mut writing.journal else { return true };
+        let unsettled = journal.unsettled();
+        let outcome = if let Some(file) = unsettled {
+            drop(writing);
+            file.and_then(|file| file.sync_data())
+        } else {
+            let path = journal.begin_anew();
+            let now = self.clock.now();
+            self.drop_entries(None, |entry| entry.until > now);
+            let snapshot = self.snapshot();
+            drop(writing);
+            let written = journal::write_anew(&path, &snapshot).map(|file| (file, snapshot.len() as u64));
+            let mut writing = self.writing();
+            writing.journal.as_mut().map_or(Ok(()), |journal| journal.end_anew(written))
+        };
+        if let (Err(error), Some(journal)) = (&outcome, &mut self.writing().journal) {
+            journal.fail(error);
+        }
+        outcome.is_ok()
     }
 
     fn with_capacity(clock: SharedClock, capacity: usize, max_unproven: usize) -> Self {
@@ -101,7 +177,7 @@ impl EndedSessions {
             names: Table::new(),
             subjects: Table::new(),
             any: AtomicBool::new(false),
-            writing: Mutex::new(Writing { shard: 0, unproven: 0 }),
+            writing: Mutex::new(Writing { shard: 0, unproven: 0, journal: None }),
             capacity,
             max_unproven,
         }
@@ -138,9 +214,8 @@ impl EndedSessions {
         let mut writing = self.writing();
         // Another replica's clock may have been ahead.
         let at = self.next_turn().max(marks.begun);
-        let now = self.tidy(&mut writing);
-        self.ids.put(marks.id.0, |entry| entry.until > now, |_| Entry { at, until });
-        self.any.store(true, Ordering::Release);
+        self.tidy(&mut writing);
+        self.state(&mut writing, Statement::Id(marks.id.0, Entry { at, until }));
     }
 
     /// Ends every session of a subject that began before this moment; `lifetime` is the longest that one has.
@@ -148,8 +223,7 @@ impl EndedSessions {
         let mut writing = self.writing();
         let now = self.tidy(&mut writing);
         let entry = self.entry(now, lifetime);
-        self.subjects.put(subject.0, |entry| entry.until > now, |_| entry);
-        self.any.store(true, Ordering::Release);
+        self.state(&mut writing, Statement::Subject(subject.0, entry));
     }
 
     /// Ends a session by the provider's name for it; only if it is `subject`'s, where one is given.
@@ -162,24 +236,36 @@ impl EndedSessions {
             }
             writing.unproven += 1;
         }
-        let entry = self.entry(now, lifetime);
-        let change = |old: Option<Named>| match old {
-            None => Named { entry, subjects: subject.into_iter().collect(), told },
-            Some(old) => {
-                let told = if old.told == told { told } else { Told::ByProvider };
-                let mut subjects = old.subjects;
-                match subject {
-                    Some(subject) if !subjects.is_empty() && subjects.len() < MAX_SUBJECTS => {
-                        if !subjects.contains(&subject) {
-                            subjects.push(subject);
-                        }
-                    }
-                    _ => subjects.clear(),
-                }
-                Named { entry, subjects, told }
+        let named = Named { entry: self.entry(now, lifetime), subjects: subject.into_iter().collect(), told };
+        self.state(&mut writing, Statement::Name(name.0, named));
+    }
+
+    /// Takes it into the set, and writes it down.
+    fn state(&self, writing: &mut Writing, statement: Statement) {
+        let now = self.clock.now();
+        if let Some(journal) = &mut writing.journal {
+            journal.append(&statement);
+        }
+        let is_live = |entry: &Entry| entry.until > now;
+        match statement {
+            Statement::Id(id, entry) => self.ids.put(id, is_live, |old| old.map_or(entry, |old| old.and(entry))),
+            Statement::Subject(subject, entry) => {
+                self.subjects.put(subject, is_live, |old| old.map_or(entry, |old| old.and(entry)));
             }
-        };
-        self.names.put(name.0, |named| named.entry.until > now, change);
+            Statement::Name(name, named) => {
+                let change = |old: Option<Named>| match old {
+                    Some(old) => old.and(&named),
+                    None => named,
+                };
+                self.names.put(name, |named| is_live(&named.entry), change);
+            }
+            Statement::Horizon(turn) => self.end_before(turn),
+        }
+        self.any.store(true, Ordering::Release);
+    }
+
+    fn end_before(&self, turn: Turn) {
+        self.horizon.fetch_max(turn.0, Ordering::AcqRel);
         self.any.store(true, Ordering::Release);
     }
 
@@ -197,25 +283,24 @@ impl EndedSessions {
             self.drop_entries(None, |entry| entry.until > now);
         }
         if self.len() >= self.capacity {
-            self.collapse();
+            self.collapse(writing);
         }
         now
     }
 
     /// The oldest eighth becomes one moment. People who signed in before it sign in again: what was ended stays ended.
-    fn collapse(&self) {
+    fn collapse(&self, writing: &mut Writing) {
         let mut turns = Vec::with_capacity(self.len());
-        self.ids.for_each(|entry| turns.push(entry.at));
-        self.names.for_each(|named| turns.push(named.entry.at));
-        self.subjects.for_each(|entry| turns.push(entry.at));
+        self.ids.for_each(|_, entry| turns.push(entry.at));
+        self.names.for_each(|_, named| turns.push(named.entry.at));
+        self.subjects.for_each(|_, entry| turns.push(entry.at));
         let place = turns.len() / 8;
         let (_, oldest, _) = turns.select_nth_unstable(place);
         let oldest = *oldest;
         // A session that another replica began just before then may look newer.
         let skew = u64::try_from(SKEW.as_micros()).unwrap_or(u64::MAX);
         let horizon = oldest.0.saturating_add(skew).min(self.next_turn().0).max(oldest.0);
-        self.horizon.fetch_max(horizon, Ordering::AcqRel);
-        self.any.store(true, Ordering::Release);
+        self.state(writing, Statement::Horizon(Turn(horizon)));
         self.drop_entries(None, |entry| entry.at > oldest);
         tracing::warn!("more sessions were ended than can be remembered; those from before the oldest have ended too");
     }
@@ -232,7 +317,7 @@ impl EndedSessions {
     fn make_room_for_unproven(&self, now: UnixTime) -> usize {
         let mut turns = Vec::new();
         let is_unproven = |named: &Named| named.told == Told::ByAnyone && named.entry.until > now;
-        self.names.for_each(|named| turns.extend(is_unproven(named).then_some(named.entry.at)));
+        self.names.for_each(|_, named| turns.extend(is_unproven(named).then_some(named.entry.at)));
         if turns.len() < self.max_unproven {
             return turns.len();
         }
@@ -250,5 +335,14 @@ impl EndedSessions {
 
     fn len(&self) -> usize {
         self.ids.len() + self.names.len() + self.subjects.len()
+    }
+}
+
+/// Brings to the disk whatever is said, as long as there is a set. What could not be written is tried again each second.
+fn keep(ended: &Weak<EndedSessions>, waking: &Receiver<()>) {
+    while waking.recv().is_ok() {
+        while ended.upgrade().is_some_and(|ended| !ended.settle()) {
+            std::thread::sleep(Duration::from_secs(1));
+        }
     }
 }

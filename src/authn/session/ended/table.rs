@@ -46,6 +46,22 @@ impl<V: Clone> Table<V> {
         self.store(at, old.as_deref(), shard);
     }
 
+    /// Puts many at once into a map that is empty; `merge` makes one of two under the same key.
+    pub(super) fn fill(&self, entries: impl IntoIterator<Item = (Key, V)>, merge: impl Fn(V, V) -> V) {
+        let mut shards: Vec<Shard<V>> = (0..SHARDS).map(|_| Shard::new()).collect();
+        for (key, value) in entries {
+            let shard = &mut shards[place(&key)];
+            let value = match shard.remove(&key) {
+                Some(old) => merge(old, value),
+                None => value,
+            };
+            shard.insert(key, value);
+        }
+        for (at, shard) in shards.into_iter().enumerate() {
+            self.store(at, None, shard);
+        }
+    }
+
     /// Drops what `keep` says no to from one shard in turn (`at` may be any number) or from all.
     pub(super) fn retain(&self, at: Option<usize>, keep: impl Fn(&V) -> bool) {
         let places = at.map_or(0..SHARDS, |at| at % SHARDS..at % SHARDS + 1);
@@ -60,10 +76,10 @@ impl<V: Clone> Table<V> {
     }
 
     /// Everything in it, a shard at a time.
-    pub(super) fn for_each(&self, mut see: impl FnMut(&V)) {
+    pub(super) fn for_each(&self, mut see: impl FnMut(&Key, &V)) {
         for shard in &self.shards {
             if let Some(shard) = &*shard.load() {
-                shard.values().for_each(&mut see);
+                shard.iter().for_each(|(key, value)| see(key, value));
             }
         }
     }

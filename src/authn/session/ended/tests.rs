@@ -191,3 +191,228 @@ fn turns_never_repeat_and_never_go_back_with_the_clock() {
     scene.pass(DAY);
     assert_eq!(scene.ended.next_turn(), Turn(scene.clock.now().0 * 1_000_000));
 }
+
+mod kept {
+    use std::io::Write as _;
+    use std::path::Path;
+
+    use tempfile::tempdir;
+
+    use super::*;
+
+    fn open(folder: &Path, clock: &Arc<Stopped>) -> Arc<EndedSessions> {
+        EndedSessions::kept_in(folder, Arc::<Stopped>::clone(clock)).unwrap()
+    }
+
+    /// Ends one of each kind, and gives them with one that has not ended.
+    fn some(ended: &EndedSessions, clock: &Stopped) -> ([Marks; 3], Marks) {
+        let begin = |name: u8| Marks { begun: ended.next_turn(), ..Marks::for_test(name) };
+        let dead = [begin(10), begin(20), begin(30)];
+        ended.end(&dead[0], clock.now().after(DAY));
+        ended.end_subject(dead[1].subject, DAY);
+        let sid = dead[2].provider_session.unwrap();
+        ended.end_named(sid, Some(dead[2].subject), Told::ByProvider, DAY);
+        (dead, begin(40))
+    }
+
+    fn clock() -> Arc<Stopped> {
+        Arc::new(Stopped(AtomicU64::new(1_700_000_000)))
+    }
+
+    #[test]
+    fn a_restart_forgets_nothing_and_ends_nothing_more() {
+        let (folder, clock) = (tempdir().unwrap(), clock());
+        let path = folder.path().join("made/by/us");
+        let first = open(&path, &clock);
+        let (dead, live) = some(&first, &clock);
+        drop(first);
+        for _ in 0..2 {
+            let next = open(&path, &clock);
+            assert!(dead.iter().all(|marks| next.contains(marks)));
+            assert!(!next.contains(&live));
+            let again = Marks { begun: next.next_turn(), ..dead[1] };
+            assert!(!next.contains(&Marks { id: SessionId([9; 16]), ..again }), "whoever signs in again is signed in");
+        }
+        clock.0.fetch_add(DAY.as_secs() + 61, Ordering::SeqCst);
+        assert_eq!(open(&path, &clock).len(), 0, "what has expired is not read");
+        assert_eq!(std::fs::metadata(path.join("ended-sessions-0.log")).unwrap().len(), 16, "nor written again");
+    }
+
+    #[test]
+    fn processes_share_a_folder_and_the_next_one_knows_what_each_was_told() {
+        let (folder, clock) = (tempdir().unwrap(), clock());
+        let one = open(folder.path(), &clock);
+        let other = open(folder.path(), &clock);
+        let (dead, live) = some(&one, &clock);
+        let bob = Marks { begun: other.next_turn(), ..Marks::for_test(50) };
+        other.end(&bob, clock.now().after(DAY));
+        let third = open(folder.path(), &clock);
+        assert!(dead.iter().chain([&bob]).all(|marks| third.contains(marks)) && !third.contains(&live));
+        drop((one, other, third));
+        let last = open(folder.path(), &clock);
+        assert!(dead.iter().chain([&bob]).all(|marks| last.contains(marks)));
+        let logs = std::fs::read_dir(folder.path()).unwrap();
+        let logs = logs.filter(|file| file.as_ref().unwrap().path().extension().is_some_and(|end| end == "log"));
+        assert_eq!(logs.count(), 1, "what the others said is said in one");
+    }
+
+    /// The file as a process left it that was killed.
+    fn left_behind(clock: &Arc<Stopped>) -> (Vec<u8>, [Marks; 3], Marks) {
+        let folder = tempdir().unwrap();
+        let ended = open(folder.path(), clock);
+        let (dead, live) = some(&ended, clock);
+        let bytes = std::fs::read(folder.path().join("ended-sessions-0.log")).unwrap();
+        (bytes, dead, live)
+    }
+
+    #[test]
+    fn a_write_that_was_cut_off_costs_nothing_before_it() {
+        let clock = clock();
+        let (bytes, dead, live) = left_behind(&clock);
+        let whole = frame::read(&bytes).statements.len();
+        assert_eq!(whole, 3);
+        for length in frame::HEADER.len()..bytes.len() {
+            for zeros in [0, 1, 5000] {
+                let mut cut = bytes[..length].to_vec();
+                cut.resize(length + zeros, 0);
+                let content = frame::read(&cut);
+                assert!(!content.damaged, "{length} {zeros}");
+                // A last byte that was zero itself is made good by a tail of zeros.
+                let is_whole = cut.starts_with(&bytes);
+                assert_eq!(content.statements.len() == whole, is_whole, "{length} {zeros}");
+            }
+        }
+        let folder = tempdir().unwrap();
+        std::fs::write(folder.path().join("ended-sessions-0.log"), &bytes[..bytes.len() - 1]).unwrap();
+        let ended = open(folder.path(), &clock);
+        assert!(ended.contains(&dead[0]) && ended.contains(&dead[1]) && !ended.contains(&live));
+    }
+
+    #[test]
+    fn damage_loses_nothing_that_can_be_read_and_opens_no_door() {
+        let clock = clock();
+        let (bytes, dead, live) = left_behind(&clock);
+        let folder = tempdir().unwrap();
+        let path = folder.path().join("ended-sessions-0.log");
+        let end_of_second = bytes.len() - 10;
+        for at in 0..end_of_second {
+            let mut broken = bytes.clone();
+            broken[at] ^= 0x40;
+            let content = frame::read(&broken);
+            assert!(content.damaged || at >= 16 && content.statements.len() >= 2, "{at}");
+        }
+        let mut broken = bytes;
+        broken[40] ^= 1;
+        std::fs::write(&path, &broken).unwrap();
+        let ended = open(folder.path(), &clock);
+        assert!(dead.iter().all(|marks| ended.contains(marks)));
+        assert!(ended.contains(&live), "nobody knows whether it had ended");
+        assert!(ended.len() >= 2, "what can be read is there");
+        let new = Marks { begun: ended.next_turn(), ..Marks::for_test(60) };
+        assert!(!ended.contains(&new), "whoever signs in again is signed in");
+        assert_eq!(std::fs::read(folder.path().join("ended-sessions-0.damaged")).unwrap(), broken);
+        drop(ended);
+        let next = open(folder.path(), &clock);
+        assert!(next.contains(&live) && !next.contains(&new), "that is remembered too");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_told_by_its_name() {
+        let (folder, clock) = (tempdir().unwrap(), clock());
+        let open = |path: &Path| EndedSessions::kept_in(path, Arc::<Stopped>::clone(&clock)).unwrap_err();
+        let file = folder.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        assert!(open(&file).to_string().contains("file"), "{}", open(&file));
+        std::fs::create_dir(folder.path().join("ended-sessions-0.log")).unwrap();
+        assert!(open(folder.path()).to_string().contains("ended-sessions-0.log"));
+    }
+
+    #[test]
+    fn the_file_is_written_anew_when_most_of_it_has_expired() {
+        let (folder, clock) = (tempdir().unwrap(), clock());
+        let ended = open(folder.path(), &clock);
+        let path = folder.path().join("ended-sessions-0.log");
+        let (dead, _) = some(&ended, &clock);
+        let mut largest = 0;
+        for number in 0..60_000_u32 {
+            let mut marks = Marks::for_test(70);
+            marks.id.0[..4].copy_from_slice(&number.to_le_bytes());
+            ended.end(&marks, clock.now().after(Duration::from_secs(1)));
+            if number % 1000 == 0 {
+                clock.0.fetch_add(2, Ordering::SeqCst);
+                largest = largest.max(std::fs::metadata(&path).unwrap().len());
+            }
+        }
+        while std::fs::metadata(&path).unwrap().len() > 1 << 20 {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert!(dead.iter().all(|marks| ended.contains(marks)));
+        drop(ended);
+        assert!(dead.iter().all(|marks| open(folder.path(), &clock).contains(marks)), "{largest}");
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_written_later() {
+        let (folder, clock) = (tempdir().unwrap(), clock());
+        let ended = open(folder.path(), &clock);
+        ended.writing().journal.as_mut().unwrap().fail(&std::io::Error::other("no room"));
+        let (dead, _) = some(&ended, &clock);
+        let path = folder.path().join("ended-sessions-0.log");
+        while std::fs::metadata(&path).unwrap().len() <= 16 {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        drop(ended);
+        assert!(dead.iter().all(|marks| open(folder.path(), &clock).contains(marks)));
+    }
+
+    #[test]
+    fn a_hundred_thousand_are_read_in_a_moment() {
+        let (folder, clock) = (tempdir().unwrap(), clock());
+        let mut bytes = frame::HEADER.to_vec();
+        for number in 0..100_000_u32 {
+            let mut key = [0; 16];
+            aws_lc_rs::rand::fill(&mut key).unwrap();
+            let entry = Entry { at: Turn(u64::from(number)), until: clock.now().after(DAY) };
+            frame::write(&mut bytes, &Statement::Id(key, entry));
+        }
+        let mut file = std::fs::File::create(folder.path().join("ended-sessions-0.log")).unwrap();
+        file.write_all(&bytes).unwrap();
+        let begun = std::time::Instant::now();
+        let ended = open(folder.path(), &clock);
+        let took = begun.elapsed();
+        assert_eq!(ended.len(), 100_000);
+        assert!(took < Duration::from_secs(20), "{took:?}");
+    }
+
+    mod laws {
+        use proptest::prelude::*;
+
+        use super::*;
+
+        proptest! {
+            #[test]
+            fn garbage_is_read_or_damage(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
+                let content = frame::read(&[&frame::HEADER[..], &bytes].concat());
+                prop_assert!(content.damaged || bytes.len() < 300 || bytes.iter().all(|byte| *byte == 0));
+                prop_assert!(frame::read(&bytes).damaged);
+            }
+
+            #[test]
+            fn what_is_said_is_read(keys in proptest::collection::vec(any::<([u8; 16], u64, u64, bool)>(), 0..40)) {
+                let statements: Vec<_> = keys.iter().map(|(key, at, until, is_name)| {
+                    let entry = Entry { at: Turn(*at), until: UnixTime(*until) };
+                    let subjects = vec![NameDigest(*key); usize::from(key[0] % 5)];
+                    match is_name {
+                        true => Statement::Name(*key, Named { entry, subjects, told: Told::ByAnyone }),
+                        false => Statement::Id(*key, entry),
+                    }
+                }).collect();
+                let mut bytes = frame::HEADER.to_vec();
+                statements.iter().for_each(|statement| frame::write(&mut bytes, statement));
+                let content = frame::read(&bytes);
+                prop_assert!(!content.damaged);
+                prop_assert_eq!(content.statements, statements);
+            }
+        }
+    }
+}
