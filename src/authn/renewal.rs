@@ -102,7 +102,7 @@ impl Renewals {
     async fn renew(&self, provider: usize, due: DueSession, underway: Underway) {
         let provider = self.providers.at(provider);
         let id = &provider.settings().id;
-        let signed_in = due.contents.sources().map(|(claims, _)| claims).unwrap_or_default();
+        let signed_in = due.contents.sources().unwrap_or_default().claims;
         let token = due.contents.tokens().and_then(|tokens| tokens.refresh);
         let Some(token) = token else { return underway.finish(Outcome::Lost, self.clock.now()) };
         let refreshed = provider.refresh(&token, &signed_in).await;

@@ -126,7 +126,8 @@ mod tests {
     use serde_json::json;
 
     fn answer(body: &Value) -> Result<Granted, TokenError> {
-        read(&Response::new(Bytes::from(body.to_string())), TokenType::Bearer)
+        let answer = Response::builder().header("content-type", "application/json");
+        read(&answer.body(Bytes::from(body.to_string())).unwrap(), TokenType::Bearer)
     }
 
     #[test]

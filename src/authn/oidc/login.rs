@@ -76,7 +76,7 @@ pub struct LoginStart {
 #[derive(Debug)]
 pub enum Recognised {
     /// This browser's, in time, not redeemed here before.
-    Fresh(LoginTransaction),
+    Fresh(Box<LoginTransaction>),
     /// Not to be redeemed; the person can be helped on.
     Stray {
         /// Where they wanted to go, when the seal says so.
@@ -262,7 +262,9 @@ impl Logins {
             return stray(return_to, started.attempts, StrayCause::Repeated);
         }
         match self.derived(key, &secret, &started.transaction) {
-            Some((nonce, pkce_verifier)) => Recognised::Fresh(LoginTransaction { started, nonce, pkce_verifier }),
+            Some((nonce, pkce_verifier)) => {
+                Recognised::Fresh(Box::new(LoginTransaction { started, nonce, pkce_verifier }))
+            }
             None => stray(return_to, started.attempts, StrayCause::Unreadable),
         }
     }

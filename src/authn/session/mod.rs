@@ -285,7 +285,7 @@ impl Sessions {
         let renewal = self.renewal(&record, seen, now);
         let renewal = match record.is_due(now) || shown.1 != record.generation {
             false => renewal,
-            true => self.renewal_of_due(renewal, (&record, &contents), shown, inbound.cookies(), now),
+            true => self.renewal_of_due(renewal, (&record, &contents, shown), inbound.cookies(), now),
         };
         let access_token = self.keeps_access_token.then(|| record.live_access_token(&contents, now)).flatten();
         let identity = Identity {
@@ -471,8 +471,7 @@ impl Sessions {
     fn renewal_of_due(
         &self,
         renewal: Renewal,
-        (record, contents): (&Record, &Contents),
-        shown: (SessionId, u32),
+        (record, contents, shown): (&Record, &Contents, (SessionId, u32)),
         present: &OwnCookies,
         now: UnixTime,
     ) -> Renewal {

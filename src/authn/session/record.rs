@@ -248,6 +248,15 @@ fn pack_hot(mapped: &Mapped) -> Vec<u8> {
     })
 }
 
+/// What a session's claims come from.
+#[derive(Debug, Default)]
+pub struct Sources {
+    /// The ID token's.
+    pub claims: Map<String, Value>,
+    /// Those of userinfo.
+    pub userinfo: Option<Map<String, Value>>,
+}
+
 /// The contents of an opened session.
 #[derive(Debug, Clone)]
 pub struct Contents {
@@ -310,7 +319,7 @@ impl Contents {
 
     /// All claims: those of the ID token and of userinfo.
     pub fn claims(&self) -> Option<Map<String, Value>> {
-        let (claims, userinfo) = self.sources()?;
+        let Sources { claims, userinfo } = self.sources()?;
         Some(merged(&claims, userinfo.as_ref()))
     }
 
@@ -327,12 +336,12 @@ impl Contents {
     }
 
     /// The claims of the ID token, and those of userinfo, each as they came.
-    pub fn sources(&self) -> Option<(Map<String, Value>, Option<Map<String, Value>>)> {
+    pub fn sources(&self) -> Option<Sources> {
         let cold = self.cold()?;
         let cold = read::<Cold<'_>>(&cold)?;
         let claims = serde_json::from_slice(cold.id?.1).ok()?;
         let userinfo = cold.userinfo.map(serde_json::from_str).transpose().ok()?;
-        Some((claims, userinfo))
+        Some(Sources { claims, userinfo })
     }
 
     /// Whether there is a refresh token.

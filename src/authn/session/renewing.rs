@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::marks::{Marks, NameDigest};
-use super::record::{self, Contents, Due, PackError, Record, StoredTokens};
+use super::record::{self, Contents, Due, PackError, Record, Sources, StoredTokens};
 use super::successors::{Successor, Turn};
 use super::{CreateError, Renewal, Sessions};
 use crate::authn::oidc::Party;
@@ -149,7 +149,7 @@ impl Sessions {
         let now = self.clock.now();
         let DueSession { record: old, contents } = session;
         let party = old.party;
-        let (old_claims, old_userinfo) = contents.sources().unwrap_or_default();
+        let Sources { claims: old_claims, userinfo: old_userinfo } = contents.sources().unwrap_or_default();
         let claims = refreshed.claims.as_ref().map_or(&old_claims, |verified| verified.claims());
         let userinfo = refreshed.userinfo.as_ref().or(old_userinfo.as_ref());
         let merged = record::merged(claims, userinfo);

@@ -113,8 +113,10 @@ impl Wanted {
         self.put("userinfo_signed_response_alg", first(&answers.userinfo));
         self.put("introspection_signed_response_alg", first(&answers.introspection));
         if settings.response_mode.is_jwt() {
-            let names =
-                settings.algorithms_of(Kind::Authorization, capabilities).into_iter().map(|algorithm| algorithm.name());
+            let taken = settings.algorithms_of(Kind::Authorization, capabilities);
+            // Those that ID tokens may have come first, where both may.
+            let preferred = settings.signing_algs.iter().filter(|one| taken.contains(one));
+            let names = preferred.chain(&taken).map(|algorithm| algorithm.name());
             self.put("authorization_signed_response_alg", answer_algorithm(names, capabilities, signed));
         }
     }
