@@ -192,6 +192,17 @@ impl<'a> Jws<'a> {
 
     /// Checks the signature and only then opens the claims.
     pub(super) fn verify(&self, trust: Trust<'_>) -> Result<Map<String, Value>, JoseError> {
+        self.verify_signature(trust)?;
+        self.unproven_claims()
+    }
+
+    /// The same, where a claim may stand twice if it says the same both times.
+    pub(super) fn verify_repeating(&self, trust: Trust<'_>) -> Result<Map<String, Value>, JoseError> {
+        self.verify_signature(trust)?;
+        json_object_repeating(&base64url(self.payload)?)
+    }
+
+    fn verify_signature(&self, trust: Trust<'_>) -> Result<(), JoseError> {
         if !trust.algorithms.contains(&self.algorithm) {
             return Err(JoseError::Algorithm);
         }
@@ -199,7 +210,7 @@ impl<'a> Jws<'a> {
             Some(mac) => self.verify_hmac(mac, trust.secret)?,
             None => trust.keys.verify(self.algorithm, self.kid.as_deref(), self.signed, &self.signature)?,
         }
-        self.unproven_claims()
+        Ok(())
     }
 
     fn verify_hmac(&self, mac: hmac::Algorithm, secret: Option<&SecretString>) -> Result<(), JoseError> {
@@ -242,8 +253,17 @@ pub(super) fn base64url(text: &str) -> Result<Vec<u8>, JoseError> {
 
 /// A JSON object that can be read in one way only: a name that stands twice is refused at any depth (RFC 7519 §4).
 pub(super) fn json_object(bytes: &[u8]) -> Result<Map<String, Value>, JoseError> {
+    one_object(bytes, OneReading { depth: 0, may_repeat: false })
+}
+
+/// The same, where a name of the object itself may stand twice with one value: that can be read in one way too.
+fn json_object_repeating(bytes: &[u8]) -> Result<Map<String, Value>, JoseError> {
+    one_object(bytes, OneReading { depth: 0, may_repeat: true })
+}
+
+fn one_object(bytes: &[u8], reading: OneReading) -> Result<Map<String, Value>, JoseError> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
-    let value = OneReading { depth: 0 }.deserialize(&mut json).map_err(|_| JoseError::Malformed)?;
+    let value = reading.deserialize(&mut json).map_err(|_| JoseError::Malformed)?;
     json.end().map_err(|_| JoseError::Malformed)?;
     match value {
         Value::Object(object) => Ok(object),
@@ -255,6 +275,8 @@ pub(super) fn json_object(bytes: &[u8]) -> Result<Map<String, Value>, JoseError>
 #[derive(Clone, Copy)]
 struct OneReading {
     depth: usize,
+    /// Whether a name may stand twice with the same value.
+    may_repeat: bool,
 }
 
 impl OneReading {
@@ -262,7 +284,7 @@ impl OneReading {
         if self.depth == MAX_DEPTH {
             return Err(E::custom("nested too deeply"));
         }
-        Ok(Self { depth: self.depth + 1 })
+        Ok(Self { depth: self.depth + 1, may_repeat: false })
     }
 }
 
@@ -323,9 +345,11 @@ impl<'de> Visitor<'de> for OneReading {
         let mut object = Map::new();
         while let Some(name) = members.next_key::<String>()? {
             let value = members.next_value_seed(inside)?;
-            if object.insert(name, value).is_some() {
+            let is_the_same = |before: &Value| self.may_repeat && *before == value;
+            if object.get(&name).is_some_and(|before| !is_the_same(before)) {
                 return Err(A::Error::custom("a name stands twice"));
             }
+            object.insert(name, value);
         }
         Ok(Value::Object(object))
     }
@@ -348,3 +372,26 @@ pub(super) const MAX_TOKEN: usize = 64 * 1024;
 
 /// The deepest nesting of claims.
 const MAX_DEPTH: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_stands_once_or_where_that_may_be_twice_with_one_value() {
+        for (text, once, repeating) in [
+            (r#"{"a":1,"b":2}"#, true, true),
+            (r#"{"a":1,"a":1}"#, false, true),
+            (r#"{"a":"x","a":"\u0078"}"#, false, true),
+            (r#"{"a":1,"a":2}"#, false, false),
+            (r#"{"a":1,"a":1,"a":2}"#, false, false),
+            (r#"{"a":1,"a":1.0}"#, false, false),
+            (r#"{"a":{"b":1,"b":1}}"#, false, false),
+            (r#"{"a":[{"b":1,"b":1}]}"#, false, false),
+            (r#"{"a":1,"a":1}x"#, false, false),
+        ] {
+            assert_eq!(json_object(text.as_bytes()).is_ok(), once, "{text}");
+            assert_eq!(json_object_repeating(text.as_bytes()).is_ok(), repeating, "{text}");
+        }
+    }
+}

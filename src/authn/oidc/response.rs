@@ -192,7 +192,8 @@ impl AuthorizationResponse {
     /// Verifies a signed answer (JARM §2.4) and reads it: signature, then `iss`, `aud` and `exp`, all of which it must have.
     pub(super) fn verify(jwt: &str, trust: Trust<'_>, rules: Rules<'_>, now: UnixTime) -> Result<Self, IdTokenError> {
         let token = Jws::parse(jwt)?;
-        let claims = token.verify(trust)?;
+        // Some providers write `iss` twice: as the token's own (JARM §2.1) and as the answer's (RFC 9207 §2).
+        let claims = token.verify_repeating(trust)?;
         if token.is_of_another_kind() {
             return Err(IdTokenError::Kind);
         }
