@@ -127,9 +127,9 @@ impl ProviderHttpError {
                 let error = source.downcast_ref::<hyper_util::client::legacy::Error>();
                 !error.is_some_and(hyper_util::client::legacy::Error::is_connect)
             }
-            Self::Timeout | Self::TooLarge => true,
+            Self::Timeout | Self::TooLarge | Self::Redirect => true,
             // Refused by the address alone.
-            Self::Redirect | Self::Insecure => false,
+            Self::Insecure => false,
         }
     }
 }

@@ -493,6 +493,7 @@ fn a_configuration_that_would_take_anybodys_token_is_refused() {
         config::load(&Sources::toml(&text)).err().map(|problems| format!("{problems:?}")).unwrap_or_default()
     };
     let opaque = "access_token_format = \"opaque\"\n";
+    let tenants = "issuer_template = \"https://id.example.com/{tenantid}\"\nallowed_tenants = [\"one\"]\n";
     let two =
         |more: &str| format!("[providers.a]\n{one}{more}[providers.b]\n{}", one.replace("id.example", "id2.example"));
     assert_eq!(load(format!("[provider]\n{one}"), "accept = true\naudiences = [\"api\"]"), "");
@@ -503,6 +504,8 @@ fn a_configuration_that_would_take_anybodys_token_is_refused() {
         (format!("[provider]\n{one}"), "audiences = [\"api\"]", "bearer.audiences"),
         (format!("[provider]\n{one}introspection = \"json\"\n"), "", "provider.introspection"),
         (two(opaque), "accept = true\naudiences = [\"api\"]", "bearer.accept"),
+        // Userinfo names no tenant, so every tenant's token would be taken.
+        (format!("[provider]\n{one}{opaque}{tenants}"), "accept = true\naudiences = [\"api\"]", "tenants"),
     ] {
         let problems = load(providers, bearer);
         assert!(problems.contains(key), "{bearer}: {problems}");

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use http::StatusCode;
 use serde_json::{Value, json};
-use vestibule_test_support::{AuthorizeFault, Browser, Endpoint, Reply, Stage, TokenFault};
+use vestibule_test_support::{
+    AuthorizeFault, Browser, Endpoint, IdTokenFault, Reply, Stage, TokenFault, UserinfoFault,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -324,6 +326,38 @@ async fn claims_are_taken_anew_as_often_as_the_settings_say_though_access_tokens
     assert_eq!(seen(&stage, "x-forwarded-user"), "countess");
 }
 
+#[tokio::test]
+async fn without_an_id_token_userinfo_about_somebody_else_ends_the_session() {
+    let stage = Stage::with(PASSES_TOKENS);
+    let browser = stage.signed_in_browser().await;
+    stage.provider.faults(|faults| {
+        faults.id_token = Some(IdTokenFault::Missing);
+        faults.userinfo = Some(UserinfoFault::OtherSubject);
+    });
+    stage.clock.advance(2 * LIFE);
+    stage.upstream.forget();
+    let reply = fetch(&stage, &browser).await;
+    assert_eq!((reply.status, reply.json()["code"].as_str()), (StatusCode::UNAUTHORIZED, Some("session_ended")));
+    stage.upstream.assert_untouched();
+}
+
+#[tokio::test]
+async fn a_late_answer_to_an_older_session_takes_no_newer_ones_place() {
+    let stage = Stage::with(PASSES_TOKENS);
+    let browser = stage.signed_in_browser().await;
+    let tab = browser.stolen_copy();
+    stage.clock.advance(2 * LIFE);
+    let url = stage.url("/slow?ms=700");
+    let slow = tab.get(&url);
+    let (slow, _) = tokio::join!(slow, async {
+        until(|| stage.upstream.requests().iter().any(|request| request.target.contains("slow"))).await;
+        // The same browser signs in anew meanwhile, as for a step-up.
+        assert_eq!(browser.follow(&stage.url("/auth/login?rd=/"), 10).await.status, StatusCode::OK);
+    });
+    let brings_one = |cookie: &String| cookie.starts_with("vestibule=");
+    assert!(!slow.set_cookies().iter().any(brings_one), "{:?}", slow.set_cookies());
+}
+
 // ── by the browser, where there is no refresh token ─────────────────────────────────────────────────────────────────────
 
 async fn without_refresh_token() -> (Stage, Browser) {
@@ -417,4 +451,38 @@ async fn a_session_that_was_ended_while_its_browser_was_at_the_provider_is_not_r
     let reply = browser.get(callback.location().as_str()).await;
     assert!(asks_to_sign_in(&stage, &reply), "a sign-in of its own: {}", reply.text());
     assert!(reply.set_cookies().iter().all(|cookie| !cookie.starts_with("vestibule=")), "{:?}", reply.set_cookies());
+}
+
+#[tokio::test]
+async fn what_a_page_demands_besides_ends_no_session_that_is_only_due() {
+    let toml = format!("{SILENT}\n[[routes]]\npath = \"/strict\"\nrequire = {{ acr = [\"gold\"], max_age = \"1h\" }}");
+    let stage = Stage::with(&toml);
+    stage.provider.give_no_refresh_tokens();
+    stage.provider.offer_acr(&["gold"]);
+    let browser = stage.browser();
+    assert_eq!(browser.follow(&stage.url("/strict"), 10).await.status, StatusCode::OK);
+    stage.clock.advance(10 * MINUTE);
+    let reply = browser.get(&stage.url("/strict")).await;
+    let asked: Vec<_> = reply.location().query_pairs().map(|(name, _)| name.into_owned()).collect();
+    assert!(asked.contains(&"prompt".to_owned()), "{asked:?}");
+    assert!(!asked.contains(&"acr_values".to_owned()) && !asked.contains(&"max_age".to_owned()), "{asked:?}");
+}
+
+#[tokio::test]
+async fn a_renewal_that_cannot_begin_or_end_keeps_nobody_from_a_page() {
+    let stage = Stage::with(&format!("{SILENT}\n[provider]\npushed_authorization_requests = true\ntimeout = \"1s\""));
+    stage.provider.give_no_refresh_tokens();
+    let browser = stage.signed_in_browser().await;
+    stage.clock.advance(10 * MINUTE);
+    stage.provider.slow_down(Endpoint::Push, MINUTE);
+    assert_eq!(browser.follow(&stage.url("/"), 3).await.status, StatusCode::OK, "no request could be pushed");
+    stage.provider.heal();
+    stage.clock.advance(2 * MINUTE);
+    stage.provider.faults(|faults| faults.id_token = Some(IdTokenFault::WrongAudience));
+    assert_eq!(browser.follow(&stage.url("/"), 10).await.status, StatusCode::OK, "what came back does not hold");
+    stage.provider.heal();
+    stage.clock.advance(2 * MINUTE);
+    let before = browser.cookie(&stage.origin(), "vestibule").unwrap();
+    assert_eq!(browser.follow(&stage.url("/"), 10).await.status, StatusCode::OK);
+    assert_ne!(browser.cookie(&stage.origin(), "vestibule").unwrap().value, before.value, "renewed in the end");
 }

@@ -107,6 +107,11 @@ impl Renewals {
         let Some(token) = token else { return underway.finish(Outcome::Lost, self.clock.now()) };
         let refreshed = provider.refresh(&token, &signed_in).await;
         let outcome = match refreshed {
+            Ok(refreshed) if self.sessions.has_ended(&due.record) => {
+                // Signed out meanwhile: these tokens are nobody's.
+                provider.revoke(refreshed.refresh_token, Some(refreshed.access_token));
+                Outcome::Lost
+            }
             Ok(refreshed) => match self.sessions.succeed(&due, &refreshed) {
                 Ok(successor) => Outcome::Renewed(successor),
                 Err(error) => {

@@ -95,6 +95,25 @@ impl Endpoints {
         if let Some(error) = response.error {
             return self.provider_error(answer, &login, error, response.description).await;
         }
+        let renewing = login.wish().renewing;
+        let return_to = login.return_to().to_owned();
+        match (self.redeem_answer(answer, response, login).await, renewing) {
+            // The session is as good as it was; the next try comes by itself.
+            (Err(rejection), Some(renewing)) if self.sessions.is_live(&renewing) => {
+                warn!(reason = rejection.notice().code, "a session could not be renewed; it goes on as it is for now");
+                Ok(redirect(StatusCode::SEE_OTHER, self.checked(&return_to).as_str()))
+            }
+            (outcome, _) => outcome,
+        }
+    }
+
+    async fn redeem_answer(
+        &self,
+        answer: Answer<'_>,
+        response: AuthorizationResponse,
+        login: Box<LoginTransaction>,
+    ) -> Result<Response<Body>, Rejection> {
+        let Answer { provider, cookies } = answer;
         let code = response.code.ok_or(ClientFault::Parameters("callback_code_missing"))?;
         let (return_to, attempts) = (login.return_to().to_owned(), login.attempts());
         let Redeemed { nonce, pkce_verifier, wish } = login.redeem();
@@ -116,6 +135,13 @@ impl Endpoints {
             return self.start_anew(answer, &renewing, &return_to, attempts).await;
         }
         let userinfo = userinfo(provider, &tokens, &claims).await?;
+        // Signed out while userinfo was asked.
+        if let Some(renewing) = wish.renewing.filter(|one| !self.sessions.is_live(one)) {
+            if let Some((_, provider)) = self.providers.by_party(renewing.party()) {
+                provider.revoke(tokens.refresh_token, Some(tokens.access_token));
+            }
+            return self.start_anew(answer, &renewing, &return_to, attempts).await;
+        }
         let signed_in = SignedIn {
             party: provider.settings().party(),
             claims: &claims,
@@ -128,7 +154,9 @@ impl Endpoints {
         let how = if wish.renewing.is_some() { "renewed" } else { "signed in" };
         info!(provider = provider.settings().id, subject = claims.subject(), "{how}");
         let mut response = redirect(StatusCode::SEE_OTHER, self.checked(&return_to).as_str());
-        set.push(self.logins.succeeded(attempts));
+        if wish.renewing.is_none() {
+            set.push(self.logins.succeeded(attempts));
+        }
         set_cookies(response.headers_mut(), set);
         Ok(response)
     }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use http::{Method, Response, StatusCode};
+use tracing::warn;
 use url::Url;
 
 use super::Endpoints;
@@ -113,7 +114,12 @@ impl Endpoints {
             return Err(ClientFault::Chain(cause).into());
         }
         if let Some(renewing) = challenge.silently {
-            return self.renew(renewing, inbound, return_to.as_str()).await;
+            let started = self.renew(renewing, inbound, return_to.as_str()).await;
+            // The session is as good as it was. The browser has had its turn, so the page is not asked for it again.
+            return started.or_else(|rejection| {
+                warn!(reason = rejection.notice().code, "a session could not be renewed; it goes on as it is for now");
+                Ok(redirect(StatusCode::FOUND, return_to.as_str()))
+            });
         }
         if let &[provider] = candidates.as_slice() {
             // Only there does a start call the provider.
@@ -163,7 +169,9 @@ impl Endpoints {
         cookies: &OwnCookies,
         start: Start<'_>,
     ) -> Result<Response<Body>, Rejection> {
-        let wish = self.route_of(start.return_to).map(|route| start.wish.and(&route.require.proof));
+        // A session that is only renewed is no worse for the page: what that demands besides is asked for afterwards.
+        let route = self.route_of(start.return_to).filter(|_| start.wish.renewing.is_none());
+        let wish = route.map(|route| start.wish.and(&route.require.proof));
         let start = Start { wish: wish.as_ref().unwrap_or(start.wish), ..start };
         let started = self.logins.start(provider, cookies, start).await.map_err(ProviderFault::Start)?;
         let mut response = redirect(StatusCode::FOUND, &started.location);

@@ -115,7 +115,7 @@ pub(super) async fn serve<H: Handler>(
     let mut http = terms.http2.builder(runner).serve_connection(io, service);
     let mut clock = Clock::new(terms.patience);
     // RFC 9113 §6.8: GOAWAY lets what is on its way arrive and tells the client where to stop.
-    let is_enough = |cx: &mut Context<'_>| streams.taken() >= terms.max_requests || standing.is_lost(cx);
+    let is_enough = |cx: &mut Context<'_>| streams.taken() >= terms.max_requests.max(1) || standing.is_lost(cx);
     let look = |is_ending| clock.look(&activity, &streams, is_ending);
     let ended = drive(&mut http, |http| http.graceful_shutdown(), closing, is_enough, look).await;
 

@@ -125,7 +125,8 @@ pub(super) fn judge(
     if claims.get("active") != Some(&Value::Bool(true)) {
         return Err(AccessTokenError::Inactive);
     }
-    if claims.contains_key("iss") {
+    // Of several tenants it has to be said, or each would be taken for an allowed one.
+    if claims.contains_key("iss") || rules.tenants.is_some() {
         rules.judge_issuer(claims).map_err(IdTokenError::from)?;
     }
     let names_audience = claims.contains_key("aud");

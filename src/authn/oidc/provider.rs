@@ -242,9 +242,11 @@ impl Provider {
         self.knowledge.usable().map(|known| Arc::clone(&known.metadata))
     }
 
-    /// Whether something `is_for` the client that we are now; for nobody until that is known.
+    /// Whether something `is_for` the client that we are now; of a client that registers itself, for nobody until it has.
     pub(in crate::authn) fn is_us(&self, is_for: impl Fn(&str) -> bool) -> bool {
-        self.knowledge.known().is_some_and(|known| is_for(&known.settings.credentials.client_id))
+        let known = self.knowledge.known();
+        let client_id = known.as_ref().map_or(&self.settings().credentials, |known| &known.settings.credentials);
+        !client_id.client_id.is_empty() && is_for(&client_id.client_id)
     }
 
     /// Whether a sign-in begins with a call of the provider (RFC 9126), as far as that is known.

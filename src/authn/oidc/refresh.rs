@@ -10,6 +10,7 @@ use super::Provider;
 use super::grant::Wisher;
 use super::id_token::{Expected, IdTokenError, Nonce, VerifiedClaims};
 use super::token_endpoint::TokenError;
+use super::userinfo::UserinfoError;
 use super::wish::Wish;
 use crate::secret::SecretString;
 
@@ -89,6 +90,8 @@ impl Provider {
         // Only now is the access token used for anything.
         match self.userinfo(&refreshed.access_token, subject).await {
             Ok(userinfo) => refreshed.userinfo = userinfo,
+            // Where no ID token came, nothing else says whose the new access token is.
+            Err(UserinfoError::SubjectMismatch) => return Err(RefreshError::IdToken(IdTokenError::OtherSubject)),
             // The new tokens are here, and the old claims still stand.
             Err(error) => warn!(%error, "userinfo is not to be had; the session keeps the claims that it has"),
         }
@@ -120,6 +123,12 @@ impl RefreshError {
         match error {
             TokenError::InvalidGrant => Self::Refused,
             TokenError::Http(ref http) if http.may_have_been_read() => Self::Lost(error),
+            // A gateway's word for an answer that it did not get.
+            TokenError::Status(502 | 504) => Self::Lost(error),
+            // Only the person can do something about it: at the provider, where the browser takes them.
+            TokenError::Refused { error: ref name, .. } if NEEDS_THE_PERSON.contains(&name.as_str()) => {
+                Self::Lost(error)
+            }
             // It was answered, with something that holds no tokens: whatever that was, it may have used up the old one.
             TokenError::Response { .. } | TokenError::MediaType(_) => Self::Lost(error),
             // The metadata say so, and it was not even sent.
@@ -128,6 +137,10 @@ impl RefreshError {
         }
     }
 }
+
+/// RFC 6749 §5.2 leaves room for them, and providers with conditions of their own say them (Core §3.1.2.6).
+const NEEDS_THE_PERSON: [&str; 5] =
+    ["access_denied", "login_required", "interaction_required", "consent_required", "account_selection_required"];
 
 /// Core §12.2: what a renewed ID token must have in common with the one of the sign-in.
 fn is_renewal(signed_in: &Map<String, Value>, renewed: &Map<String, Value>) -> Result<(), IdTokenError> {

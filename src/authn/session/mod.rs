@@ -366,6 +366,15 @@ impl Sessions {
             .store(&value, self.max_age(&record, now), present)
             .ok_or_else(|| PackError::largest_of(&claims, value.len()))?;
         cookies.push(self.idle_cookie(record.marks.id, now));
+        // No late answer puts an older session, or an older form of this one, in its place.
+        match &signed_in.renewing {
+            Some(_) => self.successors.retire(record.marks.id, record.generation, record.expires_at),
+            None => {
+                if let Some((before, _)) = self.read_for_sign_out(present) {
+                    self.successors.retire(before.marks.id, u32::MAX, before.expires_at);
+                }
+            }
+        }
         Ok(cookies)
     }
 

@@ -36,6 +36,7 @@ const COMMON: &[u8] = br#"{"alg":"RS256","kid":"","typ":"JWT"}{"alg":"RS256","ty
 
 /// The fixed part.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(from = "Short", into = "Short")]
 pub struct Record {
     /// What it can be ended by.
     pub marks: Marks,
@@ -58,7 +59,7 @@ pub struct Record {
 }
 
 /// When a session has to be renewed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Due {
     /// From here on ahead of time, while requests go on with what there is.
     pub at: UnixTime,
@@ -83,6 +84,56 @@ impl Record {
             return None;
         }
         contents.tokens().and_then(|tokens| tokens.access)
+    }
+}
+
+/// A record as it is sealed: moments as seconds after the sign-in, which take two bytes instead of five.
+#[derive(Serialize, Deserialize)]
+struct Short {
+    marks: Marks,
+    issued_at: UnixTime,
+    life: u64,
+    party: Party,
+    mapping: [u8; 8],
+    access_life: Option<u64>,
+    proof: Proof,
+    generation: u32,
+    due: Option<(u64, u64)>,
+}
+
+impl From<Record> for Short {
+    fn from(record: Record) -> Self {
+        let Record { marks, issued_at, expires_at, party, mapping, access_expires_at, proof, generation, due } = record;
+        let after = |moment: UnixTime| moment.since(issued_at).as_secs();
+        Self {
+            marks,
+            issued_at,
+            life: after(expires_at),
+            party,
+            mapping,
+            access_life: access_expires_at.map(after),
+            proof,
+            generation,
+            due: due.map(|due| (after(due.at), due.stale_at.since(due.at).as_secs())),
+        }
+    }
+}
+
+impl From<Short> for Record {
+    fn from(short: Short) -> Self {
+        let Short { marks, issued_at, life, party, mapping, access_life, proof, generation, due } = short;
+        let at = |seconds: u64| issued_at.after(Duration::from_secs(seconds));
+        Self {
+            marks,
+            issued_at,
+            expires_at: at(life),
+            party,
+            mapping,
+            access_expires_at: access_life.map(at),
+            proof,
+            generation,
+            due: due.map(|(due, lead)| Due { at: at(due), stale_at: at(due.saturating_add(lead)) }),
+        }
     }
 }
 

@@ -128,8 +128,18 @@ impl Sessions {
 
     /// Whether the session is still there, and of whom the claims are about.
     pub fn is_to_renew(&self, renewing: &Renewing, claims: &VerifiedClaims) -> bool {
-        !self.ended.contains(&renewing.marks)
+        self.is_live(renewing)
             && renewing.marks.subject == NameDigest::of_subject(renewing.party, claims.issuer(), claims.subject())
+    }
+
+    /// Whether a session has neither ended nor expired.
+    pub fn is_live(&self, renewing: &Renewing) -> bool {
+        !self.ended.contains(&renewing.marks) && self.clock.now() < renewing.expires_at
+    }
+
+    /// Whether a session has ended.
+    pub(in crate::authn) fn has_ended(&self, record: &Record) -> bool {
+        self.ended.contains(&record.marks)
     }
 
     /// Ends a session that the provider does not vouch for any more.

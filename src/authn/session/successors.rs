@@ -245,11 +245,23 @@ impl Successors {
         is_time
     }
 
+    /// Whatever waits here for a browser is not for it any more: it has got a session of `generation`, or above all of them, in
+    /// another way. `until` is when the session ends.
+    pub(super) fn retire(&self, id: SessionId, below: u32, until: UnixTime) {
+        let Some(last) = below.checked_sub(1) else { return };
+        let mut shard = self.shard(id);
+        let slot = shard.slots.entry(id).or_insert_with(|| Slot::new(until));
+        slot.renewed = slot.renewed.max(Some(last));
+        slot.newest = slot.newest.take().filter(|newest| newest.record.generation >= below);
+    }
+
     fn finish(&self, underway: &Underway, outcome: Outcome) {
         let mut shard = self.shard(underway.id);
         let slot = shard.slots.entry(underway.id).or_insert_with(|| Slot::new(underway.until));
         slot.underway = None;
         match outcome {
+            // Another session took its place meanwhile, or the browser renewed it by itself.
+            Outcome::Renewed(_) if slot.renewed.is_some_and(|renewed| renewed >= underway.generation) => {}
             Outcome::Renewed(successor) => {
                 slot.failures = 0;
                 slot.again_at = UnixTime(0);

@@ -23,6 +23,15 @@ impl Resolver {
             let what = "does not say whose opaque tokens are: with several providers each would see the others'";
             self.error("bearer.accept", what, "write access_token_format = \"jwt\" for all of them");
         }
+        let says_no_tenant =
+            |one: &&oidc::Settings| one.tenants.is_some() && one.access_tokens == AccessTokens::Userinfo;
+        if let Some(provider) = providers.iter().find(says_no_tenant) {
+            let what = format!(
+                "cannot tell the tenants of {:?} apart: its userinfo does not say whose a token is",
+                provider.id
+            );
+            self.error("bearer.accept", what, "write access_token_format = \"jwt\" there, or introspection = \"json\"");
+        }
         if kinds.contains(&AccessTokens::Userinfo) {
             let what = "takes the token of every client of the provider: userinfo does not say whom a token is for";
             self.warn("bearer.accept", what, "write introspection = \"json\" in [provider], if it offers that");
