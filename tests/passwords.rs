@@ -112,6 +112,16 @@ async fn one_address_has_few_turns_for_all_names() {
 }
 
 #[tokio::test]
+async fn a_token_that_is_over_at_once_costs_one_question_for_each_request() {
+    let stage = stage("").await;
+    stage.provider.set_token_life(Some(0));
+    for calls in 1..=3 {
+        ask(&stage, "/x", "ada", PASSWORD).await;
+        assert_eq!(stage.provider.count(Endpoint::Token), calls);
+    }
+}
+
+#[tokio::test]
 async fn nothing_of_a_browser_gets_in_by_a_password() {
     let stage = stage("").await;
     for (name, value) in [

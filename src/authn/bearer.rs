@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{self, SHA256};
 use http::{HeaderMap, HeaderValue, header};
-use moka::sync::Cache;
 use serde_json::{Map, Value};
-use tokio::sync::OnceCell;
 
 use super::claimed;
 use super::identity::{Evidence, Identity};
@@ -16,6 +14,7 @@ use super::oidc::access_token::{AccessTokenError, AccessTokens};
 use super::oidc::{Provider, Providers};
 use super::proof::ProofDemand;
 use super::roles::{MapError, Mapper};
+use super::verdicts::Verdicts;
 use crate::clock::{SharedClock, UnixTime};
 use crate::secret::SecretString;
 
@@ -96,12 +95,8 @@ pub struct Bearer {
     mapper: Mapper,
     clock: SharedClock,
     passes_access_token: bool,
-    known: Cache<[u8; 32], Arc<Entry>>,
+    known: Verdicts<Result<Identity, BearerError>>,
 }
-
-/// One verdict, made once however many wait for it.
-#[derive(Debug, Default)]
-struct Entry(OnceCell<(Result<Identity, BearerError>, UnixTime)>);
 
 impl Bearer {
     /// Puts the parts together. `passes_access_token`: an upstream is given the token.
@@ -112,7 +107,7 @@ impl Bearer {
         passes_access_token: bool,
         clock: SharedClock,
     ) -> Self {
-        let known = Cache::builder().max_capacity(MOST_KNOWN).time_to_live(LONGEST).build();
+        let known = Verdicts::new(LONGEST, Arc::clone(&clock));
         Self { settings, providers, mapper, clock, passes_access_token, known }
     }
 
@@ -137,35 +132,13 @@ impl Bearer {
     /// # Errors
     /// [`BearerError`].
     pub async fn authenticate(&self, Presented(token): Presented) -> Result<Identity, BearerError> {
-        let key = self.key(&token);
-        let mut identity = self.verdict(key, &token).await?;
+        let mut identity = self.known.of(self.digest(&token), || self.judge(&token)).await?;
         identity.access_token = self.passes_access_token.then_some(token);
         Ok(identity)
     }
 
-    async fn verdict(&self, key: [u8; 32], token: &SecretString) -> Result<Identity, BearerError> {
-        let entry = self.known.get_with(key, Arc::default);
-        if let Some((verdict, until)) = entry.0.get()
-            && self.clock.now() < *until
-        {
-            return verdict.clone();
-        }
-        let entry = if entry.0.initialized() { self.in_place_of(&entry, key) } else { entry };
-        // Made while this request waited, so it is no old one, whatever the clock says.
-        entry.0.get_or_init(|| self.judge(token)).await.0.clone()
-    }
-
-    /// The entry of a verdict that is made anew, once however many find the old one.
-    fn in_place_of(&self, old: &Arc<Entry>, key: [u8; 32]) -> Arc<Entry> {
-        let newer = self.known.entry(key).and_upsert_with(|there| match there {
-            Some(there) if !Arc::ptr_eq(there.value(), old) => there.into_value(),
-            _ => Arc::default(),
-        });
-        newer.into_value()
-    }
-
     /// The kind of check is part of it: what one provider said never answers for another.
-    fn key(&self, token: &SecretString) -> [u8; 32] {
+    fn digest(&self, token: &SecretString) -> [u8; 32] {
         let mut context = digest::Context::new(&SHA256);
         for provider in self.providers.iter() {
             let settings = provider.settings();
@@ -265,9 +238,6 @@ fn token_of(field: &HeaderValue) -> Result<&str, BearerError> {
 
 /// The longest token, in bytes.
 const LARGEST: usize = 16 * 1024;
-
-/// The most verdicts that are kept.
-const MOST_KNOWN: u64 = 10_000;
 
 /// How long a verdict is kept at most.
 const LONGEST: Duration = Duration::from_secs(60);

@@ -11,5 +11,6 @@ pub mod proof;
 pub mod renewal;
 pub mod roles;
 pub mod session;
+mod verdicts;
 
 pub use identity::{Evidence, Identity};

@@ -11,8 +11,6 @@ use aws_lc_rs::rand::SystemRandom;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use http::{HeaderMap, HeaderValue, header};
-use moka::sync::Cache;
-use tokio::sync::OnceCell;
 
 use super::claimed;
 use super::identity::{Evidence, Identity};
@@ -23,6 +21,7 @@ use super::oidc::token_endpoint::TokenError;
 use super::proof::ProofDemand;
 use super::roles::{MapError, Mapper};
 use super::session::record;
+use super::verdicts::Verdicts;
 use crate::clock::{SharedClock, UnixTime};
 use crate::provider_http::SetupError;
 use crate::rate::{Per, Rate, RateLimit, TooMany};
@@ -119,14 +118,10 @@ pub struct Passwords {
     passes_access_token: bool,
     /// For the digests of what was verified: made anew by each process, and never leaves it.
     key: hmac::Key,
-    known: Cache<[u8; 32], Arc<Entry>>,
+    known: Verdicts<Result<Identity, PasswordError>>,
     by_client: RateLimit,
     by_name: RateLimit,
 }
-
-/// One verdict, made once however many wait for it, and until when it holds.
-#[derive(Debug, Default)]
-struct Entry(OnceCell<(Result<Identity, PasswordError>, UnixTime)>);
 
 impl Passwords {
     /// Puts the parts together: passwords are verified at the provider with this index.
@@ -145,10 +140,10 @@ impl Passwords {
             provider,
             index,
             mapper,
+            known: Verdicts::new(LONGEST, Arc::clone(&clock)),
             clock,
             passes_access_token,
             key,
-            known: Cache::builder().max_capacity(MOST_KNOWN).time_to_live(LONGEST).build(),
             by_client: RateLimit::new(Per::Client, BY_CLIENT),
             by_name: RateLimit::new(Per::User, BY_NAME),
         })
@@ -188,19 +183,7 @@ impl Passwords {
     /// # Errors
     /// [`PasswordError`].
     pub async fn authenticate(&self, presented: Presented, client: IpAddr) -> Result<Identity, PasswordError> {
-        let key = self.digest(&presented);
-        for _ in 0..2 {
-            let entry = self.known.get_with(key, Arc::default);
-            let (verdict, until) = entry.0.get_or_init(|| self.judge(&presented, client)).await;
-            if self.clock.now() < *until {
-                return verdict.clone();
-            }
-            self.known.remove(&key);
-            if let Err(error @ PasswordError::TooMany(_)) = verdict {
-                return Err(error.clone());
-            }
-        }
-        self.judge(&presented, client).await.0
+        self.known.of(self.digest(&presented), || self.judge(&presented, client)).await
     }
 
     /// Keyed, so that memory that leaks tells no password to whoever can guess.
@@ -213,6 +196,7 @@ impl Passwords {
         context.sign().as_ref().try_into().unwrap_or_default()
     }
 
+    /// The verdict, and until when it holds.
     async fn judge(&self, presented: &Presented, client: IpAddr) -> (Result<Identity, PasswordError>, UnixTime) {
         let verdict = match self.take_turn(&presented.user, client) {
             Ok(()) => self.ask(presented).await,
@@ -281,9 +265,6 @@ fn decode(encoded: &[u8]) -> Option<Presented> {
 
 /// The longest credentials, in bytes as they are sent.
 const LARGEST: usize = 2048;
-
-/// The most verdicts that are kept.
-const MOST_KNOWN: u64 = 10_000;
 
 /// How long a verdict is kept at most: that long a changed password still works.
 const LONGEST: Duration = Duration::from_secs(300);

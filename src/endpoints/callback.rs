@@ -20,6 +20,7 @@ use crate::authn::session::{SignedIn, set_cookies};
 use crate::message::{Body, Inbound, OwnCookies, ReturnTo};
 use crate::reply::{ClientFault, ProviderFault, Rejection, Replies, redirect};
 use crate::secret::SecretString;
+use crate::telemetry::chain;
 
 /// Error codes after which a new start is what the person would do anyway (Core §3.1.2.6, and providers whose own sign-in
 /// page expired).
@@ -196,7 +197,7 @@ impl Endpoints {
         attempts: u8,
     ) -> Result<Response<Body>, Rejection> {
         self.sessions.end_renewing(renewing);
-        info!(reason = "session_not_renewed", "the provider does not vouch for the session any more");
+        info!(reason = "session_ended", "the provider does not vouch for the session any more");
         let (return_to, wish) = (self.checked(return_to), Wish::default());
         let attempts = attempts.saturating_add(1);
         self.start(answer.provider, answer.cookies, Start { return_to: return_to.as_str(), attempts, wish: &wish })
@@ -301,7 +302,7 @@ async fn userinfo(
         Ok(userinfo) => Ok(userinfo),
         Err(error) if provider.settings().userinfo_required => Err(ProviderFault::Userinfo(error)),
         Err(error) => {
-            warn!(%error, "userinfo is not to be had; going on with the ID token alone");
+            warn!(error = chain(&error), "userinfo is not to be had; going on with the ID token alone");
             Ok(None)
         }
     }

@@ -13,7 +13,7 @@ use super::grant::{Granted, Wisher, form};
 use super::jose::json_object;
 use super::provider::Settings;
 use super::token_endpoint::{self, TokenError};
-use crate::provider_http::is_protected;
+use crate::provider_http::{check_json, is_protected};
 use crate::secret::SecretString;
 
 /// The grant type of a device code (§3.4).
@@ -95,6 +95,7 @@ fn read(answer: &Response<Bytes>, settings: &Settings) -> Result<DeviceAuthoriza
         let refusal = body.ok().filter(|_| status.is_client_error()).and_then(|body| token_endpoint::refusal(&body));
         return Err(refusal.unwrap_or(TokenError::Status(status.as_u16())));
     }
+    check_json(answer)?;
     let body = body.map_err(|_| TokenError::Response { field: "body" })?;
     let text = |field: &'static str| body.get(field).and_then(Value::as_str).unwrap_or_default();
     let user_code = text("user_code");
@@ -163,8 +164,12 @@ mod tests {
     use crate::authn::oidc::provider::test_settings;
 
     fn answer(status: u16, body: &Value) -> Result<DeviceAuthorization, TokenError> {
-        let answer = Response::builder().status(status).body(Bytes::from(body.to_string())).unwrap();
-        read(&answer, &test_settings("https://id.example"))
+        answer_as("application/json", status, body)
+    }
+
+    fn answer_as(kind: &str, status: u16, body: &Value) -> Result<DeviceAuthorization, TokenError> {
+        let answer = Response::builder().status(status).header("content-type", kind);
+        read(&answer.body(Bytes::from(body.to_string())).unwrap(), &test_settings("https://id.example"))
     }
 
     fn good() -> Value {
@@ -213,5 +218,6 @@ mod tests {
         assert!(matches!(answer(400, &json!({ "error": "invalid_scope" })), Err(TokenError::Refused { .. })));
         assert!(matches!(answer(500, &good()), Err(TokenError::Status(500))));
         assert!(matches!(answer(200, &json!([])), Err(TokenError::Response { field: "body" })));
+        assert!(matches!(answer_as("text/html", 200, &good()), Err(TokenError::MediaType(_))));
     }
 }

@@ -13,6 +13,7 @@ use super::token_endpoint::TokenError;
 use super::userinfo::UserinfoError;
 use super::wish::Wish;
 use crate::secret::SecretString;
+use crate::telemetry::chain;
 
 /// What a refresh token brought.
 #[derive(Debug)]
@@ -93,7 +94,9 @@ impl Provider {
             // Where no ID token came, nothing else says whose the new access token is.
             Err(UserinfoError::SubjectMismatch) => return Err(RefreshError::IdToken(IdTokenError::OtherSubject)),
             // The new tokens are here, and the old claims still stand.
-            Err(error) => warn!(%error, "userinfo is not to be had; the session keeps the claims that it has"),
+            Err(error) => {
+                warn!(error = chain(&error), "userinfo is not to be had; the session keeps the claims that it has")
+            }
         }
         Ok(refreshed)
     }
@@ -131,7 +134,7 @@ impl RefreshError {
             }
             // It was answered, with something that holds no tokens: whatever that was, it may have used up the old one.
             TokenError::Response { .. } | TokenError::MediaType(_) => Self::Lost(error),
-            // The metadata say so, and it was not even sent.
+            // To ask again would bring the same for as long as the metadata say so; the browser can renew.
             TokenError::Unsupported(_) => Self::Lost(error),
             _ => Self::Unused(error),
         }

@@ -44,8 +44,8 @@ pub enum TokenError {
     /// Too many calls wait: 503 with `Retry-After`.
     #[error("too many token calls are waiting")]
     Busy,
-    /// `invalid_grant`: the code is spent, expired or another client's.
-    #[error("the authorization code was refused")]
+    /// `invalid_grant`: the code, token or password is wrong, spent, expired or another client's.
+    #[error("the grant was refused")]
     InvalidGrant,
     /// Another OAuth error (RFC 6749 §5.2), such as `invalid_client`. The description is for the log only.
     #[error("the token endpoint refused the request with {error:?}")]
