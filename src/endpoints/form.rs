@@ -1,4 +1,5 @@
-//! Forms that are POSTed to our endpoints: `application/x-www-form-urlencoded`, bounded in size and in time.
+//! Forms that are POSTed to our endpoints (RFC 6749 appendix B, OAuth 2.0 Form Post Response Mode §2):
+//! `application/x-www-form-urlencoded`, bounded in size and in time.
 
 use std::time::Duration;
 

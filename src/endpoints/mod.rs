@@ -1,4 +1,5 @@
-//! Our own endpoints: sign-in, callback, sign-out, claims for the front end; and [`health`] on its own listener.
+//! Our own endpoints: sign-in, callback, sign-out, claims for the front end, tokens for programs, and for the provider our keys and
+//! request objects; and [`health`] on its own listener.
 
 mod backchannel_logout;
 pub mod callback;

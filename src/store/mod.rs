@@ -1,4 +1,5 @@
-//! Where sealed sessions lie when not in the cookie, and what replicas tell one another.
+//! Where sealed sessions can lie that are not in the cookie, and what replicas can tell one another. Sessions are in cookies so
+//! far, so only the tests of this folder use it.
 //!
 //! A store sees ciphertext, digests and times: whoever reads it learns no name and no token, and what it answers is opened
 //! with a key that it never had. Every call is bounded in time and runs on the control runtime, so that a store that is slow

@@ -1,4 +1,4 @@
-//! Requests that travel as a URL through the user agent: parameters added to an endpoint.
+//! Requests that travel as a URL through the user agent (RFC 6749 §3.1): parameters added to an endpoint.
 
 use url::Url;
 

@@ -1,4 +1,5 @@
-//! What one sign-in asks of the provider beyond the settings: by a route, by the upstream, or by a link.
+//! What one authorization request asks of the provider beyond the settings (OpenID Connect Core §3.1.2.1): of a sign-in by a
+//! route, by the upstream or by a link, or of a renewal without a word to the person.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,5 @@
-//! The file of one registration: written whole or not at all, readable by us alone, locked while it may change.
+//! The file of one registration (RFC 7591 §3.2.1), with what it can be changed by (RFC 7592 §3): written whole or not at all,
+//! readable by us alone, locked while it may change.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
