@@ -8,12 +8,13 @@
 //! | layer | module | what it is for |
 //! |---|---|---|
 //! | 1 | [`clock`], [`secret`] | time as an argument; strings that are never shown |
+//! | 1 | `random` | bytes that nobody can guess |
 //! | 1 | `files` | key and certificate files: read within a bound, looked at again |
 //! | 1 | `pem` | what such files hold, and no word of it |
 //! | 1 | [`telemetry`] | log subscriber, access log, metrics |
 //! | 2 | [`message`] | HTTP as we trust it: one canonical reading of each request |
 //! | 2 | [`provider_http`] | the bounded HTTP client towards providers |
-//! | 2 | [`store`] | sealed bytes and messages that replicas share: memory, Redis, SQL
+//! | 2 | [`store`] | sealed bytes and messages that replicas share: memory, Redis, SQL |
 //! | 3 | [`rate`] | token buckets |
 //! | 3 | [`authn`] | every way to become an [`authn::Identity`]; the folder a security review reads |
 //! | 4 | [`route`] | host + path + method → endpoint, public or guarded route |
@@ -23,7 +24,7 @@
 //! | 6 | [`server`] | listeners, TLS, accept loops, one runtime per core, drain |
 //! | 7 | [`acme`] | certificates from an authority (feature `acme`) |
 //! | 7 | [`reply`] | rejections, challenges and denials as HTTP; pages |
-//! | 8 | [`endpoints`] | our own pages: login, callback, logout, userinfo, health |
+//! | 8 | [`endpoints`] | our own: login, callback, logout, userinfo, tokens for programs, keys, request objects, health |
 //! | 9 | [`gateway`] | the request path; read this first |
 //! | 10 | [`config`] | TOML, environment and flags → checked settings |
 //! | 11 | [`app`] | composition root |
@@ -46,6 +47,7 @@ pub mod message;
 mod pem;
 pub mod policy;
 pub mod provider_http;
+mod random;
 pub mod rate;
 pub mod reply;
 pub mod route;

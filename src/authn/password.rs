@@ -87,12 +87,9 @@ impl PasswordError {
 
 impl From<GrantedError> for PasswordError {
     fn from(error: GrantedError) -> Self {
-        use TokenError::{Busy, Http, InvalidGrant, ProviderUnknown, Status};
         match error {
-            GrantedError::Token(InvalidGrant) => Self::Refused,
-            GrantedError::Token(error @ (Busy | Http(_) | ProviderUnknown | Status(500..))) => {
-                Self::Unavailable(chain(&error))
-            }
+            GrantedError::Token(TokenError::InvalidGrant) => Self::Refused,
+            GrantedError::Token(error) if error.is_passing() => Self::Unavailable(chain(&error)),
             GrantedError::Token(error) => Self::Answer(chain(&error)),
             GrantedError::IdToken(error) => Self::IdToken(error),
             GrantedError::Userinfo(error) => Self::Answer(chain(&error)),
@@ -225,10 +222,10 @@ impl Passwords {
     }
 
     async fn ask(&self, Presented { user, password }: &Presented) -> Result<Identity, PasswordError> {
-        let known = self.provider.redeem_password(user, password).await?;
-        let claims = record::merged(known.claims.claims(), known.userinfo.as_ref());
+        let verified = self.provider.redeem_password(user, password).await?;
+        let claims = record::merged(verified.claims.claims(), verified.userinfo.as_ref());
         let (settings, now) = (self.provider.settings(), self.clock.now());
-        let ends_at = now.after(known.granted.expires_in.unwrap_or(UNSAID));
+        let ends_at = now.after(verified.granted.life());
         let whose = claimed::Whose {
             signatory: &settings.signatory(),
             index: self.index,
@@ -238,7 +235,7 @@ impl Passwords {
         let evidence = |issuer, subject| Evidence::Password { issuer, subject };
         let identity = claimed::identity(&self.mapper, whose, &claims, evidence, (now, ends_at));
         let mut identity = identity.map_err(PasswordError::Map)?;
-        identity.access_token = self.passes_access_token.then_some(known.granted.access_token);
+        identity.access_token = self.passes_access_token.then_some(verified.granted.access_token);
         Ok(identity)
     }
 }
@@ -271,9 +268,6 @@ const LONGEST: Duration = Duration::from_secs(300);
 
 /// How long a refusal is kept.
 const REFUSED_FOR: Duration = Duration::from_secs(10);
-
-/// How long a token lives of which the provider does not say.
-const UNSAID: Duration = Duration::from_secs(60);
 
 /// How often the provider is asked for one client address.
 const BY_CLIENT: Rate = Rate { interval: Duration::from_secs(1), burst: 20 };

@@ -20,7 +20,7 @@ use super::oidc::Providers;
 use super::oidc::id_token::IdTokenError;
 use super::oidc::refresh::RefreshError;
 use super::session::renewing::{DueSession, Renewing};
-use super::session::successors::{Outcome, Turn, Underway};
+use super::session::successors::{NextStep, Outcome, Underway};
 use super::session::{NoSession, Renewal, Sessions};
 use crate::clock::SharedClock;
 use crate::message::Inbound;
@@ -64,16 +64,16 @@ impl Renewals {
         }
         let is_stale = self.sessions.is_stale(&due);
         let waiting = match self.sessions.turn(&due) {
-            Turn::Renew(underway) => {
+            NextStep::Renew(underway) => {
                 let waiting = underway.waiting();
                 let (this, provider) = (Arc::clone(self), session.0.provider());
                 self.control.spawn(async move { this.renew(provider, due, underway).await });
                 waiting
             }
-            Turn::Wait(waiting) => waiting,
-            Turn::Superseded if is_stale => return Settled::Over(NoSession::NotRenewed),
-            Turn::Lost if is_stale => return self.by_browser(&due, session),
-            Turn::Later | Turn::Lost | Turn::Superseded => return Settled::Session(Box::new(session)),
+            NextStep::Wait(waiting) => waiting,
+            NextStep::Superseded if is_stale => return Settled::Over(NoSession::NotRenewed),
+            NextStep::Lost if is_stale => return self.by_browser(&due, session),
+            NextStep::Later | NextStep::Lost | NextStep::Superseded => return Settled::Session(Box::new(session)),
         };
         if !is_stale {
             return Settled::Session(Box::new(session));

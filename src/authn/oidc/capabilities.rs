@@ -1,5 +1,5 @@
-//! What a provider's metadata say about whom it talks to and how securely (RFC 8414 §2, RFC 8705 §5, RFC 9126 §5, RFC 9101
-//! §10.5, RFC 9449 §5.1, RFC 8628 §4).
+//! What a provider's metadata say that it can do (OpenID Connect Discovery 1.0 §3, RFC 8414 §2, RFC 8705 §5, RFC 9126 §5, RFC
+//! 9101 §10.5, RFC 9449 §5.1, RFC 8628 §4, RFC 9396 §10).
 
 use serde_json::Value;
 use url::Url;
@@ -44,6 +44,14 @@ pub struct Capabilities {
     pub frontchannel_logout: bool,
     /// `grant_types_supported`.
     pub grant_types: Vec<String>,
+    /// `claims_parameter_supported` (Core §5.5), where it is said.
+    pub takes_claims: Option<bool>,
+    /// `code_challenge_methods_supported`.
+    pub challenge_methods: Vec<String>,
+    /// `prompt_values_supported`.
+    pub prompts: Vec<String>,
+    /// `authorization_details_types_supported`.
+    pub details_types: Vec<String>,
     /// `device_authorization_endpoint` (RFC 8628 §4).
     pub device_authorization_endpoint: Option<Url>,
     /// `mtls_endpoint_aliases`: an endpoint, and where it takes client certificates.
@@ -52,25 +60,28 @@ pub struct Capabilities {
 
 impl Capabilities {
     pub(super) fn read(fields: &Fields<'_>) -> Result<Self, DiscoveryError> {
-        let names = |field| -> Result<Vec<_>, DiscoveryError> { Ok(fields.names(field)?.map(str::to_owned).collect()) };
         Ok(Self {
-            auth_methods: names("token_endpoint_auth_methods_supported")?,
-            auth_signing_algs: names("token_endpoint_auth_signing_alg_values_supported")?,
+            auth_methods: fields.list("token_endpoint_auth_methods_supported")?,
+            auth_signing_algs: fields.list("token_endpoint_auth_signing_alg_values_supported")?,
             pushed_request_endpoint: fields.url("pushed_authorization_request_endpoint", Reached::ByUs)?,
             requires_pushed_requests: fields.flag("require_pushed_authorization_requests")?,
-            id_token_encryption_algs: names("id_token_encryption_alg_values_supported")?,
-            id_token_encryption_encs: names("id_token_encryption_enc_values_supported")?,
-            request_signing_algs: names("request_object_signing_alg_values_supported")?,
+            id_token_encryption_algs: fields.list("id_token_encryption_alg_values_supported")?,
+            id_token_encryption_encs: fields.list("id_token_encryption_enc_values_supported")?,
+            request_signing_algs: fields.list("request_object_signing_alg_values_supported")?,
             requires_signed_requests: fields.flag("require_signed_request_object")?,
             takes_request_objects: fields.said("request_parameter_supported")?,
             takes_request_uris: fields.said("request_uri_parameter_supported")?,
-            userinfo_signing_algs: names("userinfo_signing_alg_values_supported")?,
-            authorization_signing_algs: names("authorization_signing_alg_values_supported")?,
-            introspection_signing_algs: names("introspection_signing_alg_values_supported")?,
-            dpop_signing_algs: names("dpop_signing_alg_values_supported")?,
+            userinfo_signing_algs: fields.list("userinfo_signing_alg_values_supported")?,
+            authorization_signing_algs: fields.list("authorization_signing_alg_values_supported")?,
+            introspection_signing_algs: fields.list("introspection_signing_alg_values_supported")?,
+            dpop_signing_algs: fields.list("dpop_signing_alg_values_supported")?,
             backchannel_logout: fields.flag("backchannel_logout_supported")?,
             frontchannel_logout: fields.flag("frontchannel_logout_supported")?,
-            grant_types: names("grant_types_supported")?,
+            grant_types: fields.list("grant_types_supported")?,
+            takes_claims: fields.said("claims_parameter_supported")?,
+            challenge_methods: fields.list("code_challenge_methods_supported")?,
+            prompts: fields.list("prompt_values_supported")?,
+            details_types: fields.list("authorization_details_types_supported")?,
             device_authorization_endpoint: fields.url("device_authorization_endpoint", Reached::ByUs)?,
             tls_aliases: aliases(fields),
         })

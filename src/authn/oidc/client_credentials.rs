@@ -37,8 +37,7 @@ pub struct OwnTokenError(#[source] Arc<TokenError>);
 impl OwnTokenError {
     /// Whether it may be over soon: the provider is away or busy.
     pub fn is_passing(&self) -> bool {
-        use TokenError::{Busy, Http, ProviderUnknown, Status};
-        matches!(&*self.0, Busy | Http(_) | ProviderUnknown | Status(500..))
+        self.0.is_passing()
     }
 }
 
@@ -56,7 +55,7 @@ impl Held {
         let mut header = HeaderValue::try_from(format!("Bearer {}", granted.access_token.expose_secret())).ok()?;
         header.set_sensitive(true);
         // Whoever waited has to find it good, so none lives for no time at all.
-        let life = granted.expires_in.unwrap_or(UNSAID).max(Duration::from_secs(1));
+        let life = granted.life().max(Duration::from_secs(1));
         Some(Self {
             header,
             obtained,
@@ -175,9 +174,6 @@ impl OwnToken {
         self.provider.knowledge.clock.now()
     }
 }
-
-/// How long a token lives of which the provider does not say.
-const UNSAID: Duration = Duration::from_secs(60);
 
 /// How long before its end no request sets out with a token any more, at most.
 const ON_ITS_WAY: Duration = Duration::from_secs(10);

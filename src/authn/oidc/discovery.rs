@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 use http::{Request, header};
-use openidconnect::core::CoreClientAuthMethod;
 use openidconnect::{
     AuthUrl, EmptyAdditionalProviderMetadata, EndSessionUrl, IssuerUrl, JsonWebKeySetUrl, LogoutProviderMetadata,
     ProviderMetadataWithLogout, TokenUrl, UserInfoUrl,
@@ -16,15 +15,14 @@ use super::jose::{self, Algorithm};
 use super::jwks::JwksError;
 use super::provider::Settings;
 use super::registration::RegistrationError;
-use super::support::Offers;
 use super::tenants::Tenants;
 use crate::provider_http::{ProviderHttp, ProviderHttpError, WrongMediaType, check_json, is_loopback, is_protected};
 
 /// What we use of a provider's metadata; every URL https or loopback (or `allow_insecure_http`).
 #[derive(Debug, Clone)]
 pub struct Metadata {
-    /// The endpoints, the methods of client authentication (none means `client_secret_basic`), and the issuer as configured,
-    /// with which the document's own agrees character for character. Always with a token endpoint.
+    /// The endpoints, and the issuer as configured, with which the document's own agrees character for character. Always with a
+    /// token endpoint.
     pub standard: ProviderMetadataWithLogout,
     /// Where tokens are revoked (RFC 7009).
     pub revocation_endpoint: Option<Url>,
@@ -38,19 +36,13 @@ pub struct Metadata {
     pub registration_endpoint: Option<Url>,
     /// RFC 9207 §3: a missing `iss` in the callback is then an error.
     pub iss_parameter_supported: bool,
-    /// Whether it reads the `claims` parameter (Core §5.5).
-    pub claims_parameter_supported: bool,
     /// What the provider says it signs ID tokens with, as far as we know the names (the library's list has no `Ed25519`).
     pub id_token_signing_algs: Vec<Algorithm>,
     /// `response_types_supported`; empty: it does not say.
     pub response_types: Vec<String>,
     /// `response_modes_supported`; empty: it does not say.
     pub response_modes: Vec<String>,
-    /// `grant_types_supported`; empty: it does not say.
-    pub grant_types: Vec<String>,
-    /// What else it says that it does, as far as we may ask for it.
-    pub offers: Offers,
-    /// Whom it talks to, and how securely.
+    /// What else it says that it can do.
     pub capabilities: Capabilities,
 }
 
@@ -225,7 +217,6 @@ impl Metadata {
         }
         let end_session_endpoint =
             fields.url("end_session_endpoint", Reached::ByUserAgent)?.map(EndSessionUrl::from_url);
-        let auth_methods = fields.names("token_endpoint_auth_methods_supported")?;
         let authorization_endpoint = fields.required("authorization_endpoint", Reached::ByUserAgent)?;
         let needs_jwks_uri = settings.metadata.keys.is_none() && settings.metadata.key_set_keys.is_none();
         let jwks_uri = needs_jwks_uri.then(|| fields.required("jwks_uri", Reached::ByUs)).transpose()?;
@@ -242,10 +233,7 @@ impl Metadata {
             LogoutProviderMetadata { end_session_endpoint, additional_metadata: EmptyAdditionalProviderMetadata {} },
         )
         .set_token_endpoint(Some(TokenUrl::from_url(fields.required("token_endpoint", Reached::ByUs)?)))
-        .set_userinfo_endpoint(fields.url("userinfo_endpoint", Reached::ByUs)?.map(UserInfoUrl::from_url))
-        .set_token_endpoint_auth_methods_supported(Some(
-            auth_methods.filter_map(|name| serde_json::from_value(name.into()).ok()).collect(),
-        ));
+        .set_userinfo_endpoint(fields.url("userinfo_endpoint", Reached::ByUs)?.map(UserInfoUrl::from_url));
         Ok(Self {
             standard,
             revocation_endpoint: fields.url("revocation_endpoint", Reached::ByUs)?,
@@ -254,15 +242,12 @@ impl Metadata {
             introspection_endpoint: fields.url("introspection_endpoint", Reached::ByUs)?,
             registration_endpoint: fields.url("registration_endpoint", Reached::ByUs)?,
             iss_parameter_supported: fields.flag("authorization_response_iss_parameter_supported")?,
-            claims_parameter_supported: fields.flag("claims_parameter_supported")?,
             id_token_signing_algs: fields
                 .names("id_token_signing_alg_values_supported")?
                 .filter_map(Algorithm::from_name)
                 .collect(),
             response_types: fields.names("response_types_supported")?.map(sorted_words).collect(),
-            response_modes: fields.names("response_modes_supported")?.map(str::to_owned).collect(),
-            grant_types: fields.names("grant_types_supported")?.map(str::to_owned).collect(),
-            offers: Offers::read(&fields)?,
+            response_modes: fields.list("response_modes_supported")?,
             capabilities: Capabilities::read(&fields)?,
         })
     }
@@ -270,9 +255,8 @@ impl Metadata {
     /// How a client with a secret authenticates: RFC 6749 §2.3.1 prefers the header; the body is for providers that offer
     /// nothing else.
     pub(super) fn secret_method(&self) -> ClientAuthMethod {
-        let offered = self.standard.token_endpoint_auth_methods_supported();
-        let offers = |method| offered.is_some_and(|offered| offered.contains(&method));
-        if offers(CoreClientAuthMethod::ClientSecretPost) && !offers(CoreClientAuthMethod::ClientSecretBasic) {
+        let offers = |method: ClientAuthMethod| self.capabilities.auth_methods.iter().any(|one| one == method.name());
+        if offers(ClientAuthMethod::ClientSecretPost) && !offers(ClientAuthMethod::ClientSecretBasic) {
             ClientAuthMethod::ClientSecretPost
         } else {
             ClientAuthMethod::ClientSecretBasic
@@ -380,7 +364,11 @@ impl<'a> Fields<'a> {
         }
     }
 
-    pub(super) fn names(&self, field: &'static str) -> Result<impl Iterator<Item = &'a str>, DiscoveryError> {
+    pub(super) fn list(&self, field: &'static str) -> Result<Vec<String>, DiscoveryError> {
+        Ok(self.names(field)?.map(str::to_owned).collect())
+    }
+
+    fn names(&self, field: &'static str) -> Result<impl Iterator<Item = &'a str>, DiscoveryError> {
         let names = match self.document.get(field) {
             None | Some(Value::Null) => [].as_slice(),
             Some(Value::Array(names)) => names,
@@ -455,8 +443,8 @@ mod tests {
         let metadata = parse(&document(), &test_settings("https://id.example/realm")).unwrap();
         assert_eq!(metadata.standard.authorization_endpoint().as_str(), "https://id.example/realm/authorize?p=1");
         assert_eq!(metadata.id_token_signing_algs, [Algorithm::ES512, Algorithm::HS256]);
-        let auth_methods = metadata.standard.token_endpoint_auth_methods_supported().unwrap();
-        assert_eq!(*auth_methods, [CoreClientAuthMethod::ClientSecretPost]);
+        assert_eq!(metadata.capabilities.auth_methods, ["client_secret_post"]);
+        assert_eq!(metadata.secret_method(), ClientAuthMethod::ClientSecretPost);
         assert!(metadata.iss_parameter_supported);
         assert!(metadata.unprotected().is_empty());
     }

@@ -33,6 +33,13 @@ pub struct Granted {
     pub scope: Option<String>,
 }
 
+impl Granted {
+    /// How long the access token lives: a minute where the provider does not say.
+    pub fn life(&self) -> Duration {
+        self.expires_in.unwrap_or(UNSAID)
+    }
+}
+
 /// Whose wish it is, which says whose turns it takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wisher {
@@ -79,9 +86,9 @@ impl Known {
 }
 
 /// A form to one of the provider's endpoints. Who we are is added when it is sent.
-pub(super) fn form<'a>(
+pub(super) fn form<'a, T: AsRef<str> + 'a>(
     endpoint: &Url,
-    parameters: impl IntoIterator<Item = &'a (&'a str, &'a str)>,
+    parameters: impl IntoIterator<Item = &'a (T, T)>,
 ) -> Result<HttpRequest, TokenError> {
     let form = form_urlencoded::Serializer::new(String::new()).extend_pairs(parameters).finish();
     Request::post(endpoint.as_str())
@@ -116,6 +123,9 @@ pub fn is_scope(text: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\');
     text.split(' ').all(|word| !word.is_empty() && word.bytes().all(plain))
 }
+
+/// How long a token lives of which the provider does not say.
+const UNSAID: Duration = Duration::from_secs(60);
 
 /// The longest scope that is told, in bytes.
 const MAX_SCOPE: usize = 4096;

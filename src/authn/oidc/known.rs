@@ -10,7 +10,7 @@ use super::discovery::{self, DiscoveryError, Metadata};
 use super::jwks::{self, JwksError, KeySet};
 use super::provider::Settings;
 use super::registration::Registrar;
-use super::signed_jwks::{self, Expected};
+use super::signed_jwks::{self, HeldAgainst};
 use super::static_metadata::KeySource;
 use crate::clock::{SharedClock, UnixTime};
 use crate::files::Digest;
@@ -198,7 +198,7 @@ impl Knowledge {
             let uri = metadata.signed_jwks_uri.as_ref().ok_or(JwksError::NotSigned)?;
             let (algorithms, leeway) = (settings.security.profile.algorithms(), settings.clock_skew.as_secs());
             let (issuer, now) = (settings.issuer.as_str(), self.clock.now());
-            return signed_jwks::fetch(&self.http, uri, Expected { keys: &keys, algorithms, issuer, leeway, now })
+            return signed_jwks::fetch(&self.http, uri, HeldAgainst { keys: &keys, algorithms, issuer, leeway, now })
                 .await;
         }
         match (&settings.metadata.keys, &metadata.jwks_uri) {

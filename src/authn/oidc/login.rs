@@ -8,8 +8,8 @@ mod reference;
 
 use std::time::Duration;
 
+use aws_lc_rs::constant_time;
 use aws_lc_rs::digest::{SHA256, digest};
-use aws_lc_rs::{constant_time, rand};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::HeaderValue;
@@ -25,6 +25,7 @@ use crate::authn::session::cookie::CookieJar;
 use crate::authn::session::seal::{KeyId, KeyRing, Purpose, Sealer};
 use crate::clock::{SharedClock, UnixTime};
 use crate::message::{Origin, OwnCookies};
+use crate::random::random;
 
 /// How long a person may take at the provider.
 pub const LIFETIME: Duration = Duration::from_secs(600);
@@ -300,11 +301,4 @@ fn browser_digest(secret: &str) -> [u8; 16] {
     let mut short = [0; 16];
     short.copy_from_slice(&digest(&SHA256, secret.as_bytes()).as_ref()[..16]);
     short
-}
-
-fn random<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    // Fails only when the system has no randomness at all: there is nothing safe to go on with.
-    rand::fill(&mut bytes).expect("the system has no randomness");
-    bytes
 }

@@ -2,13 +2,14 @@
 //! reference to it.
 
 use bytes::Bytes;
-use http::{Response, StatusCode, header};
+use http::{Response, StatusCode};
 use openidconnect::HttpRequest;
-use serde_json::{Map, Value};
-use url::{Url, form_urlencoded};
+use serde_json::Value;
+use url::Url;
 
+use super::grant::form;
 use super::jose::json_object;
-use super::token_endpoint::TokenError;
+use super::token_endpoint::{TokenError, oauth_error};
 use crate::provider_http::{ProviderHttpError, WrongMediaType, check_json};
 
 /// Why a request was not pushed.
@@ -53,12 +54,7 @@ impl From<TokenError> for PushError {
 
 /// The request (§2.1). Who we are is added when it is sent.
 pub(super) fn request(endpoint: &Url, parameters: &[(String, String)]) -> Result<HttpRequest, PushError> {
-    let form = form_urlencoded::Serializer::new(String::new()).extend_pairs(parameters).finish();
-    http::Request::post(endpoint.as_str())
-        .header(header::ACCEPT, "application/json")
-        .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
-        .body(form.into_bytes())
-        .map_err(|_| PushError::Response { field: "endpoint" })
+    form(endpoint, parameters).map_err(|_| PushError::Response { field: "endpoint" })
 }
 
 /// Reads the answer (§2.2): the reference.
@@ -67,7 +63,8 @@ pub(super) fn read_answer(answer: &Response<Bytes>) -> Result<String, PushError>
     let body = json_object(answer.body());
     // 201 it is to be; 200 is what some say, and means nothing else.
     if !matches!(status, StatusCode::CREATED | StatusCode::OK) {
-        let refusal = body.ok().filter(|_| status.is_client_error()).and_then(|body| refusal(&body));
+        let refusal = body.ok().filter(|_| status.is_client_error()).and_then(|body| oauth_error(&body));
+        let refusal = refusal.map(|(error, description)| PushError::Refused { error, description });
         return Err(refusal.unwrap_or(PushError::Status(status.as_u16())));
     }
     check_json(answer)?;
@@ -89,14 +86,6 @@ fn is_reference(text: &str) -> bool {
         && scheme.bytes().all(in_scheme)
         && !rest.is_empty()
         && rest.bytes().all(in_uri)
-}
-
-fn refusal(body: &Map<String, Value>) -> Option<PushError> {
-    let cut = |text: &str, most| text.chars().filter(|letter| !letter.is_control()).take(most).collect();
-    Some(PushError::Refused {
-        error: cut(body.get("error")?.as_str()?, 64),
-        description: body.get("error_description").and_then(Value::as_str).map(|text| cut(text, 256)),
-    })
 }
 
 /// The longest reference, in bytes: it travels in a URL.

@@ -28,7 +28,7 @@ pub enum GrantedError {
 
 /// Whose tokens they are, verified.
 #[derive(Debug)]
-pub struct Known {
+pub struct Verified {
     /// Of the ID token.
     pub claims: VerifiedClaims,
     /// Of the userinfo endpoint.
@@ -42,7 +42,7 @@ impl Provider {
     ///
     /// # Errors
     /// [`GrantedError`]; a wrong password is [`TokenError::InvalidGrant`].
-    pub async fn redeem_password(&self, user: &str, password: &SecretString) -> Result<Known, GrantedError> {
+    pub async fn redeem_password(&self, user: &str, password: &SecretString) -> Result<Verified, GrantedError> {
         // Nothing that outlives the answer: the password comes with every request.
         let scope = self.settings().scope(false);
         let parameters = [("username", user), ("password", password.expose_secret()), ("scope", &scope)];
@@ -62,6 +62,6 @@ impl Provider {
                 None
             }
         };
-        Ok(Known { claims, userinfo, granted })
+        Ok(Verified { claims, userinfo, granted })
     }
 }

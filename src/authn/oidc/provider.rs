@@ -1,4 +1,5 @@
-//! One configured provider: its metadata and keys as they are known now, and the calls made to it.
+//! One configured provider: its metadata and keys as they are known now, and the calls made to it (OpenID Connect Core 1.0 §3.1
+//! to §3.3, RFC 7636, RP-Initiated Logout 1.0 §2).
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -333,7 +334,7 @@ impl Provider {
         let extra = settings.authorization_params.iter().filter(|(name, _)| !OURS.contains(&name.as_str()));
         let extra = extra.map(|(name, value)| (name.as_str(), Cow::Borrowed(value.as_str())));
         let mode = settings.response_mode.name().map(|mode| ("response_mode", Cow::Borrowed(mode)));
-        let asked = settings.ask.parameters(&settings.demands, wish, metadata.claims_parameter_supported);
+        let asked = settings.ask.parameters(&settings.demands, wish, metadata.capabilities.takes_claims == Some(true));
         let asked = asked.into_iter().map(|(name, value)| (name, Cow::Owned(value)));
         let asked: Vec<_> = asked.chain(mode).collect();
         // No parameter stands twice, whatever one sign-in asks for.

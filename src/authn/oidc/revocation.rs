@@ -4,12 +4,11 @@
 
 use std::sync::Arc;
 
-use http::Request;
-use http::header::{ACCEPT, CONTENT_TYPE};
 use openidconnect::HttpRequest;
 use tokio::sync::Semaphore;
-use url::{Url, form_urlencoded};
+use url::Url;
 
+use super::grant::form;
 use crate::secret::SecretString;
 
 /// What kind of token it is (§2.1).
@@ -56,12 +55,7 @@ impl Turns {
 
 /// The request (§2.1). Who we are is added when it is sent. `None` where the endpoint can't be asked.
 pub(super) fn request(endpoint: &Url, kind: Kind, token: &SecretString) -> Option<HttpRequest> {
-    let mut form = form_urlencoded::Serializer::new(String::new());
-    form.append_pair("token", token.expose_secret()).append_pair("token_type_hint", kind.hint());
-    let request = Request::post(endpoint.as_str())
-        .header(ACCEPT, "application/json")
-        .header(CONTENT_TYPE, "application/x-www-form-urlencoded");
-    request.body(form.finish().into_bytes()).ok()
+    form(endpoint, &[("token", token.expose_secret()), ("token_type_hint", kind.hint())]).ok()
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::provider_http::{ProviderHttp, WrongMediaType, media_type};
 
 /// What a signed key set is held against.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Expected<'a> {
+pub(super) struct HeldAgainst<'a> {
     /// The operator's keys for it.
     pub(super) keys: &'a KeySet,
     pub(super) algorithms: &'a [Algorithm],
@@ -26,7 +26,7 @@ pub(super) struct Expected<'a> {
 }
 
 /// Asks `signed_jwks_uri` for the provider's keys.
-pub(super) async fn fetch(http: &ProviderHttp, uri: &Url, expected: Expected<'_>) -> Result<KeySet, JwksError> {
+pub(super) async fn fetch(http: &ProviderHttp, uri: &Url, expected: HeldAgainst<'_>) -> Result<KeySet, JwksError> {
     let request = Request::get(uri.as_str())
         .header(header::ACCEPT, "application/jwk-set+jwt, application/jwt")
         .body(Bytes::new())
@@ -44,14 +44,14 @@ pub(super) async fn fetch(http: &ProviderHttp, uri: &Url, expected: Expected<'_>
 }
 
 /// Its signature, then whose it is and until when. Pure.
-pub(super) fn verify(token: &str, expected: Expected<'_>) -> Result<KeySet, JwksError> {
+pub(super) fn verify(token: &str, expected: HeldAgainst<'_>) -> Result<KeySet, JwksError> {
     let claims = judge(token, expected).map_err(JwksError::Signed)?;
     KeySet::parse(Value::Object(claims).to_string().as_bytes())
 }
 
 fn judge(
     token: &str,
-    Expected { keys, algorithms, issuer, leeway, now }: Expected<'_>,
+    HeldAgainst { keys, algorithms, issuer, leeway, now }: HeldAgainst<'_>,
 ) -> Result<serde_json::Map<String, Value>, IdTokenError> {
     let jws = Jws::parse(token)?;
     // No other kind of token that the same key signs passes for one.
@@ -96,7 +96,7 @@ mod tests {
             claims.as_object_mut().unwrap().retain(|_, value| !value.is_null());
             let token = signer.sign(Algorithm::ES256, &header, &claims);
             let algorithms = &Algorithm::ASYMMETRIC;
-            let expected = Expected { keys: &trusted, algorithms, issuer: ISSUER, leeway: 30, now: UnixTime(NOW) };
+            let expected = HeldAgainst { keys: &trusted, algorithms, issuer: ISSUER, leeway: 30, now: UnixTime(NOW) };
             super::verify(&token, expected).map(|keys| keys.is_empty())
         };
         let head = |typ: Value| json!({ "alg": "ES256", "kid": "op", "typ": typ });

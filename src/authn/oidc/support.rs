@@ -6,40 +6,9 @@ use serde_json::Value;
 use super::access_token::AccessTokens;
 use super::algorithms::Kind;
 use super::client_auth;
-use super::discovery::{DiscoveryError, Fields, Metadata, Unsupported};
+use super::discovery::{Metadata, Unsupported};
 use super::jose::Algorithm;
 use super::provider::Settings;
-
-/// Parts of the metadata that nothing but this is for.
-#[derive(Debug, Clone, Default)]
-pub struct Offers {
-    /// `claims_parameter_supported` is there, and false.
-    denies_claims: bool,
-    /// `code_challenge_methods_supported`.
-    challenge_methods: Vec<String>,
-    /// `prompt_values_supported`.
-    prompts: Vec<String>,
-    /// `authorization_details_types_supported`.
-    details_types: Vec<String>,
-    /// `id_token_encryption_alg_values_supported`.
-    encryption_algs: Vec<String>,
-}
-
-impl Offers {
-    pub(super) fn read(fields: &Fields<'_>) -> Result<Self, DiscoveryError> {
-        let names = |field| -> Result<Vec<_>, DiscoveryError> { Ok(fields.names(field)?.map(str::to_owned).collect()) };
-        let denies = |field| -> Result<bool, DiscoveryError> {
-            Ok(fields.document.get(field).is_some_and(|value| !value.is_null()) && !fields.flag(field)?)
-        };
-        Ok(Self {
-            denies_claims: denies("claims_parameter_supported")?,
-            challenge_methods: names("code_challenge_methods_supported")?,
-            prompts: names("prompt_values_supported")?,
-            details_types: names("authorization_details_types_supported")?,
-            encryption_algs: names("id_token_encryption_alg_values_supported")?,
-        })
-    }
-}
 
 /// One setting against one list; an empty list says nothing.
 struct Judge<'a> {
@@ -73,25 +42,25 @@ impl Metadata {
     /// Whether the provider offers what the settings ask for; where it does not say, it is asked.
     pub(crate) fn supports(&self, settings: &Settings) -> Result<(), Unsupported> {
         let judge = Judge { provider: &settings.id };
-        let offers = &self.offers;
+        let offers = &self.capabilities;
         judge.offers("response_type", settings.response_type.name(), &self.response_types)?;
         match settings.response_mode.name() {
             // `jwt` alone is what some metadata say for both ways (JARM §2.3.4).
             Some("query.jwt" | "form_post.jwt") if self.response_modes.iter().any(|mode| mode == "jwt") => {}
             mode => judge.offers("response_mode", mode.unwrap_or("query"), &self.response_modes)?,
         }
-        judge.offers("grant_type", "authorization_code", &self.grant_types)?;
+        judge.offers("grant_type", "authorization_code", &offers.grant_types)?;
         // RFC 7636 §4.2; `plain` is never used.
         judge.offers("code_challenge_method", "S256", &offers.challenge_methods)?;
         self.supports_what_is_asked(settings, &judge)?;
         self.supports_what_is_demanded(settings, &judge)?;
-        settings.security.is_supported(settings, &self.capabilities)?;
-        client_auth::choose(settings, &self.capabilities).map(drop)
+        settings.security.is_supported(settings, offers)?;
+        client_auth::choose(settings, offers).map(drop)
     }
 
     fn supports_what_is_asked(&self, settings: &Settings, judge: &Judge<'_>) -> Result<(), Unsupported> {
-        let (ask, offers) = (&settings.ask, &self.offers);
-        if let Some(claims) = ask.claims.as_ref().filter(|_| offers.denies_claims) {
+        let (ask, offers) = (&settings.ask, &self.capabilities);
+        if let Some(claims) = ask.claims.as_ref().filter(|_| offers.takes_claims == Some(false)) {
             judge.refuse("claims", &Value::Object(claims.clone()).to_string(), &[])?;
         }
         for word in ask.prompt.as_deref().unwrap_or_default().split(' ').filter(|word| !word.is_empty()) {
@@ -128,7 +97,7 @@ impl Metadata {
             }
         }
         let decryption = &settings.decryption;
-        let algs = &self.offers.encryption_algs;
+        let algs = &self.capabilities.id_token_encryption_algs;
         if decryption.required && !algs.is_empty() && !decryption.names().any(|name| algs.iter().any(|alg| alg == name))
         {
             let names: Vec<_> = decryption.names().collect();

@@ -1,4 +1,5 @@
-//! The token endpoint (RFC 6749 §3.2): authorization codes for tokens.
+//! The token endpoint (RFC 6749 §3.2): authorization codes for tokens (§4.1.3), and what its answers say, whatever they were asked
+//! for (§5.1, §5.2).
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -73,6 +74,13 @@ pub enum TokenError {
         /// What is wrong with it.
         field: &'static str,
     },
+}
+
+impl TokenError {
+    /// Whether it may be over soon: the provider is away or busy.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Busy | Self::Http(_) | Self::ProviderUnknown | Self::Status(500..))
+    }
 }
 
 /// What a code is redeemed with.
@@ -179,17 +187,19 @@ fn unusable<E: ErrorResponse>(error: RequestTokenError<TokenError, E>) -> TokenE
 
 /// RFC 6749 §5.2.
 pub(super) fn refusal(body: &Map<String, Value>) -> Option<TokenError> {
-    let error = body.get("error")?.as_str()?;
+    let (error, description) = oauth_error(body)?;
     if error == "invalid_grant" {
         return Some(TokenError::InvalidGrant);
     }
-    Some(TokenError::Refused {
-        error: error.chars().take(64).collect(),
-        description: body
-            .get("error_description")
-            .and_then(Value::as_str)
-            .map(|text| text.chars().filter(|c| !c.is_control()).take(256).collect()),
-    })
+    Some(TokenError::Refused { error, description })
+}
+
+/// An OAuth error (RFC 6749 §5.2): its code, cut to 64 characters, and its description, to 256 that are no control characters.
+pub(super) fn oauth_error(body: &Map<String, Value>) -> Option<(String, Option<String>)> {
+    let error = body.get("error")?.as_str()?;
+    let description = body.get("error_description").and_then(Value::as_str);
+    let description = description.map(|text| text.chars().filter(|letter| !letter.is_control()).take(256).collect());
+    Some((error.chars().take(64).collect(), description))
 }
 
 /// RFC 6749 appendix A.12 and A.17: visible ASCII, so that it can stand in a header field.

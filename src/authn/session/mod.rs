@@ -15,7 +15,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_lc_rs::rand;
 use http::header::SET_COOKIE;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 use serde::{Deserialize, Serialize};
@@ -37,6 +36,7 @@ use super::proof::Proof;
 use super::roles::{MapError, Mapped, Mapper, Whose};
 use crate::clock::{SharedClock, UnixTime};
 use crate::message::{Inbound, Origin, OwnCookies};
+use crate::random::random;
 use crate::secret::SecretString;
 
 /// A session that claims to begin later than this is refused.
@@ -330,10 +330,8 @@ impl Sessions {
         let claims = record::merged(signed_in.claims.claims(), signed_in.userinfo);
         let mapped = self.map_at(signed_in.party, &claims)?;
         let (party, issuer) = (signed_in.party, signed_in.claims.issuer());
-        let mut id = [0; 16];
-        rand::fill(&mut id).expect("the system has no randomness");
         let marks = Marks {
-            id: SessionId(id),
+            id: SessionId(random()),
             provider_session: signed_in.claims.session().map(|sid| NameDigest::of_session(party, issuer, sid)),
             subject: NameDigest::of_subject(party, issuer, signed_in.claims.subject()),
             begun: self.ended.next_turn(),

@@ -3,19 +3,19 @@
 
 use std::time::Duration;
 
-use aws_lc_rs::rand;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::marks::{Marks, NameDigest};
 use super::record::{self, Contents, Due, PackError, Record, Sources, StoredTokens};
-use super::successors::{Successor, Turn};
+use super::successors::{NextStep, Successor};
 use super::{CreateError, Renewal, Sessions};
 use crate::authn::oidc::Party;
 use crate::authn::oidc::id_token::VerifiedClaims;
 use crate::authn::oidc::refresh::Refreshed;
 use crate::authn::proof::Proof;
 use crate::clock::UnixTime;
+use crate::random::random;
 
 /// How long before its end an access token is renewed, at most.
 const LONGEST_LEAD: Duration = Duration::from_secs(300);
@@ -54,10 +54,7 @@ impl When {
 
 /// A random number.
 fn at_most(most: u64) -> u64 {
-    let mut random = [0; 8];
-    // Without randomness nothing else here works either.
-    rand::fill(&mut random).expect("the system has no randomness");
-    u64::from_le_bytes(random) % (most + 1)
+    u64::from_le_bytes(random()) % (most + 1)
 }
 
 /// A session that an authorization request with `prompt=none` is to renew. Travels in `state`.
@@ -101,7 +98,7 @@ impl Renewal {
 
 impl Sessions {
     /// What to do about a session that is due.
-    pub(in crate::authn) fn turn(&self, session: &DueSession) -> Turn {
+    pub(in crate::authn) fn turn(&self, session: &DueSession) -> NextStep {
         self.successors.turn(&session.record, self.clock.now())
     }
 

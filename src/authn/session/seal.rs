@@ -11,7 +11,7 @@ use std::marker::PhantomData;
 
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Prk, Salt};
-use aws_lc_rs::{hmac, rand};
+use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::Simd;
 use base64::engine::general_purpose::{NO_PAD, URL_SAFE_NO_PAD};
@@ -19,6 +19,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::message::Origin;
+use crate::random::random;
 use crate::secret::SecretString;
 
 /// Raised whenever an older record would be misread. 2: what a session can be ended by, and how somebody proved who they are.
@@ -186,9 +187,7 @@ impl<T> Sealer<T> {
     /// Seals bytes under the first key.
     pub fn seal_bytes(&self, record: &[u8]) -> String {
         let key = &self.keys[0];
-        let mut nonce = [0; NONCE_LEN];
-        // The generator of aws-lc fails only when the system has no randomness at all: there is nothing safe to go on with.
-        rand::fill(&mut nonce).expect("the system has no randomness");
+        let nonce = random::<NONCE_LEN>();
         let padded = (record.len() + 1).next_multiple_of(BLOCK);
         let mut text = Vec::with_capacity(HEAD_LEN + padded + TAG_LEN);
         text.push(FORMAT);

@@ -82,7 +82,7 @@ struct Slot {
 
 /// What can be done for a session that is due.
 #[derive(Debug)]
-pub enum Turn {
+pub enum NextStep {
     /// Renew it, and tell.
     Renew(Underway),
     /// Somebody is at it.
@@ -199,28 +199,28 @@ impl Successors {
     }
 
     /// What to do about a session that is due.
-    pub fn turn(self: &Arc<Self>, record: &Record, now: UnixTime) -> Turn {
+    pub fn turn(self: &Arc<Self>, record: &Record, now: UnixTime) -> NextStep {
         let mut shard = self.shard(record.marks.id);
         shard.tidy(now);
         let slot = shard.slots.entry(record.marks.id).or_insert_with(|| Slot::new(record.expires_at));
         if let Some(underway) = &slot.underway {
-            return Turn::Wait(underway.clone());
+            return NextStep::Wait(underway.clone());
         }
         if slot.renewed.is_some_and(|renewed| renewed >= record.generation) {
-            return Turn::Superseded;
+            return NextStep::Superseded;
         }
         if slot.spent.is_some_and(|spent| spent >= record.generation) {
-            return Turn::Lost;
+            return NextStep::Lost;
         }
         if now < slot.again_at {
-            return Turn::Later;
+            return NextStep::Later;
         }
         let (done, underway) = watch::channel(());
         let begun = Instant::now();
         slot.underway = Some(Waiting { begun, done: underway });
         // Before it is sent: whatever becomes of us then, it is not sent twice.
         slot.spent = Some(record.generation);
-        Turn::Renew(Underway {
+        NextStep::Renew(Underway {
             successors: Arc::clone(self),
             id: record.marks.id,
             generation: record.generation,

@@ -38,7 +38,7 @@ fn successors() -> Arc<Successors> {
 
 fn begin(all: &Arc<Successors>, record: &Record, now: UnixTime) -> Underway {
     match all.turn(record, now) {
-        Turn::Renew(underway) => underway,
+        NextStep::Renew(underway) => underway,
         other => panic!("{other:?}"),
     }
 }
@@ -52,7 +52,7 @@ fn one_renews_and_the_others_wait_for_it() {
     let all = successors();
     let old = record(1, 0);
     let underway = begin(&all, &old, NOW);
-    let Turn::Wait(waiting) = all.turn(&old, NOW) else { panic!("nobody waits") };
+    let NextStep::Wait(waiting) = all.turn(&old, NOW) else { panic!("nobody waits") };
     assert!(waiting.done.has_changed().is_ok(), "not over yet");
     assert!(all.newest(shown(&old), NOW).is_none());
     underway.finish(Outcome::Renewed(successor(1, 1, NOW)), NOW);
@@ -68,26 +68,26 @@ fn a_refresh_token_is_never_sent_again_unless_it_was_not_used() {
     let old = record(1, 4);
     begin(&all, &old, NOW).finish(Outcome::Lost, NOW);
     for seconds in [0, 60, 86_000] {
-        assert!(matches!(all.turn(&old, later(seconds)), Turn::Lost), "{seconds}");
-        assert!(matches!(all.turn(&record(1, 3), later(seconds)), Turn::Lost), "nor is an older one");
+        assert!(matches!(all.turn(&old, later(seconds)), NextStep::Lost), "{seconds}");
+        assert!(matches!(all.turn(&record(1, 3), later(seconds)), NextStep::Lost), "nor is an older one");
     }
-    assert!(matches!(all.turn(&record(2, 4), NOW), Turn::Renew(_)), "another session");
+    assert!(matches!(all.turn(&record(2, 4), NOW), NextStep::Renew(_)), "another session");
 
     // Panicking or being cut off in the middle counts as lost too.
     drop(begin(&all, &record(4, 0), NOW));
-    assert!(matches!(all.turn(&record(4, 0), NOW), Turn::Lost));
+    assert!(matches!(all.turn(&record(4, 0), NOW), NextStep::Lost));
 
     begin(&all, &record(3, 0), NOW).finish(Outcome::Unused, NOW);
-    assert!(matches!(all.turn(&record(3, 0), NOW), Turn::Later));
+    assert!(matches!(all.turn(&record(3, 0), NOW), NextStep::Later));
     begin(&all, &record(3, 0), later(1)).finish(Outcome::Unused, later(1));
-    assert!(matches!(all.turn(&record(3, 0), later(2)), Turn::Later), "the pauses grow");
+    assert!(matches!(all.turn(&record(3, 0), later(2)), NextStep::Later), "the pauses grow");
     let mut now = later(3);
     for _ in 0..20 {
         begin(&all, &record(3, 0), now).finish(Outcome::Unused, now);
         now = now.after(LONGEST_PAUSE);
     }
     begin(&all, &record(3, 0), now).finish(Outcome::Renewed(successor(3, 1, now)), now);
-    assert!(matches!(all.turn(&record(3, 1), now), Turn::Renew(_)), "the next generation starts afresh");
+    assert!(matches!(all.turn(&record(3, 1), now), NextStep::Renew(_)), "the next generation starts afresh");
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn old_cookies_get_the_newest_form_until_a_while_after_it_was_given() {
     let given = |now| all.cookies(shown(&first), &none, now).is_some();
     assert!(given(NOW) && given(later(59)));
     assert!(!given(later(60)), "a copy of the old cookie lives on for no longer than its access token");
-    assert!(matches!(all.turn(&first, later(60)), Turn::Superseded));
+    assert!(matches!(all.turn(&first, later(60)), NextStep::Superseded));
 }
 
 #[test]
@@ -119,8 +119,8 @@ fn while_a_session_is_renewed_again_older_cookies_still_get_what_there_is() {
     assert_eq!(all.newest((record(1, 0).marks.id, 0), later(5)).unwrap().sealed, "sealed-1");
     underway.finish(Outcome::Unused, later(5));
     assert_eq!(all.newest((record(1, 0).marks.id, 0), later(6)).unwrap().sealed, "sealed-1");
-    assert!(matches!(all.turn(&record(1, 0), later(60)), Turn::Superseded), "its own token stays spent");
-    assert!(matches!(all.turn(&record(1, 1), later(60)), Turn::Renew(_)));
+    assert!(matches!(all.turn(&record(1, 0), later(60)), NextStep::Superseded), "its own token stays spent");
+    assert!(matches!(all.turn(&record(1, 1), later(60)), NextStep::Renew(_)));
 }
 
 #[test]
