@@ -14,7 +14,11 @@ const GRANTS: &str = "[api_clients]\ngrants = [\"device_code\", \"refresh_token\
 const DEVICE_CODE: &str = "urn:ietf:params:oauth:grant-type:device_code";
 
 async fn stage() -> Stage {
-    let stage = Stage::with(GRANTS);
+    stage_with("").await
+}
+
+async fn stage_with(more: &str) -> Stage {
+    let stage = Stage::with(&format!("{GRANTS}{more}"));
     stage.wait_for_provider().await;
     let now = stage.clock.unix();
     let issuer = stage.provider.issuer();
@@ -169,11 +173,14 @@ async fn refresh_tokens_are_ours_to_read_and_the_providers_to_rotate() {
     assert_eq!(reply.status, 200, "{}", reply.text());
     let second = reply.json();
     assert_ne!(second["refresh_token"], first["refresh_token"]);
-    // Rotated there: the old one is of no use.
-    assert_refused(&refresh(&stage, sealed).await, 400, "invalid_grant");
+    // Rotated there: the old one is of no use, and whoever shows it ends the newer one, too (RFC 9700 §4.14.2).
+    for ended in [sealed, second["refresh_token"].as_str().unwrap()] {
+        assert_refused(&refresh(&stage, ended).await, 400, "invalid_grant");
+    }
     // Where the provider keeps one, the client does.
     stage.provider.keep_refresh_tokens();
-    let sealed = second["refresh_token"].as_str().unwrap();
+    let third = tokens(&stage).await;
+    let sealed = third["refresh_token"].as_str().unwrap();
     for _ in 0..2 {
         let reply = refresh(&stage, sealed).await;
         assert_eq!(reply.status, 200, "{}", reply.text());
@@ -185,6 +192,65 @@ async fn refresh_tokens_are_ours_to_read_and_the_providers_to_rotate() {
     stage.provider.heal();
     stage.provider.falsify("sub", json!("somebody-else"));
     assert_refused(&refresh(&stage, sealed).await, 502, "server_error");
+}
+
+/// OpenID Connect Core §12.2: the time of the sign-in is not that of the renewal, and may be left out.
+#[tokio::test]
+async fn a_renewal_is_no_sign_in_and_is_not_judged_as_one() {
+    let stage = stage_with("[provider]\nmax_age = \"5m\"\nmax_token_age = \"5m\"\nrequired_acr = [\"gold\"]\n").await;
+    stage.provider.falsify("acr", json!("gold"));
+    let mut sealed = tokens(&stage).await["refresh_token"].as_str().unwrap().to_owned();
+    for left_out in [None, Some("acr"), Some("auth_time")] {
+        stage.clock.advance(Duration::from_secs(3600));
+        if let Some(name) = left_out {
+            stage.provider.falsify(name, Value::Null);
+        }
+        let reply = refresh(&stage, &sealed).await;
+        assert_eq!(reply.status, 200, "{left_out:?}: {}", reply.text());
+        reply.json()["refresh_token"].as_str().unwrap().clone_into(&mut sealed);
+    }
+    // The first ID token is what all are compared with, also after one that left the time out.
+    stage.provider.falsify("auth_time", json!(stage.clock.unix()));
+    assert_refused(&refresh(&stage, &sealed).await, 502, "server_error");
+}
+
+#[tokio::test]
+async fn a_renewed_id_token_of_another_sign_in_hands_nothing_out() {
+    for (name, value) in [
+        ("sub", json!("somebody-else")),
+        ("iss", json!("https://other.example.com")),
+        ("aud", json!(["vestibule-test", "trusted"])),
+        ("azp", Value::Null),
+        ("auth_time", json!(1)),
+        ("nonce", json!("of-a-sign-in")),
+        ("acr", json!("silver")),
+    ] {
+        let stage = stage_with("[provider]\ntrusted_audiences = [\"trusted\"]\nrequired_acr = [\"gold\"]\n").await;
+        stage.provider.falsify("acr", json!("gold"));
+        let sealed = tokens(&stage).await["refresh_token"].as_str().unwrap().to_owned();
+        stage.provider.falsify(name, value);
+        let reply = refresh(&stage, &sealed).await;
+        assert_refused(&reply, 502, "server_error");
+        assert!(reply.json().get("refresh_token").is_none(), "{name}");
+        assert_eq!(stage.provider.count(Endpoint::Userinfo), 0, "{name}");
+        stage.upstream.assert_untouched();
+    }
+}
+
+/// RFC 8707 §2.2.
+#[tokio::test]
+async fn the_resources_of_the_settings_are_named_to_the_token_endpoint_each_time() {
+    let resources = ["https://a.example/", "urn:b"];
+    let stage = stage_with(&format!("[provider]\nresource = {resources:?}\n")).await;
+    let first = tokens(&stage).await;
+    assert_eq!(refresh(&stage, first["refresh_token"].as_str().unwrap()).await.status, 200);
+    let sent: Vec<_> = stage.provider.requests_of(Endpoint::Device).iter().map(|request| request.form()).collect();
+    let calls = stage.provider.token_calls();
+    assert_eq!((sent.len(), calls.len()), (1, 2));
+    for form in sent.iter().chain(calls.iter().map(|call| &call.form)) {
+        let named: Vec<_> = form.iter().filter(|(name, _)| name == "resource").map(|(_, value)| value).collect();
+        assert_eq!(named, resources, "{form:?}");
+    }
 }
 
 #[tokio::test]

@@ -10,15 +10,16 @@ use std::time::Duration;
 use aws_lc_rs::rand;
 use moka::sync::Cache;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use url::Url;
 
 use super::oidc::device::LONGEST_INTERVAL;
 use super::oidc::grant::Granted;
 use super::oidc::id_token::{Expected, IdTokenError, Nonce};
 use super::oidc::party::Party;
+use super::oidc::refresh::{is_renewal, what_stays};
 use super::oidc::token_endpoint::TokenError;
 use super::oidc::{Provider, Providers, Wish};
-use super::session::marks::NameDigest;
 use super::session::seal::{KeyRing, Purpose, Sealer};
 use crate::clock::{SharedClock, UnixTime};
 use crate::message::Origin;
@@ -141,8 +142,8 @@ struct DeviceCode {
 struct RefreshToken {
     party: Party,
     token: String,
-    /// Whose it is: a renewed ID token is about nobody else (OpenID Connect Core §12.2).
-    subject: [u8; 16],
+    /// Of the first ID token, as JSON: what a renewed one has in common with it (OpenID Connect Core §12.2).
+    signed_in: String,
 }
 
 /// How often one device code is asked about.
@@ -271,50 +272,50 @@ impl ApiClients {
     pub async fn refresh(&self, sealed: &str) -> Result<HandedOut, GrantError> {
         let (held, _) = self.refresh_tokens.open(sealed.as_bytes()).map_err(|_| GrantError::RefreshToken)?;
         let (_, provider) = self.providers.by_party(held.party).ok_or(GrantError::RefreshToken)?;
+        let signed_in = serde_json::from_str(&held.signed_in).map_err(|_| GrantError::RefreshToken)?;
         let granted = provider.redeem_refresh_token(&held.token).await.map_err(|error| match error {
             TokenError::InvalidGrant => GrantError::RefreshToken,
             error => error.into(),
         })?;
-        self.hand_out(provider, granted, Some(held.subject)).await
+        self.hand_out(provider, granted, Some(signed_in)).await
     }
 
     /// Nothing is handed out before the ID token holds. Only a renewal may come without one (OpenID Connect Core §12.2), and that
-    /// is about whom it was before.
+    /// is of the sign-in it was before.
     async fn hand_out(
         &self,
         provider: &Provider,
         granted: Granted,
-        before: Option<[u8; 16]>,
+        before: Option<Map<String, Value>>,
     ) -> Result<HandedOut, GrantError> {
         let Granted { access_token, expires_in, refresh_token, id_token, scope } = granted;
-        let party = provider.settings().party();
-        let subject = match (id_token, before) {
+        let signed_in = match (id_token, before) {
             (None, None) => return Err(TokenError::Response { field: "id_token" }.into()),
             (None, Some(before)) => before,
             (Some(id_token), before) => {
                 let id_token = provider.open_id_token(id_token)?;
                 let wish = Wish::default();
-                let access_token = Some(access_token.expose_secret());
                 let expected = Expected {
-                    nonce: Nonce::NotSent,
-                    access_token,
+                    nonce: if before.is_some() { Nonce::OfSignIn(None) } else { Nonce::NotSent },
+                    access_token: Some(access_token.expose_secret()),
                     code: None,
                     state: None,
                     in_front: false,
                     wish: &wish,
                 };
                 let claims = provider.verify_id_token(id_token.expose_secret(), expected).await?;
-                let subject = *NameDigest::of_subject(party, claims.issuer(), claims.subject()).as_bytes();
-                if before.is_some_and(|before| before != subject) {
-                    return Err(IdTokenError::OtherSubject.into());
+                if let Some(before) = &before {
+                    is_renewal(before, claims.claims())?;
                 }
                 let (provider, what) = (&provider.settings().id, if before.is_some() { "renewed" } else { "given" });
                 tracing::info!(%provider, subject = claims.subject(), "tokens were {what} to an API client");
-                subject
+                before.unwrap_or_else(|| what_stays(claims.claims()))
             }
         };
+        let party = provider.settings().party();
         let refresh_token = refresh_token.filter(|_| self.settings.refresh_token).map(|token| {
-            self.refresh_tokens.seal(&RefreshToken { party, token: token.expose_secret().to_owned(), subject })
+            let (token, signed_in) = (token.expose_secret().to_owned(), Value::Object(signed_in).to_string());
+            self.refresh_tokens.seal(&RefreshToken { party, token, signed_in })
         });
         let scope = scope.unwrap_or_else(|| provider.settings().scope(self.settings.refresh_token));
         Ok(HandedOut { access_token, expires_in, refresh_token, scope })

@@ -65,6 +65,12 @@ impl Ask {
         single.chain(self.resources.iter().map(|resource| ("resource", resource.clone()))).collect()
     }
 
+    /// What is sent to the token endpoint, with each resource that tokens are for (RFC 8707 §2.2).
+    pub(super) fn with_resources<'a>(&'a self, parameters: &[(&'static str, &'a str)]) -> Vec<(&'static str, &'a str)> {
+        let resources = self.resources.iter().map(|resource| ("resource", resource.as_str()));
+        parameters.iter().copied().chain(resources).collect()
+    }
+
     /// Reads a `claims` parameter (Core §5.5).
     ///
     /// # Errors

@@ -54,11 +54,11 @@ impl Provider {
             })
         })?;
         let scope = settings.scope(wants_refresh);
-        let resources = settings.ask.resources.iter().map(|resource| ("resource", resource.as_str()));
         // Such as the audience that some providers have in the place of a resource.
         let extra = settings.authorization_params.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let extra = extra.filter(|(name, _)| !["scope", "resource", "client_id"].contains(name));
-        let parameters: Vec<_> = [("scope", scope.as_str())].into_iter().chain(resources).chain(extra).collect();
+        let mut parameters: Vec<(&str, &str)> = settings.ask.with_resources(&[("scope", &scope)]);
+        parameters.extend(extra);
         let answer = self.call_for_stranger(form(endpoint, &parameters)?).await?;
         read(&answer, settings)
     }
@@ -68,7 +68,8 @@ impl Provider {
     /// # Errors
     /// [`TokenError`]; that they have said nothing yet is [`TokenError::Refused`] with `authorization_pending` (§3.5).
     pub async fn redeem_device_code(&self, device_code: &str) -> Result<Granted, TokenError> {
-        self.grant(GRANT_TYPE, &[("device_code", device_code)], Wisher::Stranger).await
+        let parameters = self.settings().ask.with_resources(&[("device_code", device_code)]);
+        self.grant(GRANT_TYPE, &parameters, Wisher::Stranger).await
     }
 
     /// Tokens for a refresh token (RFC 6749 §6).
@@ -76,7 +77,8 @@ impl Provider {
     /// # Errors
     /// [`TokenError`].
     pub async fn redeem_refresh_token(&self, refresh_token: &str) -> Result<Granted, TokenError> {
-        self.grant("refresh_token", &[("refresh_token", refresh_token)], Wisher::Stranger).await
+        let parameters = self.settings().ask.with_resources(&[("refresh_token", refresh_token)]);
+        self.grant("refresh_token", &parameters, Wisher::Stranger).await
     }
 }
 

@@ -46,6 +46,7 @@ impl Provider {
         // Nothing that outlives the answer: the password comes with every request.
         let scope = self.settings().scope(false);
         let parameters = [("username", user), ("password", password.expose_secret()), ("scope", &scope)];
+        let parameters = self.settings().ask.with_resources(&parameters);
         let mut granted = self.grant("password", &parameters, Wisher::Stranger).await?;
         let id_token = granted.id_token.take().ok_or(TokenError::Response { field: "id_token" })?;
         let id_token = self.open_id_token(id_token)?;

@@ -68,9 +68,7 @@ impl Provider {
         if !audiences(signed_in).contains(&known.settings.credentials.client_id.as_str()) {
             return Err(RefreshError::OtherClient);
         }
-        let resources = known.settings.ask.resources.iter().map(|resource| ("resource", resource.as_str()));
-        let parameters: Vec<_> =
-            [("refresh_token", refresh_token.expose_secret())].into_iter().chain(resources).collect();
+        let parameters = known.settings.ask.with_resources(&[("refresh_token", refresh_token.expose_secret())]);
         let tokens = self.grant("refresh_token", &parameters, Wisher::Ourselves).await.map_err(RefreshError::of)?;
         let subject = signed_in.get("sub").and_then(Value::as_str).unwrap_or_default();
         let mut refreshed = Refreshed {
@@ -145,8 +143,23 @@ impl RefreshError {
 const NEEDS_THE_PERSON: [&str; 5] =
     ["access_denied", "login_required", "interaction_required", "consent_required", "account_selection_required"];
 
+/// Of a verified ID token, what [`is_renewal`] compares. No longer than the settings: verification lets in but the trusted
+/// audiences, each of which is kept once, and times are kept as numbers only.
+pub(in crate::authn) fn what_stays(claims: &Map<String, Value>) -> Map<String, Value> {
+    let kept = |(name, value): (&String, &Value)| match name.as_str() {
+        "iss" | "sub" | "azp" => Some((name.clone(), value.clone())),
+        "aud" => Some((name.clone(), audiences(claims).into())),
+        "auth_time" => value.is_number().then(|| (name.clone(), value.clone())),
+        _ => None,
+    };
+    claims.iter().filter_map(kept).collect()
+}
+
 /// Core §12.2: what a renewed ID token must have in common with the one of the sign-in.
-fn is_renewal(signed_in: &Map<String, Value>, renewed: &Map<String, Value>) -> Result<(), IdTokenError> {
+pub(in crate::authn) fn is_renewal(
+    signed_in: &Map<String, Value>,
+    renewed: &Map<String, Value>,
+) -> Result<(), IdTokenError> {
     if signed_in.get("sub") != renewed.get("sub") {
         return Err(IdTokenError::OtherSubject);
     }
@@ -194,7 +207,10 @@ mod tests {
                 new[name] = value.clone();
             }
             new.as_object_mut().unwrap().retain(|_, value| !value.is_null());
-            is_renewal(old.as_object().unwrap(), new.as_object().unwrap())
+            let (old, new) = (old.as_object().unwrap(), new.as_object().unwrap());
+            let judged = is_renewal(old, new);
+            assert_eq!(is_renewal(&what_stays(old), new), judged, "nothing more is compared than what stays");
+            judged
         };
         for same in [
             json!({"exp": 2, "name": "Grace"}),
@@ -217,6 +233,10 @@ mod tests {
         ] {
             assert_eq!(judged(other.clone()), Err(error), "{other}");
         }
+        let stays = json!({"iss": "i", "sub": "s", "aud": ["a", "b"], "azp": "a", "auth_time": 7});
+        assert_eq!(Value::Object(what_stays(old.as_object().unwrap())), stays);
+        let repeated = json!({"aud": vec!["a"; 1000], "auth_time": "7".repeat(1000)});
+        assert_eq!(Value::Object(what_stays(repeated.as_object().unwrap())), json!({"aud": ["a"]}));
         let silent = json!({"iss": "i", "sub": "s", "aud": "a"});
         let told = json!({"iss": "i", "sub": "s", "aud": "a", "azp": "a"});
         let of = |old: &Value, new: &Value| is_renewal(old.as_object().unwrap(), new.as_object().unwrap());

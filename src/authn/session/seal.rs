@@ -66,7 +66,7 @@ impl Purpose {
             Self::Login => "login state",
             Self::Logout => "logout state",
             Self::DeviceCode => "device code",
-            Self::RefreshToken => "refresh token of an API client",
+            Self::RefreshToken => "refresh token of an API client, with its sign-in",
             Self::Demand => "demand",
             Self::Request => "request object",
         }

@@ -4,20 +4,26 @@
 use serde_json::Value;
 
 use super::{FakeProvider, Grant, State};
+use crate::random_text;
 
 /// What a refresh token stands for.
 #[derive(Debug, Clone)]
 pub(super) struct Refreshable {
     grant: Grant,
-    /// The sign-in that it goes back to, by its nonce.
-    family: Option<String>,
+    /// The sign-in that it goes back to, by its nonce where it has one.
+    family: String,
     used: bool,
     revoked: bool,
 }
 
 impl Refreshable {
     pub(super) fn of(grant: &Grant) -> Self {
-        Self { grant: grant.clone(), family: grant.nonce.clone(), used: false, revoked: false }
+        Self {
+            grant: grant.clone(),
+            family: grant.nonce.clone().unwrap_or_else(|| random_text(8)),
+            used: false,
+            revoked: false,
+        }
     }
 }
 
@@ -28,7 +34,7 @@ impl State {
         let family = known.family.clone();
         if known.used {
             self.reuse_alarms += 1;
-            self.revoke_family(family.as_deref());
+            self.revoke_family(&family);
             return Err("invalid_grant");
         }
         if known.revoked {
@@ -51,8 +57,8 @@ impl State {
         Ok(tokens)
     }
 
-    fn revoke_family(&mut self, family: Option<&str>) {
-        for one in self.refreshable.values_mut().filter(|one| one.family.as_deref() == family) {
+    fn revoke_family(&mut self, family: &str) {
+        for one in self.refreshable.values_mut().filter(|one| one.family == family) {
             one.revoked = true;
         }
     }
