@@ -33,6 +33,41 @@ async fn encrypted_id_tokens_are_opened() {
 }
 
 #[tokio::test]
+async fn signed_answers_are_taken_in_the_address_and_in_a_form() {
+    for mode in ["query.jwt", "form_post.jwt"] {
+        for provider in [RealProvider::keycloak(), RealProvider::oidc_provider()] {
+            let lines = format!("response_mode = \"{mode}\"\n");
+            assert_signed_in(&sign_in(&provider.client("vestibule-jarm"), &lines).await, mode);
+        }
+    }
+}
+
+#[tokio::test]
+async fn encrypted_answers_are_opened() {
+    for mode in ["query.jwt", "form_post.jwt"] {
+        for (provider, key) in [(RealProvider::keycloak(), "rsa-oaep"), (RealProvider::oidc_provider(), "ecdh-es")] {
+            let provider = provider.client("vestibule-jarm-jwe");
+            let lines = format!("response_mode = \"{mode}\"\n");
+            let keys = format!("{lines}client_keys_files = [\"{}\"]\n", RealProvider::key_file(key));
+            assert_signed_in(&sign_in(&provider, &keys).await, mode);
+            let page = sign_in(&provider, &lines).await;
+            assert_eq!(page.status, StatusCode::BAD_REQUEST, "{mode} without the key: {}", page.text());
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_id_token_beside_the_code_is_taken() {
+    let hybrid = "response_type = \"code id_token\"\n";
+    for mode in ["", "response_mode = \"form_post.jwt\"\n"] {
+        for provider in [RealProvider::keycloak(), RealProvider::oidc_provider()] {
+            let page = sign_in(&provider.client("vestibule-hybrid"), &format!("{hybrid}{mode}")).await;
+            assert_signed_in(&page, &format!("hybrid {mode}"));
+        }
+    }
+}
+
+#[tokio::test]
 async fn signed_and_encrypted_userinfo_is_read() {
     for provider in [RealProvider::keycloak(), RealProvider::oidc_provider()] {
         assert_signed_in(&sign_in(&provider.client("vestibule-signed-userinfo"), "").await, "signed");
