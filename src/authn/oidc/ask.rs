@@ -124,6 +124,7 @@ pub const LONGEST_MAX_AGE: Duration = Duration::from_secs(i32::MAX as u64);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::authn::oidc::vectors::published;
 
     fn list(values: &[&str]) -> Vec<String> {
         values.iter().map(|&value| value.to_owned()).collect()
@@ -164,6 +165,25 @@ mod tests {
         let ask = Ask { resources: list(&["https://a.example/", "urn:b"]), ..Ask::default() };
         let parameters = ask.parameters(&Demands::default(), &Wish::default(), true);
         assert_eq!(text(&parameters), "resource=https://a.example/&resource=urn:b");
+    }
+
+    #[test]
+    fn the_examples_of_rfc_9396_are_asked_for_as_they_are_written() {
+        let examples = &published()["rfc9396"];
+        let one = &examples["2.1"];
+        assert!(!Ask::is_details(&one.to_string()), "an object alone is none");
+        let lists = examples["2.2"].as_array().unwrap().iter().cloned();
+        for details in lists.chain([examples["2"].clone(), json!([one])]) {
+            assert!(Ask::is_details(&details.to_string()) && Ask::is_details(&format!("{details:#}")), "{details}");
+        }
+        let query = examples["3"].as_str().unwrap();
+        let sent = url::form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "authorization_details");
+        let written = sent.unwrap().1.into_owned();
+        assert!(Ask::is_details(&written));
+        assert_eq!(serde_json::from_str::<Value>(&written).unwrap(), examples["2"]);
+        let ask = Ask { authorization_details: Some(written.clone()), ..Ask::default() };
+        let asked = ask.parameters(&Demands::default(), &Wish::default(), true);
+        assert_eq!(asked, [("authorization_details", written)]);
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Published test vectors, for the unit tests of this folder. `published.json` holds those of RFC 7515, 7516, 7518, 7520 and
-//! 7638, `encrypted.json` tokens that another implementation made for these keys and this secret.
+//! Published test vectors, for the unit tests of this folder. `published.json` holds those of RFC 7515 to 7520, 7638
+//! and 9396, `encrypted.json` tokens that another implementation made for these keys and this secret.
 
 use std::sync::LazyLock;
 

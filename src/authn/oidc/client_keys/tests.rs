@@ -220,3 +220,24 @@ const RSA_1024: &str = "MIICdQIBADANBgkqhkiG9w0BAQEFAASCAl8wggJbAgEAAoGBAKrpc/Tn
 
 /// Nobody's either: PKCS #8, as OpenSSL writes it.
 const X25519: &str = "MC4CAQAwBQYDK2VuBCIEINjhdVB6LMSrrAueZtp6mVTCLN7CgMm8aXjQZsDxVPh+";
+
+/// RFC 7517 appendix A, and B with its certificate: what is ours to keep, what a provider may publish, and what nobody may.
+#[test]
+fn the_key_sets_of_rfc_7517_are_kept_published_or_left_out() {
+    let sets = &published()["rfc7517"];
+    let provider = |keys: &Value| KeySet::parse(keys.to_string().as_bytes());
+    let private = keys(&[&sets["A.2"].to_string()]).unwrap();
+    let mut public = sets["A.1"].clone();
+    public["keys"][1]["use"] = "sig".into();
+    assert_eq!(private.public_jwks(), public);
+    let signature = private.keys[1].signature(Algorithm::RS256, b"signed").unwrap();
+    let set = provider(&sets["A.1"]).unwrap();
+    assert_eq!(set.verify(Algorithm::RS256, Some("2011-04-29"), b"signed", &signature), Ok(()));
+    // The other one there is for encryption.
+    assert!(set.verify(Algorithm::ES256, Some("1"), b"signed", &signature).is_err());
+    for secret in ["A.2", "A.3"] {
+        assert!(provider(&sets[secret]).is_err(), "{secret} is no set to publish");
+    }
+    assert!(keys(&[&sets["A.3"].to_string()]).is_err());
+    assert!(provider(&json!({"keys": [sets["B"]]})).is_ok());
+}

@@ -1,12 +1,14 @@
-//! The examples of RFC 7515 and 7520: signed again where that gives the same bytes, and verified by our own verifier.
+//! The examples of RFC 7515, 7519 and 7520: signed again where that gives the same bytes, and verified by our own verifier.
 
 use serde_json::json;
 
 use super::*;
+use crate::authn::oidc::claims::judge_expiry;
 use crate::authn::oidc::client_keys::ClientKeys;
-use crate::authn::oidc::jose::{Jws, Trust, base64url};
+use crate::authn::oidc::jose::{JoseError, Jws, Trust, base64url};
 use crate::authn::oidc::jwks::KeySet;
 use crate::authn::oidc::vectors::{ed25519, published};
+use crate::clock::UnixTime;
 
 /// Keys as if from a file.
 fn keys(jwk: &Value) -> ClientKeys {
@@ -20,7 +22,7 @@ fn signer(jwk: &Value, algorithm: Algorithm) -> Signer {
     Signer::key(key, algorithm).unwrap()
 }
 
-fn verifies(token: &str, keys: &KeySet, algorithm: Algorithm) -> Result<(), crate::authn::oidc::jose::JoseError> {
+fn verifies(token: &str, keys: &KeySet, algorithm: Algorithm) -> Result<(), JoseError> {
     let (signed, signature) = token.rsplit_once('.').unwrap();
     keys.verify(algorithm, None, signed.as_bytes(), &base64url(signature).unwrap())
 }
@@ -46,6 +48,19 @@ fn the_hmac_example_of_rfc_7515_a_1_has_its_signature() {
     let (signed, signature) = text(&example["token"]).rsplit_once('.').unwrap();
     let key = hmac::Key::new(hmac::HMAC_SHA256, &base64url(text(&example["key"]["k"])).unwrap());
     assert_eq!(BASE64_URL_SAFE_NO_PAD.encode(hmac::sign(&key, signed.as_bytes())), signature);
+}
+
+#[test]
+fn the_claims_of_rfc_7519_3_1_are_read_and_end_in_time_and_those_of_6_1_are_nobodys() {
+    let examples = &published()["rfc7519"];
+    let token = Jws::parse(text(&examples["3.1"])).unwrap();
+    let claims = token.unproven_claims().unwrap();
+    assert_eq!(json!(claims), json!({"iss": "joe", "exp": 1_300_819_380, "http://example.com/is_root": true}));
+    assert_eq!(token.algorithm(), Algorithm::HS256);
+    assert!(judge_expiry(&claims, 0, UnixTime(1_300_819_379)).is_ok());
+    assert!(judge_expiry(&claims, 0, UnixTime(1_300_819_380)).is_err());
+    let unsecured = Jws::parse(text(&examples["6.1"]));
+    assert_eq!(unsecured.err(), Some(JoseError::Algorithm));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::*;
 use crate::authn::oidc::client_keys::ClientKeys;
 use crate::authn::oidc::jose::{Algorithm, Jws, Trust, base64url};
 use crate::authn::oidc::jwks::KeySet;
-use crate::authn::oidc::vectors::ed25519;
+use crate::authn::oidc::vectors::{ed25519, published};
 use crate::clock::UnixTime;
 
 fn keys() -> ClientKeys {
@@ -50,6 +50,13 @@ fn the_parameters_are_claims_of_their_types() {
             "resource": ["https://a.example", "https://b.example", "https://c.example"]
         })
     );
+}
+
+#[test]
+fn the_details_of_rfc_9396_3_are_a_claim_as_they_are() {
+    let details = &published()["rfc9396"]["2"];
+    let token = object(&[("authorization_details", &details.to_string())]).unwrap();
+    assert_eq!(&Jws::parse(&token).unwrap().unproven_claims().unwrap()["authorization_details"], details);
 }
 
 #[test]
