@@ -40,17 +40,6 @@ fn assert_refused(reply: &Reply, what: &str) {
     assert!(reply.set_cookies().is_empty(), "{what}");
 }
 
-async fn assert_signed_in(stage: &Stage, browser: &Browser) {
-    assert_eq!(browser.fetch(&stage.url("/")).await.status, StatusCode::OK);
-}
-
-async fn assert_ended(stage: &Stage, browser: &Browser) {
-    stage.upstream.forget();
-    let reply = browser.fetch(&stage.url("/")).await;
-    assert_eq!((reply.status, &reply.json()["code"]), (StatusCode::UNAUTHORIZED, &"session_ended".into()));
-    stage.upstream.assert_untouched();
-}
-
 /// Somebody signed in, in a session that the provider calls `sid`.
 async fn signed_in(stage: &Stage, sub: &str, sid: &str) -> Browser {
     stage.provider.set_user(json!({ "sub": sub, "preferred_username": sub, "sid": sid }));
@@ -65,11 +54,11 @@ async fn a_session_ends_by_its_name_in_every_copy_of_its_cookie_and_nobody_elses
     let copy = ada.stolen_copy();
     for claims in [json!({ "sid": "s1" }), json!({ "sid": "s1", "sub": "ada" })] {
         assert_done(&tell(&stage, &stage.provider.logout_token(&claims)).await);
-        assert_ended(&stage, &ada).await;
+        stage.assert_ended(&ada).await;
     }
-    assert_ended(&stage, &copy).await;
-    assert_signed_in(&stage, &phone).await;
-    assert_signed_in(&stage, &bob).await;
+    stage.assert_ended(&copy).await;
+    stage.assert_signed_in(&phone).await;
+    stage.assert_signed_in(&bob).await;
     // A browser that is sent on signs in anew.
     assert_eq!(stage.sign_in(&ada, "/").await.status, StatusCode::OK);
     assert_eq!(stage.provider.count(Endpoint::EndSession), 0);
@@ -80,7 +69,7 @@ async fn the_session_of_somebody_else_does_not_end_by_its_name() {
     let stage = Stage::start();
     let ada = signed_in(&stage, "ada", "s1").await;
     assert_done(&tell(&stage, &stage.provider.logout_token(&json!({ "sid": "s1", "sub": "bob" }))).await);
-    assert_signed_in(&stage, &ada).await;
+    stage.assert_signed_in(&ada).await;
 }
 
 #[tokio::test]
@@ -90,13 +79,13 @@ async fn a_subject_is_signed_out_everywhere_and_signs_in_again_at_once() {
     let bob = signed_in(&stage, "bob", "s3").await;
     for _ in 0..3 {
         assert_done(&tell(&stage, &stage.provider.logout_token(&json!({ "sub": "ada" }))).await);
-        assert_ended(&stage, &ada).await;
-        assert_ended(&stage, &phone).await;
+        stage.assert_ended(&ada).await;
+        stage.assert_ended(&phone).await;
         // Well within the second.
         let again = signed_in(&stage, "ada", "s1").await;
-        assert_signed_in(&stage, &again).await;
+        stage.assert_signed_in(&again).await;
     }
-    assert_signed_in(&stage, &bob).await;
+    stage.assert_signed_in(&bob).await;
 }
 
 #[tokio::test]
@@ -104,9 +93,9 @@ async fn a_person_who_comes_back_with_the_same_session_of_the_provider_is_signed
     let stage = Stage::start();
     let ada = signed_in(&stage, "ada", "s1").await;
     assert_done(&tell(&stage, &stage.provider.logout_token(&json!({ "sid": "s1" }))).await);
-    assert_ended(&stage, &ada).await;
+    stage.assert_ended(&ada).await;
     assert_eq!(stage.sign_in(&ada, "/").await.status, StatusCode::OK);
-    assert_signed_in(&stage, &ada).await;
+    stage.assert_signed_in(&ada).await;
 }
 
 #[tokio::test]
@@ -132,7 +121,7 @@ async fn nothing_that_is_there_besides_and_nothing_that_is_unknown_matters() {
     let nobody = stage.provider.logout_token(&json!({ "sid": "another" }));
     assert_done(&post(&stage, &[("logout_token", &nobody), ("extra", "1"), ("extra", "2")]).await);
     assert_done(&tell(&stage, &stage.provider.logout_token(&json!({ "sub": "nobody", "trace": [1] }))).await);
-    assert_signed_in(&stage, &ada).await;
+    stage.assert_signed_in(&ada).await;
     let token = stage.provider.logout_token(&json!({ "sid": "s1", "aud": [stage.provider.client_id()] }));
     let request = Request::new(Method::POST, &address(&stage))
         .form(&[("logout_token", &token)])
@@ -140,7 +129,7 @@ async fn nothing_that_is_there_besides_and_nothing_that_is_unknown_matters() {
         .header("origin", "https://evil.example");
     // From wherever it comes, and whoever's cookies come along.
     assert_done(&ada.send(request).await);
-    assert_ended(&stage, &ada).await;
+    stage.assert_ended(&ada).await;
 }
 
 #[tokio::test]
@@ -150,12 +139,12 @@ async fn its_type_may_be_written_in_every_way_that_means_the_same() {
         let ada = signed_in(&stage, "ada", "s1").await;
         let claims = stage.provider.logout_claims(&json!({ "sid": "s1" }));
         assert_done(&tell(&stage, &stage.provider.sign(&json!({ "typ": typ }), &claims)).await);
-        assert_ended(&stage, &ada).await;
+        stage.assert_ended(&ada).await;
     }
     let ada = signed_in(&stage, "ada", "s1").await;
     let claims = stage.provider.logout_claims(&json!({ "sid": "s1" }));
     assert_done(&tell(&stage, &stage.provider.sign(&json!({}), &claims)).await);
-    assert_ended(&stage, &ada).await;
+    stage.assert_ended(&ada).await;
 }
 
 /// Every one of them is signed by the provider.
@@ -242,7 +231,7 @@ async fn whatever_is_no_logout_token_ends_nothing() {
     ]);
     for (what, token) in &wrong {
         assert_refused(&tell(&stage, token).await, what);
-        assert_signed_in(&stage, &ada).await;
+        stage.assert_signed_in(&ada).await;
     }
     stage.upstream.forget();
     assert_refused(&post(&stage, &[]).await, "no token");
@@ -268,12 +257,12 @@ async fn whatever_is_no_logout_token_ends_nothing() {
         assert_eq!((reply.status, reply.header("allow")), (StatusCode::METHOD_NOT_ALLOWED, Some("POST")));
     }
     stage.upstream.assert_untouched();
-    assert_signed_in(&stage, &ada).await;
+    stage.assert_signed_in(&ada).await;
     assert_eq!(stage.provider.count(Endpoint::Userinfo), userinfo, "nobody was asked about anybody");
     assert!(stage.provider.count(Endpoint::Jwks) <= 2, "keys are fetched again at most once");
     // After all that, the good one still counts.
     assert_done(&tell(&stage, &good).await);
-    assert_ended(&stage, &ada).await;
+    stage.assert_ended(&ada).await;
 }
 
 /// §2.6 item 1: by the keys that ID tokens are encrypted to, and never in the clear where those are never.
@@ -301,11 +290,11 @@ async fn an_encrypted_token_is_opened_and_a_plain_one_refused_where_encryption_i
         assert_refused(&tell(&stage, &twice).await, "encrypted twice");
         let unsigned = stage.provider.encrypt(&forge::unsigned(&stage.provider.logout_claims(&json!({ "sid": "s1" }))));
         assert_refused(&tell(&stage, &unsigned).await, "unsigned inside");
-        assert_signed_in(&stage, &ada).await;
+        stage.assert_signed_in(&ada).await;
         assert_done(&tell(&stage, &encrypted).await);
-        assert_ended(&stage, &ada).await;
+        stage.assert_ended(&ada).await;
         if required {
-            assert_signed_in(&stage, &bob).await;
+            stage.assert_signed_in(&bob).await;
         }
         assert_refused(&tell(&stage, &encrypted).await, "again");
     }
@@ -314,7 +303,7 @@ async fn an_encrypted_token_is_opened_and_a_plain_one_refused_where_encryption_i
     without_key.provider.encrypt_to(EncryptionKey::of_private_pem(&pem));
     let encrypted = without_key.provider.encrypt(&without_key.provider.logout_token(&json!({ "sid": "s1" })));
     assert_refused(&tell(&without_key, &encrypted).await, "no key opens it");
-    assert_signed_in(&without_key, &ada).await;
+    without_key.assert_signed_in(&ada).await;
 }
 
 /// §2.4 bounds a token by `exp` alone: one that lay in a queue for a day ends the session, once.
@@ -325,13 +314,13 @@ async fn an_old_token_that_has_not_expired_counts_and_counts_once() {
     let now = stage.clock.unix();
     let old = stage.provider.logout_token(&json!({ "sid": "s1", "iat": now - 86_400, "exp": now + 86_400 }));
     assert_done(&tell(&stage, &old).await);
-    assert_ended(&stage, &ada).await;
+    stage.assert_ended(&ada).await;
     let again = signed_in(&stage, "ada", "s1").await;
     for _ in 0..4 {
         stage.clock.advance(Duration::from_secs(300));
         assert_refused(&tell(&stage, &old).await, "again");
     }
-    assert_signed_in(&stage, &again).await;
+    stage.assert_signed_in(&again).await;
 }
 
 #[tokio::test]
@@ -340,10 +329,10 @@ async fn a_token_counts_once() {
     let ada = signed_in(&stage, "ada", "s1").await;
     let token = stage.provider.logout_token(&json!({ "sub": "ada" }));
     assert_done(&tell(&stage, &token).await);
-    assert_ended(&stage, &ada).await;
+    stage.assert_ended(&ada).await;
     let again = signed_in(&stage, "ada", "s1").await;
     assert_refused(&tell(&stage, &token).await, "again");
-    assert_signed_in(&stage, &again).await;
+    stage.assert_signed_in(&again).await;
     // The same identifier in another token is the same one again.
     let twin = |jti: &str| stage.provider.logout_token(&json!({ "sub": "ada", "jti": jti }));
     assert_refused(&tell(&stage, &forge::tampered(&twin("one"))).await, "tampered");
@@ -357,7 +346,7 @@ async fn a_rotated_key_is_fetched_when_its_first_token_comes_and_not_for_every_s
     let ada = signed_in(&stage, "ada", "s1").await;
     stage.provider.rotate_keys();
     assert_done(&tell(&stage, &stage.provider.logout_token(&json!({ "sid": "s1" }))).await);
-    assert_ended(&stage, &ada).await;
+    stage.assert_ended(&ada).await;
     assert_eq!(stage.provider.count(Endpoint::Jwks), 2);
     let stranger = SigningKey::generate(Alg::Es256);
     for _ in 0..20 {
@@ -375,7 +364,7 @@ async fn the_client_secret_signs_where_the_client_is_registered_for_it() {
     let claims = stage.provider.logout_claims(&json!({ "sid": "s1" }));
     assert_refused(&tell(&stage, &stage.provider.sign(&json!({ "typ": "logout+jwt" }), &claims)).await, "RS256");
     assert_done(&tell(&stage, &forge::hs256(stage.provider.client_secret().as_bytes(), None, &claims)).await);
-    assert_ended(&stage, &ada).await;
+    stage.assert_ended(&ada).await;
 }
 
 #[tokio::test]
@@ -405,9 +394,9 @@ async fn whoever_asks_too_often_is_told_when_to_come_back_and_the_provider_is_no
     assert!(held.header("retry-after").is_some());
     // What has no right shape costs nothing, and takes no turn.
     assert_refused(&send("a.b.c".to_owned(), "203.0.113.9").await, "garbage");
-    assert_signed_in(&stage, &ada).await;
+    stage.assert_signed_in(&ada).await;
     assert_done(&send(stage.provider.logout_token(&json!({ "sid": "s1" })), "198.51.100.7").await);
-    assert_ended(&stage, &ada).await;
+    stage.assert_ended(&ada).await;
 }
 
 #[tokio::test]
@@ -433,7 +422,7 @@ async fn it_can_be_moved_and_switched_off() {
     assert_eq!(tell(&stage, "x").await.status, StatusCode::NOT_FOUND);
     let request = |token: &str| Request::new(Method::POST, &stage.url("/bye")).form(&[("logout_token", token)]);
     assert_done(&stage.browser().send(request(&stage.provider.logout_token(&json!({ "sid": "s1" })))).await);
-    assert_ended(&stage, &ada).await;
+    stage.assert_ended(&ada).await;
     let reply = stage.browser().fetch(&stage.url("/auth/frontchannel-logout")).await;
     assert_eq!(reply.status, StatusCode::NOT_FOUND);
 }

@@ -28,17 +28,6 @@ async fn signed_in(stage: &Stage, sub: &str, sid: &str) -> Browser {
     stage.signed_in_browser().await
 }
 
-async fn assert_signed_in(stage: &Stage, browser: &Browser) {
-    assert_eq!(browser.fetch(&stage.url("/")).await.status, StatusCode::OK);
-}
-
-async fn assert_ended(stage: &Stage, browser: &Browser) {
-    stage.upstream.forget();
-    let reply = browser.fetch(&stage.url("/")).await;
-    assert_eq!((reply.status, &reply.json()["code"]), (StatusCode::UNAUTHORIZED, &"session_ended".into()));
-    stage.upstream.assert_untouched();
-}
-
 fn assert_page(stage: &Stage, reply: &Reply) {
     assert_eq!(reply.status, StatusCode::OK, "{}", reply.text());
     assert!(reply.header("content-type").unwrap().starts_with("text/html"));
@@ -56,8 +45,8 @@ async fn a_frame_ends_the_session_that_it_names_without_its_cookie() {
     let reply = frame(&stage, &[("iss", &issuer), ("sid", "s1"), ("extra", "1")]).await;
     assert_page(&stage, &reply);
     assert!(reply.set_cookies().is_empty());
-    assert_ended(&stage, &ada).await;
-    assert_signed_in(&stage, &bob).await;
+    stage.assert_ended(&ada).await;
+    stage.assert_signed_in(&bob).await;
     assert_eq!(stage.provider.count(Endpoint::EndSession), 0, "the provider is not told");
     assert_eq!(stage.sign_in(&ada, "/").await.status, StatusCode::OK);
 }
@@ -76,7 +65,7 @@ async fn where_the_cookie_comes_along_it_is_cleared_if_it_is_the_one() {
     let other = stage.browser().send(framed_with_cookie("s9")).await;
     assert_page(&stage, &other);
     assert!(other.set_cookies().is_empty());
-    assert_signed_in(&stage, &ada).await;
+    stage.assert_signed_in(&ada).await;
     let reply = stage.browser().send(framed_with_cookie("s1")).await;
     assert_page(&stage, &reply);
     let deleted = |name: &str| {
@@ -84,7 +73,7 @@ async fn where_the_cookie_comes_along_it_is_cleared_if_it_is_the_one() {
         reply.set_cookies().iter().any(|cookie| cookie.starts_with(&begin) && cookie.contains("Max-Age=0"))
     };
     assert!(deleted("vestibule") && deleted("vestibule.idle"), "{:?}", reply.set_cookies());
-    assert_ended(&stage, &ada).await;
+    stage.assert_ended(&ada).await;
 }
 
 #[tokio::test]
@@ -92,18 +81,18 @@ async fn without_a_name_only_the_cookie_in_a_frame_says_which() {
     let stage = Stage::start();
     let ada = signed_in(&stage, "ada", "s1").await;
     assert_page(&stage, &frame(&stage, &[]).await);
-    assert_signed_in(&stage, &ada).await;
+    stage.assert_signed_in(&ada).await;
     // A link on another site brings the cookie, and is no frame.
     let link = ada.click("https://evil.example/", &address(&stage, &[])).await;
     assert_page(&stage, &link);
     assert!(link.set_cookies().is_empty());
-    assert_signed_in(&stage, &ada).await;
+    stage.assert_signed_in(&ada).await;
     let copy = ada.stolen_copy();
     let cookies = ada.cookie_line(&stage.origin());
     let reply = stage.browser().send(framed(&address(&stage, &[])).header("cookie", &cookies)).await;
     assert_page(&stage, &reply);
     assert!(reply.set_cookies().iter().any(|cookie| cookie.starts_with("vestibule=;")), "{:?}", reply.set_cookies());
-    assert_ended(&stage, &copy).await;
+    stage.assert_ended(&copy).await;
 }
 
 #[tokio::test]
@@ -129,7 +118,7 @@ async fn what_names_no_session_of_a_provider_of_ours_ends_nothing() {
     }
     let post = Request::new(Method::POST, &address(&stage, &[("iss", &issuer), ("sid", "s1")])).form(&[]);
     assert_eq!(stage.browser().send(post).await.status, StatusCode::METHOD_NOT_ALLOWED);
-    assert_signed_in(&stage, &ada).await;
+    stage.assert_signed_in(&ada).await;
     assert_eq!(stage.provider.count(Endpoint::EndSession), 0);
 }
 
@@ -150,8 +139,8 @@ async fn a_client_that_makes_up_names_is_held_and_nobody_else_is() {
     }
     let held = held.expect("the flood was held");
     assert_eq!((held.status, &held.json()["code"]), (StatusCode::TOO_MANY_REQUESTS, &"too_many_logouts".into()));
-    assert_signed_in(&stage, &ada).await;
+    stage.assert_signed_in(&ada).await;
     let url = address(&stage, &[("iss", &issuer), ("sid", "s1")]);
     assert_page(&stage, &browser.send(framed(&url).header("x-forwarded-for", "198.51.100.7")).await);
-    assert_ended(&stage, &ada).await;
+    stage.assert_ended(&ada).await;
 }

@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use vestibule::upstream::Lookup;
 use vestibule_test_support::script::{application, connect, head};
-use vestibule_test_support::{Browser, EchoUpstream, Request, Stage};
+use vestibule_test_support::{Browser, EchoUpstream, Request, Stage, until};
 
 use crate::upstreams::application::{Application, Way};
 
@@ -35,14 +35,6 @@ async fn metric(stage: &Stage, sample: &str) -> f64 {
     let text = stage.browser().fetch(&stage.admin_url("/metrics")).await.text();
     let line = text.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
     line.map_or(0.0, |value| value.parse().unwrap())
-}
-
-async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(10);
-    while !is_so().await {
-        assert!(Instant::now() < end, "waited for {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
 }
 
 async fn post(browser: &Browser, url: &str) -> StatusCode {
@@ -158,7 +150,7 @@ async fn a_busy_instance_gets_less() {
             tokio::spawn(async move { browser.fetch(&url).await.status })
         })
         .collect();
-    eventually("the slow requests", async || echoes.iter().map(EchoUpstream::count).sum::<usize>() == 20).await;
+    until("the slow requests", async || echoes.iter().map(EchoUpstream::count).sum::<usize>() == 20).await;
     // Both were equally fast, so equally loaded.
     assert_eq!((echoes[0].count(), echoes[1].count()), (10, 10));
     for request in slow {
@@ -190,7 +182,7 @@ async fn an_instance_that_dies_under_load_fails_no_get_and_one_that_comes_back_i
         pause(400).await;
         echo.bring_back();
         echo.forget();
-        eventually("the instance that came back to be used", async || echo.count() > 20).await;
+        until("the instance that came back to be used", async || echo.count() > 20).await;
     }
     over.store(true, Ordering::SeqCst);
     for answers in load {
@@ -241,12 +233,12 @@ async fn clients_that_leave_are_not_the_instances_fault() {
         ];
         for (number, request) in requests.iter().cycle().take(12).enumerate() {
             let mut stream = connect(stage.address(), request).await;
-            eventually("the request at an instance", async || asked() > number).await;
+            until("the request at an instance", async || asked() > number).await;
             if request.contains("/begin") {
                 head(&mut stream).await;
             }
             drop(stream);
-            eventually("the client's end", async || metric(&stage, "vestibule_connections").await == 0.0).await;
+            until("the client's end", async || metric(&stage, "vestibule_connections").await == 0.0).await;
         }
         for url in urls {
             let labels = format!("{{upstream=\"default\",instance=\"{}\"}}", url.trim_start_matches("http://"));
@@ -404,7 +396,7 @@ async fn an_instance_that_fails_its_checks_gets_nothing_until_it_passes_them() {
         "[upstream.health]\npath = \"/health\"\ninterval = \"500ms\"\ntimeout = \"500ms\"",
     );
     let up = format!("vestibule_upstream_instance_up{{upstream=\"default\",instance=\"{address}\"}}");
-    eventually("the first check", async || metric(&stage, &up).await == 0.0).await;
+    until("the first check", async || metric(&stage, &up).await == 0.0).await;
     let browser = stage.browser();
     for _ in 0..30 {
         assert_eq!(browser.fetch(&stage.url("/")).await.status, StatusCode::OK);
@@ -414,14 +406,14 @@ async fn an_instance_that_fails_its_checks_gets_nothing_until_it_passes_them() {
     assert_eq!(check.header("user-agent"), ["vestibule-health"]);
     assert!(check.header("x-forwarded-user").is_empty() && check.header("cookie").is_empty());
     plain.ill.store(false, Ordering::SeqCst);
-    eventually("the instance to pass its checks", async || metric(&stage, &up).await == 1.0).await;
+    until("the instance to pass its checks", async || metric(&stage, &up).await == 1.0).await;
     for _ in 0..30 {
         assert_eq!(browser.fetch(&stage.url("/")).await.status, StatusCode::OK);
     }
     assert!(plain.requests() > 0);
     plain.ill.store(true, Ordering::SeqCst);
     echo.take_down();
-    eventually("both to fail", async || metric(&stage, &up).await == 0.0).await;
+    until("both to fail", async || metric(&stage, &up).await == 0.0).await;
     assert_eq!(browser.fetch(&stage.url("/")).await.status, StatusCode::OK, "an ill one is better than none");
 }
 
@@ -438,28 +430,28 @@ async fn a_names_addresses_are_followed_and_those_that_vanish_finish_what_they_d
         async move { browser.fetch(&url).await.status }
     });
     assert_eq!(browser.fetch(&stage.url("/")).await.status, StatusCode::OK);
-    eventually("the slow request", async || old.requests() == 2).await;
+    until("the slow request", async || old.requests() == 2).await;
     dns.set(&[new_address]);
-    eventually("the new address", async || {
+    until("the new address", async || {
         assert_eq!(browser.fetch(&stage.url("/")).await.status, StatusCode::OK);
         new.requests() > 0
     })
     .await;
     let before = old.requests();
-    eventually("the idle connection to close", async || old.open.load(Ordering::SeqCst) <= 1).await;
+    until("the idle connection to close", async || old.open.load(Ordering::SeqCst) <= 1).await;
     for _ in 0..10 {
         assert_eq!(browser.fetch(&stage.url("/")).await.status, StatusCode::OK);
     }
     assert_eq!(in_flight.await.unwrap(), StatusCode::OK);
     assert_eq!(old.requests(), before);
-    eventually("the last connection to close", async || old.open.load(Ordering::SeqCst) == 0).await;
+    until("the last connection to close", async || old.open.load(Ordering::SeqCst) == 0).await;
 
     dns.set(&[]);
     let lookups = dns.lookups();
-    eventually("lookups to fail", async || dns.lookups() > lookups + 2).await;
+    until("lookups to fail", async || dns.lookups() > lookups + 2).await;
     assert_eq!(browser.fetch(&stage.url("/")).await.status, StatusCode::OK, "a failed lookup changes nothing");
     dns.set(&[old_address, new_address]);
-    eventually("both to be used", async || {
+    until("both to be used", async || {
         assert_eq!(browser.fetch(&stage.url("/")).await.status, StatusCode::OK);
         old.requests() > before
     })
@@ -479,7 +471,7 @@ async fn a_name_that_stands_for_nothing_is_told_at_once_and_found_as_soon_as_it_
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
     let (_plain, address) = Plain::start().await;
     dns.set(&[address]);
-    eventually("the name", async || browser.fetch(&stage.url("/")).await.status == StatusCode::OK).await;
+    until("the name", async || browser.fetch(&stage.url("/")).await.status == StatusCode::OK).await;
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use http::Method;
 use vestibule::config::{self, Sources};
 use vestibule_test_support::real::RealProvider;
 use vestibule_test_support::{
-    ClientAuth, Endpoint, FakeProvider, RegistrationRules, Stage, TestClock, Value, json, tempfile,
+    ClientAuth, Endpoint, FakeProvider, RegistrationRules, Stage, TestClock, Value, json, tempfile, until,
 };
 
 struct Place {
@@ -54,14 +54,6 @@ impl Place {
     }
 }
 
-async fn until(what: &str, is_so: impl Fn() -> bool) {
-    let end = Instant::now() + Duration::from_secs(20);
-    while !is_so() {
-        assert!(Instant::now() < end, "waited for {what}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
 #[tokio::test]
 async fn whoever_registers_itself_signs_people_in_and_stays_registered_over_a_restart() {
     let place = Place::new(RegistrationRules { manageable: true, ..RegistrationRules::default() });
@@ -103,13 +95,15 @@ async fn a_secret_is_renewed_before_it_expires_and_nobody_is_signed_out() {
         let browser = stage.signed_in_browser().await;
         let before = place.provider.known_client();
         place.clock.advance(Duration::from_secs(599));
-        until("the renewal", || place.provider.count(Endpoint::Register) == 2).await;
+        until("the renewal", async || place.provider.count(Endpoint::Register) == 2).await;
         assert_eq!(place.provider.known_client() == before, manageable, "changed where it can be, else made anew");
         // A refresh token is the client's that it was given to: one that was made anew sends it to nobody.
         assert_eq!(browser.fetch(&stage.url("/")).await.status, 200, "the session goes on");
         assert_eq!(browser.follow(&stage.url("/"), 10).await.status, 200, "and is renewed by the browser");
-        until("the file", || std::fs::read_to_string(place.file()).unwrap().contains(&place.provider.known_client()))
-            .await;
+        until("the file", async || {
+            std::fs::read_to_string(place.file()).unwrap().contains(&place.provider.known_client())
+        })
+        .await;
         // What the provider knows and what is used are the same again within a moment.
         let end = Instant::now() + Duration::from_secs(20);
         while stage.sign_in(&stage.browser(), "/").await.status != 200 {
@@ -210,7 +204,7 @@ async fn a_key_that_changes_is_registered() {
     });
     stage.signed_in_browser().await;
     copy("eddsa");
-    until("the change", || place.calls(Method::PUT) == 1).await;
+    until("the change", async || place.calls(Method::PUT) == 1).await;
     assert_eq!((place.calls(Method::POST), registered()[0]["kty"].as_str()), (1, Some("OKP")));
 }
 

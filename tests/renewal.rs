@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::StatusCode;
 use serde_json::{Value, json};
 use vestibule_test_support::{
-    AuthorizeFault, Browser, Endpoint, IdTokenFault, Reply, Stage, TokenFault, UserinfoFault,
+    AuthorizeFault, Browser, Endpoint, IdTokenFault, Reply, Stage, TokenFault, UserinfoFault, until,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -16,23 +16,9 @@ const PASSES_TOKENS: &str = "[upstream]\naccess_token = \"bearer\"";
 /// Renewal by the browser.
 const SILENT: &str = "[identity]\nname_claim = \"preferred_username\"\n[session]\nrenew_every = \"10m\"";
 
-fn asks_to_sign_in(stage: &Stage, reply: &Reply) -> bool {
-    reply.status == StatusCode::FOUND && reply.location().as_str().starts_with(&stage.provider.issuer())
-}
-
 /// A script's request: no navigation.
 async fn fetch(stage: &Stage, browser: &Browser) -> Reply {
     browser.fetch(&stage.url("/")).await
-}
-
-/// Until something is so that other tasks bring about.
-async fn until(is_so: impl Fn() -> bool) {
-    let wait = async {
-        while !is_so() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(10), wait).await.expect("it is never so");
 }
 
 /// Sends requests until an answer brings the browser a new session.
@@ -164,7 +150,7 @@ async fn a_grant_that_is_over_ends_the_session_and_its_copies() {
     stage.upstream.forget();
     let reply = fetch(&stage, &browser).await;
     assert_eq!((reply.status, reply.json()["code"].as_str()), (StatusCode::UNAUTHORIZED, Some("session_ended")));
-    assert!(asks_to_sign_in(&stage, &copy.get(&stage.url("/")).await));
+    assert!(stage.asks_to_sign_in(&copy.get(&stage.url("/")).await));
     stage.upstream.assert_untouched();
     assert_eq!(stage.provider.token_calls().len(), 2, "asked once");
 }
@@ -176,7 +162,7 @@ async fn a_refresh_token_whose_answer_was_lost_is_not_sent_again_and_the_browser
     stage.clock.advance(LIFE - 20 * SECOND);
     stage.provider.faults(|faults| faults.token = Some(TokenFault::Html));
     assert_eq!(fetch(&stage, &browser).await.status, StatusCode::OK);
-    until(|| stage.provider.token_calls().len() == 2).await;
+    until("the renewal", async || stage.provider.token_calls().len() == 2).await;
     assert_ne!(token_seen(&stage), "", "good until its end");
     stage.clock.advance(MINUTE);
     assert_eq!(fetch(&stage, &browser).await.status, StatusCode::OK, "nobody is signed out by it");
@@ -221,7 +207,10 @@ async fn a_provider_that_hangs_holds_nobody_up_for_fresher_claims() {
     for _ in 0..3 {
         assert_eq!(fetch(&stage, &browser).await.status, StatusCode::OK);
     }
-    until(|| stage.provider.token_calls().len() + stage.provider.count(Endpoint::Token) >= 2).await;
+    until("the request that hangs", async || {
+        stage.provider.token_calls().len() + stage.provider.count(Endpoint::Token) >= 2
+    })
+    .await;
     stage.provider.heal();
     assert_eq!(fetch(&stage, &browser).await.status, StatusCode::OK);
     assert_eq!(stage.provider.reuse_alarms(), 0);
@@ -265,7 +254,7 @@ async fn a_renewed_session_ends_when_the_first_would_have_and_stays_signed_out()
     assert!(browser.get(&stage.url("/auth/logout")).await.status.is_redirection());
     for copy in [before, after] {
         stage.upstream.forget();
-        assert!(asks_to_sign_in(&stage, &copy.get(&stage.url("/")).await));
+        assert!(stage.asks_to_sign_in(&copy.get(&stage.url("/")).await));
         stage.upstream.assert_untouched();
     }
     let browser = stage.signed_in_browser().await;
@@ -274,7 +263,7 @@ async fn a_renewed_session_ends_when_the_first_would_have_and_stays_signed_out()
         assert_eq!(browser.get(&stage.url("/")).await.status, StatusCode::OK);
     }
     stage.clock.advance(2 * LIFE);
-    assert!(asks_to_sign_in(&stage, &browser.get(&stage.url("/")).await));
+    assert!(stage.asks_to_sign_in(&browser.get(&stage.url("/")).await));
 }
 
 #[tokio::test]
@@ -286,8 +275,8 @@ async fn a_sign_out_revokes_the_newest_refresh_token_whatever_cookie_asks_for_it
     assert_eq!(browser.get(&stage.url("/")).await.status, StatusCode::OK);
     let newest = stage.provider.issued_tokens().last().cloned().unwrap();
     assert!(old.get(&stage.url("/auth/logout")).await.status.is_redirection());
-    until(|| stage.provider.revoked_tokens().contains(&newest)).await;
-    assert!(asks_to_sign_in(&stage, &browser.get(&stage.url("/")).await));
+    until("the revocation", async || stage.provider.revoked_tokens().contains(&newest)).await;
+    assert!(stage.asks_to_sign_in(&browser.get(&stage.url("/")).await));
 }
 
 #[tokio::test]
@@ -299,7 +288,10 @@ async fn a_late_answer_brings_no_session_back() {
     let url = stage.url("/slow?ms=500");
     let slow = tab.get(&url);
     let (slow, _) = tokio::join!(slow, async {
-        until(|| stage.upstream.requests().iter().any(|request| request.target.contains("slow"))).await;
+        until("the slow request", async || {
+            stage.upstream.requests().iter().any(|request| request.target.contains("slow"))
+        })
+        .await;
         browser.get(&stage.url("/auth/logout")).await
     });
     assert_eq!(slow.set_cookies(), Vec::<String>::new());
@@ -350,7 +342,10 @@ async fn a_late_answer_to_an_older_session_takes_no_newer_ones_place() {
     let url = stage.url("/slow?ms=700");
     let slow = tab.get(&url);
     let (slow, _) = tokio::join!(slow, async {
-        until(|| stage.upstream.requests().iter().any(|request| request.target.contains("slow"))).await;
+        until("the slow request", async || {
+            stage.upstream.requests().iter().any(|request| request.target.contains("slow"))
+        })
+        .await;
         // The same browser signs in anew meanwhile, as for a step-up.
         assert_eq!(browser.follow(&stage.url("/auth/login?rd=/"), 10).await.status, StatusCode::OK);
     });
@@ -376,7 +371,7 @@ async fn without_a_refresh_token_the_next_navigation_renews_by_way_of_the_provid
     // Programs and sub-requests go on as they are.
     assert_eq!(fetch(&stage, &browser).await.status, StatusCode::OK);
     let reply = browser.get(&stage.url("/deep?x=1")).await;
-    assert!(asks_to_sign_in(&stage, &reply), "{}", reply.status);
+    assert!(stage.asks_to_sign_in(&reply), "{}", reply.status);
     let asked: Vec<_> =
         reply.location().query_pairs().filter(|(name, _)| name == "prompt").map(|(_, v)| v.into_owned()).collect();
     assert_eq!(asked, ["none"]);
@@ -397,9 +392,9 @@ async fn whoever_is_not_signed_in_at_the_provider_any_more_is_not_signed_in_here
     let reply = browser.get(&stage.url("/")).await;
     let callback = browser.get(reply.location().as_str()).await;
     let reply = browser.get(callback.location().as_str()).await;
-    assert!(asks_to_sign_in(&stage, &reply), "{}", reply.text());
+    assert!(stage.asks_to_sign_in(&reply), "{}", reply.text());
     assert!(reply.location().query_pairs().all(|(name, _)| name != "prompt"), "now the person is asked");
-    assert!(asks_to_sign_in(&stage, &copy.get(&stage.url("/")).await), "the copied cookie is dead");
+    assert!(stage.asks_to_sign_in(&copy.get(&stage.url("/")).await), "the copied cookie is dead");
     stage.upstream.assert_untouched();
     assert_eq!(browser.follow(reply.location().as_str(), 10).await.status, StatusCode::OK);
 }
@@ -414,7 +409,7 @@ async fn another_person_at_the_provider_never_takes_over_the_session() {
     let reply = browser.get(&stage.url("/")).await;
     let callback = browser.get(reply.location().as_str()).await;
     let reply = browser.get(callback.location().as_str()).await;
-    assert!(asks_to_sign_in(&stage, &reply), "{}", reply.text());
+    assert!(stage.asks_to_sign_in(&reply), "{}", reply.text());
     assert_eq!(stage.provider.count(Endpoint::Userinfo), asked, "that access token is used for nothing");
     stage.upstream.assert_untouched();
     // A sign-in of her own, under her own name.
@@ -449,7 +444,7 @@ async fn a_session_that_was_ended_while_its_browser_was_at_the_provider_is_not_r
     let callback = browser.get(reply.location().as_str()).await;
     assert!(other_tab.get(&stage.url("/auth/logout")).await.status.is_redirection());
     let reply = browser.get(callback.location().as_str()).await;
-    assert!(asks_to_sign_in(&stage, &reply), "a sign-in of its own: {}", reply.text());
+    assert!(stage.asks_to_sign_in(&reply), "a sign-in of its own: {}", reply.text());
     assert!(reply.set_cookies().iter().all(|cookie| !cookie.starts_with("vestibule=")), "{:?}", reply.set_cookies());
 }
 

@@ -4,20 +4,15 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 use serde_json::json;
-use vestibule_test_support::{Browser, FakeProvider, Reply, Request, Stage, StoredCookie};
+use vestibule_test_support::{Browser, FakeProvider, Request, Stage, StoredCookie};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);
 
-/// Whether the reply sends the browser to sign in.
-fn asks_to_sign_in(stage: &Stage, reply: &Reply) -> bool {
-    reply.status == StatusCode::FOUND && reply.location().as_str().starts_with(&stage.provider.issuer())
-}
-
 async fn assert_signed_out(stage: &Stage, browser: &Browser) {
     stage.upstream.forget();
     let reply = browser.get(&stage.url("/")).await;
-    assert!(asks_to_sign_in(stage, &reply), "{} {}", reply.status, reply.text());
+    assert!(stage.asks_to_sign_in(&reply), "{} {}", reply.status, reply.text());
     stage.upstream.assert_untouched();
 }
 
@@ -161,7 +156,7 @@ async fn a_cookie_of_ours_that_comes_twice_is_a_challenge_and_never_first_or_las
             stage.upstream.forget();
             let request = Request::navigation(Method::GET, &stage.url("/")).header("cookie", &twin);
             let reply = browser.stolen_copy().send(request).await;
-            assert!(asks_to_sign_in(&stage, &reply), "{twin}: {}", reply.status);
+            assert!(stage.asks_to_sign_in(&reply), "{twin}: {}", reply.status);
             stage.upstream.assert_untouched();
         }
     }
@@ -211,7 +206,7 @@ async fn two_applications_that_share_a_secret_do_not_share_sessions() {
     other.wait_for_provider().await;
     browser.connect(&stage.origin(), other.address());
     let reply = browser.get(&stage.url("/")).await;
-    assert!(asks_to_sign_in(&other, &reply), "{}", reply.status);
+    assert!(other.asks_to_sign_in(&reply), "{}", reply.status);
     other.upstream.assert_untouched();
 }
 

@@ -24,10 +24,6 @@ async fn signed_in(provider: &RealProvider, stage: &Stage, name: &str) -> Browse
     browser
 }
 
-async fn assert_signed_in(stage: &Stage, browser: &Browser) {
-    assert_eq!(browser.fetch(&stage.url("/")).await.status, StatusCode::OK);
-}
-
 /// Within the seconds that a provider may take to tell.
 async fn assert_ended(stage: &Stage, browser: &Browser) {
     for _ in 0..100 {
@@ -56,9 +52,9 @@ async fn keycloak_ends_sessions_by_the_back_channel_one_by_one_and_of_a_person()
         provider.end_all_sessions_of(&person).await;
         assert_ended(&stage, &here).await;
         assert_ended(&stage, &there).await;
-        assert_signed_in(&stage, &bystander).await;
+        stage.assert_signed_in(&bystander).await;
         let again = signed_in(&provider, &stage, &person).await;
-        assert_signed_in(&stage, &again).await;
+        stage.assert_signed_in(&again).await;
     }
 }
 
@@ -88,7 +84,7 @@ async fn keycloak_ends_a_session_in_a_frame_of_its_sign_out_page() {
     let policy = framed.header("content-security-policy").unwrap().to_owned();
     assert!(policy.ends_with(&format!("frame-ancestors {}", page.url.origin().ascii_serialization())), "{policy}");
     assert_ended(&stage, &browser).await;
-    assert_signed_in(&stage, &bystander).await;
+    stage.assert_signed_in(&bystander).await;
 }
 
 #[tokio::test]
@@ -102,7 +98,7 @@ async fn oidc_provider_ends_a_session_by_the_back_channel() {
     let confirm = browser.get(&format!("{}/session/end", provider.issuer)).await;
     provider.pass_pages(&browser, confirm, "ada").await;
     assert_ended(&stage, &browser).await;
-    assert_signed_in(&stage, &bystander).await;
+    stage.assert_signed_in(&bystander).await;
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ mod echo;
 pub mod encryption;
 pub mod forge;
 pub mod h2;
+mod judge;
 mod listener;
 mod nginx;
 mod program;
@@ -32,6 +33,7 @@ pub use bytes;
 pub use clock::TestClock;
 pub use echo::{EchoUpstream, Received};
 pub use fantoccini;
+pub use judge::until;
 pub use nginx::Nginx;
 pub use program::{Ended, Launch, Program, SESSION_SECRET, Site};
 pub use provider::{
