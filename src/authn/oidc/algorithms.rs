@@ -4,7 +4,7 @@
 use super::capabilities::{Capabilities, algorithms};
 use super::jose::Algorithm;
 use super::known::Known;
-use super::provider::Settings;
+use super::settings::Settings;
 
 /// What the settings name for everything but ID tokens and logout tokens; an empty list names nothing.
 #[derive(Debug, Clone, Default)]

@@ -11,7 +11,7 @@ use super::Provider;
 use super::discovery::Unsupported;
 use super::grant::{Granted, Wisher, form};
 use super::jose::json_object;
-use super::provider::Settings;
+use super::settings::Settings;
 use super::token_endpoint::{self, TokenError};
 use crate::provider_http::{check_json, is_protected};
 use crate::secret::SecretString;

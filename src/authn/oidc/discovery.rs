@@ -13,8 +13,8 @@ use super::capabilities::Capabilities;
 use super::client_auth::ClientAuthMethod;
 use super::jose::{self, Algorithm};
 use super::jwks::JwksError;
-use super::provider::Settings;
 use super::registration::RegistrationError;
+use super::settings::Settings;
 use super::tenants::Tenants;
 use crate::provider_http::{ProviderHttp, ProviderHttpError, WrongMediaType, check_json, is_loopback, is_protected};
 

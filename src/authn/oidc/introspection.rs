@@ -17,7 +17,7 @@ use super::decryption;
 use super::id_token::{self, IdTokenError};
 use super::jose::{self, Jws, Trust};
 use super::jwe::Undecryptable;
-use super::provider::Client;
+use super::settings::Client;
 use super::token_endpoint::TokenError;
 use super::userinfo::Said;
 use crate::clock::UnixTime;

@@ -8,8 +8,8 @@ use tokio::sync::Mutex;
 
 use super::discovery::{self, DiscoveryError, Metadata};
 use super::jwks::{self, JwksError, KeySet};
-use super::provider::Settings;
 use super::registration::Registrar;
+use super::settings::Settings;
 use super::signed_jwks::{self, HeldAgainst};
 use super::static_metadata::KeySource;
 use crate::clock::{SharedClock, UnixTime};

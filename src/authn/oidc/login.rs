@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::reference::ReferenceError;
 use self::reference::Referred;
-use super::provider::{AuthorizationError, AuthorizationRequest};
+use super::authorization::{AuthorizationError, AuthorizationRequest};
 use super::{Party, Provider, Wish};
 use crate::authn::session::cookie::CookieJar;
 use crate::authn::session::seal::{KeyId, KeyRing, Purpose, Sealer};

@@ -1,7 +1,6 @@
 //! One configured provider: its metadata and keys as they are known now, and the calls made to it (OpenID Connect Core 1.0 §3.1
 //! to §3.3, RFC 7636, RP-Initiated Logout 1.0 §2).
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,176 +9,37 @@ use http::{Response, StatusCode};
 use moka::Expiry;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
-use openidconnect::core::{CoreAuthenticationFlow, CoreClient, CoreResponseType};
-use openidconnect::{
-    ClientId, CsrfToken, EndpointMaybeSet, EndpointNotSet, EndpointSet, HttpRequest, Nonce, RedirectUrl, Scope,
-};
+use openidconnect::HttpRequest;
 use serde_json::{Map, Value};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use url::Url;
 
-use super::access_token::AccessTokens;
-use super::algorithms::{AnswerAlgorithms, Kind as Answer, of_id_tokens};
-use super::ask::Ask;
-use super::claims::Rules;
-use super::client_auth::{self, ProofError};
-use super::decryption::{self, Decryption};
-use super::demands::Demands;
-use super::discovery::{DiscoveryError, Metadata, Unsupported};
+use super::algorithms::{Kind as Answer, of_id_tokens};
+use super::decryption;
+use super::discovery::{DiscoveryError, Metadata};
 use super::id_token::{self, Expected, IdTokenError, Nonce as ExpectedNonce, VerifiedClaims};
 use super::jose::{Algorithm, JoseError, Trust};
 use super::jwe::Undecryptable;
 use super::known::{Asker, Knowledge, Known};
 use super::logout_token::{Logout, LogoutTokenError, UnprovenLogout};
 use super::ourselves::Ourselves;
-use super::par::{self, PushError};
-use super::party::Party;
 use super::query::without_doubles;
-use super::registration::RegistrationSettings;
-use super::response::{AuthorizationResponse, ResponseMode, ResponseType};
+use super::response::AuthorizationResponse;
 use super::revocation::{self, Kind};
-use super::security::{Profile, Security};
-use super::static_metadata::StaticMetadata;
-use super::tenants::Tenants;
+use super::settings::Settings;
 use super::token_endpoint::{self, Redemption, TokenError, Tokens};
 use super::userinfo::{self, Said, UserinfoError};
-use super::wish::Wish;
-use crate::authn::session::Signatory;
 use crate::clock::SharedClock;
-use crate::provider_http::{self, ProviderHttp, ProviderHttpError, SetupError};
+use crate::provider_http::{ProviderHttp, ProviderHttpError, SetupError};
 use crate::secret::SecretString;
 use crate::telemetry::chain;
-
-/// The `[provider]` section or one of `[providers]`, checked.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// Its `provider_id`: the name in `[providers.NAME]`, `default` for `[provider]`.
-    pub id: String,
-    /// What people call it, where they choose one of several.
-    pub name: String,
-    /// A `data:` URL to show beside the name.
-    pub logo: Option<String>,
-    /// Domains of e-mail addresses whose owners sign in here.
-    pub email_domains: Vec<String>,
-    /// How it is reached.
-    pub http: provider_http::Settings,
-    /// The issuer, character for character as the provider writes it.
-    pub issuer: String,
-    /// Its tenants, where it has an issuer for each; `issuer` is where it is discovered then.
-    pub tenants: Option<Tenants>,
-    /// Where we reach the provider, when that differs from its public address: replaces the issuer's origin in discovery
-    /// and in the token, JWKS and userinfo endpoints; never in what the user agent sees.
-    pub backchannel_url: Option<Url>,
-    /// What is stated about it in the place of discovery.
-    pub metadata: StaticMetadata,
-    /// Where the provider fetches our request objects, each below it (RFC 9101 §5.2); `None` where it fetches none.
-    pub request_objects_at: Option<Url>,
-    /// Who we are there; of a client that registers itself known only once it has.
-    pub credentials: Credentials,
-    /// How we register ourselves, where no client id is written.
-    pub registration: Option<RegistrationSettings>,
-    /// How we prove that, and what our tokens are bound to.
-    pub security: Security,
-    /// Where the provider sends the user agent back to.
-    pub redirect_uri: Url,
-    /// Always with `openid`.
-    pub scopes: Vec<String>,
-    /// What is asked for.
-    pub response_type: ResponseType,
-    /// How the answer comes back.
-    pub response_mode: ResponseMode,
-    /// Extra parameters of the authorization request.
-    pub authorization_params: Vec<(String, String)>,
-    /// Extra parameters of the logout request.
-    pub logout_params: Vec<(String, String)>,
-    /// Parameters of the authorization request with a setting of their own.
-    pub ask: Ask,
-    /// What every ID token must say.
-    pub demands: Demands,
-    /// How far the provider's clock may be from ours. Default 30 s.
-    pub clock_skew: Duration,
-    /// Audiences of the ID token that are trusted beside our client id.
-    pub trusted_audiences: Vec<String>,
-    /// The signing algorithms accepted for ID tokens: empty means every asymmetric one that the metadata offers. HS256 only
-    /// where it is named here, alone, and a secret exists.
-    pub signing_algs: Vec<Algorithm>,
-    /// The same for everything else that the provider signs.
-    pub answer_algs: AnswerAlgorithms,
-    /// What is taken of encrypted tokens.
-    pub decryption: Decryption,
-    /// Fetch userinfo where the metadata offers it.
-    pub userinfo: bool,
-    /// Whether userinfo feeds name or roles, so that its failure fails the sign-in.
-    pub userinfo_required: bool,
-    /// How access tokens that others present are verified.
-    pub access_tokens: AccessTokens,
-    /// Names and passwords of programs are exchanged here (RFC 6749 §4.3).
-    pub insecure_password_grant: bool,
-    /// http beyond loopback.
-    pub allow_insecure_http: bool,
-    /// Revoke a session's tokens when it is signed out, where the metadata offers that.
-    pub revoke_at_sign_out: bool,
-    /// Sent at sign-out when set; must be registered at the provider.
-    pub post_logout_redirect_uri: Option<Url>,
-    /// How often discovery and keys are refreshed. Default 15 min.
-    pub refresh_interval: Duration,
-    /// The least time between two key fetches caused by unknown key ids. Default 30 s.
-    pub key_refetch_interval: Duration,
-    /// How long keys stay usable when they can't be refreshed. Default 24 h.
-    pub stale_keys: Duration,
-    /// Token calls at the same time; more wait. Default 64.
-    pub max_token_calls: usize,
-    /// How long a token call may wait for its turn. Default 5 s.
-    pub token_queue_timeout: Duration,
-}
-
-/// Why no authorization request can be made.
-#[derive(Debug, thiserror::Error)]
-pub enum AuthorizationError {
-    /// Discovery has not worked yet.
-    #[error("the provider is not known yet")]
-    ProviderUnknown(#[source] Option<Arc<DiscoveryError>>),
-    /// Its metadata say that it can't do what the settings ask for.
-    #[error(transparent)]
-    Unsupported(Unsupported),
-    /// It could not be pushed.
-    #[error(transparent)]
-    Push(#[from] PushError),
-    /// It could not be signed.
-    #[error("the authorization request could not be signed")]
-    Unsigned(#[source] ProofError),
-}
-
-/// One authorization request.
-#[derive(Debug)]
-pub struct AuthorizationRequest<'a> {
-    /// What comes back with the answer.
-    pub state: &'a str,
-    /// What comes back in the ID token.
-    pub nonce: &'a str,
-    /// For the code, by S256 (RFC 7636 §4.3).
-    pub pkce_challenge: &'a str,
-    /// What this sign-in asks for beyond the settings.
-    pub wish: &'a Wish,
-    /// Where all of it can be fetched as an object (RFC 9101 §5.2); `None`: nowhere.
-    pub reference: Option<&'a str>,
-}
-
-/// Who we are at a provider, by name and secret.
-#[derive(Debug, Clone)]
-pub struct Credentials {
-    /// Our client id.
-    pub client_id: String,
-    /// Our client secret; `None` for a client that has none.
-    pub client_secret: Option<SecretString>,
-}
 
 /// A provider that can be asked. Cheap reads, shared by all workers.
 #[derive(Debug)]
 pub struct Provider {
     pub(super) knowledge: Arc<Knowledge>,
-    ourselves: Arc<Ourselves>,
+    pub(super) ourselves: Arc<Ourselves>,
     /// Turns for calls of the token endpoint.
     token_calls: Arc<Semaphore>,
     /// Turns for questions about access tokens that came with requests, which anybody may make up: a quarter of those, of
@@ -271,115 +131,6 @@ impl Provider {
     /// Also there while a refresh fails and what was known before is still used; `None` once a refresh worked.
     pub fn last_error(&self) -> Option<Arc<DiscoveryError>> {
         self.knowledge.last_error()
-    }
-
-    /// Where to send the user agent with the authorization request (RFC 6749 §4.1.1, RFC 7636 §4.3, OpenID Connect Core
-    /// §3.1.2.1).
-    ///
-    /// # Errors
-    /// [`AuthorizationError`].
-    pub async fn authorization_url(&self, asked: AuthorizationRequest<'_>) -> Result<Url, AuthorizationError> {
-        let known = self.usable()?;
-        let parameters = self.parameters(&known, &asked)?;
-        let parameters = self.protected(&known, parameters, asked.reference).await?;
-        let endpoint = known.metadata.standard.authorization_endpoint().url();
-        let mut url = endpoint.clone();
-        url.query_pairs_mut().extend_pairs(parameters);
-        Ok(without_doubles(endpoint, url))
-    }
-
-    /// The same request as an object that the provider fetches (RFC 9101 §5.2.3). Makes no call.
-    ///
-    /// # Errors
-    /// [`AuthorizationError`].
-    pub fn request_object(&self, asked: &AuthorizationRequest<'_>) -> Result<String, AuthorizationError> {
-        let known = self.usable()?;
-        let parameters = self.parameters(&known, asked)?;
-        let object = self.ourselves.request_object(&known.settings, &known.metadata, &parameters);
-        object.map_err(AuthorizationError::Unsigned)
-    }
-
-    /// Whether the provider says that it takes request objects in the request itself (Discovery §3).
-    pub(super) fn takes_request_objects(&self) -> bool {
-        let takes = |known: Arc<Known>| known.metadata.capabilities.takes_request_objects;
-        self.knowledge.usable().and_then(takes).unwrap_or(false)
-    }
-
-    fn usable(&self) -> Result<Arc<Known>, AuthorizationError> {
-        self.knowledge.usable().ok_or_else(|| AuthorizationError::ProviderUnknown(self.last_error()))
-    }
-
-    /// All parameters of a request, however they travel.
-    fn parameters(
-        &self,
-        known: &Known,
-        asked: &AuthorizationRequest<'_>,
-    ) -> Result<Vec<(String, String)>, AuthorizationError> {
-        let AuthorizationRequest { state, nonce, pkce_challenge, wish, .. } = *asked;
-        let (settings, metadata) = (&known.settings, &known.metadata);
-        metadata.supports(settings).map_err(AuthorizationError::Unsupported)?;
-        let jkt = self.ourselves.jkt(settings, metadata).map_err(AuthorizationError::Unsupported)?;
-        let client = settings.client(metadata);
-        let (state, nonce) = (CsrfToken::new(state.to_owned()), Nonce::new(nonce.to_owned()));
-        let flow = match settings.response_type {
-            ResponseType::Code => CoreAuthenticationFlow::AuthorizationCode,
-            ResponseType::CodeIdToken => {
-                CoreAuthenticationFlow::Hybrid(vec![CoreResponseType::Code, CoreResponseType::IdToken])
-            }
-        };
-        let request =
-            client.authorize_url(flow, || state, || nonce).add_scopes(settings.scopes.iter().cloned().map(Scope::new));
-        let pkce = [("code_challenge", pkce_challenge), ("code_challenge_method", "S256")];
-        let pkce = pkce.into_iter().map(|(name, value)| (name, Cow::Borrowed(value)));
-        let extra = settings.authorization_params.iter().filter(|(name, _)| !OURS.contains(&name.as_str()));
-        let extra = extra.map(|(name, value)| (name.as_str(), Cow::Borrowed(value.as_str())));
-        let mode = settings.response_mode.name().map(|mode| ("response_mode", Cow::Borrowed(mode)));
-        let asked = settings.ask.parameters(&settings.demands, wish, metadata.capabilities.takes_claims == Some(true));
-        let asked = asked.into_iter().map(|(name, value)| (name, Cow::Owned(value)));
-        let asked: Vec<_> = asked.chain(mode).collect();
-        // No parameter stands twice, whatever one sign-in asks for.
-        let extra = extra.filter(|(name, _)| asked.iter().all(|(asked, _)| asked != name));
-        let extra: Vec<_> = pkce.chain(extra).chain(asked.iter().cloned()).collect();
-        let request = extra.into_iter().fold(request, |request, (name, value)| request.add_extra_param(name, value));
-        let (url, _, _) = request.url();
-        let of_endpoint = metadata.standard.authorization_endpoint().url().query_pairs().count();
-        let jkt = jkt.map(|jkt| ("dpop_jkt".to_owned(), jkt.to_owned()));
-        Ok(url.query_pairs().into_owned().skip(of_endpoint).chain(jkt).collect())
-    }
-
-    /// What the user agent carries of an authorization request: all of it, or as an object (RFC 9101 §5.1), or no more than a
-    /// reference (RFC 9101 §5.2, RFC 9126 §4).
-    async fn protected(
-        &self,
-        known: &Known,
-        mut parameters: Vec<(String, String)>,
-        reference: Option<&str>,
-    ) -> Result<Vec<(String, String)>, AuthorizationError> {
-        let (settings, metadata) = (&known.settings, &known.metadata);
-        let security = &settings.security;
-        let pushed = metadata.capabilities.pushed_request_endpoint.as_ref();
-        let pushed = pushed.filter(|_| security.pushes(&metadata.capabilities));
-        if security.signed_requests.is_some() {
-            let signed = match reference {
-                Some(reference) => ("request_uri".to_owned(), reference.to_owned()),
-                None => {
-                    let object = self.ourselves.request_object(settings, metadata, &parameters);
-                    ("request".to_owned(), object.map_err(AuthorizationError::Unsigned)?)
-                }
-            };
-            // Core §6.1 and §6.2 want these outside as well, where the user agent carries them.
-            let outside =
-                |name: &str| name == "client_id" || (pushed.is_none() && ["response_type", "scope"].contains(&name));
-            parameters.retain(|(name, _)| outside(name));
-            parameters.push(signed);
-        }
-        if let Some(endpoint) = pushed {
-            let answer = self.call(par::request(endpoint, &parameters)?).await.map_err(PushError::from)?;
-            let reference = par::read_answer(&answer)?;
-            parameters.retain(|(name, _)| name == "client_id");
-            parameters.push(("request_uri".to_owned(), reference));
-        }
-        Ok(parameters)
     }
 
     /// Redeems an authorization code (RFC 6749 §4.1.3, RFC 7636 §4.5).
@@ -654,75 +405,6 @@ impl Provider {
     }
 }
 
-impl Settings {
-    /// In a line: how the client says who it is, and what more is done.
-    pub fn proof(&self) -> String {
-        let Security { pushed_requests, signed_requests, dpop, profile, .. } = &self.security;
-        let methods: Vec<_> = client_auth::candidates(self).iter().map(|method| method.name()).collect();
-        let more = [
-            (*pushed_requests == Some(true), "pushed requests"),
-            (signed_requests.is_some(), "signed requests"),
-            (dpop.is_some(), "DPoP"),
-            (self.security.binds_by_tls(), "certificate-bound tokens"),
-            (*profile == Profile::Fapi2, "FAPI 2.0"),
-        ];
-        let more = more.iter().filter(|(is_on, _)| *is_on).map(|(_, what)| format!(", {what}"));
-        format!("{}{}", methods.join(" or "), more.collect::<String>())
-    }
-
-    /// Whether an authorization response without `iss` is refused (RFC 9207 §2.4, FAPI 2.0 §5.3.3.2).
-    pub fn demands_issuer(&self, metadata: Option<&Metadata>) -> bool {
-        self.security.profile == Profile::Fapi2 || metadata.is_some_and(|metadata| metadata.iss_parameter_supported)
-    }
-
-    /// Whether an answer of `issuer` can be this provider's.
-    pub fn is_issuer(&self, issuer: &str) -> bool {
-        match &self.tenants {
-            None => issuer == self.issuer,
-            Some(tenants) => tenants.has(issuer),
-        }
-    }
-
-    /// Whom sessions and login transactions are bound to: issuer and client id. A client that registers itself may have another
-    /// id tomorrow, and its people stay signed in: there the `provider_id` counts, in a form that no client id has.
-    pub fn party(&self) -> Party {
-        match &self.registration {
-            None => Party::of(&self.issuer, &self.credentials.client_id),
-            Some(_) => Party::of(&self.issuer, &format!("\0{}", self.id)),
-        }
-    }
-
-    /// The same for sessions.
-    pub fn signatory(&self) -> Signatory {
-        Signatory { id: self.id.clone(), party: self.party(), tenants: self.tenants.clone() }
-    }
-
-    /// What makes our requests. It reads no token, so it gets no keys.
-    pub(super) fn client(&self, metadata: &Metadata) -> Client {
-        let (secret, auth_type) = client_auth::for_library(self, metadata);
-        let client_id = ClientId::new(self.credentials.client_id.clone());
-        Client::from_provider_metadata(metadata.standard.clone(), client_id, secret)
-            .set_redirect_uri(RedirectUrl::from_url(self.redirect_uri.clone()))
-            .set_auth_type(auth_type)
-            // It is among the scopes.
-            .disable_openid_scope()
-    }
-
-    pub(super) fn trust<'a>(&'a self, known: &'a Known, algorithms: &'a [Algorithm]) -> Trust<'a> {
-        Trust { keys: &known.keys, secret: self.credentials.client_secret.as_ref(), algorithms }
-    }
-
-    pub(super) fn rules(&self) -> Rules<'_> {
-        Rules {
-            issuer: &self.issuer,
-            tenants: self.tenants.as_ref(),
-            client_id: &self.credentials.client_id,
-            trusted_audiences: &self.trusted_audiences,
-            leeway: self.clock_skew.as_secs(),
-        }
-    }
-}
-
 /// RFC 7518 §3.2: an HMAC key must be at least as long as the hash.
 fn warn_about_weak_secret(settings: &Settings) {
     let (Some(secret), [only]) = (&settings.credentials.client_secret, &*settings.signing_algs) else { return };
@@ -747,23 +429,6 @@ impl Expiry<[u8; 16], Duration> for UntilItExpires {
 
 /// The longest that an identifier is remembered: longer than any process runs.
 const LONGEST_MEMORY: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-
-/// The library's client, from a provider's metadata.
-pub(super) type Client =
-    CoreClient<EndpointSet, EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointMaybeSet, EndpointMaybeSet>;
-
-/// The parameters of the authorization request that no setting changes.
-const OURS: [&str; 9] = [
-    "response_type",
-    "response_mode",
-    "client_id",
-    "redirect_uri",
-    "scope",
-    "state",
-    "nonce",
-    "code_challenge",
-    "code_challenge_method",
-];
 
 /// The most logout tokens of one provider whose identifiers are remembered; about 100 bytes each.
 const MAX_LOGOUT_TOKENS: u64 = 100_000;

@@ -20,7 +20,7 @@ use self::file::StateFile;
 use super::client_auth::ClientAuthMethod;
 use super::client_keys::{ClientKeys, KeyFileError};
 use super::discovery::Metadata;
-use super::provider::{Credentials, Settings};
+use super::settings::{Credentials, Settings};
 use crate::clock::UnixTime;
 use crate::files::Digest;
 use crate::provider_http::{ProviderHttp, ProviderHttpError, WrongMediaType};

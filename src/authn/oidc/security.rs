@@ -7,7 +7,7 @@ use super::capabilities::Capabilities;
 use super::client_auth::ClientAuthMethod;
 use super::discovery::Unsupported;
 use super::jose::Algorithm;
-use super::provider::Settings;
+use super::settings::Settings;
 
 /// What `[provider]` says about it.
 #[derive(Debug, Clone, Default)]

@@ -8,7 +8,7 @@ use super::algorithms::Kind;
 use super::client_auth;
 use super::discovery::{Metadata, Unsupported};
 use super::jose::Algorithm;
-use super::provider::Settings;
+use super::settings::Settings;
 
 /// One setting against one list; an empty list says nothing.
 struct Judge<'a> {

@@ -15,8 +15,8 @@ use serde_json::{Map, Value, json};
 use super::client_auth::ProofError;
 use super::discovery::Unsupported;
 use super::jose::{MAX_TOKEN, json_object};
-use super::provider::Client;
 use super::security::TokenType;
+use super::settings::Client;
 use crate::provider_http::{ProviderHttpError, WrongMediaType, check_json};
 use crate::secret::SecretString;
 
@@ -237,7 +237,8 @@ mod tests {
 
     use super::*;
     use crate::authn::oidc::discovery::Metadata;
-    use crate::authn::oidc::provider::{Settings, test_settings};
+    use crate::authn::oidc::provider::test_settings;
+    use crate::authn::oidc::settings::Settings;
 
     fn redemption(code: &str) -> Redemption<'_> {
         Redemption { code, pkce_verifier: "verifier", resources: &[], token_type: TokenType::Bearer }

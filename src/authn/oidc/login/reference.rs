@@ -8,7 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
 use super::{Logins, Started};
-use crate::authn::oidc::provider::{AuthorizationError, AuthorizationRequest};
+use crate::authn::oidc::authorization::{AuthorizationError, AuthorizationRequest};
 use crate::authn::oidc::{Provider, Providers};
 
 /// How long the address is good for: the user agent goes to the provider at once, and the provider fetches then.

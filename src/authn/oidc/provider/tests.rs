@@ -8,9 +8,21 @@ use http::Request;
 use serde_json::json;
 
 use super::*;
+use crate::authn::oidc::access_token::AccessTokens;
+use crate::authn::oidc::algorithms::AnswerAlgorithms;
+use crate::authn::oidc::ask::Ask;
+use crate::authn::oidc::authorization::AuthorizationRequest;
+use crate::authn::oidc::decryption::Decryption;
+use crate::authn::oidc::demands::Demands;
 use crate::authn::oidc::known::Trouble;
+use crate::authn::oidc::response::{ResponseMode, ResponseType};
+use crate::authn::oidc::security::Security;
+use crate::authn::oidc::settings::Credentials;
+use crate::authn::oidc::static_metadata::StaticMetadata;
 use crate::authn::oidc::test_keys::{TestKey, hs256, key_set};
+use crate::authn::oidc::wish::Wish;
 use crate::clock::{Clock, UnixTime};
+use crate::provider_http;
 use crate::provider_http::test_server::{Answer, TestServer, answer, json};
 
 pub(in super::super) fn settings(issuer: &str) -> Settings {

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::RegistrationError;
-use crate::authn::oidc::provider::{Credentials, Settings};
+use crate::authn::oidc::settings::{Credentials, Settings};
 use crate::clock::UnixTime;
 use crate::files::{self, Digest};
 use crate::secret::SecretString;

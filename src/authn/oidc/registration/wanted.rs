@@ -12,9 +12,9 @@ use crate::authn::oidc::client_keys::ClientKeys;
 use crate::authn::oidc::discovery::Metadata;
 use crate::authn::oidc::jose::Algorithm;
 use crate::authn::oidc::jwe::ContentEncryption;
-use crate::authn::oidc::provider::Settings;
 use crate::authn::oidc::response::ResponseType;
 use crate::authn::oidc::security::{Profile, RequestObject};
+use crate::authn::oidc::settings::Settings;
 
 /// What is to be registered at `provider`. Without `scope`: providers then give what they give everybody, and some refuse
 /// `openid` there.
