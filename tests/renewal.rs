@@ -287,6 +287,12 @@ async fn a_sign_out_revokes_the_newest_refresh_token_whatever_cookie_asks_for_it
     assert!(stage.asks_to_sign_in(&browser.get(&stage.url("/")).await));
 }
 
+/// Until a request for a slow answer is at the application.
+async fn until_slow(stage: &Stage) {
+    let is_there = async || stage.upstream.requests().iter().any(|request| request.target.contains("slow"));
+    until("the slow request", is_there).await;
+}
+
 #[tokio::test]
 async fn a_late_answer_brings_no_session_back() {
     let stage = Stage::start();
@@ -296,10 +302,7 @@ async fn a_late_answer_brings_no_session_back() {
     let url = stage.url("/slow?ms=500");
     let slow = tab.get(&url);
     let (slow, _) = tokio::join!(slow, async {
-        until("the slow request", async || {
-            stage.upstream.requests().iter().any(|request| request.target.contains("slow"))
-        })
-        .await;
+        until_slow(&stage).await;
         browser.get(&stage.url("/auth/logout")).await
     });
     assert_eq!(slow.set_cookies(), Vec::<String>::new());
@@ -350,10 +353,7 @@ async fn a_late_answer_to_an_older_session_takes_no_newer_ones_place() {
     let url = stage.url("/slow?ms=700");
     let slow = tab.get(&url);
     let (slow, _) = tokio::join!(slow, async {
-        until("the slow request", async || {
-            stage.upstream.requests().iter().any(|request| request.target.contains("slow"))
-        })
-        .await;
+        until_slow(&stage).await;
         // The same browser signs in anew meanwhile, as for a step-up.
         assert_eq!(browser.follow(&stage.url("/auth/login?rd=/"), 10).await.status, StatusCode::OK);
     });
@@ -368,6 +368,13 @@ async fn without_refresh_token() -> (Stage, Browser) {
     stage.provider.give_no_refresh_tokens();
     let browser = stage.signed_in_browser().await;
     (stage, browser)
+}
+
+/// What a navigation ends in that is sent to the provider and back.
+async fn after_silence(stage: &Stage, browser: &Browser) -> Reply {
+    let asked = browser.get(&stage.url("/")).await;
+    let callback = browser.get(asked.location().as_str()).await;
+    browser.get(callback.location().as_str()).await
 }
 
 #[tokio::test]
@@ -397,9 +404,7 @@ async fn whoever_is_not_signed_in_at_the_provider_any_more_is_not_signed_in_here
     stage.provider.end_all_sign_ins();
     stage.clock.advance(10 * MINUTE);
     stage.upstream.forget();
-    let reply = browser.get(&stage.url("/")).await;
-    let callback = browser.get(reply.location().as_str()).await;
-    let reply = browser.get(callback.location().as_str()).await;
+    let reply = after_silence(&stage, &browser).await;
     assert!(stage.asks_to_sign_in(&reply), "{}", reply.text());
     assert!(reply.location().query_pairs().all(|(name, _)| name != "prompt"), "now the person is asked");
     assert!(stage.asks_to_sign_in(&copy.get(&stage.url("/")).await), "the copied cookie is dead");
@@ -414,9 +419,7 @@ async fn another_person_at_the_provider_never_takes_over_the_session() {
     stage.clock.advance(10 * MINUTE);
     let asked = stage.provider.count(Endpoint::Userinfo);
     stage.upstream.forget();
-    let reply = browser.get(&stage.url("/")).await;
-    let callback = browser.get(reply.location().as_str()).await;
-    let reply = browser.get(callback.location().as_str()).await;
+    let reply = after_silence(&stage, &browser).await;
     assert!(stage.asks_to_sign_in(&reply), "{}", reply.text());
     assert_eq!(stage.provider.count(Endpoint::Userinfo), asked, "that access token is used for nothing");
     stage.upstream.assert_untouched();

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use url::Url;
 
 use super::oidc::device::LONGEST_INTERVAL;
-use super::oidc::grant::Granted;
+use super::oidc::grant::{Granted, Wisher};
 use super::oidc::id_token::{Expected, IdTokenError, Nonce};
 use super::oidc::party::Party;
 use super::oidc::refresh::{is_renewal, what_stays};
@@ -273,10 +273,11 @@ impl ApiClients {
         let (held, _) = self.refresh_tokens.open(sealed.as_bytes()).map_err(|_| GrantError::RefreshToken)?;
         let (_, provider) = self.providers.by_party(held.party).ok_or(GrantError::RefreshToken)?;
         let signed_in = serde_json::from_str(&held.signed_in).map_err(|_| GrantError::RefreshToken)?;
-        let granted = provider.redeem_refresh_token(&held.token).await.map_err(|error| match error {
-            TokenError::InvalidGrant => GrantError::RefreshToken,
-            error => error.into(),
-        })?;
+        let granted =
+            provider.redeem_refresh_token(&held.token, Wisher::Stranger).await.map_err(|error| match error {
+                TokenError::InvalidGrant => GrantError::RefreshToken,
+                error => error.into(),
+            })?;
         self.hand_out(provider, granted, Some(signed_in)).await
     }
 

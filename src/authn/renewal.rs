@@ -4,10 +4,10 @@
 //! | what the provider does | the session |
 //! |---|---|
 //! | new tokens | goes on, with claims and roles taken anew |
-//! | cannot be reached, is busy, answers 5xx | goes on as it is; tried again after 1 s, later up to 30 s |
+//! | cannot be reached, is busy, answers 429, 500 or 503 | goes on as it is; tried again after 1 s, later up to 30 s |
 //! | `invalid_grant` | ends |
 //! | an ID token that is not of this session | ends |
-//! | no answer, or none of use, after the refresh token was sent | goes on as it is; the token is not sent again, and the next navigation goes to the provider and back |
+//! | no answer (502 and 504 are a gateway's word for that), none of use, or that the person has to do something | goes on as it is; the token is not sent again, and once the session is stale the next navigation goes to the provider and back |
 
 use std::sync::Arc;
 use std::time::Duration;

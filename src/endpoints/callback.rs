@@ -11,7 +11,7 @@ use super::Endpoints;
 use super::form;
 use crate::authn::oidc::id_token::{Expected, IdTokenError, Nonce, VerifiedClaims};
 use crate::authn::oidc::login::{LoginTransaction, MAX_ATTEMPTS, Recognised, Redeemed, Start, StrayCause};
-use crate::authn::oidc::response::{AuthorizationResponse, ResponseError, ResponseType};
+use crate::authn::oidc::response::{AuthorizationResponse, ResponseError, ResponseType, needs_the_person};
 use crate::authn::oidc::token_endpoint::{TokenError, Tokens};
 use crate::authn::oidc::{Provider, Wish};
 use crate::authn::session::record::StoredTokens;
@@ -25,9 +25,6 @@ use crate::telemetry::chain;
 /// Error codes after which a new start is what the person would do anyway (Core §3.1.2.6, and providers whose own sign-in
 /// page expired).
 const RESTARTABLE: [&str; 3] = ["temporarily_unavailable", "login_required", "interaction_required"];
-/// Error codes that say that the person has to do something, so `prompt=none` can't (Core §3.1.2.6).
-const NEEDS_THE_PERSON: [&str; 4] =
-    ["login_required", "interaction_required", "consent_required", "account_selection_required"];
 /// The most that is logged of the provider's words, in characters.
 const MAX_LOGGED: usize = 256;
 
@@ -170,7 +167,7 @@ impl Endpoints {
         description: Option<String>,
     ) -> Result<Response<Body>, Rejection> {
         if let Some(renewing) = login.wish().renewing {
-            if NEEDS_THE_PERSON.contains(&error.as_str()) {
+            if needs_the_person(&error) {
                 return self.start_anew(answer, &renewing, login.return_to(), login.attempts()).await;
             }
             // The session is as good as it was; the next try comes by itself.

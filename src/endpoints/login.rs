@@ -122,10 +122,7 @@ impl Endpoints {
             });
         }
         if let &[provider] = candidates.as_slice() {
-            // Only there does a start call the provider.
-            if provider.pushes() {
-                self.take_sign_in(inbound.client().address)?;
-            }
+            self.take_turn_of_start(provider, inbound)?;
             let wish = Wish::default().and(&challenge.route.require.proof);
             let start = Start { return_to: return_to.as_str(), attempts: finished, wish: &wish };
             return self.start(provider, inbound.cookies(), start).await;
@@ -155,11 +152,14 @@ impl Endpoints {
     async fn renew(&self, renewing: Renewing, inbound: &Inbound, return_to: &str) -> Result<Response<Body>, Rejection> {
         let provider =
             self.providers.by_party(renewing.party()).map_or(self.providers.first(), |(_, provider)| provider);
-        if provider.pushes() {
-            self.take_sign_in(inbound.client().address)?;
-        }
+        self.take_turn_of_start(provider, inbound)?;
         let wish = Wish { renewing: Some(renewing), ..Wish::default() };
         self.start(provider, inbound.cookies(), Start { return_to, attempts: 0, wish: &wish }).await
+    }
+
+    /// Of a sign-in that begins on any page: only where requests are pushed does a start call the provider.
+    fn take_turn_of_start(&self, provider: &Provider, inbound: &Inbound) -> Result<(), ClientFault> {
+        if provider.pushes() { self.take_sign_in(inbound.client().address) } else { Ok(()) }
     }
 
     /// Sends the browser to the provider, to sign in as the page behind it demands, too.

@@ -71,23 +71,6 @@ impl Provider {
         let parameters = self.settings().ask.with_resources(&[("device_code", device_code)]);
         self.grant(GRANT_TYPE, &parameters, Wisher::Stranger).await
     }
-
-    /// Tokens for a refresh token (RFC 6749 §6).
-    ///
-    /// # Errors
-    /// [`TokenError`].
-    pub async fn redeem_refresh_token(&self, refresh_token: &str) -> Result<Granted, TokenError> {
-        let parameters = self.settings().ask.with_resources(&[("refresh_token", refresh_token)]);
-        self.grant("refresh_token", &parameters, Wisher::Stranger).await
-    }
-}
-
-impl Settings {
-    /// The scopes for a client without a session: nothing that outlives it, unless it `wants_refresh`.
-    pub(in crate::authn) fn scope(&self, wants_refresh: bool) -> String {
-        let wanted = self.scopes.iter().filter(|scope| wants_refresh || *scope != "offline_access");
-        wanted.map(String::as_str).collect::<Vec<_>>().join(" ")
-    }
 }
 
 fn read(answer: &Response<Bytes>, settings: &Settings) -> Result<DeviceAuthorization, TokenError> {

@@ -1,7 +1,7 @@
 //! Grants that begin without a redirect (RFC 6749 §4.3, §4.4 and §6, RFC 8628 §3.4): one form to the token endpoint, and what
 //! it gives.
 //!
-//! Not by the library, which has no one request for all of them and wants an ID token of each.
+//! Not by the library, which has no one request for all of them and would read the ID token itself.
 
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use super::Provider;
 use super::discovery::Unsupported;
 use super::known::Known;
 use super::security::TokenType;
+use super::settings::Settings;
 use super::token_endpoint::{self, TokenError};
 use crate::secret::SecretString;
 
@@ -42,7 +43,7 @@ impl Granted {
 
 /// Whose wish it is, which says whose turns it takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wisher {
+pub(in crate::authn) enum Wisher {
     /// Ours.
     Ourselves,
     /// Of a client that anybody may be.
@@ -66,6 +67,14 @@ impl Provider {
             Wisher::Stranger => self.call_for_stranger(request).await,
         };
         read(&answer?, known.settings.security.token_type())
+    }
+}
+
+impl Settings {
+    /// The scopes for a client without a session: nothing that outlives it, unless it `wants_refresh`.
+    pub(in crate::authn) fn scope(&self, wants_refresh: bool) -> String {
+        let wanted = self.scopes.iter().filter(|scope| wants_refresh || *scope != "offline_access");
+        wanted.map(String::as_str).collect::<Vec<_>>().join(" ")
     }
 }
 

@@ -7,8 +7,9 @@ use serde_json::{Map, Value};
 use tracing::warn;
 
 use super::Provider;
-use super::grant::Wisher;
+use super::grant::{Granted, Wisher};
 use super::id_token::{Expected, IdTokenError, Nonce, VerifiedClaims};
+use super::response::needs_the_person;
 use super::token_endpoint::TokenError;
 use super::userinfo::UserinfoError;
 use super::wish::Wish;
@@ -68,8 +69,8 @@ impl Provider {
         if !audiences(signed_in).contains(&known.settings.credentials.client_id.as_str()) {
             return Err(RefreshError::OtherClient);
         }
-        let parameters = known.settings.ask.with_resources(&[("refresh_token", refresh_token.expose_secret())]);
-        let tokens = self.grant("refresh_token", &parameters, Wisher::Ourselves).await.map_err(RefreshError::of)?;
+        let tokens = self.redeem_refresh_token(refresh_token.expose_secret(), Wisher::Ourselves).await;
+        let tokens = tokens.map_err(RefreshError::of)?;
         let subject = signed_in.get("sub").and_then(Value::as_str).unwrap_or_default();
         let mut refreshed = Refreshed {
             access_token: tokens.access_token,
@@ -97,6 +98,19 @@ impl Provider {
             }
         }
         Ok(refreshed)
+    }
+
+    /// Tokens for a refresh token (RFC 6749 §6), unverified.
+    ///
+    /// # Errors
+    /// [`TokenError`].
+    pub(in crate::authn) async fn redeem_refresh_token(
+        &self,
+        refresh_token: &str,
+        wisher: Wisher,
+    ) -> Result<Granted, TokenError> {
+        let parameters = self.settings().ask.with_resources(&[("refresh_token", refresh_token)]);
+        self.grant("refresh_token", &parameters, wisher).await
     }
 
     async fn verify_renewed(
@@ -127,7 +141,7 @@ impl RefreshError {
             // A gateway's word for an answer that it did not get.
             TokenError::Status(502 | 504) => Self::Lost(error),
             // Only the person can do something about it: at the provider, where the browser takes them.
-            TokenError::Refused { error: ref name, .. } if NEEDS_THE_PERSON.contains(&name.as_str()) => {
+            TokenError::Refused { error: ref name, .. } if needs_the_person(name) || name == "access_denied" => {
                 Self::Lost(error)
             }
             // It was answered, with something that holds no tokens: whatever that was, it may have used up the old one.
@@ -138,10 +152,6 @@ impl RefreshError {
         }
     }
 }
-
-/// RFC 6749 §5.2 leaves room for them, and providers with conditions of their own say them (Core §3.1.2.6).
-const NEEDS_THE_PERSON: [&str; 5] =
-    ["access_denied", "login_required", "interaction_required", "consent_required", "account_selection_required"];
 
 /// Of a verified ID token, what [`is_renewal`] compares. No longer than the settings: verification lets in but the trusted
 /// audiences, each of which is kept once, and times are kept as numbers only.

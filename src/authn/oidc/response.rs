@@ -238,6 +238,12 @@ fn single_audience(audience: &Value) -> Option<&str> {
     }
 }
 
+/// Whether an error says that the person has to do something, so nothing that happens behind their back can help (Core
+/// §3.1.2.6; RFC 6749 §5.2 leaves room for it at the token endpoint).
+pub fn needs_the_person(error: &str) -> bool {
+    matches!(error, "login_required" | "interaction_required" | "consent_required" | "account_selection_required")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

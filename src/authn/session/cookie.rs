@@ -119,21 +119,22 @@ impl CookieJar {
 
     /// Whether a value fits into the cookies.
     pub fn holds(&self, value: &str) -> bool {
+        // Two bytes are the mark of the first of several parts.
         value.len() <= PART * MAX_PARTS - 2
     }
 
     /// The `Set-Cookie` values that store a session and delete the parts of an older one that `present` shows.
     /// `None` when the value needs more than [`MAX_PARTS`].
     pub fn store(&self, value: &str, max_age: Option<Duration>, present: &OwnCookies) -> Option<Vec<HeaderValue>> {
+        if !self.holds(value) {
+            return None;
+        }
         let mut cookies = Vec::with_capacity(1);
         if value.len() <= PART {
             cookies.push(self.set(&self.base, value, max_age));
         } else {
             // Two bytes of the first part are its mark.
             let count = (value.len() + 2).div_ceil(PART);
-            if count > MAX_PARTS {
-                return None;
-            }
             let (first, rest) = value.split_at_checked(PART - 2)?;
             cookies.push(self.set(&self.base, &format!("{count}~{first}"), max_age));
             for (chunk, name) in rest.as_bytes().chunks(PART).zip(&self.parts[1..]) {

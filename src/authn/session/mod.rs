@@ -24,7 +24,7 @@ use self::cookie::{CookieJar, JoinError};
 use self::ended::{EndedSessions, Told};
 use self::marks::{Marks, NameDigest};
 use self::record::{Contents, PackError, Record, StoredTokens};
-use self::renewing::{Renewing, When};
+use self::renewing::{DueSession, Renewing, When};
 use self::seal::{KeyRing, OpenError, Purpose, Sealer};
 use self::successors::Successors;
 use super::identity::{Evidence, Identity};
@@ -489,7 +489,8 @@ impl Sessions {
             present: present.clone(),
             clock: Arc::clone(&self.clock),
         });
-        attachment.due = record.is_due(now).then(|| (record.clone(), contents.clone()));
+        let due = || DueSession { record: record.clone(), contents: contents.clone() };
+        attachment.due = record.is_due(now).then(due);
         Renewal(Some(attachment))
     }
 
@@ -513,7 +514,7 @@ struct Attachment {
     idle: Option<HeaderValue>,
     session: Option<Newer>,
     /// The session, where it is time to renew it.
-    due: Option<(Record, Contents)>,
+    due: Option<DueSession>,
     marks: Marks,
     ended: Arc<EndedSessions>,
 }

@@ -80,7 +80,7 @@ impl Renewing {
 }
 
 /// A session that is due, and what it holds.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct DueSession {
     /// The fixed part.
     pub record: Record,
@@ -91,8 +91,7 @@ pub struct DueSession {
 impl Renewal {
     /// The session that it is time to renew.
     pub(in crate::authn) fn due(&self) -> Option<DueSession> {
-        let (record, contents) = self.0.as_ref()?.due.as_ref()?;
-        Some(DueSession { record: record.clone(), contents: contents.clone() })
+        self.0.as_ref()?.due.clone()
     }
 }
 
