@@ -154,13 +154,13 @@ impl Pool {
     pub(super) async fn connect(self: &Arc<Self>, alone: bool, deadline: Instant) -> Result<Lease, UpstreamError> {
         let protocol = self.protocol_for(alone);
         if protocol == Protocol::Http1 || self.chose_http1.load(Ordering::Relaxed) {
-            return self.open(protocol, deadline).await;
+            return Box::pin(self.open(protocol, deadline)).await;
         }
         let _turn = timeout_at(deadline, self.turn.lock()).await.map_err(|_| UpstreamError::ConnectTimeout)?;
         let room = self.state().share();
         match room {
             Some(slot) => Ok(self.lease(Line::Http2(slot), false)),
-            None => self.open(protocol, deadline).await,
+            None => Box::pin(self.open(protocol, deadline)).await,
         }
     }
 
@@ -168,6 +168,7 @@ impl Pool {
         if alone { Protocol::Http1 } else { self.protocol }
     }
 
+    /// Boxed by who calls it: few requests open a connection, and every one would carry the room for its handshakes.
     async fn open(self: &Arc<Self>, protocol: Protocol, deadline: Instant) -> Result<Lease, UpstreamError> {
         let socket = Socket::new(address::dial(&self.address, deadline).await?);
         let io = SocketIo(Arc::clone(&socket));
