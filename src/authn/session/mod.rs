@@ -3,7 +3,10 @@
 //! Two cookies: the session itself, written at sign-in and when it is renewed, and a small one with the time of the last
 //! request, renewed at most every tenth of the idle time, so that few answers of the upstream carry kilobytes of ours.
 
+mod absence;
+mod attach;
 pub mod cookie;
+mod creating;
 pub mod ended;
 pub mod marks;
 pub mod record;
@@ -15,34 +18,32 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::SET_COOKIE;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
+use http::{HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub use self::absence::{CreateError, NoSession};
+use self::attach::{Attachment, Newer};
+pub use self::attach::{Renewal, set_cookies};
 use self::cookie::{CookieJar, JoinError};
+pub use self::creating::SignedIn;
 use self::ended::{EndedSessions, Told};
-use self::marks::{Marks, NameDigest};
-use self::record::{Contents, PackError, Record, StoredTokens};
-use self::renewing::{DueSession, Renewing, When};
+use self::marks::NameDigest;
+use self::record::{Contents, Record};
+use self::renewing::{DueSession, When};
 use self::seal::{KeyRing, OpenError, Purpose, Sealer};
 use self::successors::Successors;
 use super::identity::{Evidence, Identity};
 use super::lifetime::Lifetimes;
 use super::oidc::Party;
-use super::oidc::id_token::VerifiedClaims;
 use super::oidc::tenants::Tenants;
-use super::proof::Proof;
 use super::roles::{MapError, Mapped, Mapper, Whose};
 use crate::clock::{SharedClock, UnixTime};
 use crate::message::{Inbound, Origin, OwnCookies};
-use crate::random::random;
 use crate::secret::SecretString;
 
 /// A session that claims to begin later than this is refused.
 const FUTURE_LEEWAY: Duration = Duration::from_secs(60);
-
-const SURROGATE_CONTROL: HeaderName = HeaderName::from_static("surrogate-control");
 
 /// Random, 16 bytes; new at each sign-in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -79,91 +80,6 @@ impl Settings {
 struct LastSeen {
     session: SessionId,
     at: UnixTime,
-}
-
-/// Why a request carries no live session. Each is a constant reason code in the log, and a challenge to the stranger.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum NoSession {
-    /// No session cookie.
-    #[error("there is no session cookie")]
-    Absent,
-    /// The cookie cannot be put together.
-    #[error(transparent)]
-    Cookie(#[from] JoinError),
-    /// The cookie does not open.
-    #[error(transparent)]
-    Seal(#[from] OpenError),
-    /// Made for another issuer or client.
-    #[error("the session belongs to another issuer or client")]
-    OtherParty,
-    /// Past its lifetime.
-    #[error("the session has expired")]
-    Expired,
-    /// Not used for longer than the idle time, or its idle cookie is missing or another session's.
-    #[error("the session was idle for too long")]
-    Idle,
-    /// Begins in the future.
-    #[error("the session begins in the future")]
-    Future,
-    /// Signed out.
-    #[error("the session has ended")]
-    Ended,
-    /// It had to be renewed, and what it could be renewed with is spent.
-    #[error("the session could not be renewed")]
-    NotRenewed,
-    /// The changed `[identity]` settings give no identity for its claims.
-    #[error("the session's claims give no identity any more")]
-    Unmappable,
-}
-
-impl NoSession {
-    /// The constant reason code for the log.
-    pub fn code(self) -> &'static str {
-        match self {
-            Self::Absent => "no_session",
-            Self::Cookie(JoinError::Duplicate(_)) => "session_cookie_twice",
-            Self::Cookie(JoinError::Incomplete) => "session_cookie_incomplete",
-            Self::Seal(OpenError::Malformed) => "session_malformed",
-            Self::Seal(OpenError::UnknownKey) => "session_key_unknown",
-            Self::Seal(OpenError::Forged) => "session_forged",
-            Self::Seal(OpenError::Record) => "session_version",
-            Self::OtherParty => "session_other_party",
-            Self::Expired => "session_expired",
-            Self::Idle => "session_idle",
-            Self::Future => "session_future",
-            Self::Ended => "session_ended",
-            Self::NotRenewed => "session_not_renewed",
-            Self::Unmappable => "session_unmappable",
-        }
-    }
-}
-
-/// Why a verified sign-in gives no session.
-#[derive(Debug, thiserror::Error)]
-pub enum CreateError {
-    /// The claims give no identity.
-    #[error(transparent)]
-    Map(#[from] MapError),
-    /// Too large for the cookies.
-    #[error(transparent)]
-    TooLarge(#[from] PackError),
-}
-
-/// What a finished sign-in brought.
-#[derive(Debug)]
-pub struct SignedIn<'a> {
-    /// Where.
-    pub party: Party,
-    /// From the verified ID token.
-    pub claims: &'a VerifiedClaims,
-    /// From the userinfo endpoint.
-    pub userinfo: Option<&'a Map<String, Value>>,
-    /// The tokens.
-    pub tokens: StoredTokens<'a>,
-    /// How far that provider's clock may be from ours.
-    pub clock_skew: Duration,
-    /// The session that this was to renew.
-    pub renewing: Option<Renewing>,
 }
 
 /// What a provider calls what has ended.
@@ -321,61 +237,6 @@ impl Sessions {
         self.open(cookies, self.clock.now()).ok().map(|opened| (opened.record, opened.contents))
     }
 
-    /// Makes a session of a finished sign-in: a new id, and the `Set-Cookie` values that overwrite every old part.
-    ///
-    /// # Errors
-    /// [`CreateError`].
-    pub fn create(&self, signed_in: &SignedIn<'_>, present: &OwnCookies) -> Result<Vec<HeaderValue>, CreateError> {
-        let now = self.clock.now();
-        let claims = record::merged(signed_in.claims.claims(), signed_in.userinfo);
-        let mapped = self.map_at(signed_in.party, &claims)?;
-        let (party, issuer) = (signed_in.party, signed_in.claims.issuer());
-        let marks = Marks {
-            id: SessionId(random()),
-            provider_session: signed_in.claims.session().map(|sid| NameDigest::of_session(party, issuer, sid)),
-            subject: NameDigest::of_subject(party, issuer, signed_in.claims.subject()),
-            begun: self.ended.next_turn(),
-        };
-        // What is renewed neither lives longer by it nor gets away from what ends it.
-        let (marks, issued_at, generation) = match &signed_in.renewing {
-            None => (marks, now, 0),
-            Some(old) => {
-                let provider_session = marks.provider_session.or(old.marks.provider_session);
-                (Marks { provider_session, ..old.marks }, old.issued_at, old.generation.saturating_add(1))
-            }
-        };
-        let expires_at = issued_at.after(self.settings.lifetime);
-        let expires_at = signed_in.renewing.map_or(expires_at, |old| expires_at.min(old.expires_at));
-        let record = Record {
-            marks,
-            issued_at,
-            expires_at,
-            party: signed_in.party,
-            mapping: self.mapper.fingerprint(),
-            access_expires_at: signed_in.tokens.access_expires_at(now),
-            proof: Proof::of(signed_in.claims.claims(), now, signed_in.clock_skew),
-            generation,
-            due: self.settings.renewal.due(now, &signed_in.tokens),
-        };
-        let packed = record::pack(&record, &mapped, signed_in.userinfo, &signed_in.tokens)?;
-        let value = self.sealer.seal_bytes(&packed);
-        let mut cookies = self
-            .jar
-            .store(&value, self.max_age(&record, now), present)
-            .ok_or_else(|| PackError::largest_of(&claims, value.len()))?;
-        cookies.push(self.idle_cookie(record.marks.id, now));
-        // No late answer puts an older session, or an older form of this one, in its place.
-        match &signed_in.renewing {
-            Some(_) => self.successors.retire(record.marks.id, record.generation, record.expires_at),
-            None => {
-                if let Some((before, _)) = self.read_for_sign_out(present) {
-                    self.successors.retire(before.marks.id, u32::MAX, before.expires_at);
-                }
-            }
-        }
-        Ok(cookies)
-    }
-
     /// Ends a session here: its id is remembered until its cookie would expire.
     pub fn end(&self, record: &Record) {
         self.ended.end(&record.marks, record.expires_at);
@@ -501,73 +362,6 @@ impl Sessions {
 
     fn max_age(&self, record: &Record, now: UnixTime) -> Option<Duration> {
         (!self.settings.browser_session).then(|| record.expires_at.since(now))
-    }
-}
-
-/// What has to be renewed on the answer, whatever the upstream said.
-#[must_use = "a renewal that is not attached to the answer is lost"]
-#[derive(Debug, Default)]
-pub struct Renewal(Option<Box<Attachment>>);
-
-#[derive(Debug)]
-struct Attachment {
-    idle: Option<HeaderValue>,
-    session: Option<Newer>,
-    /// The session, where it is time to renew it.
-    due: Option<DueSession>,
-    marks: Marks,
-    ended: Arc<EndedSessions>,
-}
-
-/// A newer form of the session, if there is one by the time the answer goes.
-#[derive(Debug)]
-struct Newer {
-    successors: Arc<Successors>,
-    shown: (SessionId, u32),
-    present: OwnCookies,
-    clock: SharedClock,
-}
-
-impl Renewal {
-    /// Nothing to renew.
-    pub fn none() -> Self {
-        Self(None)
-    }
-
-    /// Whether it is time to renew the session itself.
-    pub fn is_due(&self) -> bool {
-        self.0.as_ref().is_some_and(|attachment| attachment.due.is_some())
-    }
-
-    /// Puts the renewed cookies on the answer, unless the session has ended in the meantime: a late answer never revives it.
-    pub fn attach<B>(self, mut response: Response<B>) -> Response<B> {
-        if let Some(attachment) = self.0
-            && !attachment.ended.contains(&attachment.marks)
-        {
-            let newer = attachment
-                .session
-                .and_then(|newer| newer.successors.cookies(newer.shown, &newer.present, newer.clock.now()));
-            set_cookies(response.headers_mut(), newer.into_iter().flatten().chain(attachment.idle));
-        }
-        response
-    }
-}
-
-/// Puts cookies of ours on an answer, and keeps every cache away from it.
-pub fn set_cookies(headers: &mut HeaderMap, cookies: impl IntoIterator<Item = HeaderValue>) {
-    let mut any = false;
-    for cookie in cookies {
-        headers.append(SET_COOKIE, cookie);
-        any = true;
-    }
-    if any {
-        // Some caches prefer fields of their own (RFC 9213, and Surrogate-Control before it).
-        let is_targeted = |name: &&HeaderName| name.as_str().ends_with("-cache-control") || *name == SURROGATE_CONTROL;
-        let targeted: Vec<_> = headers.keys().filter(is_targeted).cloned().collect();
-        for name in targeted {
-            headers.remove(name);
-        }
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
     }
 }
 
