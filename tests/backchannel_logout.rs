@@ -158,6 +158,7 @@ fn wrong_claims(now: u64, client: &str) -> Vec<(&'static str, Value)> {
         ("no time of issue", json!({ "iat": null })),
         ("issued in the future", json!({ "iat": now + 600, "exp": now + 700 })),
         ("a time of issue that is text", json!({ "iat": now.to_string() })),
+        ("issued long ago", json!({ "iat": now - 700, "exp": now + 100 })),
         ("no expiry", json!({ "exp": null })),
         ("expired", json!({ "iat": now - 300, "exp": now - 100 })),
         ("not valid yet", json!({ "nbf": now + 600 })),
@@ -306,20 +307,41 @@ async fn an_encrypted_token_is_opened_and_a_plain_one_refused_where_encryption_i
     without_key.assert_signed_in(&ada).await;
 }
 
-/// §2.4 bounds a token by `exp` alone: one that lay in a queue for a day ends the session, once.
+/// A provider may try again for some minutes, or tell those of its queue at last.
 #[tokio::test]
-async fn an_old_token_that_has_not_expired_counts_and_counts_once() {
+async fn a_token_that_comes_late_ends_what_had_begun_and_not_who_came_back_since() {
+    let stage = Stage::start();
+    for who in [json!({ "sid": "s1" }), json!({ "sub": "ada" })] {
+        let ada = signed_in(&stage, "ada", "s1").await;
+        let mut late = who.clone();
+        late["exp"] = json!(stage.clock.unix() + 86_400);
+        let late = stage.provider.logout_token(&late);
+        stage.clock.advance(Duration::from_secs(300));
+        let again = signed_in(&stage, "ada", "s1").await;
+        assert_done(&tell(&stage, &late).await);
+        stage.assert_ended(&ada).await;
+        stage.assert_signed_in(&again).await;
+        // Once, and whatever `exp` says not for longer than that is remembered.
+        for _ in 0..4 {
+            assert_refused(&tell(&stage, &late).await, "again");
+            stage.clock.advance(Duration::from_secs(200));
+        }
+        stage.assert_signed_in(&again).await;
+    }
+}
+
+/// A restart forgets which tokens came, and whoever gets hold of one later ends nothing with it.
+#[tokio::test]
+async fn a_token_of_before_a_restart_ends_nobody_who_signed_in_since() {
     let stage = Stage::start();
     let ada = signed_in(&stage, "ada", "s1").await;
-    let now = stage.clock.unix();
-    let old = stage.provider.logout_token(&json!({ "sid": "s1", "iat": now - 86_400, "exp": now + 86_400 }));
-    assert_done(&tell(&stage, &old).await);
+    let token = stage.provider.logout_token(&json!({ "sub": "ada", "exp": stage.clock.unix() + 86_400 }));
+    assert_done(&tell(&stage, &token).await);
     stage.assert_ended(&ada).await;
+    stage.clock.advance(Duration::from_secs(120));
+    let stage = stage.restart();
     let again = signed_in(&stage, "ada", "s1").await;
-    for _ in 0..4 {
-        stage.clock.advance(Duration::from_secs(300));
-        assert_refused(&tell(&stage, &old).await, "again");
-    }
+    assert_done(&tell(&stage, &token).await);
     stage.assert_signed_in(&again).await;
 }
 

@@ -101,7 +101,8 @@ impl Endpoints {
         }
         let logout = provider.verify_logout_token(&unproven).await?;
         let (sid, sub) = (logout.session.as_deref(), logout.subject.as_deref());
-        let names = ToldOf { party: provider.settings().party(), issuer: &logout.issuer, sid, sub };
+        let (party, begun_by) = (provider.settings().party(), logout.begun_by);
+        let names = ToldOf { party, issuer: &logout.issuer, sid, sub, begun_by };
         self.sessions.end_told(names, Told::ByProvider);
         let what = if sid.is_some() { "session" } else { "every session of the subject" };
         info!(provider = provider.settings().id, what, "ended by the provider");

@@ -14,6 +14,7 @@ use crate::authn::oidc::Provider;
 use crate::authn::session::ended::Told;
 use crate::authn::session::marks::NameDigest;
 use crate::authn::session::{ToldOf, set_cookies};
+use crate::clock::UnixTime;
 use crate::message::{Body, Inbound, Origin};
 use crate::reply::pages::protect;
 use crate::reply::{ClientFault, Rejection};
@@ -48,7 +49,9 @@ impl Endpoints {
                 }
                 for provider in &providers {
                     let party = provider.settings().party();
-                    let names = ToldOf { party, issuer: &issuer, sid: Some(&sid), sub: None };
+                    // Told by a browser that is there now.
+                    let begun_by = UnixTime(u64::MAX);
+                    let names = ToldOf { party, issuer: &issuer, sid: Some(&sid), sub: None, begun_by };
                     self.sessions.end_told(names, Told::ByAnyone);
                 }
                 (providers, session.filter(|_| is_sent))

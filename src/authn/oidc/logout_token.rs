@@ -13,6 +13,9 @@ use crate::clock::UnixTime;
 const LOGOUT_TOKEN: &str = "logout+jwt";
 /// The member of `events` that makes it one (§2.4).
 const EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
+/// The oldest that counts, beside the skew: §2.4 wants `exp` within two minutes, and a provider may try again for a while. What
+/// `exp` allows beyond that would count once more after each restart, since `jti` is remembered in memory.
+const OLDEST: Duration = Duration::from_secs(600);
 
 /// Why a logout token is refused; one variant per fact, each with a constant reason code. The texts are told to the provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -53,6 +56,9 @@ pub enum LogoutTokenError {
     /// `iat` is missing or in the future, or `nbf` is in the future.
     #[error("the logout token is not valid yet")]
     NotYetValid,
+    /// `iat` is too long ago, whatever `exp` says.
+    #[error("the logout token is too old")]
+    TooOld,
     /// `jti` is missing or empty.
     #[error("the logout token has no identifier")]
     Identifier,
@@ -89,6 +95,7 @@ impl LogoutTokenError {
             Self::Audience => "logout_token_audience",
             Self::Expired => "logout_token_expired",
             Self::NotYetValid => "logout_token_not_yet_valid",
+            Self::TooOld => "logout_token_too_old",
             Self::Identifier => "logout_token_identifier",
             Self::Repeated => "logout_token_repeated",
             Self::Events => "logout_token_events",
@@ -137,6 +144,8 @@ pub struct Logout {
     pub issuer: String,
     /// For how long the same token could come again.
     pub(super) good_for: Duration,
+    /// Sessions that began after this moment are none that it ends.
+    pub begun_by: UnixTime,
     /// `sub`: whose sessions ended.
     pub subject: Option<String>,
     /// `sid`: which one.
@@ -176,12 +185,18 @@ impl<'a> UnprovenLogout<'a> {
     pub(super) fn verify(&self, trust: Trust<'_>, rules: Rules<'_>, now: UnixTime) -> Result<Logout, LogoutTokenError> {
         rules.judge_issuer(&self.claims)?;
         rules.judge_audience(&self.claims)?;
-        // §2.4 bounds its life by `exp` alone: one that lay in a queue for hours ends sessions all the same.
         judge_times(&self.claims, rules.leeway, now)?;
+        let issued_at = numeric_date(&self.claims, "iat")?.ok_or(LogoutTokenError::NotYetValid)?;
+        let oldest = issued_at.saturating_add(OLDEST.as_secs());
+        if now.0 >= oldest.saturating_add(rules.leeway) {
+            return Err(LogoutTokenError::TooOld);
+        }
         let end = numeric_date(&self.claims, "exp")?.ok_or(LogoutTokenError::Expired)?;
-        let good_for = end.saturating_add(rules.leeway).saturating_sub(now.0);
+        let good_for = Duration::from_secs(end.min(oldest).saturating_add(rules.leeway).saturating_sub(now.0));
+        // `iat` is floored, and the provider's clock may be behind ours.
+        let begun_by = UnixTime(issued_at.saturating_add(1).saturating_add(rules.leeway));
         // The same octets again, and only now are they the provider's.
-        Ok(Logout { good_for: Duration::from_secs(good_for), ..shape(&self.token.verify(trust)?)? })
+        Ok(Logout { good_for, begun_by, ..shape(&self.token.verify(trust)?)? })
     }
 }
 
@@ -207,7 +222,7 @@ fn shape(claims: &Map<String, Value>) -> Result<Logout, LogoutTokenError> {
     }
     // What it has to be is judged with the other claims.
     let issuer = string(claims, "iss")?.unwrap_or_default().to_owned();
-    Ok(Logout { identifier, good_for: Duration::ZERO, issuer, subject, session })
+    Ok(Logout { identifier, good_for: Duration::ZERO, begun_by: UnixTime(0), issuer, subject, session })
 }
 
 #[cfg(test)]

@@ -93,6 +93,8 @@ pub struct ToldOf<'a> {
     pub sid: Option<&'a str>,
     /// The person.
     pub sub: Option<&'a str>,
+    /// Ends no session that began after this moment.
+    pub begun_by: UnixTime,
 }
 
 /// Opens, makes and ends sessions.
@@ -245,14 +247,14 @@ impl Sessions {
     /// Ends what the provider, or whoever knows the name of the session there, says has ended: the session `sid`, only if it
     /// is `sub`'s where both are given; every session of `sub` where there is no `sid` (OpenID Connect Back-Channel Logout
     /// §2.7).
-    pub fn end_told(&self, ToldOf { party, issuer, sid, sub }: ToldOf<'_>, told: Told) {
+    pub fn end_told(&self, ToldOf { party, issuer, sid, sub, begun_by }: ToldOf<'_>, told: Told) {
         let subject = sub.map(|sub| NameDigest::of_subject(party, issuer, sub));
         match (sid, subject) {
             (Some(sid), subject) => {
                 let name = NameDigest::of_session(party, issuer, sid);
-                self.ended.end_named(name, subject, told, self.settings.lifetime);
+                self.ended.end_named(name, subject, told, (begun_by, self.settings.lifetime));
             }
-            (None, Some(subject)) => self.ended.end_subject(subject, self.settings.lifetime),
+            (None, Some(subject)) => self.ended.end_subject(subject, (begun_by, self.settings.lifetime)),
             (None, None) => {}
         }
     }

@@ -61,6 +61,10 @@ fn claims(changes: Value) -> Result<Logout, LogoutTokenError> {
 fn a_good_token_tells_who_and_which_session() {
     let told = claims(json!({})).unwrap();
     assert_eq!((told.subject.as_deref(), told.session.as_deref()), (Some("248289761001"), Some("s-1")));
+    assert_eq!(told.begun_by, UnixTime(NOW + 31), "the second of its making, and the skew");
+    assert_eq!(told.good_for, Duration::from_secs(150));
+    let long = claims(json!({ "exp": NOW + 86_400 })).unwrap();
+    assert_eq!(long.good_for, Duration::from_secs(630), "no longer than it counts");
     for right in [
         json!({ "sub": null }),
         json!({ "sid": null }),
@@ -69,7 +73,8 @@ fn a_good_token_tells_who_and_which_session() {
         json!({ "events": { EVENT: { "more": 1 }, "https://id.example/another": 7 } }),
         json!({ "unheard_of": [1, 2], "auth_time": NOW }),
         json!({ "iat": NOW + 30 }),
-        json!({ "iat": NOW - 3600, "exp": NOW - 29 }),
+        json!({ "iat": NOW - 629, "exp": NOW - 29 }),
+        json!({ "iat": NOW - 629, "exp": NOW + 86_400 }),
         json!({ "iat": NOW as f64 + 0.5 }),
     ] {
         assert!(claims(right.clone()).is_ok(), "{right}");
@@ -106,6 +111,8 @@ fn each_claim_that_is_wrong_is_refused_by_name() {
         (json!({ "iat": null }), E::NotYetValid),
         (json!({ "iat": NOW + 31 }), E::NotYetValid),
         (json!({ "nbf": NOW + 31 }), E::NotYetValid),
+        (json!({ "iat": NOW - 630, "exp": NOW + 120 }), E::TooOld),
+        (json!({ "iat": 0, "exp": NOW + 120 }), E::TooOld),
         (json!({ "iat": "now" }), E::ClaimType("iat")),
         (json!({ "exp": null }), E::Expired),
         (json!({ "exp": NOW - 30 }), E::Expired),

@@ -218,16 +218,23 @@ impl EndedSessions {
         self.state(&mut writing, Statement::Id(marks.id.0, Entry { at, until }));
     }
 
-    /// Ends every session of a subject that began before this moment; `lifetime` is the longest that one has.
-    pub fn end_subject(&self, subject: NameDigest, lifetime: Duration) {
+    /// Ends every session of a subject that began by then and before this moment; `lifetime` is the longest that one has.
+    pub fn end_subject(&self, subject: NameDigest, (begun_by, lifetime): (UnixTime, Duration)) {
         let mut writing = self.writing();
         let now = self.tidy(&mut writing);
-        let entry = self.entry(now, lifetime);
+        let entry = self.entry(now, begun_by, lifetime);
         self.state(&mut writing, Statement::Subject(subject.0, entry));
     }
 
-    /// Ends a session by the provider's name for it; only if it is `subject`'s, where one is given.
-    pub fn end_named(&self, name: NameDigest, subject: Option<NameDigest>, told: Told, lifetime: Duration) {
+    /// Ends a session by the provider's name for it, if it began by then and before this moment; only if it is `subject`'s,
+    /// where one is given. `lifetime` is the longest that it has.
+    pub fn end_named(
+        &self,
+        name: NameDigest,
+        subject: Option<NameDigest>,
+        told: Told,
+        (begun_by, lifetime): (UnixTime, Duration),
+    ) {
         let mut writing = self.writing();
         let now = self.tidy(&mut writing);
         if told == Told::ByAnyone && !self.names.any(&name.0, |_| true) {
@@ -236,7 +243,7 @@ impl EndedSessions {
             }
             writing.unproven += 1;
         }
-        let named = Named { entry: self.entry(now, lifetime), subjects: subject.into_iter().collect(), told };
+        let named = Named { entry: self.entry(now, begun_by, lifetime), subjects: subject.into_iter().collect(), told };
         self.state(&mut writing, Statement::Name(name.0, named));
     }
 
@@ -269,9 +276,15 @@ impl EndedSessions {
         self.any.store(true, Ordering::Release);
     }
 
-    /// A session that another replica began may look newer than this moment.
-    fn entry(&self, now: UnixTime, lifetime: Duration) -> Entry {
-        Entry { at: self.next_turn(), until: now.after(lifetime).after(SKEW) }
+    /// What is told at once ends whatever began before this moment, by the order of turns: whoever signs out and in again
+    /// within a second is signed in. What comes late ends nothing that began after `begun_by`, which is later than when it was
+    /// said by as much as clocks may be apart: rather one more sign-in of those who came back in these seconds than a session
+    /// that goes on although it has ended.
+    fn entry(&self, now: UnixTime, begun_by: UnixTime, lifetime: Duration) -> Entry {
+        let at = self.next_turn();
+        let at = if begun_by < now { at.min(Turn(begun_by.0.saturating_mul(1_000_000))) } else { at };
+        // A session that another replica began may look newer than this moment.
+        Entry { at, until: now.after(lifetime).after(SKEW) }
     }
 
     /// Forgets what has expired in one shard of each table, and makes room where there is none.

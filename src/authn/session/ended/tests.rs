@@ -8,6 +8,8 @@ use crate::clock::Clock;
 
 const ISSUER: &str = "https://id.example";
 const DAY: Duration = Duration::from_secs(86_400);
+/// Told at once, of sessions that live for a day.
+const NOW_FOR_A_DAY: (UnixTime, Duration) = (UnixTime(u64::MAX), DAY);
 
 /// Seconds that only a test moves.
 #[derive(Debug, Default)]
@@ -46,7 +48,7 @@ impl Scene {
     }
 
     fn told(&self, sid: &str, sub: Option<&str>) {
-        self.ended.end_named(session(sid), sub.map(subject), Told::ByProvider, DAY);
+        self.ended.end_named(session(sid), sub.map(subject), Told::ByProvider, NOW_FOR_A_DAY);
     }
 }
 
@@ -83,15 +85,15 @@ fn a_subject_is_signed_out_everywhere_and_may_sign_in_again_in_the_same_second()
     let scene = Scene::new(CAPACITY, UNPROVEN);
     let (first, second, bob) = (scene.sign_in("ada", "s1"), scene.sign_in("ada", "s2"), scene.sign_in("bob", "s3"));
     for _ in 0..3 {
-        scene.ended.end_subject(subject("ada"), DAY);
+        scene.ended.end_subject(subject("ada"), NOW_FOR_A_DAY);
         assert!(scene.ended.contains(&first) && scene.ended.contains(&second) && !scene.ended.contains(&bob));
         let again = scene.sign_in("ada", "s1");
         assert!(!scene.ended.contains(&again));
-        scene.ended.end_subject(subject("ada"), DAY);
+        scene.ended.end_subject(subject("ada"), NOW_FOR_A_DAY);
         assert!(scene.ended.contains(&again));
     }
     let other = NameDigest::of_subject(Party::of(ISSUER, "another"), ISSUER, "bob");
-    scene.ended.end_subject(other, DAY);
+    scene.ended.end_subject(other, NOW_FOR_A_DAY);
     assert!(!scene.ended.contains(&bob), "another client's subject is another one");
     assert_ne!(session("x"), subject("x"), "a subject is no session");
 }
@@ -119,6 +121,34 @@ fn a_session_ends_by_its_name_and_only_whose_it_is() {
 }
 
 #[test]
+fn what_is_told_late_ends_what_began_until_then_and_nothing_newer() {
+    let scene = Scene::new(CAPACITY, UNPROVEN);
+    let before = scene.sign_in("ada", "s1");
+    let said = scene.clock.now();
+    let begun_by = UnixTime(said.0 + 31);
+    scene.pass(Duration::from_secs(30));
+    // Its clock may be behind: this one may have begun before it was said.
+    let within_the_skew = scene.sign_in("ada", "s1");
+    scene.pass(Duration::from_secs(2));
+    let after = scene.sign_in("ada", "s1");
+    scene.pass(Duration::from_secs(200));
+    for by_name in [true, false] {
+        match by_name {
+            true => scene.ended.end_named(session("s1"), None, Told::ByProvider, (begun_by, DAY)),
+            false => scene.ended.end_subject(subject("ada"), (begun_by, DAY)),
+        }
+        assert!(
+            scene.ended.contains(&before) && scene.ended.contains(&within_the_skew) && !scene.ended.contains(&after)
+        );
+    }
+    // Told at once, on a machine whose clock was ahead for a while.
+    scene.clock.0.fetch_sub(3600, Ordering::SeqCst);
+    let ahead = scene.sign_in("ada", "s1");
+    scene.ended.end_subject(subject("ada"), (scene.clock.now().after(Duration::from_secs(31)), DAY));
+    assert!(scene.ended.contains(&ahead) && scene.ended.contains(&after));
+}
+
+#[test]
 fn what_is_too_much_becomes_one_moment_and_nothing_ended_comes_back() {
     let scene = Scene::new(64, 8);
     let mut dead = Vec::new();
@@ -126,7 +156,7 @@ fn what_is_too_much_becomes_one_moment_and_nothing_ended_comes_back() {
         let marks = scene.sign_in(&format!("u{number}"), &format!("s{number}"));
         match number % 3 {
             0 => scene.ended.end(&marks, scene.clock.now().after(DAY)),
-            1 => scene.ended.end_subject(marks.subject, DAY),
+            1 => scene.ended.end_subject(marks.subject, NOW_FOR_A_DAY),
             _ => scene.told(&format!("s{number}"), None),
         }
         dead.push(marks);
@@ -140,7 +170,7 @@ fn what_is_too_much_becomes_one_moment_and_nothing_ended_comes_back() {
 #[test]
 fn what_nobody_proved_pushes_out_the_oldest_of_its_kind_and_nothing_else() {
     let scene = Scene::new(1000, 16);
-    let anyone = |sid: &str| scene.ended.end_named(session(sid), None, Told::ByAnyone, DAY);
+    let anyone = |sid: &str| scene.ended.end_named(session(sid), None, Told::ByAnyone, NOW_FOR_A_DAY);
     let (first, proven) = (scene.sign_in("ada", "first"), scene.sign_in("bob", "proven"));
     anyone("first");
     scene.told("proven", None);
@@ -162,7 +192,7 @@ fn what_nobody_proved_pushes_out_the_oldest_of_its_kind_and_nothing_else() {
 #[test]
 fn what_is_told_again_is_new_again() {
     let scene = Scene::new(1000, 16);
-    let anyone = |sid: &str| scene.ended.end_named(session(sid), None, Told::ByAnyone, DAY);
+    let anyone = |sid: &str| scene.ended.end_named(session(sid), None, Told::ByAnyone, NOW_FOR_A_DAY);
     let ada = scene.sign_in("ada", "kept");
     for number in 0..100 {
         anyone("kept");
@@ -209,9 +239,9 @@ mod kept {
         let begin = |name: u8| Marks { begun: ended.next_turn(), ..Marks::for_test(name) };
         let dead = [begin(10), begin(20), begin(30)];
         ended.end(&dead[0], clock.now().after(DAY));
-        ended.end_subject(dead[1].subject, DAY);
+        ended.end_subject(dead[1].subject, NOW_FOR_A_DAY);
         let sid = dead[2].provider_session.unwrap();
-        ended.end_named(sid, Some(dead[2].subject), Told::ByProvider, DAY);
+        ended.end_named(sid, Some(dead[2].subject), Told::ByProvider, NOW_FOR_A_DAY);
         (dead, begin(40))
     }
 
