@@ -183,6 +183,10 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
         Some(folder) => EndedSessions::kept_in(folder, Arc::clone(&clock))?,
         None => Arc::new(EndedSessions::new(Arc::clone(&clock))),
     };
+    let ended_unwritten = {
+        let ended = Arc::clone(&ended);
+        move || ended.unwritten()
+    };
     let ring = KeyRing::new(&settings.session.secrets);
     let binding = Binding {
         ring: &ring,
@@ -281,6 +285,8 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
         let help = "When the first of the TLS certificates in use ends, since the Unix epoch.";
         metrics.gauge("tls_certificate_expiry_timestamp_seconds", help, expiry);
     }
+    let help = "Sessions that ended without being written to the state folder in time.";
+    metrics.counter("ended_sessions_unwritten", help, ended_unwritten);
     metrics.gauge("connections", "Open connections of clients, tunnels included.", bound.open_connections());
     control.handle().spawn(bound.reload());
     let serve = {

@@ -116,13 +116,13 @@ impl Renewals {
                 Ok(successor) => Outcome::Renewed(successor),
                 Err(error) => {
                     warn!(provider = id, error = chain(&error), "the renewed session cannot be kept: it has ended");
-                    self.sessions.end(&due.record);
+                    self.sessions.end(&due.record).await;
                     Outcome::Lost
                 }
             },
             Err(RefreshError::Refused) => {
                 info!(provider = id, "the provider refuses the refresh token: the session has ended");
-                self.sessions.end(&due.record);
+                self.sessions.end(&due.record).await;
                 Outcome::Lost
             }
             Err(RefreshError::Unused(error)) => {
@@ -147,7 +147,7 @@ impl Renewals {
             }
             Err(error @ RefreshError::IdToken(_)) => {
                 warn!(provider = id, error = chain(&error), "a renewed ID token is not this session's: it has ended");
-                self.sessions.end(&due.record);
+                self.sessions.end(&due.record).await;
                 Outcome::Lost
             }
         };

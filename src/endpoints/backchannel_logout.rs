@@ -103,7 +103,7 @@ impl Endpoints {
         let (sid, sub) = (logout.session.as_deref(), logout.subject.as_deref());
         let (party, begun_by) = (provider.settings().party(), logout.begun_by);
         let names = ToldOf { party, issuer: &logout.issuer, sid, sub, begun_by };
-        self.sessions.end_told(names, Told::ByProvider);
+        self.sessions.end_told(names, Told::ByProvider).await;
         let what = if sid.is_some() { "session" } else { "every session of the subject" };
         info!(provider = provider.settings().id, what, "ended by the provider");
         Ok(())

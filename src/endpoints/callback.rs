@@ -193,7 +193,7 @@ impl Endpoints {
         return_to: &str,
         attempts: u8,
     ) -> Result<Response<Body>, Rejection> {
-        self.sessions.end_renewing(renewing);
+        self.sessions.end_renewing(renewing).await;
         info!(reason = "session_ended", "the provider does not vouch for the session any more");
         let (return_to, wish) = (self.checked(return_to), Wish::default());
         let attempts = attempts.saturating_add(1);

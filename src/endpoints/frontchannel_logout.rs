@@ -22,7 +22,7 @@ use crate::reply::{ClientFault, Rejection};
 const PAGE: &str = "<!doctype html><html lang=\"en\"><title>Signed out</title></html>";
 
 impl Endpoints {
-    pub(super) fn frontchannel_logout(&self, inbound: &Inbound) -> Result<Response<Body>, Rejection> {
+    pub(super) async fn frontchannel_logout(&self, inbound: &Inbound) -> Result<Response<Body>, Rejection> {
         let single = |name| {
             query::single(inbound.query(), name)
                 .map_err(|Repeated| ClientFault::Logout("frontchannel_parameter_repeated"))
@@ -52,7 +52,7 @@ impl Endpoints {
                     // Told by a browser that is there now.
                     let begun_by = UnixTime(u64::MAX);
                     let names = ToldOf { party, issuer: &issuer, sid: Some(&sid), sub: None, begun_by };
-                    self.sessions.end_told(names, Told::ByAnyone);
+                    self.sessions.end_told(names, Told::ByAnyone).await;
                 }
                 (providers, session.filter(|_| is_sent))
             }
@@ -66,7 +66,7 @@ impl Endpoints {
         let headers = response.headers_mut();
         protect(headers);
         if let Some(record) = &ended {
-            self.sessions.end(record);
+            self.sessions.end(record).await;
             info!("ended by the provider, in a frame");
             set_cookies(headers, self.sessions.jar().delete_session(inbound.cookies()));
         }

@@ -19,7 +19,7 @@ use crate::reply::pages::Page;
 use crate::reply::{ClientFault, Exchange, Notice, Rejection, Replies, redirect};
 
 impl Endpoints {
-    pub(super) fn logout(
+    pub(super) async fn logout(
         &self,
         inbound: &Inbound,
         replies: &Replies,
@@ -29,7 +29,7 @@ impl Endpoints {
         let is_ours = Initiator::of(inbound.headers(), &self.rules.own, &[]) == Initiator::Own
             && (inbound.method() == Method::POST || is_meant(inbound.headers()));
         match (is_ours, inbound.method()) {
-            (true, _) => Ok(self.sign_out(inbound, return_to)),
+            (true, _) => Ok(self.sign_out(inbound, return_to).await),
             (false, &Method::POST) => Err(ClientFault::CrossSite.into()),
             (false, _) => Ok(self.ask(inbound, replies, exchange)),
         }
@@ -62,14 +62,14 @@ impl Endpoints {
         self.logout_state.open(state.as_bytes()).ok().map(|(return_to, _)| return_to)
     }
 
-    fn sign_out(&self, inbound: &Inbound, return_to: Option<ReturnTo>) -> Response<Body> {
+    async fn sign_out(&self, inbound: &Inbound, return_to: Option<ReturnTo>) -> Response<Body> {
         let session = self.sessions.read_for_sign_out(inbound.cookies());
         let provider = session.as_ref().and_then(|(record, _)| self.providers.by_party(record.party));
         // With nobody signed in an only provider is still the place to sign out at; of several it is any one's guess.
         let only = Some(self.providers.first()).filter(|_| self.providers.iter().len() == 1);
         let provider = provider.map(|(_, provider)| provider).or(only);
         if let Some((record, _)) = &session {
-            self.sessions.end(record);
+            self.sessions.end(record).await;
             info!("signed out");
         }
         let tokens = session.and_then(|(_, contents)| contents.tokens());

@@ -103,6 +103,11 @@ impl Metrics {
         lock(&self.families).push(Family { name, help, kind: MetricType::Gauge, read: Box::new(read) });
     }
 
+    /// As [`Metrics::gauge`], for a value that only grows.
+    pub fn counter(&self, name: &'static str, help: &'static str, read: impl Fn() -> u64 + Send + Sync + 'static) {
+        self.counters(name, help, move || vec![Sample { labels: Vec::new(), value: read() }]);
+    }
+
     /// As [`Metrics::gauges`], for values that only grow.
     pub fn counters(
         &self,
@@ -235,7 +240,8 @@ impl Family {
         let mut family = encoder.encode_descriptor(&name, self.help, None, self.kind)?;
         for Sample { labels, value } in (self.read)() {
             match (self.kind, labels.is_empty()) {
-                (MetricType::Counter, _) => {
+                (MetricType::Counter, true) => family.encode_counter::<NoLabelSet, _, f64>(&value, None)?,
+                (MetricType::Counter, false) => {
                     family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(&value, None)?;
                 }
                 (_, true) => family.encode_gauge(&value)?,

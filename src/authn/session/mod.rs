@@ -239,24 +239,25 @@ impl Sessions {
         self.open(cookies, self.clock.now()).ok().map(|opened| (opened.record, opened.contents))
     }
 
-    /// Ends a session here: its id is remembered until its cookie would expire.
-    pub fn end(&self, record: &Record) {
-        self.ended.end(&record.marks, record.expires_at);
+    /// Ends a session here: its id is remembered until its cookie would expire. Waits until that is written down.
+    pub async fn end(&self, record: &Record) {
+        self.ended.end(&record.marks, record.expires_at).wait().await;
     }
 
     /// Ends what the provider, or whoever knows the name of the session there, says has ended: the session `sid`, only if it
     /// is `sub`'s where both are given; every session of `sub` where there is no `sid` (OpenID Connect Back-Channel Logout
-    /// §2.7).
-    pub fn end_told(&self, ToldOf { party, issuer, sid, sub, begun_by }: ToldOf<'_>, told: Told) {
+    /// §2.7). Waits until that is written down.
+    pub async fn end_told(&self, ToldOf { party, issuer, sid, sub, begun_by }: ToldOf<'_>, told: Told) {
         let subject = sub.map(|sub| NameDigest::of_subject(party, issuer, sub));
-        match (sid, subject) {
+        let written = match (sid, subject) {
             (Some(sid), subject) => {
                 let name = NameDigest::of_session(party, issuer, sid);
-                self.ended.end_named(name, subject, told, (begun_by, self.settings.lifetime));
+                self.ended.end_named(name, subject, told, (begun_by, self.settings.lifetime))
             }
             (None, Some(subject)) => self.ended.end_subject(subject, (begun_by, self.settings.lifetime)),
-            (None, None) => {}
-        }
+            (None, None) => return,
+        };
+        written.wait().await;
     }
 
     /// For whatever outlives the check that let it in.

@@ -139,8 +139,8 @@ impl Sessions {
     }
 
     /// Ends a session that the provider does not vouch for any more.
-    pub fn end_renewing(&self, renewing: &Renewing) {
-        self.ended.end(&renewing.marks, renewing.expires_at);
+    pub async fn end_renewing(&self, renewing: &Renewing) {
+        self.ended.end(&renewing.marks, renewing.expires_at).wait().await;
     }
 
     /// The next form of a session, from what its refresh token brought.

@@ -1,18 +1,22 @@
 //! What has ended, in a file, so that a restart forgets nothing.
 //!
 //! A statement is handed to the system before whoever ended the session is answered, which a killed process cannot take
-//! back; a thread brings it to the disk at once, so that a power cut takes no more than the last moment. The file is written
-//! anew when most of it has expired, and at each start.
+//! back, by a thread that brings it to the disk at once, so that a power cut takes no more than the last moment. Where the
+//! system does not take it within a second, the answer goes all the same, since the set has it: that is logged and counted. The
+//! file is written anew when most of it has expired, and at each start.
 //!
 //! Processes may share the folder: each writes a file of its own, and reads all of them when it starts.
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
 
 use super::frame::{self, Content};
+use super::keeper::{Keeper, put_in_place, write_beside};
+use super::spool::{PATIENCE, Spool, Written};
 use super::statement::Statement;
 use crate::files;
 
@@ -20,8 +24,6 @@ use crate::files;
 const SLOTS: usize = 64;
 /// The largest file, in bytes: a million entries of the longest kind are less.
 const LARGEST: u64 = 512 << 20;
-/// A file smaller than this is never written anew because of its size.
-const SMALL: u64 = 1 << 20;
 
 /// Why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -40,22 +42,11 @@ pub enum JournalError {
     Crowded(PathBuf),
 }
 
-/// The file of this process.
+/// The file of this process, as far as those who say something see it.
 #[derive(Debug)]
 pub(super) struct Journal {
-    path: PathBuf,
-    file: File,
-    /// In bytes.
-    length: u64,
-    /// When it was written anew, in bytes.
-    from: u64,
-    /// What is said while it is written anew.
-    meanwhile: Option<Vec<u8>>,
-    /// Something could not be written: only writing it anew helps.
-    broken: bool,
-    wake: SyncSender<()>,
-    /// Held as long as the file is ours.
-    _lock: File,
+    pub(super) spool: Arc<Spool>,
+    done: Receiver<()>,
 }
 
 /// What the files of a folder said.
@@ -113,11 +104,11 @@ pub(super) fn find(folder: &Path) -> Result<Found, JournalError> {
 }
 
 impl Found {
-    /// Writes our own file, with what all of them said. The receiver is told whenever there is something to bring to disk.
-    pub(super) fn open(self, snapshot: &[u8]) -> Result<(Journal, Receiver<()>), JournalError> {
+    /// Writes our own file, with what all of them said, for its thread to go on with.
+    pub(super) fn open(self, snapshot: &[u8]) -> Result<(Journal, Keeper), JournalError> {
         let Unopened { folder, own, locks } = self.journal;
         let path = place(&folder, own, "log");
-        let opened = write_anew(&path, snapshot).and_then(|file| {
+        let opened = write_beside(&path, snapshot).and_then(|file| {
             put_in_place(&path)?;
             Ok(file)
         });
@@ -132,84 +123,33 @@ impl Found {
                 tracing::debug!(%error, "a file of ended sessions that nobody needs stays");
             }
         }
-        let (wake, waking) = sync_channel(1);
-        let length = snapshot.len() as u64;
         let Some(lock) = own_lock else { return Err(JournalError::Crowded(folder)) };
-        let journal = Journal { path, file, length, from: length, meanwhile: None, broken: false, wake, _lock: lock };
-        Ok((journal, waking))
+        let (spool, (working, done)) = (Spool::new(path.clone()), channel());
+        let journal = Journal { spool: Arc::clone(&spool), done };
+        let length = snapshot.len() as u64;
+        let keeper = Keeper { path, file, length, from: length, broken: false, spool, _lock: lock, _done: working };
+        Ok((journal, keeper))
     }
 }
 
 impl Journal {
-    /// Says it. What cannot be written is said to the log, and written when that becomes possible.
-    pub(super) fn append(&mut self, statement: &Statement) {
-        let mut record = Vec::with_capacity(64);
-        frame::write(&mut record, statement);
-        if let Some(meanwhile) = &mut self.meanwhile {
-            meanwhile.extend_from_slice(&record);
-        }
-        if !self.broken {
-            match self.file.write_all(&record) {
-                Ok(()) => self.length += record.len() as u64,
-                Err(error) => self.fail(&error),
-            }
-        }
-        // Full: it is about to look anyway.
-        let _ = self.wake.try_send(());
+    /// Says it, to be written down.
+    pub(super) fn say(&self, statement: &Statement) -> Written {
+        self.spool.say(statement)
     }
 
-    pub(super) fn fail(&mut self, error: &io::Error) {
-        if !self.broken {
-            let path = self.path.display();
-            tracing::error!(reason = "ended_unwritten", %path, %error, "ended sessions cannot be written down; a restart would forget them");
-        }
-        self.broken = true;
-    }
-
-    /// What has to be brought to the disk; `None`: it has to be written anew.
-    pub(super) fn unsettled(&self) -> Option<io::Result<File>> {
-        let is_full = self.length > SMALL.max(self.from.saturating_mul(2));
-        (!self.broken && !is_full).then(|| self.file.try_clone())
-    }
-
-    /// From here on, what is said is kept for the new file too.
-    pub(super) fn begin_anew(&mut self) -> PathBuf {
-        self.meanwhile = Some(Vec::new());
-        self.path.clone()
-    }
-
-    /// The new file takes the place of the old one, or its writing failed.
-    pub(super) fn end_anew(&mut self, written: io::Result<(File, u64)>) -> io::Result<()> {
-        let meanwhile = self.meanwhile.take().unwrap_or_default();
-        let (mut file, length) = written?;
-        file.write_all(&meanwhile)?;
-        file.sync_all()?;
-        put_in_place(&self.path)?;
-        self.file = file;
-        self.from = length + meanwhile.len() as u64;
-        self.length = self.from;
-        if std::mem::take(&mut self.broken) {
-            tracing::info!("ended sessions are written down again");
-        }
-        Ok(())
+    pub(super) fn unwritten(&self) -> u64 {
+        self.spool.unwritten()
     }
 }
 
-/// Beside the file, under another name. Blocks.
-pub(super) fn write_anew(path: &Path, snapshot: &[u8]) -> io::Result<File> {
-    let next = path.with_extension("new");
-    // Appending, so that what comes later goes to the end.
-    let _ = std::fs::remove_file(&next);
-    let mut file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(next)?;
-    file.write_all(snapshot)?;
-    file.sync_all()?;
-    Ok(file)
-}
-
-fn put_in_place(path: &Path) -> io::Result<()> {
-    std::fs::rename(path.with_extension("new"), path)?;
-    // The name too, or a power cut could take it back.
-    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+impl Drop for Journal {
+    /// What was said is written before the place is another's, unless that takes too long.
+    fn drop(&mut self) {
+        self.spool.close();
+        // Nothing is ever sent: it is done, or has had its time.
+        let _ = self.done.recv_timeout(PATIENCE);
+    }
 }
 
 fn place(folder: &Path, slot: usize, kind: &str) -> PathBuf {

@@ -6,21 +6,25 @@
 
 mod frame;
 mod journal;
+mod keeper;
+mod spool;
 mod statement;
 mod table;
 #[cfg(test)]
 mod tests;
 
+use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::Receiver;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use self::journal::Journal;
 pub use self::journal::JournalError;
+use self::keeper::Keeper;
+pub use self::spool::Written;
 use self::statement::{Entry, Named, Statement};
 use self::table::Table;
 use super::marks::{Marks, NameDigest, Turn};
@@ -99,14 +103,17 @@ impl EndedSessions {
         ended.tidy(&mut writing);
         // What was forgotten to make room may be among it: counted, so that it is bounded here too.
         writing.unproven = ended.make_room_for_unproven(ended.clock.now());
-        let (journal, waking) = found.open(&ended.snapshot())?;
-        writing.journal = Some(journal);
+        let kept = found.open(&ended.snapshot())?;
         drop(writing);
-        let ended = Arc::new(ended);
+        ended.written_by(kept).map_err(|source| JournalError::File { path: folder.to_owned(), source })
+    }
+
+    /// Starts the thread that writes it down.
+    fn written_by(self, (journal, keeper): (Journal, Keeper)) -> io::Result<Arc<Self>> {
+        self.writing().journal = Some(journal);
+        let ended = Arc::new(self);
         let kept = Arc::downgrade(&ended);
-        let thread = std::thread::Builder::new().name("ended".to_owned());
-        let started = thread.spawn(move || keep(&kept, &waking));
-        started.map_err(|source| JournalError::File { path: folder.to_owned(), source })?;
+        std::thread::Builder::new().name("ended".to_owned()).spawn(move || keeper.run(&kept))?;
         Ok(ended)
     }
 
@@ -144,28 +151,13 @@ impl EndedSessions {
         bytes
     }
 
-    /// Brings to the disk what was said. Says whether that worked. Blocks.
-    fn settle(&self) -> bool {
-        let mut writing = self.writing();
-        let Some(journal) = &mut writing.journal else { return true };
-        let unsettled = journal.unsettled();
-        let outcome = if let Some(file) = unsettled {
-            drop(writing);
-            file.and_then(|file| file.sync_data())
-        } else {
-            let path = journal.begin_anew();
-            let now = self.clock.now();
-            self.drop_entries(None, |entry| entry.until > now);
-            let snapshot = self.snapshot();
-            drop(writing);
-            let written = journal::write_anew(&path, &snapshot).map(|file| (file, snapshot.len() as u64));
-            let mut writing = self.writing();
-            writing.journal.as_mut().map_or(Ok(()), |journal| journal.end_anew(written))
-        };
-        if let (Err(error), Some(journal)) = (&outcome, &mut self.writing().journal) {
-            journal.fail(error);
-        }
-        outcome.is_ok()
+    /// The same without what has expired. Whatever is taken off the journal before is in it.
+    fn tidy_snapshot(&self) -> Vec<u8> {
+        let writing = self.writing();
+        let now = self.clock.now();
+        self.drop_entries(None, |entry| entry.until > now);
+        drop(writing);
+        self.snapshot()
     }
 
     fn with_capacity(clock: SharedClock, capacity: usize, max_unproven: usize) -> Self {
@@ -210,20 +202,20 @@ impl EndedSessions {
     }
 
     /// Ends one session of ours.
-    pub fn end(&self, marks: &Marks, until: UnixTime) {
+    pub fn end(&self, marks: &Marks, until: UnixTime) -> Written {
         let mut writing = self.writing();
         // Another replica's clock may have been ahead.
         let at = self.next_turn().max(marks.begun);
         self.tidy(&mut writing);
-        self.state(&mut writing, Statement::Id(marks.id.0, Entry { at, until }));
+        self.state(&writing, Statement::Id(marks.id.0, Entry { at, until }))
     }
 
     /// Ends every session of a subject that began by then and before this moment; `lifetime` is the longest that one has.
-    pub fn end_subject(&self, subject: NameDigest, (begun_by, lifetime): (UnixTime, Duration)) {
+    pub fn end_subject(&self, subject: NameDigest, (begun_by, lifetime): (UnixTime, Duration)) -> Written {
         let mut writing = self.writing();
         let now = self.tidy(&mut writing);
         let entry = self.entry(now, begun_by, lifetime);
-        self.state(&mut writing, Statement::Subject(subject.0, entry));
+        self.state(&writing, Statement::Subject(subject.0, entry))
     }
 
     /// Ends a session by the provider's name for it, if it began by then and before this moment; only if it is `subject`'s,
@@ -234,7 +226,7 @@ impl EndedSessions {
         subject: Option<NameDigest>,
         told: Told,
         (begun_by, lifetime): (UnixTime, Duration),
-    ) {
+    ) -> Written {
         let mut writing = self.writing();
         let now = self.tidy(&mut writing);
         if told == Told::ByAnyone && !self.names.any(&name.0, |_| true) {
@@ -244,17 +236,14 @@ impl EndedSessions {
             writing.unproven += 1;
         }
         let named = Named { entry: self.entry(now, begun_by, lifetime), subjects: subject.into_iter().collect(), told };
-        self.state(&mut writing, Statement::Name(name.0, named));
+        self.state(&writing, Statement::Name(name.0, named))
     }
 
-    /// Takes it into the set, and writes it down.
-    fn state(&self, writing: &mut Writing, statement: Statement) {
+    /// Takes it into the set, and then has it written down: so whatever is written down is in the set.
+    fn state(&self, writing: &Writing, statement: Statement) -> Written {
         let now = self.clock.now();
-        if let Some(journal) = &mut writing.journal {
-            journal.append(&statement);
-        }
         let is_live = |entry: &Entry| entry.until > now;
-        match statement {
+        match statement.clone() {
             Statement::Id(id, entry) => self.ids.put(id, is_live, |old| old.map_or(entry, |old| old.and(entry))),
             Statement::Subject(subject, entry) => {
                 self.subjects.put(subject, is_live, |old| old.map_or(entry, |old| old.and(entry)));
@@ -269,6 +258,12 @@ impl EndedSessions {
             Statement::Horizon(turn) => self.end_before(turn),
         }
         self.any.store(true, Ordering::Release);
+        writing.journal.as_ref().map_or_else(Written::nowhere, |journal| journal.say(&statement))
+    }
+
+    /// How many were ended whose writing down nobody could wait for: a restart may have forgotten them.
+    pub fn unwritten(&self) -> u64 {
+        self.writing().journal.as_ref().map_or(0, Journal::unwritten)
     }
 
     fn end_before(&self, turn: Turn) {
@@ -302,7 +297,7 @@ impl EndedSessions {
     }
 
     /// The oldest eighth becomes one moment. People who signed in before it sign in again: what was ended stays ended.
-    fn collapse(&self, writing: &mut Writing) {
+    fn collapse(&self, writing: &Writing) {
         let mut turns = Vec::with_capacity(self.len());
         self.ids.for_each(|_, entry| turns.push(entry.at));
         self.names.for_each(|_, named| turns.push(named.entry.at));
@@ -313,7 +308,8 @@ impl EndedSessions {
         // A session that another replica began just before then may look newer.
         let skew = u64::try_from(SKEW.as_micros()).unwrap_or(u64::MAX);
         let horizon = oldest.0.saturating_add(skew).min(self.next_turn().0).max(oldest.0);
-        self.state(writing, Statement::Horizon(Turn(horizon)));
+        // Whoever ends a session now waits for what is said after it.
+        drop(self.state(writing, Statement::Horizon(Turn(horizon))));
         self.drop_entries(None, |entry| entry.at > oldest);
         tracing::warn!("more sessions were ended than can be remembered; those from before the oldest have ended too");
     }
@@ -348,14 +344,5 @@ impl EndedSessions {
 
     fn len(&self) -> usize {
         self.ids.len() + self.names.len() + self.subjects.len()
-    }
-}
-
-/// Brings to the disk whatever is said, as long as there is a set. What could not be written is tried again each second.
-fn keep(ended: &Weak<EndedSessions>, waking: &Receiver<()>) {
-    while waking.recv().is_ok() {
-        while ended.upgrade().is_some_and(|ended| !ended.settle()) {
-            std::thread::sleep(Duration::from_secs(1));
-        }
     }
 }

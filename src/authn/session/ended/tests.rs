@@ -48,8 +48,14 @@ impl Scene {
     }
 
     fn told(&self, sid: &str, sub: Option<&str>) {
-        self.ended.end_named(session(sid), sub.map(subject), Told::ByProvider, NOW_FOR_A_DAY);
+        said(self.ended.end_named(session(sid), sub.map(subject), Told::ByProvider, NOW_FOR_A_DAY));
     }
+}
+
+/// As whoever ended it waits.
+fn said(written: Written) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(written.wait());
 }
 
 fn party() -> Party {
@@ -69,13 +75,13 @@ fn an_ended_session_is_remembered_until_its_cookie_expires() {
     let scene = Scene::new(CAPACITY, UNPROVEN);
     let (ada, bob) = (scene.sign_in("ada", ""), scene.sign_in("bob", ""));
     assert!(!scene.ended.contains(&ada));
-    scene.ended.end(&ada, scene.clock.now().after(DAY));
+    said(scene.ended.end(&ada, scene.clock.now().after(DAY)));
     assert!(scene.ended.contains(&ada) && !scene.ended.contains(&bob));
     scene.pass(DAY);
     // Each one that ends looks through another shard.
     for _ in 0..1024 {
         let other = scene.sign_in("eve", "");
-        scene.ended.end(&other, scene.clock.now());
+        said(scene.ended.end(&other, scene.clock.now()));
     }
     assert!(!scene.ended.contains(&ada), "what has expired is forgotten");
 }
@@ -85,15 +91,15 @@ fn a_subject_is_signed_out_everywhere_and_may_sign_in_again_in_the_same_second()
     let scene = Scene::new(CAPACITY, UNPROVEN);
     let (first, second, bob) = (scene.sign_in("ada", "s1"), scene.sign_in("ada", "s2"), scene.sign_in("bob", "s3"));
     for _ in 0..3 {
-        scene.ended.end_subject(subject("ada"), NOW_FOR_A_DAY);
+        said(scene.ended.end_subject(subject("ada"), NOW_FOR_A_DAY));
         assert!(scene.ended.contains(&first) && scene.ended.contains(&second) && !scene.ended.contains(&bob));
         let again = scene.sign_in("ada", "s1");
         assert!(!scene.ended.contains(&again));
-        scene.ended.end_subject(subject("ada"), NOW_FOR_A_DAY);
+        said(scene.ended.end_subject(subject("ada"), NOW_FOR_A_DAY));
         assert!(scene.ended.contains(&again));
     }
     let other = NameDigest::of_subject(Party::of(ISSUER, "another"), ISSUER, "bob");
-    scene.ended.end_subject(other, NOW_FOR_A_DAY);
+    said(scene.ended.end_subject(other, NOW_FOR_A_DAY));
     assert!(!scene.ended.contains(&bob), "another client's subject is another one");
     assert_ne!(session("x"), subject("x"), "a subject is no session");
 }
@@ -124,8 +130,7 @@ fn a_session_ends_by_its_name_and_only_whose_it_is() {
 fn what_is_told_late_ends_what_began_until_then_and_nothing_newer() {
     let scene = Scene::new(CAPACITY, UNPROVEN);
     let before = scene.sign_in("ada", "s1");
-    let said = scene.clock.now();
-    let begun_by = UnixTime(said.0 + 31);
+    let begun_by = UnixTime(scene.clock.now().0 + 31);
     scene.pass(Duration::from_secs(30));
     // Its clock may be behind: this one may have begun before it was said.
     let within_the_skew = scene.sign_in("ada", "s1");
@@ -134,8 +139,8 @@ fn what_is_told_late_ends_what_began_until_then_and_nothing_newer() {
     scene.pass(Duration::from_secs(200));
     for by_name in [true, false] {
         match by_name {
-            true => scene.ended.end_named(session("s1"), None, Told::ByProvider, (begun_by, DAY)),
-            false => scene.ended.end_subject(subject("ada"), (begun_by, DAY)),
+            true => said(scene.ended.end_named(session("s1"), None, Told::ByProvider, (begun_by, DAY))),
+            false => said(scene.ended.end_subject(subject("ada"), (begun_by, DAY))),
         }
         assert!(
             scene.ended.contains(&before) && scene.ended.contains(&within_the_skew) && !scene.ended.contains(&after)
@@ -144,7 +149,7 @@ fn what_is_told_late_ends_what_began_until_then_and_nothing_newer() {
     // Told at once, on a machine whose clock was ahead for a while.
     scene.clock.0.fetch_sub(3600, Ordering::SeqCst);
     let ahead = scene.sign_in("ada", "s1");
-    scene.ended.end_subject(subject("ada"), (scene.clock.now().after(Duration::from_secs(31)), DAY));
+    said(scene.ended.end_subject(subject("ada"), (scene.clock.now().after(Duration::from_secs(31)), DAY)));
     assert!(scene.ended.contains(&ahead) && scene.ended.contains(&after));
 }
 
@@ -155,8 +160,8 @@ fn what_is_too_much_becomes_one_moment_and_nothing_ended_comes_back() {
     for number in 0..400 {
         let marks = scene.sign_in(&format!("u{number}"), &format!("s{number}"));
         match number % 3 {
-            0 => scene.ended.end(&marks, scene.clock.now().after(DAY)),
-            1 => scene.ended.end_subject(marks.subject, NOW_FOR_A_DAY),
+            0 => said(scene.ended.end(&marks, scene.clock.now().after(DAY))),
+            1 => said(scene.ended.end_subject(marks.subject, NOW_FOR_A_DAY)),
             _ => scene.told(&format!("s{number}"), None),
         }
         dead.push(marks);
@@ -170,7 +175,7 @@ fn what_is_too_much_becomes_one_moment_and_nothing_ended_comes_back() {
 #[test]
 fn what_nobody_proved_pushes_out_the_oldest_of_its_kind_and_nothing_else() {
     let scene = Scene::new(1000, 16);
-    let anyone = |sid: &str| scene.ended.end_named(session(sid), None, Told::ByAnyone, NOW_FOR_A_DAY);
+    let anyone = |sid: &str| said(scene.ended.end_named(session(sid), None, Told::ByAnyone, NOW_FOR_A_DAY));
     let (first, proven) = (scene.sign_in("ada", "first"), scene.sign_in("bob", "proven"));
     anyone("first");
     scene.told("proven", None);
@@ -192,7 +197,7 @@ fn what_nobody_proved_pushes_out_the_oldest_of_its_kind_and_nothing_else() {
 #[test]
 fn what_is_told_again_is_new_again() {
     let scene = Scene::new(1000, 16);
-    let anyone = |sid: &str| scene.ended.end_named(session(sid), None, Told::ByAnyone, NOW_FOR_A_DAY);
+    let anyone = |sid: &str| said(scene.ended.end_named(session(sid), None, Told::ByAnyone, NOW_FOR_A_DAY));
     let ada = scene.sign_in("ada", "kept");
     for number in 0..100 {
         anyone("kept");
@@ -238,10 +243,10 @@ mod kept {
     fn some(ended: &EndedSessions, clock: &Stopped) -> ([Marks; 3], Marks) {
         let begin = |name: u8| Marks { begun: ended.next_turn(), ..Marks::for_test(name) };
         let dead = [begin(10), begin(20), begin(30)];
-        ended.end(&dead[0], clock.now().after(DAY));
-        ended.end_subject(dead[1].subject, NOW_FOR_A_DAY);
+        said(ended.end(&dead[0], clock.now().after(DAY)));
+        said(ended.end_subject(dead[1].subject, NOW_FOR_A_DAY));
         let sid = dead[2].provider_session.unwrap();
-        ended.end_named(sid, Some(dead[2].subject), Told::ByProvider, NOW_FOR_A_DAY);
+        said(ended.end_named(sid, Some(dead[2].subject), Told::ByProvider, NOW_FOR_A_DAY));
         (dead, begin(40))
     }
 
@@ -275,7 +280,7 @@ mod kept {
         let other = open(folder.path(), &clock);
         let (dead, live) = some(&one, &clock);
         let bob = Marks { begun: other.next_turn(), ..Marks::for_test(50) };
-        other.end(&bob, clock.now().after(DAY));
+        said(other.end(&bob, clock.now().after(DAY)));
         let third = open(folder.path(), &clock);
         assert!(dead.iter().chain([&bob]).all(|marks| third.contains(marks)) && !third.contains(&live));
         drop((one, other, third));
@@ -367,8 +372,9 @@ mod kept {
         for number in 0..60_000_u32 {
             let mut marks = Marks::for_test(70);
             marks.id.0[..4].copy_from_slice(&number.to_le_bytes());
-            ended.end(&marks, clock.now().after(Duration::from_secs(1)));
+            let written = ended.end(&marks, clock.now().after(Duration::from_secs(1)));
             if number % 1000 == 0 {
+                said(written);
                 clock.0.fetch_add(2, Ordering::SeqCst);
                 largest = largest.max(std::fs::metadata(&path).unwrap().len());
             }
@@ -385,14 +391,75 @@ mod kept {
     fn what_could_not_be_written_is_written_later() {
         let (folder, clock) = (tempdir().unwrap(), clock());
         let ended = open(folder.path(), &clock);
-        ended.writing().journal.as_mut().unwrap().fail(&std::io::Error::other("no room"));
+        drop(ended);
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let ended = written_to(full, folder.path(), &clock);
         let (dead, _) = some(&ended, &clock);
-        let path = folder.path().join("ended-sessions-0.log");
-        while std::fs::metadata(&path).unwrap().len() <= 16 {
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        until_written(folder.path(), &clock, &dead);
+        assert!(ended.unwritten() > 0);
         drop(ended);
         assert!(dead.iter().all(|marks| open(folder.path(), &clock).contains(marks)));
+    }
+
+    /// With another file in the place of the one in `folder`.
+    fn written_to(file: std::fs::File, folder: &Path, clock: &Arc<Stopped>) -> Arc<EndedSessions> {
+        let ended = EndedSessions::new(Arc::<Stopped>::clone(clock));
+        let (journal, mut keeper) = journal::find(folder).unwrap().open(&ended.snapshot()).unwrap();
+        keeper.file = file;
+        ended.written_by((journal, keeper)).unwrap()
+    }
+
+    fn until_written(folder: &Path, clock: &Arc<Stopped>, dead: &[Marks]) {
+        let path = folder.join("ended-sessions-0.log");
+        let is_written = || {
+            let ended = EndedSessions::new(Arc::<Stopped>::clone(clock));
+            ended.load(frame::read(&std::fs::read(&path).unwrap()).statements.iter());
+            dead.iter().all(|marks| ended.contains(marks))
+        };
+        while !is_written() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    #[test]
+    fn a_folder_that_hangs_holds_nobody_up_and_what_it_missed_is_written_when_it_goes_on() {
+        let (folder, clock) = (tempdir().unwrap(), clock());
+        let (mut reader, mut writer) = std::io::pipe().unwrap();
+        // As much as it takes: the next write waits for a reader.
+        writer.write_all(&[0; 65_536]).unwrap();
+        let hanging = std::fs::File::from(std::os::fd::OwnedFd::from(writer));
+        let ended = written_to(hanging, folder.path(), &clock);
+        let begun = std::time::Instant::now();
+        let ended_one = |number: u32| {
+            let mut marks = Marks { begun: ended.next_turn(), ..Marks::for_test(80) };
+            marks.id.0[..4].copy_from_slice(&number.to_le_bytes());
+            let written = ended.end(&marks, clock.now().after(DAY));
+            assert!(ended.contains(&marks), "it counts at once");
+            (marks, written)
+        };
+        let mut dead = Vec::new();
+        for number in 0..100 {
+            let (marks, written) = ended_one(number);
+            said(written);
+            dead.push(marks);
+        }
+        assert!((900..4000).contains(&begun.elapsed().as_millis()), "only the first waits: {:?}", begun.elapsed());
+        assert_eq!(ended.unwritten(), 100);
+        // More than there is room for.
+        for number in 100..30_000 {
+            let (marks, written) = ended_one(number);
+            drop(written);
+            dead.push(marks);
+        }
+        assert!(ended.writing().journal.as_ref().unwrap().spool.is_full());
+        std::thread::spawn(move || std::io::copy(&mut reader, &mut std::io::sink()));
+        until_written(folder.path(), &clock, &dead);
+        let (marks, written) = ended_one(30_000);
+        dead.push(marks);
+        said(written);
+        drop(ended);
+        let next = open(folder.path(), &clock);
+        assert!(dead.iter().all(|marks| next.contains(marks)));
     }
 
     #[test]
