@@ -27,7 +27,7 @@ RUN --mount=type=cache,id=vestibule-crates,target=/usr/local/cargo/registry \
     directory="$PROFILE"; \
     if [ "$PROFILE" = dev ]; then directory=debug; fi; \
     RUSTFLAGS="-C target-feature=+crt-static" \
-        cargo build --locked --package vestibule --bin vestibule --no-default-features --profile "$PROFILE" --target "$target"; \
+        cargo build --locked --package vestibule --bin vestibule --no-default-features --features redis,sql --profile "$PROFILE" --target "$target"; \
     mkdir -p /image/etc/ssl/certs; \
     cp "target/$target/$directory/vestibule" /image/vestibule; \
     cp /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/ca-certificates.crt; \

@@ -10,6 +10,7 @@ use crate::authn::bearer::{self, Bearer, BearerError};
 use crate::authn::password::{self, PasswordError, Passwords};
 use crate::authn::renewal::{Renewals, Settled};
 use crate::authn::session::renewing::Renewing;
+use crate::authn::session::stored::Away;
 use crate::authn::session::{NoSession, Renewal, Sessions};
 use crate::clock::SharedClock;
 use crate::message::{Inbound, Initiator, Origin};
@@ -28,6 +29,8 @@ pub enum Decision<'r> {
     Hold(TooMany, Renewal),
     /// The access token or the password that came with it does not hold.
     Refuse(Refused),
+    /// Who asks cannot be told now.
+    Unknown(Away),
     /// Forward it.
     Admit(Permit<'r>, Renewal),
 }
@@ -67,6 +70,15 @@ pub struct Challenge<'r> {
     pub route: &'r Route,
 }
 
+/// Why nothing can be decided at once: see [`Admission::decide_later`].
+#[derive(Debug)]
+pub enum Later {
+    /// The session has to be renewed.
+    Due(Box<Session>),
+    /// The store has to be asked for it.
+    InStore,
+}
+
 /// Whom a session stands for, and what has to be renewed on the answer.
 type Session = (Identity, Renewal);
 
@@ -97,7 +109,7 @@ impl Admission {
     pub fn presented(&self, inbound: &Inbound, route: GuardedRoute<'_>) -> Option<Presented> {
         let (headers, passed_on) = (inbound.headers(), route.route().pass_authorization);
         if let Some(passwords) = &self.passwords {
-            let is_session = || !matches!(self.sessions.authenticate(inbound), Err(NoSession::Absent));
+            let is_session = || self.sessions.is_shown(inbound.cookies());
             if let Some(password) = passwords.presented(headers, passed_on, is_session) {
                 return Some(Presented::Password(password));
             }
@@ -156,8 +168,8 @@ impl Admission {
     /// Decides about one request. A bad cookie is anonymous where the route is optional and a challenge where it is not.
     ///
     /// # Errors
-    /// The session, where it has to be renewed first: see [`Admission::decide_renewed`].
-    pub fn decide<'r>(&self, inbound: &Inbound, route: GuardedRoute<'r>) -> Result<Decision<'r>, Box<Session>> {
+    /// [`Later`].
+    pub fn decide<'r>(&self, inbound: &Inbound, route: GuardedRoute<'r>) -> Result<Decision<'r>, Later> {
         if is_preflight(inbound) {
             return Ok(match policy::preflight(route) {
                 Ok(permit) => match route.route().take_turn_of_user(None, inbound.client().address) {
@@ -167,20 +179,23 @@ impl Admission {
                 Err(denial) => Decision::Deny(denial, Renewal::none()),
             });
         }
-        match self.sessions.authenticate(inbound) {
-            Ok(session) if session.1.is_due() => Err(Box::new(session)),
-            session => Ok(self.judge(session, inbound, route)),
+        match self.sessions.authenticate_at_hand(inbound) {
+            Some(Ok(session)) if session.1.is_due() => Err(Later::Due(Box::new(session))),
+            Some(session) => Ok(self.judge(session, inbound, route)),
+            None => Err(Later::InStore),
         }
     }
 
-    /// Decides about a request whose session was due, once as much of its renewal is over as the request has to wait for.
-    pub async fn decide_renewed<'r>(
-        &self,
-        due: Box<Session>,
-        inbound: &Inbound,
-        route: GuardedRoute<'r>,
-    ) -> Decision<'r> {
-        let session = match self.renewals.settle(inbound, *due).await {
+    /// Decides about a request once the store was asked, and once as much of a renewal is over as it has to wait for.
+    pub async fn decide_later<'r>(&self, later: Later, inbound: &Inbound, route: GuardedRoute<'r>) -> Decision<'r> {
+        let session = match later {
+            Later::Due(due) => *due,
+            Later::InStore => match self.sessions.authenticate(inbound).await {
+                Ok(session) if session.1.is_due() => session,
+                session => return self.judge(session, inbound, route),
+            },
+        };
+        let session = match self.renewals.settle(inbound, session).await {
             Settled::Session(session) => Ok(*session),
             Settled::Silently(renewing, _)
                 if inbound.is_navigation() && self.renewals.take_turn_of_browser(&renewing) =>
@@ -208,6 +223,8 @@ impl Admission {
     ) -> Decision<'r> {
         let (identity, renewal, absence) = match session {
             Ok((identity, renewal)) => (Some(identity), renewal, NoSession::Absent),
+            // Neither a stranger nor known: to sign in again would help nobody.
+            Err(NoSession::Away(away)) => return Decision::Unknown(away),
             Err(absence) => (None, Renewal::none(), absence),
         };
         // SameSite=Lax does not stop sibling domains.

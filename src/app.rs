@@ -38,6 +38,7 @@ use crate::reply::pages::{Pages, TemplateProblem};
 use crate::route::{Endpoint, RouteProblem, Routes};
 use crate::server::drain::Drain;
 use crate::server::{self, Address, BindError};
+use crate::store::{Location, Store, StoreError};
 use crate::telemetry;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::{Fleet, Tunnels, Upstreams};
@@ -73,6 +74,9 @@ pub enum StartError {
     #[cfg(feature = "acme")]
     #[error(transparent)]
     Acme(#[from] crate::acme::AcmeError),
+    /// The session store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The file of ended sessions.
     #[error(transparent)]
     Ended(#[from] JournalError),
@@ -183,6 +187,14 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
         Some(folder) => EndedSessions::kept_in(folder, Arc::clone(&clock))?,
         None => Arc::new(EndedSessions::new(Arc::clone(&clock))),
     };
+    let open = |location: &Option<Location>| {
+        location.as_ref().map(|location| Store::new(location, control.handle().clone())).transpose()
+    };
+    let store = open(&settings.session.store)?;
+    let shared = if store.is_some() { store.clone() } else { open(&settings.session.share_ended)? };
+    if let Some(shared) = shared {
+        ended.share(shared, settings.session.lifetime, control.handle());
+    }
     let ended_unwritten = {
         let ended = Arc::clone(&ended);
         move || ended.unwritten()
@@ -195,6 +207,7 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
         providers: providers.iter().map(|provider| provider.settings().signatory()).collect(),
         passes_access_token: settings.upstreams.iter().any(|upstream| upstream.access_token),
         ended,
+        store: store.map(|store| (store, control.handle().clone())),
     };
     let logout_state = ring.sealer(Purpose::Logout, "logout", &origin);
     let demands = ring.sealer(Purpose::Demand, "demand", &origin);

@@ -85,13 +85,14 @@ impl Gateway {
                 let decision = match admission.presented(&inbound, route) {
                     None => match admission.decide(&inbound, route) {
                         Ok(decision) => decision,
-                        Err(due) => Box::pin(admission.decide_renewed(due, &inbound, route)).await,
+                        Err(later) => Box::pin(admission.decide_later(later, &inbound, route)).await,
                     },
                     // Boxed for the same reason as a challenge.
                     Some(shown) => Box::pin(admission.decide_by_credentials(shown, &inbound, route)).await,
                 };
                 match decision {
                     Decision::Refuse(error) => Ok(replies.reject(&error.into(), exchange)),
+                    Decision::Unknown(away) => Err(away.into()),
                     Decision::Challenge(challenge) => {
                         Box::pin(endpoints.challenge(challenge, &inbound, replies, exchange)).await
                     }

@@ -57,7 +57,7 @@ scopes = 5
 [session]
 secret = "SENTINEL"
 lifetime = "soon"
-store = "redis://user:SENTINEL-store@host"
+store = "redis:user:SENTINEL-store@host"
 [upstream]
 url = "127.0.0.1:3000"
 [identity.headers]
@@ -99,7 +99,7 @@ access = "open"
         ("scopes =", "provider.scopes must be a list", "[\"openid\", "),
         ("secret =", "session.secret is too short", "generate-secret"),
         ("lifetime =", "session.lifetime is \"soon\"", "1h 30m"),
-        ("store =", "session.store is a redis store", "store = \"cookie\""),
+        ("store =", "session.store lacks the // after the scheme", "redis://host:6379"),
         ("url =", "upstream.url is \"127.0.0.1:3000\"", "http://127.0.0.1:3000"),
         ("\"Content-Type\"", "no identity can stand in it", "choose another name"),
         ("\"X_Auth.Name\"", "the same name as \"X-Auth-Name\"", "choose another name"),

@@ -97,6 +97,9 @@ mod rewriting;
 mod static_metadata;
 // What is kept beside the cookie is changed by one at a time and never comes back.
 mod store;
+// Sessions in a store: any replica knows them, one renews each, and they end everywhere.
+#[cfg(feature = "sql")]
+mod stored_sessions;
 // A folder or a fixed answer stands where an application would.
 mod static_files;
 // Events, interim answers and upgrades pass as they come.

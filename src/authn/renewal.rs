@@ -21,7 +21,7 @@ use super::oidc::id_token::IdTokenError;
 use super::oidc::refresh::RefreshError;
 use super::session::renewing::{DueSession, Renewing};
 use super::session::successors::{NextStep, Outcome, Underway};
-use super::session::{NoSession, Renewal, Sessions};
+use super::session::{CreateError, NoSession, Renewal, Sessions};
 use crate::clock::SharedClock;
 use crate::message::Inbound;
 use crate::telemetry::chain;
@@ -71,7 +71,8 @@ impl Renewals {
                 waiting
             }
             NextStep::Wait(waiting) => waiting,
-            NextStep::Superseded if is_stale => return Settled::Over(NoSession::NotRenewed),
+            // By somebody else a moment ago, or long ago and the browser shows what it was.
+            NextStep::Superseded if is_stale => return self.look_again(inbound).await,
             NextStep::Lost if is_stale => return self.by_browser(&due, session),
             NextStep::Later | NextStep::Lost | NextStep::Superseded => return Settled::Session(Box::new(session)),
         };
@@ -79,7 +80,17 @@ impl Renewals {
             return Settled::Session(Box::new(session));
         }
         waiting.until_over(self.sessions.patience()).await;
-        match self.sessions.authenticate(inbound) {
+        match self.sessions.authenticate(inbound).await {
+            Ok(session) => Settled::Session(Box::new(session)),
+            Err(absence) => Settled::Over(absence),
+        }
+    }
+
+    async fn look_again(&self, inbound: &Inbound) -> Settled {
+        match self.sessions.authenticate(inbound).await {
+            Ok(session) if session.1.due().is_some_and(|due| self.sessions.is_stale(&due)) => {
+                Settled::Over(NoSession::NotRenewed)
+            }
             Ok(session) => Settled::Session(Box::new(session)),
             Err(absence) => Settled::Over(absence),
         }
@@ -105,6 +116,10 @@ impl Renewals {
         let signed_in = due.contents.sources().unwrap_or_default().claims;
         let token = due.contents.tokens().and_then(|tokens| tokens.refresh);
         let Some(token) = token else { return underway.finish(Outcome::Lost, self.clock.now()) };
+        let claim = match self.sessions.claim(&due).await {
+            Ok(claim) => claim,
+            Err(outcome) => return underway.finish(outcome, self.clock.now()),
+        };
         let refreshed = provider.refresh(&token, &signed_in).await;
         let outcome = match refreshed {
             Ok(refreshed) if self.sessions.has_ended(&due.record) => {
@@ -112,8 +127,16 @@ impl Renewals {
                 provider.revoke(refreshed.refresh_token, Some(refreshed.access_token));
                 Outcome::Lost
             }
-            Ok(refreshed) => match self.sessions.succeed(&due, &refreshed) {
-                Ok(successor) => Outcome::Renewed(successor),
+            Ok(refreshed) => match self.sessions.succeed(&due, &refreshed, claim).await {
+                Ok(outcome) => outcome,
+                Err(CreateError::Ended) => {
+                    provider.revoke(refreshed.refresh_token, Some(refreshed.access_token));
+                    Outcome::Lost
+                }
+                Err(error @ CreateError::Away(_)) => {
+                    warn!(provider = id, error = chain(&error), "a renewed session could not be written down");
+                    Outcome::Lost
+                }
                 Err(error) => {
                     warn!(provider = id, error = chain(&error), "the renewed session cannot be kept: it has ended");
                     self.sessions.end(&due.record).await;
@@ -131,10 +154,12 @@ impl Renewals {
                     error = chain(&error),
                     "a session could not be renewed; it goes on as it is for now"
                 );
+                self.sessions.unclaim(&due, claim).await;
                 Outcome::Unused
             }
             Err(error @ RefreshError::OtherClient) => {
                 info!(provider = id, error = chain(&error), "a session is not renewed by its refresh token any more");
+                self.sessions.lose(&due, claim).await;
                 Outcome::Lost
             }
             Err(error @ (RefreshError::Lost(_) | RefreshError::IdToken(IdTokenError::UnknownKey))) => {
@@ -143,6 +168,7 @@ impl Renewals {
                     error = chain(&error),
                     "the answer to a refresh token is lost; it is not sent again"
                 );
+                self.sessions.lose(&due, claim).await;
                 Outcome::Lost
             }
             Err(error @ RefreshError::IdToken(_)) => {

@@ -30,6 +30,10 @@ const fn secret(name: &'static str, key: &'static str, description: &'static str
     Variable { name, key, secret: true, default: "", description }
 }
 
+const fn optional_secret(name: &'static str, key: &'static str, description: &'static str) -> Variable {
+    Variable { name, key, secret: true, default: "none", description }
+}
+
 /// The variable that names the configuration file.
 pub const CONFIG_VARIABLE: &str = "VESTIBULE_CONFIG";
 
@@ -95,11 +99,21 @@ static TABLE: &[Variable] = &[
     ),
     plain("VESTIBULE_SESSION_LIFETIME", "session.lifetime", "24h", "When a session ends whatever happens"),
     plain("VESTIBULE_SESSION_IDLE", "session.idle", "1h", "When an unused session ends"),
-    plain(
+    optional_secret(
         "VESTIBULE_SESSION_STORE",
         "session.store",
-        "cookie",
-        "Where sessions are kept; only `cookie` in this release",
+        "Where sessions lie, if not in the cookie: `redis://…`, `postgres://…`, `sqlite:…`",
+    ),
+    plain(
+        "VESTIBULE_SESSION_STORE_GRACE",
+        "session.store_grace",
+        "1m",
+        "How long sessions that were seen go on while the store is away",
+    ),
+    optional_secret(
+        "VESTIBULE_SESSION_SHARE_ENDED",
+        "session.share_ended",
+        "A store by which replicas with cookie sessions tell one another what has ended",
     ),
     plain("VESTIBULE_COOKIE_NAME", "cookie.name", "vestibule", "The name all our cookies begin with"),
     plain(

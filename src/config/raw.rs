@@ -173,9 +173,21 @@ pub(super) struct RawSession {
     /// End the session with the browser.
     #[schemars(example = true)]
     pub browser_session: Option<bool>,
-    /// Where sessions are kept. Only "cookie" in this release.
-    #[schemars(example = &"cookie")]
-    pub store: Option<String>,
+    /// Where sessions lie: "cookie" (default), redis://, rediss://, redis+cluster://, redis+sentinel://, postgres:// or sqlite:.
+    #[schemars(with = "Option<String>", extend("writeOnly" = true), example = &"redis://sessions:6379")]
+    pub store: Option<SecretString>,
+    /// A file that says the same: an address may hold a password.
+    #[schemars(example = &"/run/secrets/session-store")]
+    pub store_file: Option<PathBuf>,
+    /// A store by which replicas tell one another what has ended, with sessions in cookies.
+    #[schemars(with = "Option<String>", extend("writeOnly" = true), example = &"redis://sessions:6379")]
+    pub share_ended: Option<SecretString>,
+    /// A file that says the same.
+    #[schemars(example = &"/run/secrets/share-ended")]
+    pub share_ended_file: Option<PathBuf>,
+    /// How long sessions that were seen go on while the store is away; "0s": not at all. Default 1m.
+    #[schemars(example = &"1m")]
+    pub store_grace: Option<Span>,
 }
 
 /// Access tokens of programs, as Authorization: Bearer on guarded routes.

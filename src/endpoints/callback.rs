@@ -148,7 +148,7 @@ impl Endpoints {
             clock_skew: provider.settings().clock_skew,
             renewing: wish.renewing,
         };
-        let mut set = self.sessions.create(&signed_in, cookies)?;
+        let mut set = self.sessions.create(&signed_in, cookies).await?;
         let how = if wish.renewing.is_some() { "renewed" } else { "signed in" };
         info!(provider = provider.settings().id, subject = claims.subject(), "{how}");
         let mut response = redirect(StatusCode::SEE_OTHER, self.checked(&return_to).as_str());
@@ -211,7 +211,7 @@ impl Endpoints {
         info!(reason = cause.code(), attempts, "callback not redeemed");
         let return_to = return_to.map_or_else(ReturnTo::root, |return_to| self.checked(return_to));
         // A session that is to become stronger would only be sent back here.
-        if !wish.asks_for_proof() && self.sessions.read(answer.cookies).is_ok() {
+        if !wish.asks_for_proof() && self.sessions.read(answer.cookies).await.is_ok() {
             return Ok(redirect(StatusCode::SEE_OTHER, return_to.as_str()));
         }
         let attempts = attempts.saturating_add(1);

@@ -28,7 +28,7 @@ impl Endpoints {
                 .map_err(|Repeated| ClientFault::Logout("frontchannel_parameter_repeated"))
         };
         let (issuer, sid) = (single("iss")?, single("sid")?);
-        let session = self.sessions.read_for_sign_out(inbound.cookies()).map(|(record, _)| record);
+        let session = self.sessions.read_for_sign_out(inbound.cookies()).await.map(|(record, _)| record);
         let (framed_by, ended) = match (issuer, sid) {
             (Some(issuer), Some(sid)) if !sid.is_empty() => {
                 let providers: Vec<_> =

@@ -37,7 +37,7 @@ impl Endpoints {
 
     /// Where a sign-out ends; with the `state` of one that this browser began and that had a place to return to, goes there
     /// (RP-Initiated Logout §3). Once.
-    pub(super) fn signed_out(
+    pub(super) async fn signed_out(
         &self,
         inbound: &Inbound,
         replies: &Replies,
@@ -47,7 +47,7 @@ impl Endpoints {
         let return_to = begun.as_ref().and_then(Option::as_ref);
         let mut response = match return_to.and_then(|return_to| ReturnTo::parse(return_to, &self.rules).ok()) {
             Some(return_to) => redirect(StatusCode::SEE_OTHER, return_to.as_str()),
-            None => self.signed_out_page(inbound, replies, exchange),
+            None => self.signed_out_page(inbound, replies, exchange).await,
         };
         let jar = self.sessions.jar();
         set_cookies(response.headers_mut(), begun.map(|_| jar.delete(jar.logout_name())));
@@ -63,13 +63,12 @@ impl Endpoints {
     }
 
     async fn sign_out(&self, inbound: &Inbound, return_to: Option<ReturnTo>) -> Response<Body> {
-        let session = self.sessions.read_for_sign_out(inbound.cookies());
+        let session = self.sessions.sign_out(inbound.cookies()).await;
         let provider = session.as_ref().and_then(|(record, _)| self.providers.by_party(record.party));
         // With nobody signed in an only provider is still the place to sign out at; of several it is any one's guess.
         let only = Some(self.providers.first()).filter(|_| self.providers.iter().len() == 1);
         let provider = provider.map(|(_, provider)| provider).or(only);
-        if let Some((record, _)) = &session {
-            self.sessions.end(record).await;
+        if session.is_some() {
             info!("signed out");
         }
         let tokens = session.and_then(|(_, contents)| contents.tokens());
@@ -136,8 +135,8 @@ impl Endpoints {
     }
 
     /// Whoever is still signed in is told so: anybody can link here.
-    fn signed_out_page(&self, inbound: &Inbound, replies: &Replies, exchange: &Exchange<'_>) -> Response<Body> {
-        if self.sessions.read(inbound.cookies()).is_ok() {
+    async fn signed_out_page(&self, inbound: &Inbound, replies: &Replies, exchange: &Exchange<'_>) -> Response<Body> {
+        if self.sessions.read(inbound.cookies()).await.is_ok() {
             let message = "You are still signed in to this site.";
             let notice = Notice::new(StatusCode::OK, "still_signed_in", Page::SignedOut, "Still signed in", message);
             let notice = match &self.settings.logout_path {

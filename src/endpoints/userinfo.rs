@@ -4,12 +4,12 @@ use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::Endpoints;
-use crate::authn::session::CreateError;
+use crate::authn::session::{CreateError, NoSession};
 use crate::message::{Body, Inbound, Initiator};
 use crate::reply::{ClientFault, Exchange, Rejection, Replies, json_answer};
 
 impl Endpoints {
-    pub(super) fn userinfo(
+    pub(super) async fn userinfo(
         &self,
         inbound: &Inbound,
         replies: &Replies,
@@ -18,8 +18,9 @@ impl Endpoints {
         if Initiator::of(inbound.headers(), &self.rules.own, &[]) == Initiator::Foreign {
             return Err(ClientFault::CrossSite.into());
         }
-        let (record, contents) = match self.sessions.read(inbound.cookies()) {
+        let (record, contents) = match self.sessions.read(inbound.cookies()).await {
             Ok(session) => session,
+            Err(NoSession::Away(away)) => return Err(away.into()),
             Err(absence) => {
                 exchange.refused(absence.code());
                 return Ok(replies.notify(&self.unauthorized(absence.code(), inbound), exchange));

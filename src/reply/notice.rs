@@ -18,7 +18,8 @@ use crate::authn::oidc::token_endpoint::TokenError;
 use crate::authn::oidc::userinfo::UserinfoError;
 use crate::authn::password::PasswordError;
 use crate::authn::proof::ProofDemand;
-use crate::authn::session::CreateError;
+use crate::authn::session::stored::Away;
+use crate::authn::session::{CreateError, NoSession};
 use crate::message::Malformed;
 use crate::message::return_to::ReturnToError;
 use crate::policy::Denial;
@@ -45,6 +46,9 @@ pub enum Rejection {
     /// The configuration, or its fit with the provider's claims.
     #[error(transparent)]
     Ourselves(#[from] CreateError),
+    /// The session store.
+    #[error(transparent)]
+    Store(#[from] Away),
 }
 
 /// What whoever asked did.
@@ -312,6 +316,7 @@ impl Rejection {
             Self::Provider(fault) => fault.notice(),
             Self::Upstream(error) => upstream_notice(error),
             Self::Ourselves(error) => create_notice(error),
+            Self::Store(Away) => away_notice("Who you are cannot be looked up at the moment. You are still signed in."),
         }
     }
 }
@@ -604,8 +609,17 @@ fn upstream_notice(error: &UpstreamError) -> Notice<'static> {
     Notice { retry_after, ..notice }
 }
 
+/// The session store is away.
+fn away_notice(message: &'static str) -> Notice<'static> {
+    let (status, code) = (StatusCode::SERVICE_UNAVAILABLE, NoSession::from(Away).code());
+    let notice = Notice::new(status, code, Page::Error, "Not available right now", message);
+    Notice { retry_after: Some(5), ..notice.advice(AGAIN).retry() }
+}
+
 fn create_notice(error: &CreateError) -> Notice<'static> {
     let (code, message) = match error {
+        CreateError::Away(Away) => return away_notice("You cannot be signed in at the moment."),
+        CreateError::Ended => return ClientFault::SessionEnded.notice(),
         CreateError::Map(error) => {
             (error.code(), Cow::from("Your account lacks something that this site needs to know who you are."))
         }
@@ -626,7 +640,10 @@ pub fn log(rejection: &Rejection, notice: &Notice<'_>, request: &str) {
     let cause = chain(rejection);
     let reason = notice.code;
     match rejection {
-        Rejection::NoEndpoint | Rejection::Client(_) => info!(reason, request, cause, "request refused"),
+        // That the store is away was said once; each request of everybody would say it again.
+        Rejection::NoEndpoint | Rejection::Client(_) | Rejection::Store(_) => {
+            info!(reason, request, cause, "request refused")
+        }
         // Whoever asked can cause these at will.
         Rejection::Upstream(error) if error.status().is_client_error() => {
             info!(reason, request, cause, "request refused");

@@ -141,6 +141,22 @@ impl Location {
         }
     }
 
+    /// Whether this program can use it.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn is_built_in(&self) -> Result<(), &'static str> {
+        match self {
+            Self::Redis(_) if !cfg!(feature = "redis") => {
+                Err("needs the feature `redis`, which this program was built without")
+            }
+            Self::Postgres(_) | Self::Sqlite(_) if !cfg!(feature = "sql") => {
+                Err("needs the feature `sql`, which this program was built without")
+            }
+            _ => Ok(()),
+        }
+    }
+
     #[cfg_attr(not(feature = "sql"), allow(unused_variables, reason = "only pools want a runtime at once"))]
     pub(super) fn open(&self, control: &runtime::Handle) -> Result<Arc<dyn Backend>, StoreError> {
         match self {

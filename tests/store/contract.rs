@@ -24,7 +24,7 @@ pub(crate) async fn holds(store: &Store) {
 pub(crate) fn fresh() -> Handle {
     let mut id = [0; 16];
     aws_lc_rs::rand::fill(&mut id).unwrap();
-    Handle::of(&id)
+    Handle::new(id)
 }
 
 pub(crate) fn owner() -> Owner {

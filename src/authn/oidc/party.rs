@@ -17,6 +17,11 @@ impl Party {
         Self(short(context))
     }
 
+    /// As it is compared.
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+
     /// Of a name that an issuer gives, told apart by the kind of name. A provider with tenants has an issuer for each of them,
     /// and only within one is a name somebody's (OpenID Connect Core §2, `sub`).
     pub(in crate::authn) fn digest(self, kind: &str, issuer: &str, name: &str) -> [u8; 16] {

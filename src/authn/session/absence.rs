@@ -3,6 +3,7 @@
 use super::cookie::JoinError;
 use super::record::PackError;
 use super::seal::OpenError;
+use super::stored::{Away, Unwritten};
 use crate::authn::roles::MapError;
 
 /// Why a request carries no live session. Each is a constant reason code in the log, and a challenge to the stranger.
@@ -32,6 +33,9 @@ pub enum NoSession {
     /// Signed out.
     #[error("the session has ended")]
     Ended,
+    /// Nobody knows: it lies in a store that gives no answer.
+    #[error(transparent)]
+    Away(#[from] Away),
     /// It had to be renewed, and what it could be renewed with is spent.
     #[error("the session could not be renewed")]
     NotRenewed,
@@ -56,6 +60,7 @@ impl NoSession {
             Self::Idle => "session_idle",
             Self::Future => "session_future",
             Self::Ended => "session_ended",
+            Self::Away(_) => "session_store_away",
             Self::NotRenewed => "session_not_renewed",
             Self::Unmappable => "session_unmappable",
         }
@@ -71,4 +76,19 @@ pub enum CreateError {
     /// Too large for the cookies.
     #[error(transparent)]
     TooLarge(#[from] PackError),
+    /// The store takes nothing.
+    #[error(transparent)]
+    Away(#[from] Away),
+    /// The session that was to be renewed has ended in the meantime.
+    #[error("the session has ended in the meantime")]
+    Ended,
+}
+
+impl From<Unwritten> for CreateError {
+    fn from(unwritten: Unwritten) -> Self {
+        match unwritten {
+            Unwritten::Away => Away.into(),
+            Unwritten::Gone => Self::Ended,
+        }
+    }
 }

@@ -8,10 +8,12 @@ use serde_json::{Map, Value};
 use super::marks::{Marks, NameDigest};
 use super::record::{self, PackError, Record, StoredTokens};
 use super::renewing::Renewing;
+use super::stored::{StoredSessions, Ticket};
 use super::{CreateError, SessionId, Sessions};
 use crate::authn::oidc::Party;
 use crate::authn::oidc::id_token::VerifiedClaims;
 use crate::authn::proof::Proof;
+use crate::clock::UnixTime;
 use crate::message::OwnCookies;
 use crate::random::random;
 
@@ -37,11 +39,16 @@ impl Sessions {
     ///
     /// # Errors
     /// [`CreateError`].
-    pub fn create(&self, signed_in: &SignedIn<'_>, present: &OwnCookies) -> Result<Vec<HeaderValue>, CreateError> {
+    pub async fn create(
+        &self,
+        signed_in: &SignedIn<'_>,
+        present: &OwnCookies,
+    ) -> Result<Vec<HeaderValue>, CreateError> {
         let now = self.clock.now();
         let claims = record::merged(signed_in.claims.claims(), signed_in.userinfo);
         let mapped = self.map_at(signed_in.party, &claims)?;
         let (party, issuer) = (signed_in.party, signed_in.claims.issuer());
+        let before = self.shown(present);
         let marks = Marks {
             id: SessionId(random()),
             provider_session: signed_in.claims.session().map(|sid| NameDigest::of_session(party, issuer, sid)),
@@ -69,22 +76,69 @@ impl Sessions {
             generation,
             due: self.settings.renewal.due(now, &signed_in.tokens),
         };
-        let packed = record::pack(&record, &mapped, signed_in.userinfo, &signed_in.tokens)?;
-        let value = self.sealer.seal_bytes(&packed);
+        let pack = |record: &Record| record::pack(record, &mapped, signed_in.userinfo, &signed_in.tokens);
+        let (value, id) = match &self.stored {
+            None => (self.sealer.seal_bytes(&pack(&record)?), record.marks.id),
+            Some(stored) => {
+                // The browser's own session, where that is renewed; anything else becomes one of the store's.
+                let own = before.as_ref().and_then(|before| before.ticket.clone());
+                let ticket = match own.filter(|ticket| generation > 0 && ticket.id() == record.marks.id) {
+                    Some(ticket) => {
+                        stored.overwrite(&ticket, pack(&record)?).await?;
+                        ticket
+                    }
+                    None => {
+                        let ticket = Ticket::new();
+                        let marks = Marks { id: ticket.id(), ..record.marks };
+                        let record = Record { marks, ..record.clone() };
+                        stored.create(&ticket, &record, pack(&record)?).await?;
+                        ticket
+                    }
+                };
+                (stored.cookie(&ticket), ticket.id())
+            }
+        };
         let mut cookies = self
             .jar
             .store(&value, self.max_age(&record, now), present)
             .ok_or_else(|| PackError::largest_of(&claims, value.len()))?;
-        cookies.push(self.idle_cookie(record.marks.id, now));
+        cookies.push(self.idle_cookie(id, now));
+        if id != record.marks.id && generation > 0 {
+            // It goes on under another id.
+            self.end(&record).await;
+        }
         // No late answer puts an older session, or an older form of this one, in its place.
-        match &signed_in.renewing {
-            Some(_) => self.successors.retire(record.marks.id, record.generation, record.expires_at),
-            None => {
-                if let Some((before, _)) = self.read_for_sign_out(present) {
-                    self.successors.retire(before.marks.id, u32::MAX, before.expires_at);
-                }
-            }
+        match (&signed_in.renewing, before) {
+            (Some(_), _) => self.successors.retire(id, record.generation, record.expires_at),
+            (None, Some(before)) => self.replaced(&before),
+            (None, None) => {}
         }
         Ok(cookies)
     }
+
+    /// What a browser shows of a session that is about to be replaced, whether it is good for anything or not.
+    pub(super) fn shown(&self, present: &OwnCookies) -> Option<Shown> {
+        let value = self.jar.join(present).ok().flatten()?;
+        if StoredSessions::is_ticket(&value) {
+            let ticket = self.stored.as_ref()?.ticket(&value).ok()?;
+            return Some(Shown { id: ticket.id(), expires_at: UnixTime(0), ticket: Some(ticket) });
+        }
+        let (bytes, _) = self.sealer.open_bytes(&value).ok()?;
+        let (record, _) = record::unpack(bytes)?;
+        Some(Shown { id: record.marks.id, expires_at: record.expires_at, ticket: None })
+    }
+
+    fn replaced(&self, before: &Shown) {
+        match (&before.ticket, &self.stored) {
+            (Some(_), Some(stored)) => stored.delete(before.id),
+            _ => self.successors.retire(before.id, u32::MAX, before.expires_at),
+        }
+    }
+}
+
+/// A session as a browser shows it.
+pub(super) struct Shown {
+    pub(super) id: SessionId,
+    expires_at: UnixTime,
+    ticket: Option<Ticket>,
 }

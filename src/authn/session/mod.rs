@@ -1,6 +1,6 @@
-//! The session: our record of a sign-in, sealed into cookies.
+//! The session: our record of a sign-in, sealed into cookies, or in a store that the cookie has the key to.
 //!
-//! Two cookies: the session itself, written at sign-in and when it is renewed, and a small one with the time of the last
+//! Two cookies: the session itself or its ticket, written at sign-in and when it is renewed, and a small one with the time of the last
 //! request, renewed at most every tenth of the idle time, so that few answers of the upstream carry kilobytes of ours.
 
 mod absence;
@@ -12,6 +12,7 @@ pub mod marks;
 pub mod record;
 pub mod renewing;
 pub mod seal;
+pub mod stored;
 pub mod successors;
 
 use std::path::PathBuf;
@@ -21,6 +22,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use tokio::runtime;
 
 pub use self::absence::{CreateError, NoSession};
 use self::attach::{Attachment, Newer};
@@ -32,6 +34,7 @@ use self::marks::NameDigest;
 use self::record::{Contents, Record};
 use self::renewing::{DueSession, When};
 use self::seal::{KeyRing, OpenError, Purpose, Sealer};
+use self::stored::{Away, Place, Stored, StoredSessions, Ticket};
 use self::successors::Successors;
 use super::identity::{Evidence, Identity};
 use super::lifetime::Lifetimes;
@@ -41,6 +44,7 @@ use super::roles::{MapError, Mapped, Mapper, Whose};
 use crate::clock::{SharedClock, UnixTime};
 use crate::message::{Inbound, Origin, OwnCookies};
 use crate::secret::SecretString;
+use crate::store::{Location, Store};
 
 /// A session that claims to begin later than this is refused.
 const FUTURE_LEEWAY: Duration = Duration::from_secs(60);
@@ -64,6 +68,12 @@ pub struct Settings {
     pub renewal: When,
     /// `cookie.name`, default `vestibule`; the prefix `__Host-` is put before it where the redirect URI is https.
     pub cookie_name: String,
+    /// Where sessions lie, if not in their cookies.
+    pub store: Option<Location>,
+    /// By what replicas tell one another which sessions have ended, where those are in cookies.
+    pub share_ended: Option<Location>,
+    /// How long sessions that were seen go on while the store is away. Default 1 min.
+    pub store_grace: Duration,
     /// `state_dir`: where ended sessions are written down. `None`: a restart forgets them.
     pub state_dir: Option<PathBuf>,
 }
@@ -109,6 +119,7 @@ pub struct Sessions {
     header_names: Vec<HeaderName>,
     ended: Arc<EndedSessions>,
     successors: Arc<Successors>,
+    stored: Option<StoredSessions>,
     clock: SharedClock,
     keeps_access_token: bool,
 }
@@ -122,6 +133,25 @@ struct Opened {
     provider: usize,
     /// The form that the request showed.
     shown: (SessionId, u32),
+    /// Where it lies, if not in the cookie.
+    place: Option<Place>,
+}
+
+/// Why a session is not open yet.
+#[derive(Debug)]
+enum Closed {
+    /// There is none.
+    Absent(NoSession),
+    /// The store has to be asked.
+    InStore(Ticket),
+    /// What other replicas have ended is not known yet.
+    Starting,
+}
+
+impl<E: Into<NoSession>> From<E> for Closed {
+    fn from(absence: E) -> Self {
+        Self::Absent(absence.into())
+    }
 }
 
 /// A provider, as far as sessions know it.
@@ -159,6 +189,8 @@ pub struct Binding<'a> {
     pub passes_access_token: bool,
     /// Which sessions have ended.
     pub ended: Arc<EndedSessions>,
+    /// Where sessions lie, if not in their cookies, and where that is asked.
+    pub store: Option<(Store, runtime::Handle)>,
 }
 
 impl Sessions {
@@ -166,7 +198,12 @@ impl Sessions {
     pub fn new(settings: Settings, mapper: Mapper, binding: Binding<'_>, clock: SharedClock) -> Self {
         let jar = CookieJar::new(settings.cookie_base(binding.secure), binding.secure);
         let header_names = mapper.settings().headers.iter().map(|(name, _)| cheap_to_clone(name)).collect();
+        let stored = binding.store.map(|(store, control)| {
+            let tickets = binding.ring.sealer(Purpose::Ticket, jar.session_name(), binding.origin);
+            StoredSessions::new(store, tickets, settings.store_grace, control, Arc::clone(&clock))
+        });
         Self {
+            stored,
             sealer: binding.ring.sealer(Purpose::Session, jar.session_name(), binding.origin),
             idle_sealer: binding.ring.sealer(Purpose::Idle, jar.idle_name(), binding.origin),
             providers: binding.providers,
@@ -191,19 +228,42 @@ impl Sessions {
         &self.mapper
     }
 
-    /// Who this request's session stands for, and what has to be renewed on its answer.
+    /// Whether a request comes with a session of ours, be it good or not.
+    pub fn is_shown(&self, cookies: &OwnCookies) -> bool {
+        !matches!(self.jar.join(cookies), Ok(None))
+    }
+
+    /// Who this request's session stands for, and what has to be renewed on its answer. `None`: only
+    /// [`Sessions::authenticate`] can tell, since the store has to be asked.
+    pub fn authenticate_at_hand(&self, inbound: &Inbound) -> Option<Result<(Identity, Renewal), NoSession>> {
+        let now = self.clock.now();
+        match self.open_at_hand(inbound.cookies(), now) {
+            Ok(opened) => Some(self.identify(opened, inbound, now)),
+            Err(Closed::Absent(absence)) => Some(Err(absence)),
+            Err(Closed::InStore(_) | Closed::Starting) => None,
+        }
+    }
+
+    /// The same, asking the store where that is needed.
     ///
     /// # Errors
     /// [`NoSession`].
-    pub fn authenticate(&self, inbound: &Inbound) -> Result<(Identity, Renewal), NoSession> {
-        let now = self.clock.now();
-        let Opened { record, contents, provider, shown } = self.open(inbound.cookies(), now)?;
+    pub async fn authenticate(&self, inbound: &Inbound) -> Result<(Identity, Renewal), NoSession> {
+        let opened = self.open(inbound.cookies()).await?;
+        self.identify(opened, inbound, self.clock.now())
+    }
+
+    fn identify(&self, opened: Opened, inbound: &Inbound, now: UnixTime) -> Result<(Identity, Renewal), NoSession> {
+        let Opened { record, contents, provider, shown, place } = opened;
         let seen = self.last_seen(inbound.cookies(), &record, now)?;
         let contents = self.current(&record, contents)?;
         let renewal = self.renewal(&record, seen, now);
         let renewal = match record.is_due(now) || shown.1 != record.generation {
             false => renewal,
-            true => self.renewal_of_due(renewal, (&record, &contents, shown), inbound.cookies(), now),
+            true => {
+                let due = DueSession { record: record.clone(), contents: contents.clone(), place };
+                self.renewal_of_due(renewal, due, (shown, inbound.cookies()), now)
+            }
         };
         let access_token = self.keeps_access_token.then(|| record.live_access_token(&contents, now)).flatten();
         let identity = Identity {
@@ -226,21 +286,38 @@ impl Sessions {
     ///
     /// # Errors
     /// [`NoSession`].
-    pub fn read(&self, cookies: &OwnCookies) -> Result<(Record, Contents), NoSession> {
-        let now = self.clock.now();
-        let Opened { record, contents, .. } = self.open(cookies, now)?;
-        self.last_seen(cookies, &record, now)?;
+    pub async fn read(&self, cookies: &OwnCookies) -> Result<(Record, Contents), NoSession> {
+        let Opened { record, contents, .. } = self.open(cookies).await?;
+        self.last_seen(cookies, &record, self.clock.now())?;
         let contents = self.current(&record, contents)?;
         Ok((record, contents))
     }
 
     /// The session's record whether it is idle or not, for a sign-out that should still reach the provider.
-    pub fn read_for_sign_out(&self, cookies: &OwnCookies) -> Option<(Record, Contents)> {
-        self.open(cookies, self.clock.now()).ok().map(|opened| (opened.record, opened.contents))
+    pub async fn read_for_sign_out(&self, cookies: &OwnCookies) -> Option<(Record, Contents)> {
+        self.open(cookies).await.ok().map(|opened| (opened.record, opened.contents))
     }
 
-    /// Ends a session here: its id is remembered until its cookie would expire. Waits until that is written down.
+    /// Ends the session that a request shows, idle or not, and gives what it was. Waits until that is written down.
+    pub async fn sign_out(&self, cookies: &OwnCookies) -> Option<(Record, Contents)> {
+        let opened = match self.open(cookies).await {
+            Err(NoSession::Away(Away)) => {
+                // What it was is not to be had; that it has ended is known by its id alone.
+                let id = self.shown(cookies)?.id;
+                self.ended.end_id(id, self.clock.now().after(self.settings.lifetime)).wait().await;
+                return None;
+            }
+            opened => opened.ok()?,
+        };
+        self.end(&opened.record).await;
+        Some((opened.record, opened.contents))
+    }
+
+    /// Ends a session: its id is remembered until its cookie would expire. Waits until that is written down.
     pub async fn end(&self, record: &Record) {
+        if let Some(stored) = &self.stored {
+            stored.delete(record.marks.id);
+        }
         self.ended.end(&record.marks, record.expires_at).wait().await;
     }
 
@@ -254,7 +331,12 @@ impl Sessions {
                 let name = NameDigest::of_session(party, issuer, sid);
                 self.ended.end_named(name, subject, told, (begun_by, self.settings.lifetime))
             }
-            (None, Some(subject)) => self.ended.end_subject(subject, (begun_by, self.settings.lifetime)),
+            (None, Some(subject)) => {
+                if let Some(stored) = &self.stored {
+                    stored.delete_of(party, subject, begun_by);
+                }
+                self.ended.end_subject(subject, (begun_by, self.settings.lifetime))
+            }
             (None, None) => return,
         };
         written.wait().await;
@@ -265,10 +347,61 @@ impl Sessions {
         Lifetimes { ended: Arc::clone(&self.ended), clock: Arc::clone(&self.clock) }
     }
 
-    fn open(&self, cookies: &OwnCookies, now: UnixTime) -> Result<Opened, NoSession> {
+    async fn open(&self, cookies: &OwnCookies) -> Result<Opened, NoSession> {
+        let mut opened = self.open_at_hand(cookies, self.clock.now());
+        if let Err(Closed::Starting) = opened {
+            self.ended.started().await;
+            opened = self.open_at_hand(cookies, self.clock.now());
+        }
+        match (opened, &self.stored) {
+            (Ok(opened), _) => Ok(opened),
+            (Err(Closed::InStore(ticket)), Some(stored)) => {
+                // Boxed: few requests have to ask.
+                let read = Box::pin(stored.read(&ticket)).await?.ok_or(NoSession::Ended)?;
+                self.admit_stored(&read, ticket, self.clock.now())
+            }
+            (Err(Closed::InStore(_) | Closed::Starting), _) => Err(Away.into()),
+            (Err(Closed::Absent(absence)), _) => Err(absence),
+        }
+    }
+
+    fn open_at_hand(&self, cookies: &OwnCookies, now: UnixTime) -> Result<Opened, Closed> {
         let value = self.jar.join(cookies)?.ok_or(NoSession::Absent)?;
+        match self.ended.is_current(self.settings.store_grace) {
+            Some(true) => {}
+            Some(false) => return Err(Away.into()),
+            None => return Err(Closed::Starting),
+        }
+        if StoredSessions::is_ticket(&value) {
+            // Without a store it is of another configuration, as one of another version would be.
+            let stored = self.stored.as_ref().ok_or(OpenError::Record)?;
+            let ticket = stored.ticket(&value)?;
+            let Some(read) = stored.at_hand(&ticket, now) else { return Err(Closed::InStore(ticket)) };
+            return Ok(self.admit_stored(&read, ticket, now)?);
+        }
         let (bytes, _) = self.sealer.open_bytes(&value)?;
         let (mut record, mut contents) = record::unpack(bytes).ok_or(OpenError::Record)?;
+        let provider = self.admit(&record, now)?;
+        let shown = (record.marks.id, record.generation);
+        if record.is_due(now)
+            && let Some(newest) = self.successors.newest(shown, now)
+        {
+            (record, contents) = (newest.record.clone(), newest.contents.clone());
+        }
+        self.check_ended(&record)?;
+        Ok(Opened { record, contents, provider, shown, place: None })
+    }
+
+    fn admit_stored(&self, read: &Stored, ticket: Ticket, now: UnixTime) -> Result<Opened, NoSession> {
+        let (record, contents) = (read.record.clone(), read.contents.clone());
+        let provider = self.admit(&record, now)?;
+        self.check_ended(&record)?;
+        let shown = (record.marks.id, record.generation);
+        Ok(Opened { record, contents, provider, shown, place: Some(read.place(ticket)) })
+    }
+
+    /// The index of its provider.
+    fn admit(&self, record: &Record, now: UnixTime) -> Result<usize, NoSession> {
         let provider = self.provider(record.party).ok_or(NoSession::OtherParty)?;
         if record.issued_at > now.after(FUTURE_LEEWAY) {
             return Err(NoSession::Future);
@@ -277,16 +410,11 @@ impl Sessions {
         if now >= record.expires_at || now.since(record.issued_at) >= self.settings.lifetime {
             return Err(NoSession::Expired);
         }
-        let shown = (record.marks.id, record.generation);
-        if record.is_due(now)
-            && let Some(newest) = self.successors.newest(shown, now)
-        {
-            (record, contents) = (newest.record.clone(), newest.contents.clone());
-        }
-        if self.ended.contains(&record.marks) {
-            return Err(NoSession::Ended);
-        }
-        Ok(Opened { record, contents, provider, shown })
+        Ok(provider)
+    }
+
+    fn check_ended(&self, record: &Record) -> Result<(), NoSession> {
+        if self.ended.contains(&record.marks) { Err(NoSession::Ended) } else { Ok(()) }
     }
 
     fn provider(&self, party: Party) -> Option<usize> {
@@ -342,19 +470,19 @@ impl Sessions {
     fn renewal_of_due(
         &self,
         renewal: Renewal,
-        (record, contents, shown): (&Record, &Contents, (SessionId, u32)),
-        present: &OwnCookies,
+        due: DueSession,
+        (shown, present): ((SessionId, u32), &OwnCookies),
         now: UnixTime,
     ) -> Renewal {
-        let mut attachment = renewal.0.unwrap_or_else(|| Box::new(self.attachment(record)));
-        attachment.session = Some(Newer {
+        let mut attachment = renewal.0.unwrap_or_else(|| Box::new(self.attachment(&due.record)));
+        // A ticket stays as it is.
+        attachment.session = due.place.is_none().then(|| Newer {
             successors: Arc::clone(&self.successors),
             shown,
             present: present.clone(),
             clock: Arc::clone(&self.clock),
         });
-        let due = || DueSession { record: record.clone(), contents: contents.clone() };
-        attachment.due = record.is_due(now).then(due);
+        attachment.due = due.record.is_due(now).then_some(due);
         Renewal(Some(attachment))
     }
 

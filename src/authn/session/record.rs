@@ -290,6 +290,15 @@ pub fn pack(
     Ok(bytes)
 }
 
+/// The same session without its refresh token, as one form later.
+pub(super) fn without_refresh_token(record: &Record, contents: &Contents) -> Option<Vec<u8>> {
+    let mut layers = read_layers(&contents.layers)?;
+    layers.plain.refresh = Piece::Absent;
+    let mut bytes = to_bytes(&Record { generation: record.generation.saturating_add(1), ..record.clone() });
+    bytes.extend_from_slice(&to_bytes(&layers));
+    Some(bytes)
+}
+
 fn pack_hot(mapped: &Mapped) -> Vec<u8> {
     to_bytes(&Hot {
         name: mapped.name.as_bytes(),
@@ -319,8 +328,8 @@ pub struct Contents {
 }
 
 /// Reads what [`pack`] wrote; `None` for any other shape.
-pub fn unpack(bytes: Vec<u8>) -> Option<(Record, Contents)> {
-    let bytes = Bytes::from(bytes);
+pub fn unpack(bytes: impl Into<Bytes>) -> Option<(Record, Contents)> {
+    let bytes = bytes.into();
     let (record, rest) = postcard::take_from_bytes::<Record>(&bytes).ok()?;
     let layers = bytes.slice_ref(rest);
     let parsed = read_layers(&layers)?;

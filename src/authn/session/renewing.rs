@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use super::marks::{Marks, NameDigest};
 use super::record::{self, Contents, Due, PackError, Record, Sources, StoredTokens};
-use super::successors::{NextStep, Successor};
+use super::stored::{Place, StoredSessions};
+use super::successors::{NextStep, Outcome, Successor};
 use super::{CreateError, Renewal, Sessions};
 use crate::authn::oidc::Party;
 use crate::authn::oidc::id_token::VerifiedClaims;
@@ -16,6 +17,7 @@ use crate::authn::oidc::refresh::Refreshed;
 use crate::authn::proof::Proof;
 use crate::clock::UnixTime;
 use crate::random::random;
+use crate::store::Lease;
 
 /// How long before its end an access token is renewed, at most.
 const LONGEST_LEAD: Duration = Duration::from_secs(300);
@@ -86,6 +88,18 @@ pub struct DueSession {
     pub record: Record,
     /// The rest.
     pub contents: Contents,
+    /// Where it lies, if not in the cookie.
+    pub(super) place: Option<Place>,
+}
+
+/// That a session is ours to renew: with a lease, where replicas share it.
+#[derive(Debug)]
+pub(in crate::authn) struct Claim(Option<Lease>);
+
+impl DueSession {
+    fn without_refresh_token(&self) -> Option<Vec<u8>> {
+        record::without_refresh_token(&self.record, &self.contents)
+    }
 }
 
 impl Renewal {
@@ -143,17 +157,45 @@ impl Sessions {
         self.ended.end(&renewing.marks, renewing.expires_at).wait().await;
     }
 
+    /// Takes a session for one renewal by its refresh token.
+    ///
+    /// # Errors
+    /// How the renewal ended without that.
+    pub(in crate::authn) async fn claim(&self, session: &DueSession) -> Result<Claim, Outcome> {
+        let Some((stored, place)) = self.place(session) else { return Ok(Claim(None)) };
+        stored.claim(place, || session.without_refresh_token()).await.map(|lease| Claim(Some(lease)))
+    }
+
+    /// The refresh token was not sent.
+    pub(in crate::authn) async fn unclaim(&self, session: &DueSession, claim: Claim) {
+        if let (Some((stored, _)), Some(lease)) = (self.place(session), claim.0) {
+            stored.give_back(lease).await;
+        }
+    }
+
+    /// The refresh token may be spent, and brought nothing.
+    pub(in crate::authn) async fn lose(&self, session: &DueSession, claim: Claim) {
+        if let (Some((stored, place)), Some(lease)) = (self.place(session), claim.0) {
+            stored.write_spent(place, lease, session.without_refresh_token()).await;
+        }
+    }
+
+    fn place<'a>(&'a self, session: &'a DueSession) -> Option<(&'a StoredSessions, &'a Place)> {
+        self.stored.as_ref().zip(session.place.as_ref())
+    }
+
     /// The next form of a session, from what its refresh token brought.
     ///
     /// # Errors
     /// [`CreateError`].
-    pub(in crate::authn) fn succeed(
+    pub(in crate::authn) async fn succeed(
         &self,
         session: &DueSession,
         refreshed: &Refreshed,
-    ) -> Result<Box<Successor>, CreateError> {
+        claim: Claim,
+    ) -> Result<Outcome, CreateError> {
         let now = self.clock.now();
-        let DueSession { record: old, contents } = session;
+        let DueSession { record: old, contents, .. } = session;
         let party = old.party;
         let Sources { claims: old_claims, userinfo: old_userinfo } = contents.sources().unwrap_or_default();
         let claims = refreshed.claims.as_ref().map_or(&old_claims, |verified| verified.claims());
@@ -187,6 +229,10 @@ impl Sessions {
             due: self.settings.renewal.due(now, &tokens),
         };
         let packed = record::pack(&record, &mapped, userinfo, &tokens)?;
+        if let (Some((stored, place)), Some(lease)) = (self.place(session), claim.0) {
+            stored.replace(place, lease, packed).await?;
+            return Ok(Outcome::Elsewhere);
+        }
         let sealed = self.sealer.seal_bytes(&packed);
         if !self.jar.holds(&sealed) {
             return Err(PackError::largest_of(&merged, sealed.len()).into());
@@ -194,7 +240,8 @@ impl Sessions {
         // What was just packed is read back as it will be from the cookie.
         let opened = record::unpack(packed).ok_or_else(|| PackError::largest_of(&merged, sealed.len()))?;
         let max_age = self.max_age(&record, now);
-        Ok(Box::new(Successor::new(opened, sealed, max_age, now.after(self.settings.idle))))
+        let successor = Successor::new(opened, sealed, max_age, now.after(self.settings.idle));
+        Ok(Outcome::Renewed(Box::new(successor)))
     }
 }
 

@@ -42,6 +42,8 @@ pub type KeyId = [u8; KEY_ID_LEN];
 pub enum Purpose {
     /// The session.
     Session,
+    /// What says which record of a store is the session, and opens it.
+    Ticket,
     /// The time of the last request.
     Idle,
     /// The `state` of an authorization request.
@@ -62,6 +64,7 @@ impl Purpose {
     fn label(self) -> &'static str {
         match self {
             Self::Session => "session",
+            Self::Ticket => "ticket",
             Self::Idle => "idle",
             Self::Login => "login state",
             Self::Logout => "logout state",
@@ -133,18 +136,8 @@ impl KeyRing {
             .map(|master| {
                 let mut key = [0; 32];
                 expand(&master.prk, purpose.label().as_bytes(), &mut key);
-                SealKey {
-                    id: master.id,
-                    // Infallible: the key length is AES-256's own.
-                    key: LessSafeKey::new(UnboundKey::new(&AES_256_GCM_SIV, &key).expect("a 32-byte key")),
-                    associated: delimited(&[
-                        &[FORMAT],
-                        &master.id,
-                        purpose.label().as_bytes(),
-                        name.as_bytes(),
-                        origin.as_str().as_bytes(),
-                    ]),
-                }
+                let context = [purpose.label().as_bytes(), name.as_bytes(), origin.as_str().as_bytes()];
+                SealKey::new(master.id, &key, &context)
             })
             .collect();
         Sealer { keys, decoder: Simd::url_safe(NO_PAD), record: PhantomData }
@@ -186,28 +179,7 @@ struct SealKey {
 impl<T> Sealer<T> {
     /// Seals bytes under the first key.
     pub fn seal_bytes(&self, record: &[u8]) -> String {
-        let key = &self.keys[0];
-        let nonce = random::<NONCE_LEN>();
-        let padded = (record.len() + 1).next_multiple_of(BLOCK);
-        let mut text = Vec::with_capacity(HEAD_LEN + padded + TAG_LEN);
-        text.push(FORMAT);
-        text.extend_from_slice(&key.id);
-        text.extend_from_slice(&nonce);
-        text.extend_from_slice(record);
-        // ISO/IEC 7816-4 padding: one marker byte, then zeros.
-        text.push(0x80);
-        text.resize(HEAD_LEN + padded, 0);
-        let tag = key
-            .key
-            .seal_in_place_separate_tag(
-                Nonce::assume_unique_for_key(nonce),
-                Aad::from(&key.associated),
-                &mut text[HEAD_LEN..],
-            )
-            // Fails only past the length limit of RFC 8452 §6 (2^36 bytes).
-            .expect("a record within the cipher's limit");
-        text.extend_from_slice(tag.as_ref());
-        URL_SAFE_NO_PAD.encode(text)
+        URL_SAFE_NO_PAD.encode(self.keys[0].seal(record))
     }
 
     /// Opens a sealed text: the record's bytes and the id of the key that sealed it.
@@ -223,23 +195,85 @@ impl<T> Sealer<T> {
 
     /// Opens what was decoded; the record's bytes stand at its front, and this many.
     fn open_in_place(&self, bytes: &mut [u8]) -> Result<(usize, KeyId), OpenError> {
-        if bytes.len() < HEAD_LEN + TAG_LEN + BLOCK {
-            return Err(OpenError::Malformed);
+        let id = key_id_of(bytes)?;
+        let key = self.keys.iter().find(|key| key.id == id).ok_or(OpenError::UnknownKey)?;
+        Ok((key.open(bytes)?, id))
+    }
+}
+
+impl SealKey {
+    fn new(id: KeyId, key: &[u8; 32], context: &[&[u8]]) -> Self {
+        Self {
+            id,
+            // Infallible: the key length is AES-256's own.
+            key: LessSafeKey::new(UnboundKey::new(&AES_256_GCM_SIV, key).expect("a 32-byte key")),
+            associated: delimited(&[&[&[FORMAT], &id[..]], context].concat()),
         }
-        if bytes[0] != FORMAT {
-            let is_older = (1..FORMAT).contains(&bytes[0]);
-            return Err(if is_older { OpenError::Record } else { OpenError::Malformed });
-        }
-        let mut id = KeyId::default();
-        id.copy_from_slice(&bytes[1..1 + KEY_ID_LEN]);
+    }
+
+    fn seal(&self, record: &[u8]) -> Vec<u8> {
+        let nonce = random::<NONCE_LEN>();
+        let padded = (record.len() + 1).next_multiple_of(BLOCK);
+        let mut text = Vec::with_capacity(HEAD_LEN + padded + TAG_LEN);
+        text.push(FORMAT);
+        text.extend_from_slice(&self.id);
+        text.extend_from_slice(&nonce);
+        text.extend_from_slice(record);
+        // ISO/IEC 7816-4 padding: one marker byte, then zeros.
+        text.push(0x80);
+        text.resize(HEAD_LEN + padded, 0);
+        let (nonce, associated) = (Nonce::assume_unique_for_key(nonce), Aad::from(&self.associated));
+        let sealed = self.key.seal_in_place_separate_tag(nonce, associated, &mut text[HEAD_LEN..]);
+        // Fails only past the length limit of RFC 8452 §6 (2^36 bytes).
+        text.extend_from_slice(sealed.expect("a record within the cipher's limit").as_ref());
+        text
+    }
+
+    /// The record's bytes stand at the front, and this many.
+    fn open(&self, bytes: &mut [u8]) -> Result<usize, OpenError> {
         let mut nonce = [0; NONCE_LEN];
         nonce.copy_from_slice(&bytes[1 + KEY_ID_LEN..HEAD_LEN]);
-        let key = self.keys.iter().find(|key| key.id == id).ok_or(OpenError::UnknownKey)?;
-        let padded = key
+        let padded = self
             .key
-            .open_within(Nonce::assume_unique_for_key(nonce), Aad::from(&key.associated), bytes, HEAD_LEN..)
+            .open_within(Nonce::assume_unique_for_key(nonce), Aad::from(&self.associated), bytes, HEAD_LEN..)
             .map_err(|_| OpenError::Forged)?;
-        Ok((unpadded(padded).ok_or(OpenError::Record)?, id))
+        unpadded(padded).ok_or(OpenError::Record)
+    }
+}
+
+/// The key id of a text that is long enough, and of this format.
+fn key_id_of(bytes: &[u8]) -> Result<KeyId, OpenError> {
+    if bytes.len() < HEAD_LEN + TAG_LEN + BLOCK {
+        return Err(OpenError::Malformed);
+    }
+    if bytes[0] != FORMAT {
+        let is_older = (1..FORMAT).contains(&bytes[0]);
+        return Err(if is_older { OpenError::Record } else { OpenError::Malformed });
+    }
+    let mut id = KeyId::default();
+    id.copy_from_slice(&bytes[1..1 + KEY_ID_LEN]);
+    Ok(id)
+}
+
+/// Seals and opens the one record of a store that `name` stands for, with a key that nothing but its ticket has.
+pub(super) struct RecordSealer(SealKey);
+
+impl RecordSealer {
+    pub(super) fn new(key: &[u8; 32], name: &[u8]) -> Self {
+        Self(SealKey::new(KeyId::default(), key, &[b"stored session", name]))
+    }
+
+    pub(super) fn seal(&self, record: &[u8]) -> Vec<u8> {
+        self.0.seal(record)
+    }
+
+    pub(super) fn open(&self, mut bytes: Vec<u8>) -> Result<Vec<u8>, OpenError> {
+        if key_id_of(&bytes)? != self.0.id {
+            return Err(OpenError::UnknownKey);
+        }
+        let record = self.0.open(&mut bytes)?;
+        bytes.truncate(record);
+        Ok(bytes)
     }
 }
 

@@ -118,6 +118,8 @@ impl Waiting {
 pub enum Outcome {
     /// With a newer form.
     Renewed(Box<Successor>),
+    /// With a newer form, which lies in the store.
+    Elsewhere,
     /// The refresh token was not used: it can be sent again.
     Unused,
     /// It may have been used, and nothing came back.
@@ -262,11 +264,13 @@ impl Successors {
         match outcome {
             // Another session took its place meanwhile, or the browser renewed it by itself.
             Outcome::Renewed(_) if slot.renewed.is_some_and(|renewed| renewed >= underway.generation) => {}
-            Outcome::Renewed(successor) => {
+            outcome @ (Outcome::Renewed(_) | Outcome::Elsewhere) => {
                 slot.failures = 0;
                 slot.again_at = UnixTime(0);
-                slot.renewed = Some(underway.generation);
-                slot.newest = Some(Arc::new(*successor));
+                slot.renewed = slot.renewed.max(Some(underway.generation));
+                if let Outcome::Renewed(successor) = outcome {
+                    slot.newest = Some(Arc::new(*successor));
+                }
             }
             Outcome::Unused => {
                 slot.failures = slot.failures.saturating_add(1);

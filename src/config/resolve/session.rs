@@ -1,6 +1,6 @@
 //! `[session]` and `[cookie]`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Resolver;
@@ -9,10 +9,14 @@ use crate::authn::{oidc, session};
 use crate::config::problem::{nearest, shown};
 use crate::config::raw::{RawCookie, RawSession};
 use crate::config::secrets::{SHORTEST, weakness};
+use crate::config::text::Span;
 use crate::secret::SecretString;
+use crate::store::{Location, LocationProblem};
 
 /// Each may send every browser to the provider and back.
 const SHORTEST_RENEWAL: Duration = Duration::from_secs(10);
+/// Longer than any store is restarted or fails over.
+const LONGEST_GRACE: Duration = Duration::from_secs(3600);
 /// Makes a good one.
 const GENERATE: &str = "`vestibule generate-secret` prints a good one";
 
@@ -54,7 +58,15 @@ impl Resolver {
             self.error("session.renew_every", "is so short that people would hardly do anything else", fix);
         }
         let renewal = When { refresh: raw.renew.unwrap_or(true), every };
-        self.store(raw.store.as_deref());
+        let store_grace = self.store_grace(&raw);
+        let store = ("session.store", raw.store.as_ref());
+        let store = self.store(store, ("session.store_file", raw.store_file.as_ref()));
+        let shared = ("session.share_ended", raw.share_ended.as_ref());
+        let share_ended = self.store(shared, ("session.share_ended_file", raw.share_ended_file.as_ref()));
+        if store.is_some() && share_ended.is_some() {
+            let what = "is not needed: replicas tell one another by session.store what has ended";
+            self.error("session.share_ended", what, "remove it");
+        }
         let cookie_name = self.cookie_name(cookie.name);
         let secrets = self.secrets(&raw)?;
         Some(session::Settings {
@@ -64,25 +76,56 @@ impl Resolver {
             renewal,
             browser_session: raw.browser_session.unwrap_or(false),
             cookie_name,
+            store,
+            share_ended,
+            store_grace,
             state_dir,
         })
     }
 
-    fn store(&mut self, written: Option<&str>) {
-        const LATER: [&str; 6] = ["redis", "rediss", "postgres", "postgresql", "sqlite", "memory"];
-        let key = "session.store";
-        let Some(store) = written.filter(|store| *store != "cookie") else { return };
-        let scheme = store.split(':').next().unwrap_or_default();
-        // Sentinel and cluster forms are `redis+sentinel://…`. The value itself may carry a password.
-        if LATER.contains(&scheme.split('+').next().unwrap_or_default()) {
-            let what = format!("is a {scheme} store, but this release keeps sessions in the cookie only");
-            self.error(key, what, "write store = \"cookie\", or remove it");
-        } else {
-            let fix = match nearest(store, ["cookie"]) {
-                Some(near) => format!("did you mean {near:?}?"),
-                None => "write store = \"cookie\"".to_owned(),
-            };
-            self.error(key, "is no session store", fix);
+    fn store_grace(&mut self, raw: &RawSession) -> Duration {
+        // Zero is a choice here.
+        let grace = raw.store_grace.as_ref().map_or(Duration::from_secs(60), |Span(span)| *span);
+        if grace > LONGEST_GRACE {
+            let what = "is so long that sessions which were ended elsewhere would go on for hours";
+            self.error("session.store_grace", what, "write at most \"1h\"; \"0s\" is none at all");
+        }
+        grace
+    }
+
+    /// A store that is named by one of two keys; `None` for "cookie".
+    fn store(
+        &mut self,
+        (key, written): (&str, Option<&SecretString>),
+        (file_key, file): (&str, Option<&PathBuf>),
+    ) -> Option<Location> {
+        let (key, written) = match (written, file) {
+            (Some(_), Some(_)) => {
+                self.error(file_key, format!("says again what {key} does already"), "keep one of them");
+                return None;
+            }
+            (Some(store), None) => (key, store.expose_secret().to_owned()),
+            (None, Some(path)) => (file_key, one_line(&self.secret_file(file_key, path)?)),
+            (None, None) => return None,
+        };
+        if written == "cookie" {
+            return None;
+        }
+        // The value itself may carry a password, so nothing of it is shown.
+        match Location::parse(&written, &self.file(key, Path::new(""))) {
+            Ok(location) => {
+                if let Err(missing) = location.is_built_in() {
+                    self.error(key, missing, "use a build that has it, or write \"cookie\"");
+                }
+                Some(location)
+            }
+            Err(problems) => {
+                let near = nearest(&written, ["cookie"]).map(|near| format!("did you mean {near:?}?"));
+                for LocationProblem { what, fix } in problems {
+                    self.error(key, what, near.clone().unwrap_or_else(|| fix.to_owned()));
+                }
+                None
+            }
         }
     }
 

@@ -96,7 +96,7 @@ impl Redis {
     }
 
     async fn listed(&self, name: Vec<u8>) -> Result<Option<Listed>, StoreError> {
-        let Ok(bytes) = <[u8; 32]>::try_from(name) else { return Err(StoreError::Corrupt("a name that is no handle")) };
+        let Ok(bytes) = <[u8; 16]>::try_from(name) else { return Err(StoreError::Corrupt("a name that is no handle")) };
         let handle = Handle(bytes);
         let key = self.record(&handle);
         type Row = (Option<Vec<u8>>, Option<u64>, Option<u64>, Option<u64>);

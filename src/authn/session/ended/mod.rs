@@ -7,6 +7,7 @@
 mod frame;
 mod journal;
 mod keeper;
+mod sharing;
 mod spool;
 mod statement;
 mod table;
@@ -16,19 +17,23 @@ mod tests;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::runtime;
 
 use self::journal::Journal;
 pub use self::journal::JournalError;
 use self::keeper::Keeper;
+use self::sharing::Sharing;
 pub use self::spool::Written;
 use self::statement::{Entry, Named, Statement};
-use self::table::Table;
+use self::table::{Key, Table};
+use super::SessionId;
 use super::marks::{Marks, NameDigest, Turn};
 use crate::clock::{SharedClock, UnixTime};
+use crate::store::Store;
 
 /// The most entries of all kinds; about 100 bytes each.
 const CAPACITY: usize = 1_000_000;
@@ -63,6 +68,8 @@ pub struct EndedSessions {
     any: AtomicBool,
     /// Held by whoever writes.
     writing: Mutex<Writing>,
+    /// With other replicas.
+    sharing: OnceLock<Sharing>,
     capacity: usize,
     max_unproven: usize,
 }
@@ -170,6 +177,7 @@ impl EndedSessions {
             subjects: Table::new(),
             any: AtomicBool::new(false),
             writing: Mutex::new(Writing { shard: 0, unproven: 0, journal: None }),
+            sharing: OnceLock::new(),
             capacity,
             max_unproven,
         }
@@ -210,6 +218,14 @@ impl EndedSessions {
         self.state(&writing, Statement::Id(marks.id.0, Entry { at, until }))
     }
 
+    /// Ends one session of ours of which only the id is known.
+    pub fn end_id(&self, id: SessionId, until: UnixTime) -> Written {
+        let mut writing = self.writing();
+        let at = self.next_turn();
+        self.tidy(&mut writing);
+        self.state(&writing, Statement::Id(id.0, Entry { at, until }))
+    }
+
     /// Ends every session of a subject that began by then and before this moment; `lifetime` is the longest that one has.
     pub fn end_subject(&self, subject: NameDigest, (begun_by, lifetime): (UnixTime, Duration)) -> Written {
         let mut writing = self.writing();
@@ -229,18 +245,73 @@ impl EndedSessions {
     ) -> Written {
         let mut writing = self.writing();
         let now = self.tidy(&mut writing);
-        if told == Told::ByAnyone && !self.names.any(&name.0, |_| true) {
-            if writing.unproven >= self.max_unproven {
-                writing.unproven = self.make_room_for_unproven(now);
-            }
-            writing.unproven += 1;
+        if told == Told::ByAnyone {
+            self.count_unproven(&mut writing, name.0, now);
         }
         let named = Named { entry: self.entry(now, begun_by, lifetime), subjects: subject.into_iter().collect(), told };
         self.state(&writing, Statement::Name(name.0, named))
     }
 
-    /// Takes it into the set, and then has it written down: so whatever is written down is in the set.
+    /// Tells other replicas what is ended here, and hears of what they end; once. `lifetime` is the longest that a session has.
+    pub fn share(self: &Arc<Self>, store: Store, lifetime: Duration, control: &runtime::Handle) {
+        self.sharing.get_or_init(|| Sharing::start(self, store, lifetime, control));
+    }
+
+    /// Whether what other replicas ended is known here, but for what they ended within `grace`; `None`: not yet, see
+    /// [`EndedSessions::started`].
+    pub fn is_current(&self, grace: Duration) -> Option<bool> {
+        self.sharing.get().map_or(Some(true), |sharing| sharing.is_current(grace))
+    }
+
+    /// Waits until what other replicas ended before was heard, for some seconds at most.
+    pub async fn started(&self) {
+        if let Some(sharing) = self.sharing.get() {
+            sharing.started().await;
+        }
+    }
+
+    /// What another replica says. A clock that is ahead of ours does not end sessions that begin here later.
+    fn hear(&self, statement: Statement) {
+        let mut writing = self.writing();
+        let now = self.tidy(&mut writing);
+        let statement = statement.no_later_than(Turn(self.clock.micros().saturating_add(SKEW.as_micros() as u64)));
+        if !statement.counts(now) || self.says(&statement) {
+            return;
+        }
+        self.last_turn.fetch_max(statement.turn().0, Ordering::AcqRel);
+        if let Statement::Name(name, Named { told: Told::ByAnyone, .. }) = &statement {
+            self.count_unproven(&mut writing, *name, now);
+        }
+        // Nobody here waits for it.
+        drop(self.take(&writing, statement));
+    }
+
+    /// Whether the set says as much already.
+    fn says(&self, statement: &Statement) -> bool {
+        match statement {
+            Statement::Id(id, entry) => self.ids.any(id, |old| old.and(*entry) == *old),
+            Statement::Subject(subject, entry) => self.subjects.any(subject, |old| old.and(*entry) == *old),
+            Statement::Name(name, named) => self.names.any(name, |old| old.clone().and(named) == *old),
+            Statement::Horizon(turn) => turn.0 <= self.horizon.load(Ordering::Acquire),
+        }
+    }
+
+    /// Takes it into the set, has it written down, and tells other replicas.
     fn state(&self, writing: &Writing, statement: Statement) -> Written {
+        let told = self.sharing.get().and_then(|sharing| sharing.tell(statement.clone()));
+        self.take(writing, statement).and_told(told)
+    }
+
+    /// Tells other replicas what they may not know of the time before.
+    fn tell(&self, statement: Statement) {
+        if let Some(sharing) = self.sharing.get() {
+            // Nobody waits for it.
+            drop(sharing.tell(statement));
+        }
+    }
+
+    /// Takes it into the set, and then has it written down: so whatever is written down is in the set.
+    fn take(&self, writing: &Writing, statement: Statement) -> Written {
         let now = self.clock.now();
         let is_live = |entry: &Entry| entry.until > now;
         match statement.clone() {
@@ -259,6 +330,15 @@ impl EndedSessions {
         }
         self.any.store(true, Ordering::Release);
         writing.journal.as_ref().map_or_else(Written::nowhere, |journal| journal.say(&statement))
+    }
+
+    fn count_unproven(&self, writing: &mut Writing, name: Key, now: UnixTime) {
+        if !self.names.any(&name, |_| true) {
+            if writing.unproven >= self.max_unproven {
+                writing.unproven = self.make_room_for_unproven(now);
+            }
+            writing.unproven += 1;
+        }
     }
 
     /// How many were ended whose writing down nobody could wait for: a restart may have forgotten them.

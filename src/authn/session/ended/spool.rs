@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::frame;
+use super::sharing;
 use super::statement::Statement;
 
 /// Bytes that wait to be written, at most; some ten thousand statements.
@@ -72,7 +73,7 @@ impl Spool {
         }
         drop(state);
         self.news.notify_one();
-        Written(Some((Arc::clone(self), written)))
+        Written { spooled: Some((Arc::clone(self), written)), told: None }
     }
 
     /// What was said since, as soon as there is something; `None`: nobody will say anything any more. Blocks.
@@ -147,24 +148,37 @@ impl Spool {
     }
 }
 
-/// The promise that what was said outlives this process.
+/// The promise that what was said outlives this process, and reaches the others.
 #[derive(Debug)]
 #[must_use = "whoever ends a session waits for this before answering"]
-pub struct Written(Option<(Arc<Spool>, oneshot::Receiver<()>)>);
+pub struct Written {
+    spooled: Option<(Arc<Spool>, oneshot::Receiver<()>)>,
+    told: Option<oneshot::Receiver<()>>,
+}
 
 impl Written {
     /// Of what is written nowhere.
     pub(super) fn nowhere() -> Self {
-        Self(None)
+        Self { spooled: None, told: None }
     }
 
-    /// Waits until the system has it, for a second at most and not at all while others have waited in vain: it counts all the
-    /// same, and is counted as unwritten.
+    /// The same, once other replicas can know of it too.
+    pub(super) fn and_told(self, told: Option<oneshot::Receiver<()>>) -> Self {
+        Self { told, ..self }
+    }
+
+    /// Waits until the system has it and other replicas can know, for a second at most and not at all while others have waited
+    /// in vain: it counts all the same, and is counted as unwritten.
     pub async fn wait(self) {
-        let Some((spool, written)) = self.0 else { return };
-        let patience = if spool.is_behind() { Duration::ZERO } else { PATIENCE };
-        if !matches!(timeout(patience, written).await, Ok(Ok(()))) {
-            spool.missed();
-        }
+        let Self { spooled, told } = self;
+        tokio::join!(written(spooled), sharing::wait(told));
+    }
+}
+
+async fn written(spooled: Option<(Arc<Spool>, oneshot::Receiver<()>)>) {
+    let Some((spool, written)) = spooled else { return };
+    let patience = if spool.is_behind() { Duration::ZERO } else { PATIENCE };
+    if !matches!(timeout(patience, written).await, Ok(Ok(()))) {
+        spool.missed();
     }
 }

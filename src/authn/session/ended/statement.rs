@@ -89,6 +89,17 @@ impl Statement {
         }
     }
 
+    /// The same, of `latest` at the latest; but one session of ours ends whenever it began.
+    pub(super) fn no_later_than(mut self, latest: Turn) -> Self {
+        match &mut self {
+            Self::Id(_, entry) | Self::Subject(_, entry) | Self::Name(_, Named { entry, .. }) => {
+                entry.at = entry.at.min(latest);
+            }
+            Self::Horizon(turn) => *turn = (*turn).min(latest),
+        }
+        self
+    }
+
     /// Whether it still ends anything.
     pub(super) fn counts(&self, now: UnixTime) -> bool {
         match self {

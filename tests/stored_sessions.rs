@@ -1,0 +1,291 @@
+//! Sessions in a store: small cookies, any replica, one renewal of each, and gone everywhere when they end.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use http::StatusCode;
+use serde_json::json;
+use vestibule_test_support::{Browser, Reply, Stage, StoredCookie, TokenFault, until};
+
+const SECOND: Duration = Duration::from_secs(1);
+/// The fake provider's access tokens live five minutes.
+const LIFE: Duration = Duration::from_secs(300);
+/// What was read of a session is good for five seconds.
+const FRESH: Duration = Duration::from_secs(6);
+
+/// A file for sessions, and a stage that keeps them there.
+struct Stored {
+    folder: tempfile::TempDir,
+    stage: Stage,
+}
+
+impl Stored {
+    fn with(toml: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let stage = Stage::with(&format!("{}\n{toml}", in_file(&folder)));
+        Self { folder, stage }
+    }
+
+    fn file(&self) -> Vec<u8> {
+        let files = ["sessions.db", "sessions.db-wal"].map(|name| std::fs::read(self.folder.path().join(name)));
+        files.into_iter().flatten().flatten().collect()
+    }
+}
+
+fn in_file(folder: &tempfile::TempDir) -> String {
+    format!("[session]\nstore = \"sqlite:{}/sessions.db\"", folder.path().display())
+}
+
+fn session_of(stage: &Stage, browser: &Browser) -> StoredCookie {
+    browser.cookie(&stage.origin(), "vestibule").expect("a session")
+}
+
+async fn fetch(stage: &Stage, browser: &Browser) -> Reply {
+    browser.fetch(&stage.url("/")).await
+}
+
+/// The same browser at another replica.
+fn at(replica: &Stage, browser: &Browser) -> Browser {
+    let copy = browser.stolen_copy();
+    copy.connect(&replica.origin(), replica.address());
+    copy
+}
+
+async fn assert_signed_out(stage: &Stage, browser: &Browser) {
+    stage.upstream.forget();
+    let reply = browser.get(&stage.url("/")).await;
+    assert!(stage.asks_to_sign_in(&reply), "{} {}", reply.status, reply.text());
+    stage.upstream.assert_untouched();
+}
+
+#[tokio::test]
+async fn every_replica_knows_a_session_by_a_small_cookie() {
+    let Stored { stage, folder: _folder } = Stored::with("");
+    let browser = stage.signed_in_browser().await;
+    let cookie = session_of(&stage, &browser);
+    assert!(cookie.value.len() < 256, "{} bytes", cookie.value.len());
+    assert!(browser.cookie(&stage.origin(), "vestibule.1").is_none());
+    let replica = stage.replica();
+    for (stage, browser) in [(&stage, browser.stolen_copy()), (&replica, at(&replica, &browser))] {
+        for _ in 0..3 {
+            assert_eq!(browser.get(&stage.url("/")).await.status, StatusCode::OK);
+            assert_eq!(stage.upstream.last().header("x-forwarded-preferred-username"), ["ada"]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_no_cookie_holds_is_kept() {
+    let stored = Stored::with("");
+    let stage = &stored.stage;
+    let long: Vec<_> =
+        (0..800_u64).map(|number| format!("/department/{number:05}/{:016x}", number * 0x9e37_79b9)).collect();
+    stage.provider.set_claim("departments", json!(long));
+    let browser = stage.browser();
+    assert_eq!(stage.sign_in(&browser, "/").await.status, StatusCode::OK);
+    assert!(session_of(stage, &browser).value.len() < 256);
+    assert!(stored.file().len() > 16_000, "what four cookies hold");
+    let replica = stage.replica();
+    assert_eq!(at(&replica, &browser).get(&stage.url("/")).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn the_store_alone_tells_nothing() {
+    let stored = Stored::with("");
+    let browser = stored.stage.signed_in_browser().await;
+    let file = stored.file();
+    assert!(file.len() > 1_000);
+    let cookie = session_of(&stored.stage, &browser).value;
+    let tokens = stored.stage.provider.issued_tokens();
+    let secrets = tokens.iter().map(String::as_str).chain([
+        "ada@example.com",
+        "248289761001",
+        "refresh",
+        cookie.as_str(),
+        &cookie[1..],
+    ]);
+    for secret in secrets {
+        let found = file.windows(secret.len()).any(|window| window.eq_ignore_ascii_case(secret.as_bytes()));
+        assert!(!found, "{secret} stands in the store");
+    }
+}
+
+#[tokio::test]
+async fn of_two_replicas_and_many_tabs_one_renews() {
+    let stored = Stored::with("[upstream]\naccess_token = \"bearer\"");
+    let stage = &stored.stage;
+    let replica = stage.replica();
+    let browser = stage.signed_in_browser().await;
+    let before = session_of(stage, &browser).value;
+    let mut seen = Vec::new();
+    for round in 1..=5 {
+        stage.clock.advance(2 * LIFE);
+        stage.provider.slow_down(vestibule_test_support::Endpoint::Token, Duration::from_millis(100));
+        let tabs: Vec<_> = (0..10).flat_map(|_| [browser.stolen_copy(), at(&replica, &browser)]).collect();
+        let replies = join_all(tabs.iter().map(|tab| fetch(stage, tab))).await;
+        for reply in &replies {
+            assert_eq!(reply.status, StatusCode::OK, "{}", reply.text());
+            assert!(!reply.set_cookies().iter().any(|cookie| cookie.starts_with("vestibule=")), "the ticket stays");
+        }
+        assert_eq!((stage.provider.refreshes(), stage.provider.reuse_alarms()), (round, 0));
+        let token = stage.upstream.last().header("authorization").join(",");
+        assert!(!token.is_empty() && !seen.contains(&token), "{token}");
+        seen.push(token);
+        // The idle time is the browser's own.
+        assert_eq!(browser.get(&stage.url("/")).await.status, StatusCode::OK);
+    }
+    assert_eq!(session_of(stage, &browser).value, before);
+}
+
+#[tokio::test]
+async fn a_refresh_token_whose_answer_was_lost_is_sent_again_by_no_replica() {
+    let stored = Stored::with("");
+    let stage = &stored.stage;
+    let replica = stage.replica();
+    let browser = stage.signed_in_browser().await;
+    stage.clock.advance(2 * LIFE);
+    stage.provider.faults(|faults| faults.token = Some(TokenFault::Html));
+    assert_eq!(fetch(stage, &browser).await.status, StatusCode::OK);
+    until("the token was sent", async || stage.provider.token_calls().len() == 2).await;
+    stage.provider.heal();
+    for _ in 0..3 {
+        stage.clock.advance(FRESH);
+        for browser in [browser.stolen_copy(), at(&replica, &browser)] {
+            // A script goes on with what there is; only a navigation can go by the provider.
+            assert_eq!(fetch(stage, &browser).await.status, StatusCode::OK);
+        }
+    }
+    assert_eq!((stage.provider.token_calls().len(), stage.provider.reuse_alarms()), (2, 0));
+}
+
+#[tokio::test]
+async fn a_restart_signs_nobody_out() {
+    let stored = Stored::with("");
+    let browser = stored.stage.signed_in_browser().await;
+    let stage = stored.stage.restart();
+    assert_eq!(browser.get(&stage.url("/")).await.status, StatusCode::OK);
+    assert_eq!(stage.upstream.last().header("x-forwarded-preferred-username"), ["ada"]);
+}
+
+#[tokio::test]
+async fn who_signs_out_is_signed_out_at_every_replica_with_every_copy_of_the_cookie() {
+    let stored = Stored::with("");
+    let stage = &stored.stage;
+    let replica = stage.replica();
+    let browser = stage.signed_in_browser().await;
+    let (copy, elsewhere) = (browser.stolen_copy(), at(&replica, &browser));
+    for browser in [&copy, &elsewhere] {
+        assert_eq!(browser.get(&stage.url("/")).await.status, StatusCode::OK);
+    }
+    browser.get(&stage.url("/auth/logout")).await;
+    assert_signed_out(stage, &copy).await;
+    stage.clock.advance(FRESH);
+    assert_signed_out(&replica, &elsewhere).await;
+}
+
+#[tokio::test]
+async fn a_new_sign_in_is_a_new_session_and_the_old_one_is_gone() {
+    let stored = Stored::with("");
+    let stage = &stored.stage;
+    let browser = stage.signed_in_browser().await;
+    let (old, copy) = (session_of(stage, &browser).value, browser.stolen_copy());
+    assert_eq!(browser.follow(&stage.url("/auth/login?rd=/"), 10).await.status, StatusCode::OK);
+    assert_ne!(session_of(stage, &browser).value, old);
+    // Behind the answer, so there is something to wait for.
+    until("the old session is gone", async || {
+        stage.clock.advance(FRESH);
+        fetch(stage, &copy).await.status == StatusCode::UNAUTHORIZED
+    })
+    .await;
+    assert_eq!(browser.get(&stage.url("/")).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn sessions_of_the_time_before_the_store_go_on_and_those_of_the_store_do_not_outlast_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let stage = Stage::start();
+    let browser = stage.signed_in_browser().await;
+    let switch = |stage: Stage, toml: &str| {
+        let builder = Stage::builder().toml(toml).port(stage.address().port());
+        let builder = builder.provider(stage.provider.clone()).upstream(stage.upstream.clone());
+        let clock = stage.clock.clone();
+        drop(stage);
+        builder.clock(clock).start()
+    };
+    let stage = switch(stage, &in_file(&folder));
+    assert_eq!(browser.get(&stage.url("/")).await.status, StatusCode::OK);
+    let other = stage.signed_in_browser().await;
+    let stage = switch(stage, "");
+    assert_eq!(browser.get(&stage.url("/")).await.status, StatusCode::OK);
+    assert_signed_out(&stage, &other).await;
+    assert_eq!(stage.sign_in(&other, "/").await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_ticket_that_was_altered_or_is_no_ticket_opens_nothing() {
+    let stored = Stored::with("");
+    let stage = &stored.stage;
+    let browser = stage.signed_in_browser().await;
+    let cookie = session_of(stage, &browser);
+    let (head, tail) = cookie.value.split_at(cookie.value.len() / 2);
+    let flipped = format!("{head}{}{}", if tail.starts_with('A') { 'B' } else { 'A' }, &tail[1..]);
+    for value in [flipped, cookie.value[1..].to_owned(), format!(".{}", cookie.value), ".".to_owned(), "..".to_owned()]
+    {
+        let copy = browser.stolen_copy();
+        copy.plant(StoredCookie { value, ..cookie.clone() });
+        assert_signed_out(stage, &copy).await;
+    }
+    stage.clock.advance(SECOND);
+    assert_eq!(browser.get(&stage.url("/")).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn replicas_with_cookie_sessions_tell_one_another_what_has_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let stage = Stage::with(&format!("[session]\nshare_ended = \"sqlite:{}/ended.db\"", folder.path().display()));
+    let replica = stage.replica();
+    let browser = stage.signed_in_browser().await;
+    assert!(session_of(&stage, &browser).value.len() > 300, "it is in the cookie");
+    let (copy, elsewhere) = (browser.stolen_copy(), at(&replica, &browser));
+    for browser in [&copy, &elsewhere] {
+        assert_eq!(browser.get(&stage.url("/")).await.status, StatusCode::OK);
+    }
+    browser.get(&stage.url("/auth/logout")).await;
+    assert_signed_out(&stage, &copy).await;
+    until("the other replica knows", async || fetch(&replica, &elsewhere).await.status == StatusCode::UNAUTHORIZED)
+        .await;
+    // One that starts later knows it from the beginning.
+    let late = stage.replica();
+    assert_signed_out(&late, &at(&late, &copy)).await;
+}
+
+#[tokio::test]
+async fn a_store_that_was_never_there_is_503_and_no_sign_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let stage = Stage::start();
+    let browser = stage.signed_in_browser().await;
+    let builder =
+        Stage::builder().toml(&format!("[session]\nstore = \"sqlite:{}/missing/s.db\"", folder.path().display()));
+    let builder = builder.provider(stage.provider.clone()).upstream(stage.upstream.clone()).clock(stage.clock.clone());
+    let port = stage.address().port();
+    drop(stage);
+    let stage = builder.port(port).start();
+    stage.upstream.forget();
+    // A session of the time before, which may have ended elsewhere since: nobody can tell.
+    for reply in [browser.get(&stage.url("/")).await, fetch(&stage, &browser).await] {
+        assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE, "{}", reply.text());
+        assert_eq!(reply.header("retry-after"), Some("5"));
+    }
+    let userinfo = browser.fetch(&stage.url("/auth/userinfo")).await;
+    assert_eq!(
+        (userinfo.status, userinfo.json()["code"].clone()),
+        (StatusCode::SERVICE_UNAVAILABLE, json!("session_store_away"))
+    );
+    stage.upstream.assert_untouched();
+    // A stranger signs in as far as that goes.
+    let stranger = stage.browser();
+    let reply = stage.sign_in(&stranger, "/").await;
+    assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE, "{}", reply.text());
+    assert!(reply.set_cookies().iter().all(|cookie| !cookie.starts_with("vestibule=")), "{:?}", reply.set_cookies());
+    stage.upstream.assert_untouched();
+}
