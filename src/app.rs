@@ -248,6 +248,7 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
     let own_tokens: Vec<_> =
         settings.upstreams.iter().map(|upstream| upstream.own_token.as_ref().map(own_token)).collect();
     let lifetimes = sessions.lifetimes();
+    let for_metrics = Arc::clone(&sessions);
     let handle = control.handle().clone();
     let renewals = Renewals::new(providers.clone(), Arc::clone(&sessions), handle, Arc::clone(&clock));
     #[cfg(feature = "acme")]
@@ -300,6 +301,10 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
     }
     let help = "Sessions that ended without being written to the state folder in time.";
     metrics.counter("ended_sessions_unwritten", help, ended_unwritten);
+    if for_metrics.store_is_up().is_some() {
+        let help = "Whether the session store answers (1) or not (0).";
+        metrics.gauge("session_store_up", help, move || u64::from(for_metrics.store_is_up() == Some(true)));
+    }
     metrics.gauge("connections", "Open connections of clients, tunnels included.", bound.open_connections());
     control.handle().spawn(bound.reload());
     let serve = {

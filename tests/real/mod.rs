@@ -36,6 +36,9 @@ mod page_socket;
 mod registration;
 // Access tokens of seconds, and refresh tokens that are good for one use.
 mod renewal;
+// Two replicas and the stores that they share, some of which fail in the middle.
+#[cfg(all(feature = "redis", feature = "sql"))]
+mod sessions;
 // Stores that are shared, and what is left when they are killed.
 #[cfg(all(feature = "redis", feature = "sql"))]
 mod stores;

@@ -223,6 +223,11 @@ impl Sessions {
         &self.jar
     }
 
+    /// Whether the store of sessions answers; `None`: they lie in their cookies.
+    pub fn store_is_up(&self) -> Option<bool> {
+        self.stored.as_ref().map(StoredSessions::is_up)
+    }
+
     /// The mapper, for what the front end may see.
     pub fn mapper(&self) -> &Mapper {
         &self.mapper

@@ -8,7 +8,7 @@
 //! A record changes only under a lease, so that of all replicas one renews it (see [`crate::store`]).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -42,6 +42,10 @@ const LEASE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(50);
 /// Between two attempts to write down what cannot be had again.
 const AGAIN: Duration = Duration::from_millis(500);
+/// How long a renewal waits for a store that is away before it is put off: a restart, a fail-over.
+const OUTAGE: Duration = Duration::from_secs(10);
+/// How often a store that is away is asked for sessions that can go on without it.
+const PROBE: Duration = Duration::from_secs(1);
 /// What the value of a cookie with a ticket begins with; no sealed text has it.
 const MARK: u8 = b'.';
 
@@ -124,7 +128,9 @@ pub(super) struct StoredSessions {
     grace: Duration,
     control: runtime::Handle,
     clock: SharedClock,
-    is_away: AtomicBool,
+    begun: Instant,
+    /// Milliseconds after that, when it is asked again; 0: it answers.
+    away_until: AtomicU64,
 }
 
 impl std::fmt::Debug for StoredSessions {
@@ -147,7 +153,7 @@ impl StoredSessions {
         // Least recently used: what was just read has to be there.
         let at_hand = Cache::builder().max_capacity(AT_HAND).weigher(weight).eviction_policy(EvictionPolicy::lru());
         let at_hand = at_hand.time_to_live(grace.max(FRESH)).build();
-        Self { store, tickets, at_hand, grace, control, clock, is_away: AtomicBool::new(false) }
+        Self { store, tickets, at_hand, grace, control, clock, begun: Instant::now(), away_until: AtomicU64::new(0) }
     }
 
     /// Whether the value of a session cookie is a ticket.
@@ -172,26 +178,38 @@ impl StoredSessions {
 
     /// The session as the store has it; `None`: it is not there (any more).
     pub(super) async fn read(&self, ticket: &Ticket) -> Result<Option<Arc<Stored>>, Away> {
-        let kept = self.store.get(ticket.id.into()).await;
-        let now = self.clock.now();
-        match kept {
+        if !self.takes_turn()
+            && let Some(seen) = self.seen(ticket, self.clock.now())
+        {
+            return Ok(Some(seen));
+        }
+        match self.ask(ticket).await {
+            Err(Away) => self.seen(ticket, self.clock.now()).map(Some).ok_or(Away),
+            answer => answer,
+        }
+    }
+
+    /// The same, from the store and nowhere else.
+    async fn ask(&self, ticket: &Ticket) -> Result<Option<Arc<Stored>>, Away> {
+        match self.store.get(ticket.id.into()).await {
             Ok(kept) => {
                 self.answered();
-                let stored = kept.and_then(|kept| Self::open(ticket, kept, now));
-                Ok(match stored {
-                    Some(stored) => Some(self.take_in(ticket, stored)),
-                    None => {
-                        self.at_hand.invalidate(&ticket.id);
-                        None
-                    }
-                })
+                let stored = kept.and_then(|kept| Self::open(ticket, kept, self.clock.now()));
+                if stored.is_none() {
+                    self.at_hand.invalidate(&ticket.id);
+                }
+                Ok(stored.map(|stored| self.take_in(ticket, stored)))
             }
             Err(error) => {
                 self.failed(&error);
-                let seen = self.at_hand.get(&ticket.id).filter(|stored| is_within(stored, now, self.grace));
-                seen.map(Some).ok_or(Away)
+                Err(Away)
             }
         }
+    }
+
+    /// What can go on without the store, for a while.
+    fn seen(&self, ticket: &Ticket, now: UnixTime) -> Option<Arc<Stored>> {
+        self.at_hand.get(&ticket.id).filter(|stored| is_within(stored, now, self.grace))
     }
 
     fn open(ticket: &Ticket, Kept { bytes, version }: Kept, now: UnixTime) -> Option<Stored> {
@@ -256,17 +274,22 @@ impl StoredSessions {
                 }
                 Ok(Leased::Busy(left)) if begun.elapsed() < LEASE * 2 => sleep(left.min(POLL)).await,
                 Ok(Leased::Busy(_)) => return Err(Outcome::Unused),
-                Ok(Leased::Newer) => {
-                    // A failure leaves what is at hand, and the next request asks again.
-                    return Err(self.read(&place.ticket).await.map_or(Outcome::Unused, |_| Outcome::Elsewhere));
-                }
+                Ok(Leased::Newer) => match self.ask(&place.ticket).await {
+                    Ok(Some(_)) => return Err(Outcome::Elsewhere),
+                    Ok(None) => return Err(Outcome::Lost),
+                    Err(Away) if begun.elapsed() < OUTAGE => sleep(AGAIN).await,
+                    Err(Away) => return Err(Outcome::Unused),
+                },
                 Ok(Leased::Gone) => {
                     self.at_hand.invalidate(&place.ticket.id);
                     return Err(Outcome::Lost);
                 }
                 Err(error) => {
                     self.failed(&error);
-                    return Err(Outcome::Unused);
+                    if begun.elapsed() >= OUTAGE {
+                        return Err(Outcome::Unused);
+                    }
+                    sleep(AGAIN).await;
                 }
             }
         }
@@ -314,7 +337,7 @@ impl StoredSessions {
     pub(super) async fn overwrite(&self, ticket: &Ticket, packed: Vec<u8>) -> Result<(), Unwritten> {
         let begun = Instant::now();
         loop {
-            let stored = self.read(ticket).await.map_err(|Away| Unwritten::Away)?.ok_or(Unwritten::Gone)?;
+            let stored = self.ask(ticket).await.map_err(|Away| Unwritten::Away)?.ok_or(Unwritten::Gone)?;
             let place = stored.place(ticket.clone());
             match self.store.try_lease(ticket.id.into(), place.version, LEASE).await {
                 // What somebody else may have spent is replaced here.
@@ -363,14 +386,33 @@ impl StoredSessions {
         });
     }
 
+    /// Whether the store answers, as far as is known.
+    pub(super) fn is_up(&self) -> bool {
+        self.away_until.load(Ordering::Relaxed) == 0
+    }
+
+    /// Whether the store is to be asked now: while it is away, by one request a second.
+    fn takes_turn(&self) -> bool {
+        let until = self.away_until.load(Ordering::Relaxed);
+        let now = self.millis();
+        let next = now + u64::try_from(PROBE.as_millis()).unwrap_or(u64::MAX);
+        let taken = || self.away_until.compare_exchange(until, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        until == 0 || (now >= until && taken())
+    }
+
+    fn millis(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX / 2)
+    }
+
     fn answered(&self) {
-        if self.is_away.load(Ordering::Relaxed) && self.is_away.swap(false, Ordering::Relaxed) {
+        if !self.is_up() && self.away_until.swap(0, Ordering::Relaxed) > 0 {
             info!("the session store is back");
         }
     }
 
     fn failed(&self, error: &StoreError) {
-        if !self.is_away.swap(true, Ordering::Relaxed) {
+        let next = self.millis() + u64::try_from(PROBE.as_millis()).unwrap_or(u64::MAX / 2);
+        if self.away_until.swap(next, Ordering::Relaxed) == 0 {
             warn!(reason = "session_store_away", error = chain(error), "the session store is away");
         }
     }

@@ -16,19 +16,23 @@ use redis::{AsyncTypedCommands as _, RedisResult, Script};
 use self::link::{Connection, Link};
 use self::scripts::CORRUPT;
 use super::backend::{Answer, Backend, Claim};
-use super::location::Redis as Location;
+use super::location::{Redis as Location, Together};
 use super::{Cursor, Filter, Handle, Kept, Listed, News, Owner, Page, Position, Put, StoreError, Topic, Version};
 
 /// Sorted sets that name all records.
 const SHARDS: u8 = 64;
 /// Nobody waits longer for news in one call.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// How long a replica may take to have what was written, in milliseconds: others wait behind it on the same connection.
+const SETTLED: u64 = 20;
 /// Messages that are read at once.
 const MESSAGES: usize = 1000;
 
 #[derive(Debug)]
 pub(super) struct Redis {
     prefix: String,
+    /// A replica can take the master's place.
+    has_replicas: bool,
     link: Link,
     /// One for each topic: waiting for news holds a connection.
     readers: [Link; 2],
@@ -50,6 +54,7 @@ impl Redis {
         let reader = || Link::new(location, Some(LONGEST_WAIT * 2));
         Ok(Self {
             prefix: location.prefix.clone(),
+            has_replicas: matches!(location.together, Together::Sentinel(_)),
             link: Link::new(location, Some(Duration::from_secs(10)))?,
             readers: [reader()?, reader()?],
             scripts: Scripts {
@@ -93,6 +98,18 @@ impl Redis {
                 invocation.invoke_async(&mut connection).await
             })
             .await
+    }
+
+    /// Waits a moment until a replica has what was written, so that a fail-over does not take it back.
+    async fn settle(&self, put: Put) -> Put {
+        if self.has_replicas && matches!(put, Put::Kept(_)) {
+            let wait = |mut connection: Connection| async move {
+                redis::cmd("WAIT").arg(1).arg(SETTLED).query_async::<i64>(&mut connection).await
+            };
+            // Written it is in any case.
+            let _ = self.link.ask(false, wait).await;
+        }
+        put
     }
 
     async fn listed(&self, name: Vec<u8>) -> Result<Option<Listed>, StoreError> {
@@ -178,7 +195,8 @@ impl Backend for Redis {
                 let () = self.run(true, &self.scripts.index, &index, &[handle.bytes(), &ttl]).await?;
             }
             let arguments: [&[u8]; 3] = [bytes, &packed(owner), &ttl];
-            written(self.run(true, &self.scripts.create, &self.record(handle), &arguments).await?)
+            let put = written(self.run(true, &self.scripts.create, &self.record(handle), &arguments).await?)?;
+            Ok(self.settle(put).await)
         })
     }
 
@@ -201,7 +219,8 @@ impl Backend for Redis {
     fn replace<'a>(&'a self, handle: &'a Handle, version: Version, fence: u64, bytes: &'a [u8]) -> Answer<'a, Put> {
         Box::pin(async move {
             let arguments: [&[u8]; 3] = [&number(version.0), &number(fence), bytes];
-            written(self.run(true, &self.scripts.replace, &self.record(handle), &arguments).await?)
+            let put = written(self.run(true, &self.scripts.replace, &self.record(handle), &arguments).await?)?;
+            Ok(self.settle(put).await)
         })
     }
 

@@ -1,0 +1,231 @@
+//! Two replicas behind a round-robin front, access tokens of five seconds, and stores that fail in the middle: nobody notices.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use http::StatusCode;
+use tokio::net::{TcpListener, TcpStream};
+use vestibule_test_support::real::RealProvider;
+use vestibule_test_support::stores::{Postgres, Redis};
+use vestibule_test_support::{Browser, Stage, free_port, json};
+
+use crate::session_streams::Stream;
+
+/// Requests of one page at once.
+const AT_ONCE: usize = 8;
+const PROXY: &str = "[identity]\nname_claim = \"preferred_username\"\n[upstream]\naccess_token = \"bearer\"\n";
+
+/// People, each with a browser of their own (`TESTS_PEOPLE`).
+fn people() -> usize {
+    std::env::var("TESTS_PEOPLE").ok().and_then(|people| people.parse().ok()).unwrap_or(6)
+}
+
+/// How long they open pages (`TESTS_SECONDS`).
+fn span() -> Duration {
+    Duration::from_secs(std::env::var("TESTS_SECONDS").ok().and_then(|span| span.parse().ok()).unwrap_or(16))
+}
+
+/// Each connection to the next replica.
+struct Front(SocketAddr);
+
+impl Front {
+    async fn start(port: u16, replicas: Vec<SocketAddr>) -> Self {
+        let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, port)).await.expect("the port of the front");
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let next = AtomicUsize::new(0);
+            while let Ok((mut client, _)) = listener.accept().await {
+                let replica = replicas[next.fetch_add(1, Ordering::Relaxed) % replicas.len()];
+                tokio::spawn(async move {
+                    if let Ok(mut server) = TcpStream::connect(replica).await {
+                        // Either side may break off.
+                        let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+                    }
+                });
+            }
+        });
+        Self(address)
+    }
+}
+
+/// Two replicas and their front.
+struct Replicas {
+    one: Stage,
+    _other: Stage,
+    front: Front,
+}
+
+impl Replicas {
+    async fn start(provider: &RealProvider, store: &str) -> Self {
+        let port = free_port();
+        let toml = format!("{}{PROXY}[session]\nstore = \"{store}\"", provider.toml());
+        let one = Stage::builder().public_port(port).toml(&toml).start();
+        let other = one.replica();
+        let front = Front::start(port, vec![one.address(), other.address()]).await;
+        Self { one, _other: other, front }
+    }
+
+    fn browser(&self) -> Browser {
+        let browser = self.one.browser();
+        browser.connect(&self.one.origin(), self.front.0);
+        browser
+    }
+}
+
+/// Everybody opens one page after the other while `trouble` goes on.
+async fn nobody_notices(provider: RealProvider, store: &str, trouble: impl Future<Output = ()>) {
+    let replicas = Arc::new(Replicas::start(&provider, store).await);
+    let mut all = Vec::new();
+    for _ in 0..people() {
+        let browser = replicas.browser();
+        let page = provider.sign_in_without_browser_as(&browser, &replicas.one.url("/"), "ada").await;
+        assert_eq!(page.echoed("x-forwarded-user").as_deref(), Some("ada"), "{} {}", page.url, page.text());
+        all.push(browser);
+    }
+    let all =
+        all.into_iter().map(|browser| tokio::spawn(open_pages(Arc::clone(&replicas), browser))).collect::<Vec<_>>();
+    trouble.await;
+    // Renewed a second before its end at the earliest: every four seconds; a few more for what began before.
+    let most = span().as_secs() as usize / 4 + 2;
+    let least = span().as_secs() as usize / 5;
+    let (mut requests, mut tokens) = (0, 0);
+    for person in all {
+        let (asked, seen) = person.await.expect("a page failed");
+        assert!((least..=most).contains(&seen), "{seen} access tokens of one person in {:?}", span());
+        requests += asked;
+        tokens += seen;
+    }
+    println!("{} people, {:?}: {requests} requests, none failed; {tokens} access tokens", people(), span());
+}
+
+/// How many requests, and how many access tokens the application saw of this person.
+async fn open_pages(replicas: Arc<Replicas>, browser: Browser) -> (usize, usize) {
+    let begun = Instant::now();
+    let mut tokens: Vec<String> = Vec::new();
+    let mut asked = 0;
+    while begun.elapsed() < span() {
+        let url = replicas.one.url("/");
+        // A connection for each, so that the front spreads them.
+        let tabs: Vec<_> = (0..AT_ONCE).map(|_| browser.tab()).collect();
+        for reply in join_all(tabs.iter().map(|tab| tab.fetch(&url))).await {
+            assert_eq!(reply.status, StatusCode::OK, "{}", reply.text());
+            let token = reply.echoed("authorization").expect("the access token");
+            if !tokens.contains(&token) {
+                tokens.push(token);
+            }
+            asked += 1;
+        }
+        tokio::time::sleep(Duration::from_millis(150)).await;
+    }
+    (asked, tokens.len())
+}
+
+fn rotating() -> RealProvider {
+    RealProvider::oidc_provider().client("vestibule-refresh")
+}
+
+async fn after(seconds: u64) {
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+}
+
+#[tokio::test]
+async fn two_replicas_and_redis_renew_each_session_of_keycloak_once() {
+    let lifespan = json!({ "attributes": { "access.token.lifespan": "5" } });
+    let provider = RealProvider::keycloak().registered(&lifespan).await;
+    let redis = Redis::start(&[]);
+    nobody_notices(provider, &format!("redis://{}", redis.address()), async {}).await;
+}
+
+#[tokio::test]
+async fn redis_is_killed_and_comes_back_and_no_refresh_token_is_sent_twice() {
+    let mut redis = Redis::start(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let store = format!("redis://{}", redis.address());
+    nobody_notices(rotating(), &store, async {
+        after(5).await;
+        redis.kill();
+        after(2).await;
+        redis.begin();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn sentinels_choose_another_master_and_nobody_notices() {
+    let (mut servers, sentinels) = Redis::sentinels();
+    let addresses: Vec<_> = sentinels.iter().map(|sentinel| sentinel.address().to_string()).collect();
+    let store = format!("redis+sentinel://{}/main", addresses.join(","));
+    nobody_notices(rotating(), &store, async {
+        after(5).await;
+        servers[0].kill();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn two_replicas_and_postgresql_renew_each_session_once() {
+    let mut postgres = Postgres::start();
+    let store = postgres.location();
+    nobody_notices(rotating(), &store, async {
+        after(5).await;
+        postgres.kill();
+        after(1).await;
+        postgres.begin();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_cluster_keeps_sessions_too() {
+    let nodes = Redis::cluster();
+    let addresses: Vec<_> = nodes.iter().map(|node| node.address().to_string()).collect();
+    nobody_notices(rotating(), &format!("redis+cluster://{}", addresses.join(",")), async {}).await;
+}
+
+#[tokio::test]
+async fn keycloak_ends_a_session_at_both_replicas_with_every_copy_and_every_stream() {
+    let redis = Redis::start(&[]);
+    let (port, told) = (free_port(), free_port());
+    let attributes = json!({ "attributes": {
+        "backchannel.logout.url": format!("http://127.0.0.1:{told}/auth/backchannel-logout"),
+        "backchannel.logout.session.required": "true",
+    }});
+    let provider = RealProvider::keycloak().registered(&attributes).await;
+    let person = provider.new_person().await;
+    let toml = format!("{}{PROXY}[session]\nstore = \"redis://{}\"", provider.toml(), redis.address());
+    let one = Stage::builder().port(told).public_port(port).toml(&toml).start();
+    let other = one.replica();
+    let browser = one.browser();
+    let page = provider.sign_in_without_browser_as(&browser, &one.url("/"), &person).await;
+    assert_eq!(page.echoed("x-forwarded-user").as_deref(), Some(&*person), "{} {}", page.url, page.text());
+    let copy = browser.stolen_copy();
+    copy.connect(&other.origin(), other.address());
+    let (mut sockets, mut events) = (Vec::new(), Vec::new());
+    for (stage, browser) in [(&one, &browser), (&other, &copy)] {
+        sockets.push(Stream::web_socket(stage, browser).await);
+        events.push(Stream::events(stage, browser, "/sse").await);
+    }
+    let begun = Instant::now();
+    provider.end_all_sessions_of(&person).await;
+    for (stage, browser) in [(&one, &browser), (&other, &copy)] {
+        loop {
+            let reply = browser.fetch(&stage.url("/")).await;
+            if reply.status == StatusCode::UNAUTHORIZED {
+                break;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(5), "the session lives on");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    let ended = begun.elapsed();
+    // Each within a second of that.
+    for stream in &mut sockets {
+        stream.assert_told().await;
+    }
+    for stream in &mut events {
+        stream.assert_cut().await;
+    }
+    println!("asked, told and ended at both after {ended:?}, the last stream after {:?}", begun.elapsed());
+}
