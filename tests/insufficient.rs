@@ -197,13 +197,14 @@ fn demand_of(reply: &Reply) -> String {
     location.query_pairs().find(|(name, _)| name == "demand").expect("a demand").1.into_owned()
 }
 
-/// Nobody else can put a demand into a link: one that was made up, altered or grew old is a plain sign-in.
+/// Nobody can put a demand into a link for others: one that was made up, altered, made for another session or grew old is a plain
+/// sign-in.
 #[tokio::test]
 async fn a_demand_that_is_not_ours_counts_for_nothing() {
     let (stage, browser) = stage_and_browser(TOML).await;
     let demand = demand_of(&browser.get(&stage.url(&until_gold(GOLD))).await);
     let login = async |query: &str| {
-        let reply = stage.browser().get(&stage.url(&format!("/auth/login?{query}"))).await;
+        let reply = browser.get(&stage.url(&format!("/auth/login?{query}"))).await;
         assert_eq!(reply.status, StatusCode::FOUND, "{query}: {}", reply.text());
         reply.location().query_pairs().find(|(name, _)| name == "acr_values").map(|(_, value)| value.into_owned())
     };
@@ -217,6 +218,14 @@ async fn a_demand_that_is_not_ours_counts_for_nothing() {
         format!("demand={front}{}{}", if back.starts_with('A') { 'B' } else { 'A' }, &back[1..]),
     ] {
         assert_eq!(login(&query).await, None, "{query}");
+    }
+    let stranger = stage.browser();
+    let someone_else = stage.signed_in_browser().await;
+    for other in [&stranger, &someone_else] {
+        let reply = other.get(&stage.url(&format!("/auth/login?demand={demand}"))).await;
+        assert_eq!(reply.status, StatusCode::FOUND, "{}", reply.text());
+        let asked = |name: &str| reply.location().query_pairs().any(|(one, _)| one == name);
+        assert!(!asked("acr_values") && !asked("max_age") && !asked("prompt"), "{}", reply.location());
     }
     let twice = stage.browser().get(&stage.url(&format!("/auth/login?demand={demand}&demand={demand}"))).await;
     assert_eq!(twice.status, StatusCode::BAD_REQUEST);
