@@ -145,6 +145,10 @@ async fn a_program_gets_the_answer_and_the_address_of_such_a_sign_in() {
         Request::fetch(Method::POST, &url).header("origin", &stage.origin()).body("x"),
         Request::navigation(Method::POST, &url).from_page(&stage.url("/")).form(&[("a", "b")]),
         Request::navigation(Method::GET, &url).header("sec-fetch-dest", "iframe"),
+        // As much as some browsers and proxies leave of the fields: what is no navigation by every one of them is none.
+        Request::new(Method::GET, &url).header("accept", "text/html").header("sec-fetch-mode", "cors"),
+        Request::new(Method::GET, &url).header("accept", "text/html").header("sec-fetch-mode", "no-cors"),
+        Request::new(Method::GET, &url).header("accept", "text/html").header("sec-fetch-dest", "document"),
     ];
     let mut sign_in = None;
     for request in requests {
