@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::authn::Identity;
 use crate::authn::identity::Names;
 use crate::authn::lifetime::Lifetime;
+use crate::authn::session::SessionId;
 use crate::clock::UnixTime;
 use crate::route::{Access, GuardedRoute, Preflight, Require, Route};
 
@@ -28,9 +29,10 @@ impl<'r> Permit<'r> {
         self.identity.as_ref()
     }
 
-    /// The provider of the session that it was given for, as an index; `None` where it was given for none.
-    pub fn signed_in_at(&self) -> Option<usize> {
-        self.identity().filter(|identity| identity.has_session()).map(Identity::provider)
+    /// The session that it was given for, and its provider as an index; `None` where it was given for none.
+    pub fn signed_in_at(&self) -> Option<(SessionId, usize)> {
+        let identity = self.identity()?;
+        Some((identity.session()?, identity.provider()))
     }
 
     /// How long what was let in may go on; `None` where nobody is known. Past the route's `max_identity_age`, or

@@ -76,6 +76,9 @@ pub enum ProviderHttpError {
     /// No connection, or it broke.
     #[error("the provider could not be reached")]
     Unreachable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The certificate that we show, or that we show none (an alert of RFC 8446 §6.2).
+    #[error("the provider refuses the certificate that we show to it, or wants one")]
+    ClientCertificate(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Nothing, or too little, within the deadline.
     #[error("the provider did not answer in time")]
     Timeout,
@@ -123,7 +126,7 @@ impl ProviderHttpError {
     /// Whether the provider may have read the request: not where no connection came about.
     pub fn may_have_been_read(&self) -> bool {
         match self {
-            Self::Unreachable(source) => {
+            Self::Unreachable(source) | Self::ClientCertificate(source) => {
                 let error = source.downcast_ref::<hyper_util::client::legacy::Error>();
                 !error.is_some_and(hyper_util::client::legacy::Error::is_connect)
             }
@@ -230,8 +233,8 @@ impl ProviderHttp {
 impl Inner {
     async fn call(&self, mut request: Request<Bytes>) -> Result<Response<Bytes>, ProviderHttpError> {
         let uri = request.uri();
-        let (scheme, host) = (uri.scheme_str().unwrap_or_default(), uri.host().unwrap_or_default());
-        if !may_be_called(scheme, host, self.settings.allow_insecure_http) {
+        let (scheme, host) = (uri.scheme_str().unwrap_or_default(), uri.host().unwrap_or_default().to_owned());
+        if !may_be_called(scheme, &host, self.settings.allow_insecure_http) {
             return Err(ProviderHttpError::Insecure);
         }
         request.headers_mut().insert(header::USER_AGENT, USER_AGENT);
@@ -241,7 +244,13 @@ impl Inner {
             .client
             .request(request.map(Full::new))
             .await
-            .map_err(|error| ProviderHttpError::Unreachable(Box::new(error)))?;
+            .map_err(|error| match refuses_certificate(&error) {
+                true => {
+                    tracing::warn!(reason = "client_certificate_refused", %host, "the provider refuses our certificate, or wants one");
+                    ProviderHttpError::ClientCertificate(Box::new(error))
+                }
+                false => ProviderHttpError::Unreachable(Box::new(error)),
+            })?;
         if response.status().is_redirection() {
             return Err(ProviderHttpError::Redirect);
         }
@@ -267,6 +276,36 @@ impl Inner {
         }
         Ok(whole.freeze())
     }
+}
+
+/// Whether the other side said, by an alert, that our certificate is what it will not have: with TLS 1.3 it says so only after a
+/// handshake that looked well from here.
+fn refuses_certificate(error: &(dyn Error + 'static)) -> bool {
+    use rustls::AlertDescription as Alert;
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(rustls::Error::AlertReceived(alert)) = error.downcast_ref() {
+            return matches!(
+                alert,
+                Alert::NoCertificate
+                    | Alert::BadCertificate
+                    | Alert::UnsupportedCertificate
+                    | Alert::CertificateRevoked
+                    | Alert::CertificateExpired
+                    | Alert::CertificateUnknown
+                    | Alert::UnknownCA
+                    | Alert::AccessDenied
+                    | Alert::CertificateRequired
+            );
+        }
+        // An io::Error gives the source of what it wraps, and not that itself.
+        let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        next = match wrapped {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    false
 }
 
 /// Whether an address is good enough for secrets; `allow_insecure_http` lets http pass.

@@ -18,7 +18,7 @@ pub use notice::{ClientFault, Notice, ProviderFault, Rejection, Way};
 
 use self::pages::{PageContext, Pages, protect};
 use crate::authn::proof::ProofDemand;
-use crate::message::{Body, Connection, Inbound, RequestId, Scheme, is_prefetch, prefers_html};
+use crate::message::{Body, Connection, Inbound, RequestId, Scheme, is_navigation, is_prefetch, prefers_html};
 use crate::policy::Permit;
 use crate::route::{Access, GuardedRoute, Route};
 use crate::telemetry::access_log::{self, Access as AccessLine};
@@ -136,7 +136,7 @@ impl<'g> Exchange<'g> {
         self.again.as_ref().map_or("/", PathAndQuery::as_str)
     }
 
-    /// The address that a person asked for, where asking for it again is the same request.
+    /// The address that a person navigated to, where asking for it again is the same request.
     pub fn repeatable(&self) -> Option<&str> {
         self.again.as_ref().map(PathAndQuery::as_str)
     }
@@ -171,8 +171,8 @@ impl Replies {
     pub fn begin<'g>(&self, raw: &Request<Incoming>, connection: &Connection) -> Exchange<'g> {
         let headers = raw.headers();
         let audience = Audience::of(headers);
-        // Only a GET can be repeated by a link, and only a person is shown one.
-        let may_repeat = audience == Audience::Person && *raw.method() == Method::GET;
+        // Only a GET that a person navigates with can be repeated by a link.
+        let may_repeat = audience == Audience::Person && is_navigation(raw.method(), headers);
         let authority = || raw.uri().authority().map(|authority| authority.as_str().as_bytes());
         let host = headers.get(header::HOST).map(HeaderValue::as_bytes);
         let host = || host.or_else(authority).map(|host| String::from_utf8_lossy(host).into_owned());

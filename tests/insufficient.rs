@@ -145,6 +145,10 @@ async fn a_program_gets_the_answer_and_the_address_of_such_a_sign_in() {
         Request::fetch(Method::POST, &url).header("origin", &stage.origin()).body("x"),
         Request::navigation(Method::POST, &url).from_page(&stage.url("/")).form(&[("a", "b")]),
         Request::navigation(Method::GET, &url).header("sec-fetch-dest", "iframe"),
+        // As much as some browsers and proxies leave of the fields: what is no navigation by every one of them is none.
+        Request::new(Method::GET, &url).header("accept", "text/html").header("sec-fetch-mode", "cors"),
+        Request::new(Method::GET, &url).header("accept", "text/html").header("sec-fetch-mode", "no-cors"),
+        Request::new(Method::GET, &url).header("accept", "text/html").header("sec-fetch-dest", "document"),
     ];
     let mut sign_in = None;
     for request in requests {
@@ -197,13 +201,14 @@ fn demand_of(reply: &Reply) -> String {
     location.query_pairs().find(|(name, _)| name == "demand").expect("a demand").1.into_owned()
 }
 
-/// Nobody else can put a demand into a link: one that was made up, altered or grew old is a plain sign-in.
+/// Nobody can put a demand into a link for others: one that was made up, altered, made for another session or grew old is a plain
+/// sign-in.
 #[tokio::test]
 async fn a_demand_that_is_not_ours_counts_for_nothing() {
     let (stage, browser) = stage_and_browser(TOML).await;
     let demand = demand_of(&browser.get(&stage.url(&until_gold(GOLD))).await);
     let login = async |query: &str| {
-        let reply = stage.browser().get(&stage.url(&format!("/auth/login?{query}"))).await;
+        let reply = browser.get(&stage.url(&format!("/auth/login?{query}"))).await;
         assert_eq!(reply.status, StatusCode::FOUND, "{query}: {}", reply.text());
         reply.location().query_pairs().find(|(name, _)| name == "acr_values").map(|(_, value)| value.into_owned())
     };
@@ -217,6 +222,14 @@ async fn a_demand_that_is_not_ours_counts_for_nothing() {
         format!("demand={front}{}{}", if back.starts_with('A') { 'B' } else { 'A' }, &back[1..]),
     ] {
         assert_eq!(login(&query).await, None, "{query}");
+    }
+    let stranger = stage.browser();
+    let someone_else = stage.signed_in_browser().await;
+    for other in [&stranger, &someone_else] {
+        let reply = other.get(&stage.url(&format!("/auth/login?demand={demand}"))).await;
+        assert_eq!(reply.status, StatusCode::FOUND, "{}", reply.text());
+        let asked = |name: &str| reply.location().query_pairs().any(|(one, _)| one == name);
+        assert!(!asked("acr_values") && !asked("max_age") && !asked("prompt"), "{}", reply.location());
     }
     let twice = stage.browser().get(&stage.url(&format!("/auth/login?demand={demand}&demand={demand}"))).await;
     assert_eq!(twice.status, StatusCode::BAD_REQUEST);

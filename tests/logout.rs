@@ -201,6 +201,23 @@ async fn an_id_token_too_big_for_a_url_gives_way_to_the_client_id() {
     assert_eq!(query(&reply, "client_id").as_deref(), Some(stage.provider.client_id()));
 }
 
+#[tokio::test]
+async fn a_claim_says_at_the_provider_who_signs_out() {
+    let stage = Stage::with("[provider]\nlogout_hint_claim = \"login_hint\"");
+    let without = stage.browser().get(&stage.url("/auth/logout")).await;
+    assert_eq!(query(&without, "logout_hint"), None, "nobody is signed in");
+    stage.provider.set_claim("login_hint", "O.abc/d".into());
+    for about in [1, 300] {
+        stage.provider.set_claim("about", "lorem ipsum dolor sit amet ".repeat(about).into());
+        let reply = stage.signed_in_browser().await.get(&stage.url("/auth/logout")).await;
+        assert_eq!(query(&reply, "logout_hint").as_deref(), Some("O.abc/d"));
+        assert_eq!(query(&reply, "id_token_hint").is_some(), about == 1);
+    }
+    stage.provider.set_claim("login_hint", 7.into());
+    let reply = stage.signed_in_browser().await.get(&stage.url("/auth/logout")).await;
+    assert_eq!(query(&reply, "logout_hint"), None, "a number is no text");
+}
+
 /// What has been revoked once `count` tokens were, or after a second.
 async fn revoked(stage: &Stage, count: usize) -> Vec<String> {
     for _ in 0..100 {

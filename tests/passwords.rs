@@ -96,6 +96,42 @@ async fn a_wrong_password_is_refused_and_who_guesses_has_few_turns() {
 }
 
 #[tokio::test]
+async fn whoever_knows_only_a_name_locks_nobody_out() {
+    let stage = Stage::with(&format!("trusted_proxies = [\"127.0.0.1\"]\n{ON}"));
+    stage.wait_for_provider().await;
+    stage.provider.set_password("ada", PASSWORD);
+    let from = |address: &str, password: &str| {
+        let request = request(&stage, "/x", &basic("ada", password)).header("x-forwarded-for", address);
+        let browser = stage.browser();
+        async move { browser.send(request).await }
+    };
+    let guess_until_held = async |address: &str| {
+        for number in 0..60 {
+            if from(address, &format!("guess {number} of {address}")).await.status == 429 {
+                return;
+            }
+        }
+        panic!("{address} was never held");
+    };
+    guess_until_held("192.0.2.66").await;
+    // From elsewhere, of a password that nobody has seen yet.
+    assert_eq!(from("198.51.100.7", PASSWORD).await.status, 200);
+    // From everywhere: what was right goes on, also beside whoever guesses, and once its verdict is old.
+    for host in 0..10 {
+        guess_until_held(&format!("192.0.2.{host}")).await;
+    }
+    stage.clock.advance(Duration::from_secs(400));
+    for address in ["198.51.100.7", "192.0.2.66", "203.0.113.5"] {
+        assert_eq!(from(address, PASSWORD).await.status, 200, "{address}");
+    }
+    stage.upstream.forget();
+    // Changed at the provider, it is a guess like any other.
+    stage.provider.set_password("ada", "another");
+    stage.clock.advance(Duration::from_secs(400));
+    assert_refused(&stage, &from("203.0.113.5", PASSWORD).await, 401, "password_refused");
+}
+
+#[tokio::test]
 async fn one_address_has_few_turns_for_all_names() {
     let stage = Stage::with(&format!("trusted_proxies = [\"127.0.0.1\"]\n{ON}"));
     stage.wait_for_provider().await;

@@ -110,6 +110,14 @@ async fn what_does_not_fit_into_an_address_goes_by_value_or_leaves_its_return_pa
     let landed = stage.sign_in(&stage.browser(), &long).await;
     assert_eq!((landed.status, &landed.json()["target"]), (StatusCode::OK, &json!("/")), "{}", landed.text());
 
+    // By the operator's word.
+    let stated = format!("{}[provider.metadata]\nrequest_parameter_supported = true\n", lines());
+    let by_operator = Stage::with(&stated);
+    demand(&by_operator).await;
+    by_operator.provider.demand(|demands| demands.by_reference = false);
+    let landed = by_operator.sign_in(&by_operator.browser(), &long).await;
+    assert_eq!((landed.status, &landed.json()["target"]), (StatusCode::OK, &json!(long)), "{}", landed.text());
+
     stage.provider.set_metadata("request_parameter_supported", json!(true));
     let stage = stage.restart();
     stage.provider.demand(|demands| demands.by_reference = false);
@@ -119,6 +127,9 @@ async fn what_does_not_fit_into_an_address_goes_by_value_or_leaves_its_return_pa
 
 #[tokio::test]
 async fn a_provider_that_takes_no_reference_is_told_of() {
+    let stated = Stage::with(&format!("{}[provider.metadata]\nrequest_uri_parameter_supported = false\n", lines()));
+    assert_eq!(stated.browser().get(&stated.url("/")).await.status, StatusCode::BAD_GATEWAY);
+    stated.upstream.assert_untouched();
     for (name, value) in [
         ("request_uri_parameter_supported", json!(false)),
         // RFC 9126 §2.1: what is pushed is no reference.

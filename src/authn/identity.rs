@@ -5,6 +5,7 @@ use http::{HeaderName, HeaderValue};
 
 use super::lifetime::Lifetime;
 use super::proof::Proof;
+use super::session::SessionId;
 use super::session::marks::{Marks, NameDigest};
 use crate::clock::UnixTime;
 use crate::secret::SecretString;
@@ -140,9 +141,12 @@ impl Identity {
         }
     }
 
-    /// Whether it is known by a session, and not by what came with one request.
-    pub fn has_session(&self) -> bool {
-        matches!(self.evidence, Evidence::Session { .. })
+    /// The session that it is known by; `None` where it is known by what came with one request.
+    pub fn session(&self) -> Option<SessionId> {
+        match &self.evidence {
+            Evidence::Session { marks } => Some(marks.id),
+            Evidence::AccessToken { .. } | Evidence::Password { .. } => None,
+        }
     }
 
     /// How long it holds.

@@ -2,6 +2,8 @@
 //! Off unless `insecure_password_grant` is on. Never for what a browser sends, nor beside a session: a page must not get in by a
 //! password that a browser keeps.
 
+mod turns;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +14,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use http::{HeaderMap, HeaderValue, header};
 
+use self::turns::Turns;
 use super::claimed;
 use super::identity::{Evidence, Identity};
 use super::oidc::Provider;
@@ -24,7 +27,7 @@ use super::session::record;
 use super::verdicts::Verdicts;
 use crate::clock::{SharedClock, UnixTime};
 use crate::provider_http::SetupError;
-use crate::rate::{Per, Rate, RateLimit, TooMany};
+use crate::rate::TooMany;
 use crate::secret::SecretString;
 use crate::telemetry::chain;
 
@@ -116,8 +119,7 @@ pub struct Passwords {
     /// For the digests of what was verified: made anew by each process, and never leaves it.
     key: hmac::Key,
     known: Verdicts<Result<Identity, PasswordError>>,
-    by_client: RateLimit,
-    by_name: RateLimit,
+    turns: Turns,
 }
 
 impl Passwords {
@@ -141,8 +143,7 @@ impl Passwords {
             clock,
             passes_access_token,
             key,
-            by_client: RateLimit::new(Per::Client, BY_CLIENT),
-            by_name: RateLimit::new(Per::User, BY_NAME),
+            turns: Turns::new(),
         })
     }
 
@@ -180,7 +181,8 @@ impl Passwords {
     /// # Errors
     /// [`PasswordError`].
     pub async fn authenticate(&self, presented: Presented, client: IpAddr) -> Result<Identity, PasswordError> {
-        self.known.of(self.digest(&presented), || self.judge(&presented, client)).await
+        let digest = self.digest(&presented);
+        self.known.of(digest, || self.judge(&presented, &digest, client)).await
     }
 
     /// Keyed, so that memory that leaks tells no password to whoever can guess.
@@ -194,11 +196,22 @@ impl Passwords {
     }
 
     /// The verdict, and until when it holds.
-    async fn judge(&self, presented: &Presented, client: IpAddr) -> (Result<Identity, PasswordError>, UnixTime) {
-        let verdict = match self.take_turn(&presented.user, client) {
+    async fn judge(
+        &self,
+        presented: &Presented,
+        digest: &[u8; 32],
+        client: IpAddr,
+    ) -> (Result<Identity, PasswordError>, UnixTime) {
+        // Only what the provider is asked takes a turn: whoever is verified already goes on.
+        let verdict = match self.turns.take(&presented.user, digest, client) {
             Ok(()) => self.ask(presented).await,
             Err(too_many) => Err(PasswordError::TooMany(too_many)),
         };
+        match &verdict {
+            Ok(_) => self.turns.was_right(digest),
+            Err(PasswordError::Refused) => self.turns.was_wrong(digest),
+            Err(_) => {}
+        }
         let now = self.clock.now();
         let until = match &verdict {
             Ok(identity) => identity.expires_at().min(now.after(LONGEST)),
@@ -208,17 +221,6 @@ impl Passwords {
             Err(_) => now.after(REFUSED_FOR),
         };
         (verdict, until)
-    }
-
-    /// Only what the provider is asked takes a turn, of the address and of the name: who guesses has few, and whoever is verified
-    /// already goes on.
-    fn take_turn(&self, user: &str, client: IpAddr) -> Result<(), TooMany> {
-        // A proxy on this machine that is not named in `trusted_proxies` lends its address to all its clients.
-        if !client.to_canonical().is_loopback() {
-            self.by_client.client(client)?;
-        }
-        // Providers take a name in any case for the same person's.
-        self.by_name.user(user.trim().to_lowercase().as_bytes())
     }
 
     async fn ask(&self, Presented { user, password }: &Presented) -> Result<Identity, PasswordError> {
@@ -268,12 +270,6 @@ const LONGEST: Duration = Duration::from_secs(300);
 
 /// How long a refusal is kept.
 const REFUSED_FOR: Duration = Duration::from_secs(10);
-
-/// How often the provider is asked for one client address.
-const BY_CLIENT: Rate = Rate { interval: Duration::from_secs(1), burst: 20 };
-
-/// How often the provider is asked for one name.
-const BY_NAME: Rate = Rate { interval: Duration::from_secs(6), burst: 10 };
 
 #[cfg(test)]
 mod tests {

@@ -11,6 +11,7 @@ use url::Url;
 use super::Endpoints;
 use super::query::{self, Repeated};
 use crate::authn::oidc::Provider;
+use crate::authn::oidc::provider::SigningOut;
 use crate::authn::session::ended::Told;
 use crate::authn::session::marks::NameDigest;
 use crate::authn::session::{ToldOf, set_cookies};
@@ -90,8 +91,10 @@ fn policy<'p>(providers: impl Iterator<Item = &'p Provider>) -> HeaderValue {
     let mut origins: Vec<String> = Vec::new();
     for provider in providers {
         let issuer = Url::parse(&provider.settings().issuer).ok();
-        for origin in
-            [issuer, provider.end_session_url(None, None)].into_iter().flatten().filter_map(|url| Origin::of(&url))
+        for origin in [issuer, provider.end_session_url(SigningOut::default())]
+            .into_iter()
+            .flatten()
+            .filter_map(|url| Origin::of(&url))
         {
             if !origins.contains(&origin.to_string()) {
                 origins.push(origin.to_string());

@@ -42,7 +42,7 @@ impl Endpoints {
             None => ReturnTo::root(),
         };
         let return_to = return_to.as_str();
-        let demanded = self.demanded(inbound)?;
+        let demanded = self.demanded(inbound).await?;
         let attempts = demanded.as_ref().map_or(0, |_| self.logins.finished_in_a_row(inbound.cookies()));
         if attempts >= MAX_ATTEMPTS {
             return Err(ClientFault::Chain(StrayCause::NotSufficient).into());

@@ -12,6 +12,7 @@ use url::form_urlencoded;
 
 use super::Endpoints;
 use super::query::{self, Repeated};
+use crate::authn::oidc::provider::SigningOut;
 use crate::authn::session::set_cookies;
 use crate::message::{Body, Inbound, Initiator, Origin, ReturnTo};
 use crate::policy::Denial;
@@ -71,14 +72,22 @@ impl Endpoints {
         if session.is_some() {
             info!("signed out");
         }
+        let logout_hint = session.as_ref().and_then(|(_, contents)| {
+            let claim = provider?.settings().logout_hint_claim.as_ref()?;
+            contents.claims()?.get(claim)?.as_str().map(str::to_owned)
+        });
         let tokens = session.and_then(|(_, contents)| contents.tokens());
         let hint = tokens.and_then(|tokens| {
             provider?.revoke(tokens.refresh, tokens.access);
             tokens.id
         });
         let state = self.logout_state.seal(&return_to.as_ref().map(|return_to| return_to.as_str().to_owned()));
-        let hint = hint.as_ref().map(|hint| hint.expose_secret());
-        let away = provider.and_then(|provider| provider.end_session_url(hint, Some(&state)));
+        let leaving = SigningOut {
+            id_token: hint.as_ref().map(|hint| hint.expose_secret()),
+            hint: logout_hint.as_deref(),
+            state: Some(&state),
+        };
+        let away = provider.and_then(|provider| provider.end_session_url(leaving));
         let comes_back = away.as_ref().is_some_and(|url| url.query_pairs().any(|(_, value)| value == state));
         let location = match away {
             Some(url) => url.into(),
@@ -129,7 +138,7 @@ impl Endpoints {
         let notice = Notice::new(StatusCode::OK, "confirm_sign_out", Page::ConfirmSignOut, "Sign out?", message);
         let notice = Notice { post: true, ..notice.action(inbound.path_and_query(), "Sign out") };
         // Chromium applies form-action to the redirect that answers the form, so the provider has to be let through.
-        let urls = self.providers.iter().filter_map(|provider| provider.end_session_url(None, None));
+        let urls = self.providers.iter().filter_map(|provider| provider.end_session_url(SigningOut::default()));
         let origins: Vec<_> = urls.filter_map(|url| Origin::of(&url)).map(|origin| origin.to_string()).collect();
         replies.page(&notice, exchange, &origins)
     }

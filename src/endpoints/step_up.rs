@@ -1,7 +1,8 @@
 //! An application that answers `insufficient_user_authentication` (RFC 9470 §4): a person on the way through its pages goes to
 //! sign in as it demands and comes back; a program gets the answer, and the address where its person can do so.
 //!
-//! The demand goes to the login endpoint sealed: nobody else can put one into a link. Nothing of the application's answer is
+//! The demand goes to the login endpoint sealed, and counts there for the session that it was made for: nobody can put one into a
+//! link that sends others to sign in anew. Nothing of the application's answer is
 //! shown to a person. One that is never content ends on a page, since sign-ins in a row are counted.
 
 use http::{HeaderValue, Response, StatusCode, header};
@@ -12,29 +13,31 @@ use super::Endpoints;
 use super::query::{self, Repeated};
 use crate::authn::oidc::login::LIFETIME;
 use crate::authn::oidc::{Party, Provider, Wish};
+use crate::authn::session::SessionId;
 use crate::clock::UnixTime;
 use crate::message::{Body, Inbound, RequestPath, ReturnTo};
 use crate::reply::{ClientFault, Exchange, redirect};
 use crate::route::{Route, Target};
 use crate::upstream::UpstreamError;
 
-/// What an application demanded, at which provider, and when.
+/// What an application demanded, of which session, at which provider, and when.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Demand {
+    session: SessionId,
     party: Party,
     wish: Wish,
     made_at: UnixTime,
 }
 
 impl Endpoints {
-    /// The upstream's answer, or the way to the sign-in that it demands; `signed_in_at` is the provider of the session.
+    /// The upstream's answer, or the way to the sign-in that it demands; `signed_in_at` is the session, and the provider of it.
     ///
     /// # Errors
     /// The upstream's own.
     pub fn or_step_up(
         &self,
         outcome: Result<Response<Body>, UpstreamError>,
-        signed_in_at: Option<usize>,
+        signed_in_at: Option<(SessionId, usize)>,
         exchange: &mut Exchange<'_>,
     ) -> Result<Response<Body>, UpstreamError> {
         let mut response = outcome?;
@@ -42,11 +45,11 @@ impl Endpoints {
             return Ok(response);
         }
         let wish = response.extensions_mut().remove::<Wish>();
-        let (Some(wish), Some(at), Some(sign_in)) = (wish, signed_in_at, self.sign_in_url()) else {
+        let (Some(wish), Some((session, at)), Some(sign_in)) = (wish, signed_in_at, self.sign_in_url()) else {
             return Ok(response);
         };
         let party = self.providers.at(at).settings().party();
-        let demand = self.demands.seal(&Demand { party, wish, made_at: self.logins.now() });
+        let demand = self.demands.seal(&Demand { session, party, wish, made_at: self.logins.now() });
         let start = sign_in.len() + 1;
         let mut url = form_urlencoded::Serializer::for_suffix(format!("{sign_in}?"), start);
         url.append_pair("demand", &demand);
@@ -65,18 +68,22 @@ impl Endpoints {
         }
     }
 
-    /// The demand that a request to the login endpoint carries. One of the past, or none of ours, is none: whoever comes with
-    /// it signs in, and the application says again what it wants.
-    pub(super) fn demanded(&self, inbound: &Inbound) -> Result<Option<(&Provider, Wish)>, ClientFault> {
+    /// The demand that a request to the login endpoint carries. One of the past, of another session, or none of ours, is none:
+    /// whoever comes with it signs in, and the application says again what it wants.
+    pub(super) async fn demanded(&self, inbound: &Inbound) -> Result<Option<(&Provider, Wish)>, ClientFault> {
         let single = query::single(inbound.query(), "demand");
         let text = single.map_err(|Repeated| ClientFault::Parameters("login_parameter_repeated"))?;
         let demand = text.and_then(|text| self.demands.open(text.as_bytes()).ok());
         let demand = demand.map(|(demand, _)| demand);
         let demand = demand.filter(|demand| self.logins.now().since(demand.made_at) <= LIFETIME);
-        Ok(demand.and_then(|demand| {
-            let (_, provider) = self.providers.by_party(demand.party)?;
-            Some((&**provider, demand.wish))
-        }))
+        let Some(demand) = demand else { return Ok(None) };
+        let session = self.sessions.read(inbound.cookies()).await;
+        if session.is_ok_and(|(record, _)| record.marks.id == demand.session) {
+            let provider = self.providers.by_party(demand.party);
+            Ok(provider.map(|(_, provider)| (&**provider, demand.wish)))
+        } else {
+            Ok(None)
+        }
     }
 
     /// The guarded route that a return address lies on: what it demands, a sign-in for it had better ask for at once.

@@ -14,7 +14,7 @@ use http::{HeaderMap, Method, Request, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 
 use self::authority::Authority;
-pub use self::navigation::{is_prefetch, prefers_html};
+pub use self::navigation::{is_navigation, is_prefetch, prefers_html};
 pub use self::request_id::RequestId;
 use super::forwarded::Peer;
 use super::headers::{IdentityNames, list_members, strip_forwarding};

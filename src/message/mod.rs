@@ -17,7 +17,7 @@ pub use body::Body;
 pub use certificate::ClientCertificate;
 pub use cookies::{DuplicateCookie, OwnCookies};
 pub use forwarded::{Client, Forwarding, Scheme};
-pub use inbound::{Connection, Inbound, Malformed, RequestId, Settings, is_prefetch, prefers_html};
+pub use inbound::{Connection, Inbound, Malformed, RequestId, Settings, is_navigation, is_prefetch, prefers_html};
 pub use initiator::Initiator;
 pub use path::{PathError, RequestPath};
 pub use return_to::{Origin, ReturnTo};

@@ -200,11 +200,15 @@ mod tls {
 
     /// A self-signed certificate for `localhost` that is its own CA, and its key (both DER).
     fn certificate(valid: [&str; 2]) -> (Vec<u8>, Vec<u8>) {
+        certificate_of(b"test", valid)
+    }
+
+    fn certificate_of(subject: &[u8], valid: [&str; 2]) -> (Vec<u8>, Vec<u8>) {
         let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &SystemRandom::new()).unwrap();
         let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, pkcs8.as_ref()).unwrap();
         // ecdsa-with-SHA256
         let algorithm = der(0x30, &[&der(0x06, &[&[0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2]])]);
-        let common_name = der(0x30, &[&der(0x06, &[&[0x55, 4, 3]]), &der(0x0c, &[b"test"])]);
+        let common_name = der(0x30, &[&der(0x06, &[&[0x55, 4, 3]]), &der(0x0c, &[subject])]);
         let name = der(0x30, &[&der(0x31, &[&common_name])]);
         let times: Vec<_> = valid.iter().map(|time| der(0x18, &[time.as_bytes()])).collect();
         // subjectAltName: dNSName localhost, iPAddress 127.0.0.1
@@ -283,6 +287,53 @@ mod tls {
     impl Drop for CaFile {
         fn drop(&mut self) {
             let _ = std::fs::remove_file(&self.0);
+        }
+    }
+
+    /// Answers whoever shows a certificate of `clients`; everyone else gets an alert. Gives back the port.
+    fn serve_to(clients: &[u8], certificate: &[u8], key: &[u8]) -> u16 {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from(clients.to_vec())).unwrap();
+        let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::clone(&provider));
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.to_vec()));
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_client_cert_verifier(verifier.build().unwrap())
+            .with_single_cert(vec![CertificateDer::from(certificate.to_vec())], key)
+            .unwrap();
+        let config = Arc::new(config);
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        std::thread::spawn(move || {
+            while let Ok((mut stream, _)) = listener.accept() {
+                let mut tls = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
+                assert!(rustls::Stream::new(&mut tls, &mut stream).read(&mut [0; 1024]).is_err(), "nobody is let in");
+                // What was not read would reset the connection, and the alert with it.
+                let _ = stream.shutdown(std::net::Shutdown::Write);
+                let _ = std::io::copy(&mut stream, &mut std::io::sink());
+            }
+        });
+        port
+    }
+
+    #[tokio::test]
+    async fn a_client_certificate_that_is_refused_or_missing_is_told_by_name() {
+        let (certificate, key) = certificate(VALID);
+        let (clients, _) = certificate_of(b"clients", VALID);
+        let port = serve_to(&clients, &certificate, &key);
+        let file = CaFile::new(&certificate);
+        let signer = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.clone()));
+        let signer = rustls::crypto::aws_lc_rs::sign::any_supported_type(&signer).unwrap();
+        let strangers = rustls::sign::CertifiedKey::new(vec![CertificateDer::from(certificate.clone())], signer);
+        let strangers: Arc<dyn ResolvesClientCert> = Arc::new(rustls::sign::SingleCertAndKey::from(strangers));
+        for shown in [None, Some(strangers)] {
+            let settings = Settings { ca_file: Some(file.0.clone()), ..Settings::default() };
+            let control = tokio::runtime::Handle::current();
+            let client = ProviderHttp::with_proxy(settings, control, Matcher::builder().build(), shown).unwrap();
+            let error = client.send(get(&format!("https://localhost:{port}/"))).await.unwrap_err();
+            assert!(matches!(error, ProviderHttpError::ClientCertificate(_)), "{}", causes(&error));
         }
     }
 

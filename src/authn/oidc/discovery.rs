@@ -153,6 +153,9 @@ fn fix_call(error: &ProviderHttpError) -> &'static str {
             "look at the issuer's host name, the network and the proxy variables; for a certificate of a private CA set \
              OIDC_CA_FILE"
         }
+        ProviderHttpError::ClientCertificate(_) => {
+            "look at provider.client_certificate_file: whether it has expired, and whether the provider trusts who issued it"
+        }
         ProviderHttpError::Timeout => "the provider is slow or a firewall drops the connection; look at both",
         ProviderHttpError::TooLarge => "something other than a discovery document or key set answers there",
         ProviderHttpError::Redirect => {

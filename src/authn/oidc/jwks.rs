@@ -10,11 +10,13 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::{Request, header};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use url::Url;
 
 use super::id_token::IdTokenError;
-use super::jose::{Algorithm, JoseError};
+use super::jose::{Algorithm, JoseError, json_object};
 use crate::provider_http::{ProviderHttp, WrongMediaType, check_json};
 
 /// Why a key set is unusable as a whole.
@@ -38,7 +40,7 @@ pub enum JwksError {
     /// Not JSON by its content type.
     #[error("the key set cannot be read")]
     MediaType(#[from] WrongMediaType),
-    /// Not a JSON object with a `keys` array.
+    /// Not a JSON object with one `keys` array.
     #[error("the key set is not a JSON Web Key Set")]
     NotAKeySet,
     /// No key in it can be used.
@@ -73,15 +75,22 @@ struct Key {
     verifiers: Vec<(Algorithm, ParsedPublicKey)>,
 }
 
+/// A key set as it comes; `keys` twice is an error.
+#[derive(Deserialize)]
+struct Document<'a> {
+    #[serde(borrow)]
+    keys: Vec<&'a RawValue>,
+}
+
 impl KeySet {
-    /// Reads a key set (RFC 7517 §5). Keys that cannot be used are left out.
+    /// Reads a key set (RFC 7517 §5). Keys that cannot be used, or can be read in two ways since a member stands twice (§4), are
+    /// left out; a set whose `keys` stand twice is none.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, JwksError> {
-        let Ok(Value::Object(mut document)) = serde_json::from_slice(bytes) else {
+        // An array would be read as the members in their order.
+        if !bytes.trim_ascii_start().starts_with(b"{") {
             return Err(JwksError::NotAKeySet);
-        };
-        let Some(Value::Array(jwks)) = document.remove("keys") else {
-            return Err(JwksError::NotAKeySet);
-        };
+        }
+        let Document { keys: jwks } = serde_json::from_slice(bytes).map_err(|_| JwksError::NotAKeySet)?;
         if jwks.len() > MAX_KEYS {
             tracing::debug!(keys = jwks.len(), used = MAX_KEYS, "the key set is too long; the rest of it is left out");
         }
@@ -129,9 +138,13 @@ impl KeySet {
     }
 }
 
-fn usable_key(jwk: &Value) -> Option<Key> {
+fn usable_key(jwk: &&RawValue) -> Option<Key> {
+    let Ok(jwk) = json_object(jwk.get().as_bytes()) else {
+        tracing::debug!("a key of the provider is left out: it is no object that can be read in one way");
+        return None;
+    };
     let kid = jwk.get("kid").and_then(Value::as_str);
-    match read_key(jwk) {
+    match read_key(&jwk) {
         Ok(verifiers) => Some(Key { kid: kid.map(str::to_owned), verifiers }),
         Err(reason) => {
             tracing::debug!(?kid, reason, "a key of the provider is left out");
@@ -141,8 +154,7 @@ fn usable_key(jwk: &Value) -> Option<Key> {
 }
 
 /// A key's verifiers, or why it is left out.
-fn read_key(jwk: &Value) -> Result<Vec<(Algorithm, ParsedPublicKey)>, &'static str> {
-    let jwk = jwk.as_object().ok_or("it is not an object")?;
+fn read_key(jwk: &Map<String, Value>) -> Result<Vec<(Algorithm, ParsedPublicKey)>, &'static str> {
     if !jwk.get("kid").is_none_or(Value::is_string) {
         return Err("its kid is not a string");
     }
@@ -341,10 +353,40 @@ mod tests {
 
     #[test]
     fn what_is_no_key_set_is_told_apart_from_an_empty_one() {
-        for text in ["", "<html>", "[]", "{}", r#"{"keys":{}}"#, "null"] {
+        for text in ["", "<html>", "[]", "{}", r#"{"keys":{}}"#, "null", r#"[[{"kty":"OKP"}]]"#, r#"{"keys":[]} x"#] {
             assert!(matches!(KeySet::parse(text.as_bytes()), Err(JwksError::NotAKeySet)), "{text}");
         }
         assert!(matches!(parse(&[]), Err(JwksError::Empty)));
+    }
+
+    /// RFC 7517 §4: the names are unique, or parsers differ on what the key is.
+    #[test]
+    fn a_member_that_stands_twice_leaves_out_its_key_and_keys_that_stand_twice_the_whole_set() {
+        let (good, other) = (TestKey::new(Algorithm::EdDSA).jwk("good"), TestKey::new(Algorithm::EdDSA).jwk("other"));
+        let doubled = |member: &str| other.to_string().replacen('{', &format!("{{{member},"), 1);
+        let same_kid = format!("\"kid\":{}", other["kid"]);
+        for member in [
+            "\"kid\":\"good\"",
+            &same_kid,
+            "\"x\":\"AAAA\"",
+            "\"use\":\"enc\",\"use\":\"sig\"",
+            "\"more\":{\"a\":1,\"a\":1}",
+        ] {
+            let text = format!("{{\"keys\":[{},{good}]}}", doubled(member));
+            let set = KeySet::parse(text.as_bytes()).unwrap();
+            assert_eq!(set.keys.iter().map(|key| key.kid.as_deref()).collect::<Vec<_>>(), [Some("good")], "{member}");
+            let alone = format!("{{\"keys\":[{}]}}", doubled(member));
+            assert!(matches!(KeySet::parse(alone.as_bytes()), Err(JwksError::Empty)), "{member}");
+        }
+        for text in [
+            format!("{{\"keys\":[{good}],\"keys\":[{other}]}}"),
+            format!("{{\"keys\":[{good}],\"keys\":[{good}]}}"),
+            format!("{{\"keys\":[{good}],\"ke\\u0079s\":[{other}]}}"),
+        ] {
+            assert!(matches!(KeySet::parse(text.as_bytes()), Err(JwksError::NotAKeySet)), "{text}");
+        }
+        let beside = format!(" {{\"issuer\":1,\"issuer\":2,\"keys\":[{good}]}} ");
+        assert!(KeySet::parse(beside.as_bytes()).is_ok(), "what is beside them is not read");
     }
 
     #[test]

@@ -51,6 +51,17 @@ pub struct Provider {
     logout_tokens: Cache<[u8; 16], Duration>,
 }
 
+/// Who signs out, as far as the provider is told.
+#[derive(Debug, Default)]
+pub struct SigningOut<'a> {
+    /// The session's ID token, for `id_token_hint`.
+    pub id_token: Option<&'a str>,
+    /// The value of `logout_hint_claim`.
+    pub hint: Option<&'a str>,
+    /// What comes back with the person.
+    pub state: Option<&'a str>,
+}
+
 impl Provider {
     /// Knows nothing yet; call [`Provider::run`] on the control runtime.
     ///
@@ -335,9 +346,13 @@ impl Provider {
     }
 
     /// The RP-initiated logout request (OpenID Connect RP-Initiated Logout §2), or `None` where the provider offers none. An
-    /// `id_token_hint` that would make the URL longer than 4 KB gives way to `client_id` alone; `state` goes along wherever the
-    /// person is sent back.
-    pub fn end_session_url(&self, id_token_hint: Option<&str>, state: Option<&str>) -> Option<Url> {
+    /// `id_token_hint` that would make the URL longer than 4 KB gives way to `client_id` and `logout_hint`; `state` goes along
+    /// wherever the person is sent back.
+    ///
+    /// §2 would have the large one posted. That takes a page with a form and a button, since a redirect posts no more than the
+    /// browser sent to us, and our pages run no script. It would put an ID token into a page to save the question that a provider
+    /// asks without the hint: one click for another.
+    pub fn end_session_url(&self, SigningOut { id_token, hint, state }: SigningOut<'_>) -> Option<Url> {
         let known = self.knowledge.known()?;
         let endpoint = known.metadata.end_session_endpoint()?.url();
         let settings = &known.settings;
@@ -347,17 +362,20 @@ impl Provider {
         let locales = settings.ask.ui_locales.join(" ");
         let is_added = settings.logout_params.iter().any(|(name, _)| name == "ui_locales");
         let locales = (!locales.is_empty() && !is_added).then_some(("ui_locales", locales.as_str()));
+        let logout_hint = hint.map(|hint| ("logout_hint", hint));
         // Not the library's `LogoutRequest`: it takes no hint but an ID token that it can read every claim of.
-        let url = |hint: Option<&str>| {
-            let hint = hint.map(|hint| ("id_token_hint", hint));
+        let url = |id_token: Option<&str>| {
+            let hint = id_token.map(|id_token| ("id_token_hint", id_token));
             let client = ("client_id", settings.credentials.client_id.as_str());
             let mut url = endpoint.clone();
             url.query_pairs_mut()
-                .extend_pairs(hint.into_iter().chain([client]).chain(back).chain(state).chain(locales))
+                .extend_pairs(
+                    hint.into_iter().chain(logout_hint).chain([client]).chain(back).chain(state).chain(locales),
+                )
                 .extend_pairs(&settings.logout_params);
             without_doubles(endpoint, url)
         };
-        let with_hint = url(id_token_hint);
+        let with_hint = url(id_token);
         Some(if with_hint.as_str().len() <= MAX_LOGOUT_URL { with_hint } else { url(None) })
     }
 

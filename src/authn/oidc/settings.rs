@@ -67,6 +67,8 @@ pub struct Settings {
     pub response_mode: ResponseMode,
     /// Extra parameters of the authorization request.
     pub authorization_params: Vec<(String, String)>,
+    /// The claim that is sent as `logout_hint`, whose meaning is the provider's (RP-Initiated Logout §2).
+    pub logout_hint_claim: Option<String>,
     /// Extra parameters of the logout request.
     pub logout_params: Vec<(String, String)>,
     /// Parameters of the authorization request with a setting of their own.

@@ -63,6 +63,9 @@ impl Sessions {
                 (Marks { provider_session, ..old.marks }, old.issued_at, old.generation.saturating_add(1))
             }
         };
+        if let Some(name) = marks.provider_session {
+            self.ended.began(name);
+        }
         let expires_at = issued_at.after(self.settings.lifetime);
         let expires_at = signed_in.renewing.map_or(expires_at, |old| expires_at.min(old.expires_at));
         let record = Record {

@@ -81,6 +81,14 @@ pub(in crate::config) struct RawMetadata {
     #[schemars(example = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authorization_response_iss_parameter_supported: Option<bool>,
+    /// Authorization requests may be objects (RFC 9101), and travel by value where their address would be too long.
+    #[schemars(example = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_parameter_supported: Option<bool>,
+    /// Authorization requests may be fetched from us: with `false`, `request_object = "reference"` is refused.
+    #[schemars(example = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_uri_parameter_supported: Option<bool>,
     /// Authorization requests have to be pushed (RFC 9126).
     #[schemars(example = true)]
     #[serde(skip_serializing_if = "Option::is_none")]

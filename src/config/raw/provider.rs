@@ -128,6 +128,9 @@ pub(in crate::config) struct RawProvider {
     /// Extra parameters of the authorization request.
     #[serde(default)]
     pub authorization_params: BTreeMap<String, String>,
+    /// A claim whose value goes along with the logout request as logout_hint, such as login_hint. Default: none.
+    #[schemars(example = &"login_hint")]
+    pub logout_hint_claim: Option<String>,
     /// Extra parameters of the logout request, such as ui_locales.
     #[serde(default)]
     pub logout_params: BTreeMap<String, String>,

@@ -142,7 +142,11 @@ impl Resolver {
             let names = identity.headers.iter().map(|(name, _)| name);
             self.identity_names = IdentityNames::new(names.chain(certificate_headers.iter().map(|(name, _)| name)));
         }
-        let around = Around { server: &server, providers: providers.as_deref().unwrap_or_default() };
+        let around = Around {
+            server: &server,
+            providers: providers.as_deref().unwrap_or_default(),
+            has_sign_in: endpoints.settings.login_path.is_some(),
+        };
         let mut upstreams = self.upstreams(raw.upstream, raw.upstreams, &around);
         registration::further_grants(
             providers.as_deref_mut().unwrap_or_default(),

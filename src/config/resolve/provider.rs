@@ -190,7 +190,8 @@ impl Resolver {
             signing_algs = security.profile.algorithms().to_vec();
         }
         let authorization_params = self.authorization_params(at, raw.authorization_params);
-        let logout_params = self.logout_params(at, raw.logout_params);
+        let logout_hint_claim = raw.logout_hint_claim.filter(|claim| !claim.is_empty());
+        let logout_params = self.logout_params(at, raw.logout_params, logout_hint_claim.is_some());
         let userinfo = raw.userinfo.unwrap_or(true);
         let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
         let (refresh, refetch, stale) = (raw.refresh_interval, raw.key_refetch_interval, raw.stale_keys);
@@ -228,6 +229,7 @@ impl Resolver {
             response_type,
             response_mode,
             authorization_params,
+            logout_hint_claim,
             logout_params,
             ask,
             demands,
@@ -568,13 +570,15 @@ impl Resolver {
         written.into_iter().collect()
     }
 
-    fn logout_params(&mut self, at: &str, written: BTreeMap<String, String>) -> Vec<(String, String)> {
+    fn logout_params(&mut self, at: &str, written: BTreeMap<String, String>, has_hint: bool) -> Vec<(String, String)> {
         for name in written.keys() {
             let key = below(&format!("{at}.logout_params"), name);
             if ["client_id", "id_token_hint", "state"].contains(&name.as_str()) {
                 self.error(&key, "is a parameter that only Vestibule sets", "remove it");
             } else if name == "post_logout_redirect_uri" {
                 self.error(&key, "has a key of its own", "write post_logout_redirect_uri in [provider]");
+            } else if name == "logout_hint" && has_hint {
+                self.error(&key, "contradicts logout_hint_claim, which sets it", "remove one of them");
             } else if name.is_empty() {
                 self.error(&key, "has no name", "remove it");
             }

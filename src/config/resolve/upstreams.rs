@@ -21,6 +21,8 @@ mod tls;
 pub(super) struct Around<'a> {
     pub(super) server: &'a server::Settings,
     pub(super) providers: &'a [oidc::Settings],
+    /// There is a sign-in endpoint.
+    pub(super) has_sign_in: bool,
 }
 
 /// The upstream of everything that no route names one for.
@@ -91,6 +93,10 @@ impl Resolver {
         let is_named = |place: &Place| matches!(place, Place::Host { host, .. } if host.parse::<IpAddr>().is_err());
         if raw.resolve_interval.is_some() && places.as_ref().is_some_and(|places| !places.iter().any(is_named)) {
             self.warn(&at("resolve_interval"), "does nothing: no address is a host name", "");
+        }
+        if raw.step_up == Some(true) && !around.has_sign_in {
+            let what = "does nothing: endpoints.login = false leaves no place to send people to";
+            self.warn(&at("step_up"), what, "switch endpoints.login on, or write step_up = false");
         }
         let has_server_name = raw.tls.as_ref().is_some_and(|tls| tls.server_name.is_some());
         if is_https == Some(true) && !has_server_name && places.as_ref().is_some_and(|places| !share_a_host(places)) {

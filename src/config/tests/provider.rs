@@ -39,6 +39,7 @@ fn provider_urls_are_checked() {
         ("signing_algs = []", "is an empty list"),
         ("authorization_params = { state = \"x\" }", "only Vestibule sets"),
         ("logout_params = { state = \"x\" }", "only Vestibule sets"),
+        ("logout_hint_claim = \"email\"\nlogout_params = { logout_hint = \"x\" }", "contradicts logout_hint_claim"),
         ("logout_params = { post_logout_redirect_uri = \"x\" }", "has a key of its own"),
         ("authorization_params = { scope = \"x\" }", "has a key of its own"),
         ("authorization_params = { prompt = \"login\" }", "has a key of its own"),

@@ -170,6 +170,19 @@ fn header_fields_that_are_ours_or_the_connections_cannot_be_set() {
 }
 
 #[test]
+fn a_demand_of_an_upstream_that_leads_nowhere_is_told() {
+    let told = |upstream, endpoints| warnings(&[("upstream", upstream), ("endpoints", endpoints)]);
+    let nowhere = told("step_up = true\n", "login = false\n");
+    assert!(nowhere.contains("upstream.step_up does nothing: endpoints.login = false"), "{nowhere}");
+    for (upstream, endpoints) in
+        [("", "login = false\n"), ("step_up = false\n", "login = false\n"), ("step_up = true\n", "")]
+    {
+        let told = told(upstream, endpoints);
+        assert!(!told.contains("step_up"), "{told}");
+    }
+}
+
+#[test]
 fn an_upstream_without_an_address_answers_itself() {
     let folder = Folder::new();
     folder.file("index.html", "front");

@@ -11,7 +11,7 @@ const SEC_PURPOSE: HeaderName = HeaderName::from_static("sec-purpose");
 const X_REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
 
 /// A GET that the browser calls a top-level navigation; where it says nothing (Fetch Metadata), one that prefers HTML.
-pub(super) fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
+pub fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
     if method != Method::GET || headers.contains_key(X_REQUESTED_WITH) || is_prefetch(headers) {
         return false;
     }

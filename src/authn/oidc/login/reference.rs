@@ -59,6 +59,11 @@ impl Logins {
         if provider.takes_request_objects() {
             return None;
         }
+        tracing::info!(
+            provider = provider.settings().id,
+            reason = "return_path_left_out",
+            "the address of a request object has no room for the page that was asked for: this sign-in ends at /"
+        );
         started.return_to = "/".to_owned();
         short_enough(started)
     }

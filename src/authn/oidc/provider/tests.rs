@@ -49,6 +49,7 @@ pub(in super::super) fn settings(issuer: &str) -> Settings {
         response_type: ResponseType::Code,
         response_mode: ResponseMode::Query,
         authorization_params: Vec::new(),
+        logout_hint_claim: None,
         logout_params: Vec::new(),
         ask: Ask::default(),
         demands: Demands::default(),
@@ -239,7 +240,7 @@ async fn a_sign_in_works_from_discovery_to_claims() {
     let stage = Stage::new(vec![key.jwk("k1")], |_| ()).await;
     assert!(!stage.provider.is_ready() && stage.provider.metadata().is_none());
     assert!(stage.provider.authorization_url(asked("s", "n", &Wish::default())).await.is_err());
-    assert!(stage.provider.end_session_url(None, None).is_none());
+    assert!(stage.provider.end_session_url(SigningOut::default()).is_none());
     assert!(matches!(stage.provider.redeem_code("c", "v").await, Err(TokenError::ProviderUnknown)));
     assert_eq!(stage.verify(&stage.token(&key, "k1")).await.unwrap_err(), IdTokenError::UnknownKey);
     let unknown = stage.provider.userinfo(&SecretString::new("a".into()), "ada").await;
@@ -521,17 +522,17 @@ async fn the_logout_request_fits_into_a_url() {
     let plain = Stage::available(vec![key.clone()], |_| ()).await;
     let query = |url: Option<Url>| url.unwrap().query().unwrap().to_owned();
     // Without an address to return to, `state` would go nowhere.
-    assert_eq!(query(plain.provider.end_session_url(Some("h"), Some("s"))), "tenant=1&id_token_hint=h&client_id=app");
+    assert_eq!(query(plain.provider.end_session_url(leaving(Some("h")))), "tenant=1&id_token_hint=h&client_id=app");
     let back = Stage::available(vec![key], |settings| {
         settings.post_logout_redirect_uri = Some(Url::parse("https://app.example/bye").unwrap());
     })
     .await;
     let rest = "client_id=app&post_logout_redirect_uri=https%3A%2F%2Fapp.example%2Fbye&state=s";
     let provider = &back.provider;
-    assert_eq!(query(provider.end_session_url(Some("h"), Some("s"))), format!("tenant=1&id_token_hint=h&{rest}"));
-    assert_eq!(query(provider.end_session_url(None, Some("s"))), format!("tenant=1&{rest}"));
+    assert_eq!(query(provider.end_session_url(leaving(Some("h")))), format!("tenant=1&id_token_hint=h&{rest}"));
+    assert_eq!(query(provider.end_session_url(leaving(None))), format!("tenant=1&{rest}"));
     let big = "x".repeat(4096);
-    assert_eq!(query(provider.end_session_url(Some(&big), Some("s"))), format!("tenant=1&{rest}"));
+    assert_eq!(query(provider.end_session_url(leaving(Some(&big)))), format!("tenant=1&{rest}"));
 }
 
 #[tokio::test]
@@ -687,4 +688,8 @@ fn a_provider_can_be_shared_and_its_futures_sent() {
         send(&provider.verify_id_token("", expected));
         send(&provider.userinfo(token, ""));
     }
+}
+
+fn leaving(id_token: Option<&str>) -> SigningOut<'_> {
+    SigningOut { id_token, state: Some("s"), ..SigningOut::default() }
 }

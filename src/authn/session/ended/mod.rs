@@ -20,6 +20,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
 use serde::{Deserialize, Serialize};
 use tokio::runtime;
 
@@ -40,6 +42,9 @@ const CAPACITY: usize = 1_000_000;
 /// The most entries that nobody had to prove anything for: whoever makes them up fills nothing but this, and pushes out
 /// nothing but the oldest of their kind.
 const UNPROVEN: usize = 100_000;
+/// The most names of the provider's sessions that are remembered to have begun here; the oldest are forgotten first. About 100
+/// bytes each.
+const BEGUN: u64 = 100_000;
 /// Subjects remembered beside one `sid`; more of them stand for everyone.
 const MAX_SUBJECTS: usize = 4;
 /// How far the clocks of replicas may be apart.
@@ -48,9 +53,9 @@ const SKEW: Duration = Duration::from_secs(60);
 /// Who says that a session of the provider's has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Told {
-    /// The provider, by its signature.
+    /// The provider, by its signature, or whoever knows the name of a session that is no invention.
     ByProvider,
-    /// Whoever knows the `sid`.
+    /// Whoever knows the `sid`, which may be made up.
     ByAnyone,
 }
 
@@ -66,6 +71,9 @@ pub struct EndedSessions {
     subjects: Table<Entry>,
     /// Whether anything has ever ended.
     any: AtomicBool,
+    /// Names that sign-ins brought, so nobody made them up: whoever says that one of these has ended is not taken for one of
+    /// those who fill the room of what nobody proved, and what they said is not pushed out with that.
+    begun: Cache<Key, ()>,
     /// Held by whoever writes.
     writing: Mutex<Writing>,
     /// With other replicas.
@@ -176,6 +184,7 @@ impl EndedSessions {
             names: Table::new(),
             subjects: Table::new(),
             any: AtomicBool::new(false),
+            begun: Cache::builder().max_capacity(BEGUN).eviction_policy(EvictionPolicy::lru()).build(),
             writing: Mutex::new(Writing { shard: 0, unproven: 0, journal: None }),
             sharing: OnceLock::new(),
             capacity,
@@ -207,6 +216,11 @@ impl EndedSessions {
             || self.ids.any(&marks.id.0, |_| true)
             || marks.provider_session.as_ref().is_some_and(is_named)
             || self.subjects.any(&marks.subject.0, |entry| marks.begun <= entry.at)
+    }
+
+    /// A sign-in here brought this name.
+    pub fn began(&self, name: NameDigest) {
+        self.begun.insert(name.0, ());
     }
 
     /// Ends one session of ours.
@@ -245,11 +259,17 @@ impl EndedSessions {
     ) -> Written {
         let mut writing = self.writing();
         let now = self.tidy(&mut writing);
+        let told = self.believed(&name.0, told);
         if told == Told::ByAnyone {
             self.count_unproven(&mut writing, name.0, now);
         }
         let named = Named { entry: self.entry(now, begun_by, lifetime), subjects: subject.into_iter().collect(), told };
         self.state(&writing, Statement::Name(name.0, named))
+    }
+
+    /// What counts of the word that a session with this name has ended.
+    fn believed(&self, name: &Key, told: Told) -> Told {
+        if self.begun.contains_key(name) { Told::ByProvider } else { told }
     }
 
     /// Tells other replicas what is ended here, and hears of what they end; once. `lifetime` is the longest that a session has.
@@ -274,7 +294,10 @@ impl EndedSessions {
     fn hear(&self, statement: Statement) {
         let mut writing = self.writing();
         let now = self.tidy(&mut writing);
-        let statement = statement.no_later_than(Turn(self.clock.micros().saturating_add(SKEW.as_micros() as u64)));
+        let mut statement = statement.no_later_than(Turn(self.clock.micros().saturating_add(SKEW.as_micros() as u64)));
+        if let Statement::Name(name, named) = &mut statement {
+            named.told = self.believed(name, named.told);
+        }
         if !statement.counts(now) || self.says(&statement) {
             return;
         }

@@ -195,6 +195,20 @@ fn what_nobody_proved_pushes_out_the_oldest_of_its_kind_and_nothing_else() {
 }
 
 #[test]
+fn what_is_made_up_pushes_out_nothing_that_names_a_session_of_a_sign_in_here() {
+    let scene = Scene::new(1000, 16);
+    let anyone = |sid: &str| said(scene.ended.end_named(session(sid), None, Told::ByAnyone, NOW_FOR_A_DAY));
+    let (ada, of_a_replica) = (scene.sign_in("ada", "real"), scene.sign_in("bob", "elsewhere"));
+    scene.ended.began(session("real"));
+    anyone("real");
+    anyone("elsewhere");
+    (0..200).for_each(|number| anyone(&format!("made up {number}")));
+    assert!(scene.ended.contains(&ada), "its name was no invention");
+    assert!(!scene.ended.contains(&of_a_replica), "the most that can be known of another's");
+    assert!(scene.ended.names.len() <= 18, "{}", scene.ended.names.len());
+}
+
+#[test]
 fn what_is_told_again_is_new_again() {
     let scene = Scene::new(1000, 16);
     let anyone = |sid: &str| said(scene.ended.end_named(session(sid), None, Told::ByAnyone, NOW_FOR_A_DAY));
