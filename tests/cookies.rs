@@ -74,6 +74,20 @@ async fn a_strict_session_survives_an_answer_that_comes_by_post_and_a_silent_ren
 }
 
 #[tokio::test]
+async fn a_callback_that_comes_twice_still_ends_in_the_application_with_a_strict_session() {
+    let stage = Stage::with(STRICT);
+    let browser = stage.browser();
+    let callback = browser.step(&browser.get(&stage.url("/page")).await).await.location();
+    for turn in 1..=2 {
+        // By the provider's page each time: no session comes along that could tell.
+        let reply = browser.click(&stage.provider.issuer(), callback.as_str()).await;
+        let reply = browser.follow_reply(reply, 10).await;
+        assert_eq!(reply.json()["target"], "/page");
+        assert_eq!(asked_to_sign_in(&stage), turn);
+    }
+}
+
+#[tokio::test]
 async fn a_link_on_another_site_finds_a_strict_session_without_asking_the_provider() {
     let stage = Stage::with(STRICT);
     let browser = stage.signed_in_browser().await;
