@@ -13,6 +13,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
+use vestibule::authn::session::cookie;
 use vestibule::clock::SystemClock;
 use vestibule::config::{self, ConfigProblem, Loaded, Settings, Sources};
 use vestibule::route::Access;
@@ -220,6 +221,22 @@ fn check(options: &Options) -> ExitCode {
     }
 }
 
+/// Its name, and what is not as it is by itself.
+fn told_of_cookie(settings: &Settings) -> String {
+    let cookie::Settings { domain, path, same_site, .. } = &settings.session.cookie;
+    let mut told = settings.message.cookie_bases.first().cloned().unwrap_or_default();
+    if let Some(domain) = domain {
+        told += &format!(" for {domain} and all below");
+    }
+    if path != "/" {
+        told += &format!(" below {path}");
+    }
+    if *same_site == cookie::SameSite::Strict {
+        told += ", SameSite=Strict";
+    }
+    told
+}
+
 /// What this configuration does, in a few lines without secrets.
 fn summary(settings: &Settings) -> String {
     let admin = settings.admin_listen.map_or("off".to_owned(), |address| address.to_string());
@@ -234,7 +251,7 @@ fn summary(settings: &Settings) -> String {
             humantime::format_duration(settings.session.lifetime),
             humantime::format_duration(settings.session.idle),
             plural(settings.session.secrets.len(), "secret"),
-            settings.message.cookie_base,
+            told_of_cookie(settings),
         ),
     ];
     let mut proofs = Vec::new();

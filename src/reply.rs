@@ -2,6 +2,7 @@
 //! JSON (RFC 9457) for a program, a status in the trailers for gRPC.
 
 pub mod notice;
+mod onward;
 pub mod pages;
 
 use std::net::IpAddr;
@@ -15,6 +16,7 @@ use hyper::body::Incoming;
 use serde_json::json;
 
 pub use notice::{ClientFault, Notice, ProviderFault, Rejection, Way};
+pub use onward::onward;
 
 use self::pages::{PageContext, Pages, protect};
 use crate::authn::proof::ProofDemand;

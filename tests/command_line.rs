@@ -195,6 +195,30 @@ fn a_sound_configuration_is_summed_up_without_secrets() {
 }
 
 #[test]
+fn check_says_what_becomes_of_the_cookies() {
+    let set = |keys: &[&str]| {
+        let launch = sound().env("OIDC_REDIRECT_URI", "https://app.example.com/auth/callback");
+        let sets = keys.iter().flat_map(|key| ["--set", key]);
+        launch.args(["check"].into_iter().chain(sets)).run()
+    };
+    for (keys, told) in [
+        (&[][..], "cookie __Host-vestibule\n"),
+        (&["cookie.same_site=strict"], "cookie __Host-vestibule, SameSite=Strict\n"),
+        (&["cookie.name=wiki", "cookie.domain=example.com"], "cookie __Secure-wiki for example.com and all below\n"),
+        (&["cookie.path=/auth"], "cookie __Secure-vestibule below /auth\n"),
+    ] {
+        let ended = set(keys);
+        assert!(ended.code == Some(0) && ended.stdout.contains(told), "{keys:?}: {ended:?}");
+    }
+    let ended =
+        set(&["cookie.domain=.example.org", "cookie.path=/app", "cookie.same_site=none", "cookie.partitioned=true"]);
+    assert_eq!(ended.code, Some(78), "{ended:?}");
+    for what in ["the dot in front", "does not cover /auth/callback", "cookie.same_site is \"none\"", "cannot work"] {
+        assert!(ended.stderr.contains(what), "{what}: {ended:?}");
+    }
+}
+
+#[test]
 fn wrong_use_wrong_configuration_and_trouble_have_codes_of_their_own() {
     for (arguments, code) in [
         (vec!["frobnicate"], 64),

@@ -18,6 +18,8 @@ mod clients;
 mod command_line;
 // A few variables are enough, and whatever is written twice is read in one order.
 mod configuration;
+// Our cookies go where they are needed, come back when they are needed, and are gone when they are deleted.
+mod cookies;
 // Many who sign in at once stay who they are.
 mod crowd;
 // What a foreign page asks for with somebody's session is not passed on.

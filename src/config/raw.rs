@@ -223,10 +223,32 @@ pub(super) enum RawGrant {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawCookie {
-    /// The name all our cookies begin with; the prefix __Host- is put before it where the redirect URI is https. Default
-    /// vestibule.
+    /// The name all our cookies begin with; the prefix __Host- or __Secure- is put before it where the redirect URI is https.
+    /// Default vestibule.
     #[schemars(example = &"vestibule")]
     pub name: Option<String>,
+    /// Show the session to this host and all below it, too. Default: to the redirect URI's host alone.
+    #[schemars(example = &"example.com")]
+    pub domain: Option<String>,
+    /// Show the session below this path only. Default /.
+    #[schemars(example = &"/app")]
+    pub path: Option<String>,
+    /// Whether the session comes along when a link on another site leads here ("lax", the default) or only on the next
+    /// navigation ("strict").
+    #[schemars(example = &"strict")]
+    pub same_site: Option<RawSameSite>,
+    /// Cookies of their own for each site that shows the application in a frame: refused, as nobody could sign in there.
+    #[schemars(example = false)]
+    pub partitioned: Option<bool>,
+}
+
+/// Which requests the session's cookies come with.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum RawSameSite {
+    Lax,
+    Strict,
+    None,
 }
 
 /// One text or several.

@@ -99,7 +99,7 @@ impl Endpoints {
             // The session is as good as it was; the next try comes by itself.
             (Err(rejection), Some(renewing)) if self.sessions.is_live(&renewing) => {
                 warn!(reason = rejection.notice().code, "a session could not be renewed; it goes on as it is for now");
-                Ok(redirect(StatusCode::SEE_OTHER, self.checked(&return_to).as_str()))
+                Ok(self.land(&self.checked(&return_to)))
             }
             (outcome, _) => outcome,
         }
@@ -151,7 +151,7 @@ impl Endpoints {
         let mut set = self.sessions.create(&signed_in, cookies).await?;
         let how = if wish.renewing.is_some() { "renewed" } else { "signed in" };
         info!(provider = provider.settings().id, subject = claims.subject(), "{how}");
-        let mut response = redirect(StatusCode::SEE_OTHER, self.checked(&return_to).as_str());
+        let mut response = self.land(&self.checked(&return_to));
         if wish.renewing.is_none() {
             set.push(self.logins.succeeded(attempts));
         }
@@ -172,7 +172,7 @@ impl Endpoints {
             }
             // The session is as good as it was; the next try comes by itself.
             warn!(error = cut(error), "the provider did not renew a session; it goes on as it is for now");
-            return Ok(redirect(StatusCode::SEE_OTHER, self.checked(login.return_to()).as_str()));
+            return Ok(self.land(&self.checked(login.return_to())));
         }
         if error == "access_denied" {
             return Err(ClientFault::AccessDenied.into());

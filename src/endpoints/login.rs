@@ -16,7 +16,7 @@ use crate::authn::oidc::login::{MAX_ATTEMPTS, Start, StrayCause};
 use crate::authn::oidc::{Provider, Wish};
 use crate::authn::session::renewing::Renewing;
 use crate::authn::session::set_cookies;
-use crate::message::{Body, Inbound, OwnCookies, ReturnTo};
+use crate::message::{Body, Inbound, Origin, OwnCookies, ReturnTo};
 use crate::reply::pages::Page;
 use crate::reply::{ClientFault, Exchange, Notice, ProviderFault, Rejection, Replies, redirect};
 use crate::route::Route;
@@ -43,9 +43,12 @@ impl Endpoints {
         };
         let return_to = return_to.as_str();
         let demanded = self.demanded(inbound).await?;
-        let attempts = demanded.as_ref().map_or(0, |_| self.logins.finished_in_a_row(inbound.cookies()));
+        // What may send the browser here again by itself.
+        let is_in_a_row = demanded.is_some() || self.shared_address(return_to).is_some();
+        let attempts = if is_in_a_row { self.logins.finished_in_a_row(inbound.cookies()) } else { 0 };
         if attempts >= MAX_ATTEMPTS {
-            return Err(ClientFault::Chain(StrayCause::NotSufficient).into());
+            let cause = if demanded.is_some() { StrayCause::NotSufficient } else { StrayCause::SessionLost };
+            return Err(ClientFault::Chain(cause).into());
         }
         let candidates = self.candidates(self.route_of(return_to));
         let (provider, wish) = match (self.named(inbound)?, demanded, &*candidates) {
@@ -97,13 +100,16 @@ impl Endpoints {
             return Ok(replies.notify(&Notice { step_up, ..notice }, exchange));
         }
         let return_to = self.asked_for(inbound);
+        if let Some(hop) = self.once_more(inbound, return_to.as_str()) {
+            return Ok(hop);
+        }
         let candidates = match challenge.renews_at {
             // Another one would make another person of them.
             Some(provider) => vec![self.providers.at(provider)],
             None => self.candidates(Some(challenge.route)),
         };
         if inbound.host() != self.host() {
-            return Ok(redirect(StatusCode::FOUND, &self.away_from_alias(return_to.as_str(), &candidates)));
+            return Ok(redirect(StatusCode::FOUND, &self.away_from_alias(inbound.host(), return_to, &candidates)));
         }
         let finished = match challenge.has_session && !challenge.is_step_up {
             true => 0,
@@ -135,8 +141,11 @@ impl Endpoints {
     /// On an alias host the cookies of a sign-in would never be seen: it starts at the redirect URI's host. At the login
     /// endpoint, because a proxy in front that puts a host of its own into every request (as nginx does unless told
     /// otherwise) makes each page there look like an alias again, and the browser would go round in a circle. The provider that
-    /// the alias names goes along.
-    fn away_from_alias(&self, return_to: &str, candidates: &[&Arc<Provider>]) -> String {
+    /// the alias names goes along. Where the session is shown to the alias, too, and people may be sent there, they come back.
+    fn away_from_alias(&self, alias: &str, return_to: ReturnTo, candidates: &[&Arc<Provider>]) -> String {
+        let back = |origin| ReturnTo::parse(&format!("{origin}{}", return_to.as_str()), &self.rules).ok();
+        let shared = self.shared_origin(alias).and_then(back);
+        let return_to = shared.as_ref().unwrap_or(&return_to).as_str();
         let only = match candidates {
             [only] if self.providers.iter().len() > 1 => Some(("provider", only.settings().id.as_str())),
             _ => None,
@@ -146,6 +155,22 @@ impl Endpoints {
             Some(url) => url.into(),
             None => format!("{}{return_to}", self.rules.own),
         }
+    }
+
+    /// The origin of another host that the session is shown to, where people may be sent back to it. Of our own scheme: a
+    /// session over https is not shown over http.
+    fn shared_origin(&self, host: &str) -> Option<&Origin> {
+        let scheme = |origin: &Origin| origin.as_str().starts_with("https:");
+        let has_host = |origin: &&Origin| Url::parse(origin.as_str()).is_ok_and(|url| url.host_str() == Some(host));
+        let ours = |origin: &&Origin| scheme(origin) == scheme(&self.rules.own);
+        self.rules.allowed.iter().filter(|_| self.sessions.jar().is_shared_with(host)).filter(ours).find(has_host)
+    }
+
+    /// A return address on such a host.
+    pub(super) fn shared_address(&self, return_to: &str) -> Option<Url> {
+        let url = Url::parse(return_to).ok()?;
+        self.shared_origin(url.host_str()?)?;
+        Some(url)
     }
 
     /// Sends the browser of somebody who is signed in to their provider and back, without a word to them.

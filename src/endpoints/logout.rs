@@ -45,20 +45,26 @@ impl Endpoints {
         exchange: &Exchange<'_>,
     ) -> Result<Response<Body>, Rejection> {
         let begun = self.begun_here(inbound);
+        if begun.is_none()
+            && let Some(path) = &self.settings.signed_out_path
+            && let Some(hop) = self.once_more(inbound, path)
+        {
+            return Ok(hop);
+        }
         let return_to = begun.as_ref().and_then(Option::as_ref);
         let mut response = match return_to.and_then(|return_to| ReturnTo::parse(return_to, &self.rules).ok()) {
             Some(return_to) => redirect(StatusCode::SEE_OTHER, return_to.as_str()),
             None => self.signed_out_page(inbound, replies, exchange).await,
         };
         let jar = self.sessions.jar();
-        set_cookies(response.headers_mut(), begun.map(|_| jar.delete(jar.logout_name())));
+        set_cookies(response.headers_mut(), begun.map(|_| jar.logout().delete()));
         Ok(response)
     }
 
     /// The place to return to of the sign-out whose `state` came back, if it went out from this browser.
     fn begun_here(&self, inbound: &Inbound) -> Option<Option<String>> {
         let state = query::single(inbound.query(), "state").ok().flatten()?;
-        let expected = inbound.cookies().get(self.sessions.jar().logout_name()).ok().flatten()?;
+        let expected = inbound.cookies().get(self.sessions.jar().logout().name()).ok().flatten()?;
         verify_slices_are_equal(digest_of(&state).as_bytes(), expected).ok()?;
         self.logout_state.open(state.as_bytes()).ok().map(|(return_to, _)| return_to)
     }
@@ -99,7 +105,7 @@ impl Endpoints {
         };
         let mut response = redirect(StatusCode::SEE_OTHER, &location);
         let jar = self.sessions.jar();
-        let mark = comes_back.then(|| jar.set(jar.logout_name(), &digest_of(&state), Some(AWAY)));
+        let mark = comes_back.then(|| jar.logout().set(&digest_of(&state), Some(AWAY)));
         set_cookies(response.headers_mut(), jar.delete_session(inbound.cookies()).into_iter().chain(mark));
         response
     }
@@ -167,8 +173,8 @@ impl Endpoints {
 /// How long a sign-out may be on its way through the provider.
 const AWAY: Duration = Duration::from_secs(600);
 
-/// What the browser keeps of a `state`.
-fn digest_of(state: &str) -> String {
+/// What the browser keeps of a `state`, or of an address.
+pub(super) fn digest_of(state: &str) -> String {
     URL_SAFE_NO_PAD.encode(&digest(&SHA256, state.as_bytes()).as_ref()[..16])
 }
 

@@ -8,6 +8,7 @@ mod form;
 mod frontchannel_logout;
 mod grants;
 pub mod health;
+mod hop;
 mod initiated;
 mod jwks;
 pub mod login;

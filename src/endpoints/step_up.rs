@@ -88,10 +88,14 @@ impl Endpoints {
 
     /// The guarded route that a return address lies on: what it demands, a sign-in for it had better ask for at once.
     pub(super) fn route_of(&self, return_to: &str) -> Option<&Route> {
-        // An absolute address is another origin's.
-        let path = return_to.split('?').next().filter(|path| path.starts_with('/'))?;
+        let shared = self.shared_address(return_to);
+        let (host, path) = match &shared {
+            Some(url) => (url.host_str()?, url.path()),
+            // Any other absolute address is not ours.
+            None => (self.host(), return_to.split('?').next().filter(|path| path.starts_with('/'))?),
+        };
         let path = RequestPath::parse(path).ok()?;
-        match self.routes.resolve_parts(self.host(), &http::Method::GET, &path).ok()? {
+        match self.routes.resolve_parts(host, &http::Method::GET, &path).ok()? {
             Target::Guarded(route) => Some(route.route()),
             _ => None,
         }

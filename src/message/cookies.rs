@@ -28,16 +28,12 @@ struct Found {
 pub struct DuplicateCookie;
 
 impl OwnCookies {
-    /// Cuts every cookie named `base` or `base.…` out of the `Cookie` headers, and keeps it here. What is left stays in
-    /// `headers` byte for byte, joined as it was; a `Cookie` header left empty goes. An empty `base` cuts nothing.
-    pub fn cut_from(headers: &mut HeaderMap, base: &str) -> Self {
-        if base.is_empty() {
-            return Self::default();
-        }
+    /// Cuts every cookie named as one of `bases`, or as it with `.…` behind it, out of the `Cookie` headers, and keeps it
+    /// here. What is left stays in `headers` byte for byte, joined as it was; a `Cookie` header left empty goes.
+    pub fn cut_from<B: AsRef<str>>(headers: &mut HeaderMap, bases: &[B]) -> Self {
         let mut own = Self::default();
         let lines = headers.get_all(COOKIE).iter().enumerate();
-        let left: Vec<Left> =
-            lines.map(|(index, line)| own.take_from(index, line.as_bytes(), base.as_bytes())).collect();
+        let left: Vec<Left> = lines.map(|(index, line)| own.take_from(index, line.as_bytes(), bases)).collect();
         if own.is_empty() {
             return own;
         }
@@ -54,12 +50,12 @@ impl OwnCookies {
     }
 
     /// Notes our cookies in one line.
-    fn take_from(&mut self, line: usize, bytes: &[u8], base: &[u8]) -> Left {
+    fn take_from<B: AsRef<str>>(&mut self, line: usize, bytes: &[u8], bases: &[B]) -> Left {
         let before = self.found.len();
         let mut kept: Vec<&[u8]> = Vec::new();
         let mut first_kept = None;
         for (position, pair) in pairs(bytes).enumerate() {
-            if pair.is_ours(base) {
+            if is_ours(pair.name_bytes, bases) {
                 self.found.push(Found { line, name: pair.name, value: pair.value });
             } else {
                 first_kept.get_or_insert(position);
@@ -138,10 +134,11 @@ struct Pair<'l> {
     value: Range<usize>,
 }
 
-impl Pair<'_> {
-    fn is_ours(&self, base: &[u8]) -> bool {
-        self.name_bytes.strip_prefix(base).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"."))
-    }
+/// Whether a cookie is named as one of `bases`, or as it with `.…` behind it. An empty base names nothing.
+pub fn is_ours<B: AsRef<str>>(name: &[u8], bases: &[B]) -> bool {
+    bases.iter().map(|base| base.as_ref().as_bytes()).any(|base| {
+        !base.is_empty() && name.strip_prefix(base).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"."))
+    })
 }
 
 /// Splits at every `;`: quotes mean nothing in a `Cookie` header (RFC 6265 §5.4). A piece without `=` has no name.
@@ -191,7 +188,7 @@ mod tests {
         join_crumbs(&mut headers);
         assert_eq!(headers.len(), 1);
         assert_eq!(headers[COOKIE], "a=1; __Host-vestibule=x; b=2; c=3; __Host-vestibule=y");
-        assert_eq!(OwnCookies::cut_from(&mut headers, BASE).get(BASE), Err(DuplicateCookie));
+        assert_eq!(OwnCookies::cut_from(&mut headers, &[BASE]).get(BASE), Err(DuplicateCookie));
         assert_eq!(headers[COOKIE], "a=1; b=2; c=3");
         join_crumbs(&mut headers);
         assert_eq!(headers[COOKIE], "a=1; b=2; c=3");
@@ -202,7 +199,7 @@ mod tests {
         for line in lines {
             headers.append(COOKIE, HeaderValue::from_bytes(line).unwrap());
         }
-        let own = OwnCookies::cut_from(&mut headers, BASE);
+        let own = OwnCookies::cut_from(&mut headers, &[BASE]);
         let left = headers.get_all(COOKIE).iter().map(|line| line.as_bytes().to_vec()).collect();
         (own, left)
     }
@@ -263,11 +260,23 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_base_cuts_nothing() {
+    fn an_empty_base_and_none_cut_nothing() {
         let mut headers = HeaderMap::new();
         headers.append(COOKIE, HeaderValue::from_static("=x; .a=b"));
-        assert!(OwnCookies::cut_from(&mut headers, "").is_empty());
+        assert!(OwnCookies::cut_from(&mut headers, &[""]).is_empty());
+        assert!(OwnCookies::cut_from::<&str>(&mut headers, &[]).is_empty());
         assert_eq!(headers[COOKIE], "=x; .a=b");
+    }
+
+    #[test]
+    fn each_of_several_bases_is_cut() {
+        let mut headers = HeaderMap::new();
+        let line = "__Secure-v=1; __Host-v.login=2; v=3; __Host-vv=4; __Secure-v.idle=5";
+        headers.append(COOKIE, HeaderValue::from_static(line));
+        let own = OwnCookies::cut_from(&mut headers, &["__Secure-v", "__Host-v"]);
+        let names: Vec<_> = own.iter().map(|(name, _)| name).collect();
+        assert_eq!(names, [&b"__Secure-v"[..], b"__Host-v.login", b"__Secure-v.idle"]);
+        assert_eq!(headers[COOKIE], "v=3; __Host-vv=4");
     }
 
     #[test]
@@ -305,7 +314,7 @@ mod tests {
             let mut remaining = rest.iter().peekable();
             let mut ours = own.iter();
             for piece in &all {
-                if remaining.peek() == Some(&piece) && !pairs(piece).any(|pair| pair.is_ours(BASE.as_bytes())) {
+                if remaining.peek() == Some(&piece) && !pairs(piece).any(|pair| is_ours(pair.name_bytes, &[BASE])) {
                     remaining.next();
                     continue;
                 }
@@ -315,7 +324,7 @@ mod tests {
                 prop_assert_eq!(trim(&piece[at + 1..]), value);
             }
             for line in &left {
-                prop_assert!(!pairs(line).any(|pair| pair.is_ours(BASE.as_bytes())));
+                prop_assert!(!pairs(line).any(|pair| is_ours(pair.name_bytes, &[BASE])));
             }
         }
     }

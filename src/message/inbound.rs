@@ -52,8 +52,8 @@ pub struct Settings {
     pub trusted_proxies: Vec<ipnet::IpNet>,
     /// Header names that only we may set.
     pub identity_names: IdentityNames,
-    /// The base name of our cookies, with its prefix (`__Host-vestibule`).
-    pub cookie_base: String,
+    /// What the names of our cookies begin with, prefix included (`__Host-vestibule`).
+    pub cookie_bases: Vec<String>,
     /// The longest request target, in bytes. Default 8 KiB: 414.
     pub max_uri_bytes: usize,
 }
@@ -63,7 +63,7 @@ impl Default for Settings {
         Self {
             trusted_proxies: Vec::new(),
             identity_names: IdentityNames::default(),
-            cookie_base: String::new(),
+            cookie_bases: Vec::new(),
             max_uri_bytes: 8 * 1024,
         }
     }
@@ -295,7 +295,7 @@ fn read<B>(request: &mut Request<B>, connection: &Connection, settings: &Setting
     let client = Client::derive(headers, &connection.forwarded, connection.scheme, &settings.trusted_proxies);
     strip_forwarding(headers);
     settings.identity_names.strip(headers);
-    let cookies = OwnCookies::cut_from(headers, &settings.cookie_base);
+    let cookies = OwnCookies::cut_from(headers, &settings.cookie_bases);
     let certificate = connection.certificate.clone();
     Ok(Head { authority, path, client, certificate, cookies, is_tunnel })
 }
@@ -389,7 +389,7 @@ mod tests {
         Settings {
             trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()],
             identity_names: IdentityNames::default(),
-            cookie_base: "__Host-vestibule".to_owned(),
+            cookie_bases: vec!["__Host-vestibule".to_owned()],
             ..Settings::default()
         }
     }

@@ -15,7 +15,7 @@ pub mod return_to;
 
 pub use body::Body;
 pub use certificate::ClientCertificate;
-pub use cookies::{DuplicateCookie, OwnCookies};
+pub use cookies::{DuplicateCookie, OwnCookies, is_ours};
 pub use forwarded::{Client, Forwarding, Scheme};
 pub use inbound::{Connection, Inbound, Malformed, RequestId, Settings, is_navigation, is_prefetch, prefers_html};
 pub use initiator::Initiator;

@@ -6,11 +6,11 @@ use http::header::{CONNECTION, CONTENT_LENGTH, SET_COOKIE, TRANSFER_ENCODING, UP
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, response};
 
 use super::UpstreamError;
-use crate::message::headers;
+use crate::message::{headers, is_ours};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
-/// Takes what belongs to the upstream's connection out of `head`, and cookies of our names (`cookie_base` and below).
+/// Takes what belongs to the upstream's connection out of `head`, and cookies of our names (`cookie_bases` and below).
 ///
 /// # Errors
 /// [`UpstreamError::Invalid`] for a transfer coding that is not exactly `chunked`: without its header the client would take
@@ -70,9 +70,9 @@ pub(super) fn announced_idle(headers: &HeaderMap) -> Option<Duration> {
     Some(Duration::from_secs(seconds.into()))
 }
 
-/// Drops every `Set-Cookie` named `base` or `base.…`; tells how many.
-pub(super) fn drop_own_cookies(headers: &mut HeaderMap, base: &str) -> usize {
-    let own = |value: &HeaderValue| is_own(cookie_name(value.as_bytes()), base);
+/// Drops every `Set-Cookie` of our names; tells how many.
+pub(super) fn drop_own_cookies(headers: &mut HeaderMap, bases: &[String]) -> usize {
+    let own = |value: &HeaderValue| is_ours(cookie_name(value.as_bytes()), bases);
     let dropped = headers.get_all(SET_COOKIE).iter().filter(|value| own(value)).count();
     if dropped > 0 {
         let kept: Vec<_> = headers.get_all(SET_COOKIE).iter().filter(|value| !own(value)).cloned().collect();
@@ -94,10 +94,6 @@ fn cookie_name(set_cookie: &[u8]) -> &[u8] {
     &name[..end]
 }
 
-fn is_own(name: &[u8], base: &str) -> bool {
-    !base.is_empty() && name.strip_prefix(base.as_bytes()).is_some_and(|rest| rest.is_empty() || rest[0] == b'.')
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,10 +112,10 @@ mod tests {
         ] {
             headers.append(SET_COOKIE, HeaderValue::from_static(value));
         }
-        assert_eq!(drop_own_cookies(&mut headers, "__Host-vestibule"), 4);
+        assert_eq!(drop_own_cookies(&mut headers, &["__Host-vestibule".to_owned()]), 4);
         let kept: Vec<_> = headers.get_all(SET_COOKIE).iter().collect();
         assert_eq!(kept, ["app=1; Path=/", "__Host-vestibules=theirs", "other=__Host-vestibule"]);
-        assert_eq!(drop_own_cookies(&mut headers, "__Host-vestibule"), 0);
+        assert_eq!(drop_own_cookies(&mut headers, &["__Host-vestibule".to_owned()]), 0);
     }
 
     #[test]

@@ -571,7 +571,7 @@ impl Upstreams {
     }
 
     fn drop_own_cookies(&self, upstream: &Upstream, headers: &mut http::HeaderMap) {
-        let dropped = answer::drop_own_cookies(headers, &self.trust.cookie_base);
+        let dropped = answer::drop_own_cookies(headers, &self.trust.cookie_bases);
         if dropped > 0 {
             tracing::warn!(
                 upstream = %upstream.settings.name,

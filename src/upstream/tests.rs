@@ -34,7 +34,7 @@ where
             tokio::spawn(script(stream, count.fetch_add(1, Ordering::SeqCst)));
         }
     });
-    let trust = message::Settings { cookie_base: "__Host-vestibule".to_owned(), ..message::Settings::default() };
+    let trust = message::Settings { cookie_bases: vec!["__Host-vestibule".to_owned()], ..message::Settings::default() };
     let fleet = Fleet::start(&[settings], &tokio::runtime::Handle::current());
     let lifetimes = Lifetimes::for_test();
     let tunnels = Tunnels { running: TaskTracker::new(), closing: CancellationToken::new() };

@@ -10,6 +10,8 @@ mod bearer;
 mod behind_nginx;
 // What the fast tests do with less: bodies of a gigabyte, thousands of connections.
 mod burden;
+// What a real browser makes of our cookies.
+mod cookies;
 // A session of a real provider fits in one cookie and its callback passes a stock nginx.
 mod cookie_size;
 // Tokens that begin without a redirect.

@@ -232,9 +232,9 @@ impl Logins {
         let asked = AuthorizationRequest { state: &state, nonce: &nonce, pkce_challenge, wish: start.wish, reference };
         let location = provider.authorization_url(asked).await?;
         let cookie = if is_post {
-            self.jar.set_for_posts(&secret, LIFETIME)
+            self.jar.post().set(&secret, Some(LIFETIME))
         } else {
-            self.jar.set(self.jar.login_name(), &secret, Some(COOKIE_LIFETIME))
+            self.jar.login().set(&secret, Some(COOKIE_LIFETIME))
         };
         Ok(LoginStart { location: location.into(), cookie })
     }
@@ -273,19 +273,19 @@ impl Logins {
     /// A sign-in succeeded: counted for half a minute, so that a session that the browser does not keep ends on a page and
     /// not in a loop.
     pub fn succeeded(&self, attempts: u8) -> HeaderValue {
-        self.jar.set(self.jar.done_name(), &attempts.saturating_add(1).to_string(), Some(CHAIN_LIFETIME))
+        self.jar.done().set(&attempts.saturating_add(1).to_string(), Some(CHAIN_LIFETIME))
     }
 
     /// How many sign-ins this browser has finished in a row without a session on the next request.
     pub fn finished_in_a_row(&self, present: &OwnCookies) -> u8 {
-        let value = present.get(self.jar.done_name()).ok().flatten();
+        let value = present.get(self.jar.done().name()).ok().flatten();
         value.and_then(|value| std::str::from_utf8(value).ok()?.parse().ok()).unwrap_or(0)
     }
 
     /// The secret that the browser brought, if it is one of ours by its shape.
     fn browser_secret(&self, present: &OwnCookies, is_post: bool) -> Option<String> {
-        let name = if is_post { self.jar.post_name() } else { self.jar.login_name() };
-        let value = present.get(name).ok()??;
+        let cookie = if is_post { self.jar.post() } else { self.jar.login() };
+        let value = present.get(cookie.name()).ok()??;
         let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_".contains(byte);
         let well_formed = value.len() == SECRET_LEN && value.iter().all(is_plain);
         well_formed.then(|| String::from_utf8_lossy(value).into_owned())

@@ -1,38 +1,51 @@
 //! Our cookies: names, attributes, and a value split over several when one would be too large.
 //!
-//! | name | what it holds |
-//! |---|---|
-//! | `base` | the sealed session, or its first part behind `N~` (N parts in all) |
-//! | `base.1` … `base.3` | the further parts |
-//! | `base.idle` | the sealed time of the last request |
-//! | `base.login` | this browser's login secret |
-//! | `base.post` | the same where the provider answers by a POST from its own site; `SameSite=None` |
-//! | `base.logout` | for as long as a sign-out is on its way through the provider: a digest of its `state` |
-//! | `base.done` | for half a minute after a sign-in: how many in a row there were |
+//! | name | what it holds | whose |
+//! |---|---|---|
+//! | `base` | the sealed session, or its first part behind `N~` (N parts in all) | the settings' |
+//! | `base.1` … `base.3` | the further parts | the settings' |
+//! | `base.idle` | the sealed time of the last request | the settings' |
+//! | `base.login` | this browser's login secret | the host's; Lax, as it comes back from the provider |
+//! | `base.post` | the same where the provider answers by a POST from its own site | the host's; `SameSite=None` |
+//! | `base.done` | for half a minute after a sign-in: how many in a row there were | the host's; Lax |
+//! | `base.hop` | for seconds, where the session is Strict: the address just led to once more | the host's; Lax |
+//! | `base.logout` | for as long as a sign-out is on its way through the provider: a digest of its `state` | the domain's; Lax |
+//!
+//! `base` is `cookie.name` behind the prefix that goes with the attributes. The settings' are Domain, Path and SameSite as
+//! configured. Sign-ins begin and end on the redirect URI's host, so what they need stays with that host (and `__Host-`) even
+//! where the session goes to a whole domain; a sign-out may begin on any host that the session is shown to.
+
+mod attributes;
 
 use std::time::Duration;
 
-use cookie::{Cookie, SameSite};
 use http::HeaderValue;
 
+use self::attributes::Attributes;
+pub use self::attributes::{OwnCookie, SameSite, Settings};
 use crate::message::{DuplicateCookie, OwnCookies};
 
-/// Browsers keep cookies of up to 4,096 bytes (RFC 6265bis §5.6); this leaves room for the name.
+/// Browsers keep cookies of up to 4,096 bytes (RFC 6265bis §5.6); this leaves room for the name and for what is written beside
+/// the value.
 pub const PART: usize = 3_900;
 /// The most parts. Four keep the `Cookie` line within what proxies in front accept of one line (16 KiB) as a rule.
 pub const MAX_PARTS: usize = 4;
+/// The names of the parts behind the base.
+const PART_SUFFIXES: [&str; MAX_PARTS] = ["", ".1", ".2", ".3"];
 
 /// The names and attributes of our cookies.
 #[derive(Debug, Clone)]
 pub struct CookieJar {
-    base: String,
-    secure: bool,
-    idle: String,
-    login: String,
-    post: String,
-    done: String,
-    logout: String,
-    parts: Vec<String>,
+    is_strict: bool,
+    domain: Option<String>,
+    bases: Vec<String>,
+    parts: [OwnCookie; MAX_PARTS],
+    idle: OwnCookie,
+    login: OwnCookie,
+    post: OwnCookie,
+    done: OwnCookie,
+    hop: OwnCookie,
+    logout: OwnCookie,
 }
 
 /// Why a split value cannot be put together.
@@ -47,57 +60,85 @@ pub enum JoinError {
 }
 
 impl CookieJar {
-    /// `base` carries its prefix already; `secure` where the redirect URI is https.
-    pub fn new(base: String, secure: bool) -> Self {
-        Self {
-            idle: format!("{base}.idle"),
-            login: format!("{base}.login"),
-            post: format!("{base}.post"),
-            done: format!("{base}.done"),
-            logout: format!("{base}.logout"),
-            parts: (0..MAX_PARTS).map(|part| if part == 0 { base.clone() } else { format!("{base}.{part}") }).collect(),
-            base,
-            secure,
+    /// By the settings; `https` where the redirect URI is.
+    pub fn new(settings: &Settings, https: bool) -> Self {
+        let name = settings.name.as_str();
+        let (host, session) = (Attributes::of_host(https), Attributes::of_session(settings, https));
+        // Browsers take `SameSite=None` only with `Secure`, and that also from http on loopback.
+        let post = Attributes { same_site: "None", secure: true, ..host };
+        let logout = Attributes { domain: session.domain, ..host };
+        let mut bases = vec![session.base(name)];
+        for base in [host.base(name), logout.base(name)] {
+            if !bases.contains(&base) {
+                bases.push(base);
+            }
         }
+        Self {
+            is_strict: settings.same_site == SameSite::Strict,
+            domain: settings.domain.clone(),
+            bases,
+            parts: PART_SUFFIXES.map(|suffix| session.cookie(name, suffix)),
+            idle: session.cookie(name, ".idle"),
+            login: host.cookie(name, ".login"),
+            post: post.cookie(name, ".post"),
+            done: host.cookie(name, ".done"),
+            hop: host.cookie(name, ".hop"),
+            logout: logout.cookie(name, ".logout"),
+        }
+    }
+
+    /// What the names of our cookies begin with: the session's first, and what the others have instead.
+    pub fn bases(&self) -> &[String] {
+        &self.bases
+    }
+
+    /// Whether the session does not come along when another site leads here.
+    pub fn is_strict(&self) -> bool {
+        self.is_strict
+    }
+
+    /// Whether the session is shown to `host` because of `cookie.domain`.
+    pub fn is_shared_with(&self, host: &str) -> bool {
+        self.domain.as_deref().is_some_and(|domain| is_at_or_below(host, domain))
     }
 
     /// The session's name.
     pub fn session_name(&self) -> &str {
-        &self.base
+        self.parts[0].name()
     }
 
     /// The idle record's name.
     pub fn idle_name(&self) -> &str {
+        self.idle.name()
+    }
+
+    /// The idle record.
+    pub fn idle(&self) -> &OwnCookie {
         &self.idle
     }
 
-    /// The login secret's name.
-    pub fn login_name(&self) -> &str {
+    /// The login secret.
+    pub fn login(&self) -> &OwnCookie {
         &self.login
     }
 
-    /// The login secret's name where the provider answers by a POST.
-    pub fn post_name(&self) -> &str {
+    /// The login secret where the provider answers by a POST.
+    pub fn post(&self) -> &OwnCookie {
         &self.post
     }
 
-    /// A cookie that comes back with a POST from another site. Browsers take `SameSite=None` only with `Secure`, and that
-    /// also from http on loopback.
-    pub fn set_for_posts(&self, value: &str, max_age: Duration) -> HeaderValue {
-        let mut cookie = self.attributes(&self.post, value);
-        cookie.set_same_site(SameSite::None);
-        cookie.set_secure(true);
-        cookie.set_max_age(cookie::time::Duration::try_from(max_age).unwrap_or(cookie::time::Duration::DAY));
-        header_value(&cookie)
-    }
-
-    /// The name of the cookie that counts sign-ins in a row.
-    pub fn done_name(&self) -> &str {
+    /// What counts sign-ins in a row.
+    pub fn done(&self) -> &OwnCookie {
         &self.done
     }
 
-    /// The name of the cookie that binds a sign-out to this browser.
-    pub fn logout_name(&self) -> &str {
+    /// What remembers the last hop over a page of our own.
+    pub fn hop(&self) -> &OwnCookie {
+        &self.hop
+    }
+
+    /// What binds a sign-out to this browser.
+    pub fn logout(&self) -> &OwnCookie {
         &self.logout
     }
 
@@ -106,13 +147,13 @@ impl CookieJar {
     /// # Errors
     /// [`JoinError`].
     pub fn join<'c>(&self, cookies: &'c OwnCookies) -> Result<Option<std::borrow::Cow<'c, [u8]>>, JoinError> {
-        let Some(first) = cookies.get(&self.base)? else { return Ok(None) };
+        let Some(first) = cookies.get(self.session_name())? else { return Ok(None) };
         let Some(mark) = first.iter().take(3).position(|byte| *byte == b'~') else { return Ok(Some(first.into())) };
         let count = std::str::from_utf8(&first[..mark]).ok().and_then(|count| count.parse::<usize>().ok());
         let count = count.filter(|count| (2..=MAX_PARTS).contains(count)).ok_or(JoinError::Incomplete)?;
         let mut whole = first[mark + 1..].to_vec();
-        for name in &self.parts[1..count] {
-            whole.extend_from_slice(cookies.get(name)?.ok_or(JoinError::Incomplete)?);
+        for part in &self.parts[1..count] {
+            whole.extend_from_slice(cookies.get(part.name())?.ok_or(JoinError::Incomplete)?);
         }
         Ok(Some(whole.into()))
     }
@@ -131,53 +172,37 @@ impl CookieJar {
         }
         let mut cookies = Vec::with_capacity(1);
         if value.len() <= PART {
-            cookies.push(self.set(&self.base, value, max_age));
+            cookies.push(self.parts[0].set(value, max_age));
         } else {
             // Two bytes of the first part are its mark.
             let count = (value.len() + 2).div_ceil(PART);
             let (first, rest) = value.split_at_checked(PART - 2)?;
-            cookies.push(self.set(&self.base, &format!("{count}~{first}"), max_age));
-            for (chunk, name) in rest.as_bytes().chunks(PART).zip(&self.parts[1..]) {
-                cookies.push(self.set(name, std::str::from_utf8(chunk).ok()?, max_age));
+            cookies.push(self.parts[0].set(&format!("{count}~{first}"), max_age));
+            for (chunk, part) in rest.as_bytes().chunks(PART).zip(&self.parts[1..]) {
+                cookies.push(part.set(std::str::from_utf8(chunk).ok()?, max_age));
             }
         }
-        let stale = self.parts.iter().skip(cookies.len()).filter(|name| !matches!(present.get(name), Ok(None)));
-        let deletions = stale.map(|name| self.delete(name)).collect::<Vec<_>>();
+        let stale = self.parts.iter().skip(cookies.len()).filter(|part| is_there(part, present));
+        let deletions = stale.map(OwnCookie::delete).collect::<Vec<_>>();
         cookies.extend(deletions);
         Some(cookies)
     }
 
-    /// One cookie; without `max_age` it ends with the browser.
-    pub fn set(&self, name: &str, value: &str, max_age: Option<Duration>) -> HeaderValue {
-        let mut cookie = self.attributes(name, value);
-        if let Some(age) = max_age {
-            cookie.set_max_age(cookie::time::Duration::try_from(age).unwrap_or(cookie::time::Duration::DAY));
-        }
-        header_value(&cookie)
-    }
-
-    /// Deletes one cookie, with the attributes it was set with: a browser ignores the deletion of a `__Host-` cookie
-    /// without `Secure` (CVE-2025-55162).
-    pub fn delete(&self, name: &str) -> HeaderValue {
-        let mut cookie = self.attributes(name, "");
-        cookie.set_max_age(cookie::time::Duration::ZERO);
-        header_value(&cookie)
-    }
-
     /// Deletes every session cookie of ours that the request showed, with what belongs to it.
     pub fn delete_session(&self, present: &OwnCookies) -> Vec<HeaderValue> {
-        let names = self.parts.iter().chain([&self.idle, &self.done]);
-        names.filter(|name| !matches!(present.get(name), Ok(None))).map(|name| self.delete(name)).collect()
-    }
-
-    fn attributes<'a>(&self, name: &'a str, value: &'a str) -> Cookie<'a> {
-        Cookie::build((name, value)).path("/").secure(self.secure).http_only(true).same_site(SameSite::Lax).build()
+        let all = self.parts.iter().chain([&self.idle, &self.done]);
+        all.filter(|cookie| is_there(cookie, present)).map(OwnCookie::delete).collect()
     }
 }
 
-fn header_value(cookie: &Cookie<'_>) -> HeaderValue {
-    // Names are configuration-checked tokens and values base64url, so this cannot fail; an empty value would be harmless.
-    HeaderValue::try_from(cookie.to_string()).unwrap_or_else(|_| HeaderValue::from_static(""))
+/// Once or more.
+fn is_there(cookie: &OwnCookie, present: &OwnCookies) -> bool {
+    !matches!(present.get(cookie.name()), Ok(None))
+}
+
+/// RFC 6265 §5.1.3, of names that are lower case and no addresses.
+pub fn is_at_or_below(host: &str, domain: &str) -> bool {
+    host.strip_suffix(domain).is_some_and(|front| front.is_empty() || front.ends_with('.'))
 }
 
 #[cfg(test)]
@@ -189,26 +214,64 @@ mod tests {
     use super::*;
 
     fn jar() -> CookieJar {
-        CookieJar::new("__Host-v".to_owned(), true)
+        CookieJar::new(&Settings::named("v"), true)
     }
 
     fn carried(cookies: &[HeaderValue]) -> OwnCookies {
         let pairs = cookies.iter().map(|cookie| cookie.to_str().unwrap().split(';').next().unwrap().to_owned());
         let mut headers = HeaderMap::new();
         headers.insert(COOKIE, pairs.collect::<Vec<_>>().join("; ").parse().unwrap());
-        OwnCookies::cut_from(&mut headers, "__Host-v")
+        OwnCookies::cut_from(&mut headers, &["__Host-v"])
     }
 
     #[test]
-    fn cookies_are_host_bound_secure_http_only_and_lax() {
-        let cookie = jar().set("__Host-v", "x", Some(Duration::from_secs(60)));
-        assert_eq!(cookie, "__Host-v=x; HttpOnly; SameSite=Lax; Secure; Path=/; Max-Age=60");
-        assert_eq!(jar().set("__Host-v", "x", None), "__Host-v=x; HttpOnly; SameSite=Lax; Secure; Path=/");
+    fn each_cookie_goes_no_further_than_it_must() {
+        let told = |jar: &CookieJar| {
+            let all =
+                [&jar.parts[0], &jar.parts[3], &jar.idle, &jar.login, &jar.post, &jar.done, &jar.hop, &jar.logout];
+            all.map(|cookie| cookie.set("x", None).to_str().unwrap().replace("; HttpOnly", ""))
+        };
+        let host = |suffix: &str, same_site: &str| format!("__Host-v{suffix}=x; SameSite={same_site}; Secure; Path=/");
+        let of_host = [host(".login", "Lax"), host(".post", "None"), host(".done", "Lax"), host(".hop", "Lax")];
+        let plain = told(&jar());
+        assert_eq!(plain[..3], [host("", "Lax"), host(".3", "Lax"), host(".idle", "Lax")]);
+        assert_eq!(plain[3..7], of_host);
+        assert_eq!(plain[7], host(".logout", "Lax"));
+        assert_eq!(jar().bases(), ["__Host-v"]);
+
+        let domain = Some("example.com".to_owned());
+        let same_site = SameSite::Strict;
+        let wide =
+            CookieJar::new(&Settings { domain, same_site, path: "/app".to_owned(), ..Settings::named("v") }, true);
+        let shared = |suffix: &str, same_site: &str, path: &str| {
+            format!("__Secure-v{suffix}=x; SameSite={same_site}; Secure; Path={path}; Domain=example.com")
+        };
+        let told = told(&wide);
+        let session = ["", ".3", ".idle"].map(|suffix| shared(suffix, "Strict", "/app"));
+        assert_eq!(told[..3], session);
+        assert_eq!(told[3..7], of_host);
+        assert_eq!(told[7], shared(".logout", "Lax", "/"));
+        assert_eq!(wide.bases(), ["__Secure-v", "__Host-v"]);
+        assert!(wide.is_strict() && !jar().is_strict());
     }
 
     #[test]
-    fn a_deletion_repeats_the_attributes() {
-        assert_eq!(jar().delete("__Host-v"), "__Host-v=; HttpOnly; SameSite=Lax; Secure; Path=/; Max-Age=0");
+    fn over_http_there_is_no_prefix_and_a_post_from_another_site_is_secure_all_the_same() {
+        let jar = CookieJar::new(&Settings::named("v"), false);
+        assert_eq!(jar.parts[0].set("x", None), "v=x; HttpOnly; SameSite=Lax; Path=/");
+        assert_eq!(jar.post.set("x", None), "v.post=x; HttpOnly; SameSite=None; Secure; Path=/");
+        assert_eq!(jar.bases(), ["v"]);
+    }
+
+    #[test]
+    fn a_domain_ends_at_a_dot() {
+        let jar = CookieJar::new(&Settings { domain: Some("example.com".to_owned()), ..Settings::named("v") }, true);
+        for (host, shared) in
+            [("example.com", true), ("a.b.example.com", true), ("evilexample.com", false), ("com", false), ("", false)]
+        {
+            assert_eq!(jar.is_shared_with(host), shared, "{host}");
+            assert!(!super::tests::jar().is_shared_with(host));
+        }
     }
 
     #[test]

@@ -66,8 +66,8 @@ pub struct Settings {
     pub browser_session: bool,
     /// When sessions are renewed.
     pub renewal: When,
-    /// `cookie.name`, default `vestibule`; the prefix `__Host-` is put before it where the redirect URI is https.
-    pub cookie_name: String,
+    /// Names and attributes of our cookies.
+    pub cookie: cookie::Settings,
     /// Where sessions lie, if not in their cookies.
     pub store: Option<Location>,
     /// By what replicas tell one another which sessions have ended, where those are in cookies.
@@ -76,13 +76,6 @@ pub struct Settings {
     pub store_grace: Duration,
     /// `state_dir`: where ended sessions are written down. `None`: a restart forgets them.
     pub state_dir: Option<PathBuf>,
-}
-
-impl Settings {
-    /// The name all our cookies begin with: `__Host-vestibule` for an https redirect URI, else `vestibule`.
-    pub fn cookie_base(&self, secure: bool) -> String {
-        if secure { format!("__Host-{}", self.cookie_name) } else { self.cookie_name.clone() }
-    }
 }
 
 /// The time of the last request, bound to its session.
@@ -196,7 +189,7 @@ pub struct Binding<'a> {
 impl Sessions {
     /// Puts the parts together.
     pub fn new(settings: Settings, mapper: Mapper, binding: Binding<'_>, clock: SharedClock) -> Self {
-        let jar = CookieJar::new(settings.cookie_base(binding.secure), binding.secure);
+        let jar = CookieJar::new(&settings.cookie, binding.secure);
         let header_names = mapper.settings().headers.iter().map(|(name, _)| cheap_to_clone(name)).collect();
         let stored = binding.store.map(|(store, control)| {
             let tickets = binding.ring.sealer(Purpose::Ticket, jar.session_name(), binding.origin);
@@ -493,7 +486,7 @@ impl Sessions {
 
     fn idle_cookie(&self, session: SessionId, now: UnixTime) -> HeaderValue {
         let max_age = (!self.settings.browser_session).then_some(self.settings.lifetime);
-        self.jar.set(self.jar.idle_name(), &self.idle_sealer.seal(&LastSeen { session, at: now }), max_age)
+        self.jar.idle().set(&self.idle_sealer.seal(&LastSeen { session, at: now }), max_age)
     }
 
     fn max_age(&self, record: &Record, now: UnixTime) -> Option<Duration> {

@@ -8,6 +8,7 @@ mod asking;
 mod bearer;
 mod canonical;
 mod client_credentials;
+mod cookie;
 mod decryption;
 mod edits;
 mod endpoints;
@@ -40,6 +41,7 @@ use super::raw::{RawConfig, RawDrain, RawLimits, RawLog, RawLogFormat, RawPages}
 use super::sources::Merged;
 use super::text::{Network, Span};
 use super::{Compile, Loaded, Settings};
+use crate::authn::session::cookie::CookieJar;
 use crate::message::headers::IdentityNames;
 use crate::message::{self, Origin};
 use crate::reply::pages::{self, Page, Pages};
@@ -126,7 +128,8 @@ impl Resolver {
         );
         let hsts = self.hsts(raw.hsts.as_ref(), redirect_uri.as_ref());
         let state_dir = raw.state_dir.as_ref().map(|path| self.file("state_dir", path));
-        let session = self.session(raw.session, raw.cookie, state_dir);
+        let cookie = self.cookie(raw.cookie, redirect_uri.as_ref());
+        let session = self.session(raw.session, cookie.clone(), state_dir);
         self.distinct_secrets(session.as_ref(), providers.as_deref().unwrap_or_default());
         let return_origins = self.origins("return_origins", raw.return_origins);
         let hosts = self.hosts(raw.hosts, redirect_uri.as_ref());
@@ -162,6 +165,7 @@ impl Resolver {
         }
         let max_uri_bytes = self.max_uri_bytes(&raw.limits, message::Settings::default().max_uri_bytes);
         let routes = self.routes(raw_routes, upstreams.as_deref(), &hosts, providers.as_deref());
+        self.cookie_path_covers(&cookie.path, &endpoints.paths, &routes);
         let trusted_proxies = self.trusted_proxies(raw.trusted_proxies);
         let pages = self.pages(raw.pages);
         let telemetry = self.log(raw.log);
@@ -186,7 +190,7 @@ impl Resolver {
             message: message::Settings {
                 trusted_proxies,
                 identity_names: self.identity_names.clone(),
-                cookie_base: session.cookie_base(secure),
+                cookie_bases: CookieJar::new(&session.cookie, secure).bases().to_vec(),
                 max_uri_bytes,
             },
             routes,

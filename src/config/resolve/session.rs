@@ -1,13 +1,14 @@
-//! `[session]` and `[cookie]`.
+//! `[session]`.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Resolver;
+use crate::authn::session::cookie;
 use crate::authn::session::renewing::When;
 use crate::authn::{oidc, session};
-use crate::config::problem::{nearest, shown};
-use crate::config::raw::{RawCookie, RawSession};
+use crate::config::problem::nearest;
+use crate::config::raw::RawSession;
 use crate::config::secrets::{SHORTEST, weakness};
 use crate::config::text::Span;
 use crate::secret::SecretString;
@@ -24,7 +25,7 @@ impl Resolver {
     pub(super) fn session(
         &mut self,
         raw: RawSession,
-        cookie: RawCookie,
+        cookie: cookie::Settings,
         state_dir: Option<PathBuf>,
     ) -> Option<session::Settings> {
         let lifetime = self.span("session.lifetime", raw.lifetime.as_ref(), Duration::from_secs(24 * 3600));
@@ -67,7 +68,6 @@ impl Resolver {
             let what = "is not needed: replicas tell one another by session.store what has ended";
             self.error("session.share_ended", what, "remove it");
         }
-        let cookie_name = self.cookie_name(cookie.name);
         let secrets = self.secrets(&raw)?;
         Some(session::Settings {
             secrets,
@@ -75,7 +75,7 @@ impl Resolver {
             idle,
             renewal,
             browser_session: raw.browser_session.unwrap_or(false),
-            cookie_name,
+            cookie,
             store,
             share_ended,
             store_grace,
@@ -127,30 +127,6 @@ impl Resolver {
                 None
             }
         }
-    }
-
-    fn cookie_name(&mut self, written: Option<String>) -> String {
-        let key = "cookie.name";
-        let name = written.unwrap_or_else(|| "vestibule".to_owned());
-        let lower = name.to_ascii_lowercase();
-        if lower.starts_with("__host-") || lower.starts_with("__secure-") {
-            self.error(
-                key,
-                "begins with a prefix that Vestibule puts there itself",
-                "write the rest of the name alone",
-            );
-        } else if name.is_empty()
-            || name.len() > 64
-            || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
-        {
-            // RFC 6265 §4.1.1 would allow more. A dot separates our cookies from one another, so `a` would own `a.b`.
-            self.error(
-                key,
-                format!("is {}, no name for our cookies", shown(&name)),
-                "use up to 64 letters, digits, - and _",
-            );
-        }
-        name
     }
 
     /// The key ring: one of four ways to give it.

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn session_and_cookie_rules() {
+fn session_rules() {
     for (section, line, why) in [
         ("session", "idle = \"25h\"", "is longer than session.lifetime"),
         ("session", "idle = \"0s\"", "is zero"),
@@ -18,17 +18,12 @@ fn session_and_cookie_rules() {
         ("session", "store = \"sqlite:a.db\"\nshare_ended = \"sqlite:b.db\"", "is not needed"),
         ("session", "store = \"sqlite:a.db\"\nstore_file = \"b\"", "says again what session.store does already"),
         ("session", "store = \"cokie\"", "did you mean \"cookie\"?"),
-        ("cookie", "name = \"__Host-app\"", "begins with a prefix"),
-        ("cookie", "name = \"a b\"", "no name for our cookies"),
-        ("cookie", "name = \"a.b\"", "no name for our cookies"),
-        ("cookie", "name = \"\"", "no name for our cookies"),
     ] {
         let text = errors(&[(section, line)]);
         assert!(text.contains(why), "{line}: {text}");
         assert!(!text.contains("hunter2"), "{text}");
     }
     assert_eq!(settings(&[("session", "lifetime = \"10m\"")]).session.idle, Duration::from_secs(600));
-    assert_eq!(settings(&[("cookie", "name = \"app\"")]).message.cookie_base, "__Host-app");
 }
 
 #[test]

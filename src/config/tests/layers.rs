@@ -16,7 +16,7 @@ fn variables_alone_are_enough() {
     assert!(settings.providers[0].userinfo && settings.providers[0].userinfo_required);
     assert_eq!(settings.session.lifetime, Duration::from_secs(24 * 3600));
     assert_eq!(settings.session.idle, Duration::from_secs(3600));
-    assert_eq!(settings.message.cookie_base, "__Host-vestibule");
+    assert_eq!(settings.message.cookie_bases, ["__Host-vestibule"]);
     assert_eq!(settings.upstreams[0].places, [Place::Host { host: "app".to_owned(), port: 3000 }]);
     assert_eq!(settings.endpoints.login_path.as_deref(), Some("/auth/login"));
     assert_eq!(settings.routes.prefix, "/auth");

@@ -1,5 +1,6 @@
 //! Whole configurations: layers, derivations, and every rule across keys.
 
+mod cookie;
 mod examples;
 mod identity;
 mod layers;

@@ -92,7 +92,7 @@ fn http_works_towards_loopback_or_when_allowed() {
     let text = warnings(&[("provider", local)]);
     assert!(text.contains("provider.redirect_uri is http, so our cookies are not Secure"), "{text}");
     assert_eq!(text.matches("warning: ").count(), 1, "{text}");
-    assert_eq!(settings(&[("provider", local)]).message.cookie_base, "vestibule");
+    assert_eq!(settings(&[("provider", local)]).message.cookie_bases, ["vestibule"]);
     let allowed = "issuer = \"http://id.internal\"\nallow_insecure_http = true";
     let text = warnings(&[("provider", allowed)]);
     assert!(text.contains("provider.issuer is http beyond loopback"), "{text}");

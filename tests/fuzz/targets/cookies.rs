@@ -3,7 +3,7 @@
 
 use http::header::{COOKIE, HeaderMap, HeaderValue};
 use libfuzzer_sys::fuzz_target;
-use vestibule::authn::session::cookie::CookieJar;
+use vestibule::authn::session::cookie::{CookieJar, Settings};
 use vestibule::message::OwnCookies;
 
 const BASE: &str = "__Host-v";
@@ -14,11 +14,11 @@ fuzz_target!(|lines: Vec<Vec<u8>>| {
         let Ok(value) = HeaderValue::from_bytes(&line) else { return };
         headers.append(COOKIE, value);
     }
-    let own = OwnCookies::cut_from(&mut headers, BASE);
+    let own = OwnCookies::cut_from(&mut headers, &[BASE]);
     for (name, _) in own.iter() {
         assert!(name.starts_with(BASE.as_bytes()));
     }
-    let again = OwnCookies::cut_from(&mut headers, BASE);
+    let again = OwnCookies::cut_from(&mut headers, &[BASE]);
     assert!(again.is_empty());
-    let _ = CookieJar::new(BASE.to_owned(), true).join(&own);
+    let _ = CookieJar::new(&Settings::named("v"), true).join(&own);
 });

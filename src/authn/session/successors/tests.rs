@@ -33,7 +33,7 @@ fn successor(id: u8, generation: u32, now: UnixTime) -> Box<Successor> {
 }
 
 fn successors() -> Arc<Successors> {
-    Arc::new(Successors::new(CookieJar::new("v".to_owned(), false)))
+    Arc::new(Successors::new(CookieJar::new(&crate::authn::session::cookie::Settings::named("v"), false)))
 }
 
 fn begin(all: &Arc<Successors>, record: &Record, now: UnixTime) -> Underway {

@@ -55,7 +55,7 @@ impl Jar {
         };
         self.cookies.retain(|old| (&old.name, &old.domain, &old.path) != (&cookie.name, &cookie.domain, &cookie.path));
         if cookie.expires.is_none_or(|end| end > now) {
-            if cookie.name.trim_start_matches("__Host-").starts_with("vestibule") {
+            if cookie.name.trim_start_matches("__Host-").trim_start_matches("__Secure-").starts_with("vestibule") {
                 crate::trace::secret("cookie", &cookie.value);
             }
             self.cookies.push(cookie);

@@ -47,6 +47,8 @@ pub struct Reply {
     pub body: Bytes,
     /// Everything that was asked on the way here, this included.
     pub visited: Vec<Url>,
+    /// The page that started it.
+    initiator: Option<Url>,
 }
 
 /// A request to be sent by [`Browser::send`]: the cookies are the jar's, everything else is as given.
@@ -216,8 +218,9 @@ impl Browser {
         self.send(Request::fetch(Method::GET, url)).await
     }
 
-    /// Navigates and follows up to `max` redirects. A redirect to another origin counts as started by the origin that sent
-    /// it, as it is after a sign-in form: cookies with `SameSite=Strict` stay behind.
+    /// Navigates and follows up to `max` redirects, of pages that refresh themselves, too. A redirect to another origin counts
+    /// as started by the origin that sent it, as it is after a sign-in form: cookies with `SameSite=Strict` stay behind, also at
+    /// whatever that redirects to in turn.
     ///
     /// # Panics
     /// When there are more.
@@ -230,10 +233,11 @@ impl Browser {
     pub async fn follow_reply(&self, mut reply: Reply, max: usize) -> Reply {
         for _ in 0..max {
             let visited = std::mem::take(&mut reply.visited);
-            reply = match (reply.next(), reply.posting_form()) {
-                (Some(next), _) => self.hop(&reply, &next).await,
-                (None, Some(form)) => self.post(&reply, &form).await,
-                (None, None) => return Reply { visited, ..reply },
+            reply = match (reply.next(), reply.posting_form(), reply.refresh()) {
+                (Some(next), ..) => self.hop(&reply, &next).await,
+                (None, Some(form), _) => self.post(&reply, &form).await,
+                (None, None, Some(next)) => self.click(reply.url.as_str(), next.as_str()).await,
+                (None, None, None) => return Reply { visited, ..reply },
             };
             reply.visited.splice(0..0, visited);
         }
@@ -257,10 +261,10 @@ impl Browser {
     }
 
     async fn hop(&self, reply: &Reply, next: &Url) -> Reply {
-        if next.origin() == reply.url.origin() {
-            self.get(next.as_str()).await
-        } else {
-            self.click(reply.url.as_str(), next.as_str()).await
+        match &reply.initiator {
+            _ if next.origin() != reply.url.origin() => self.click(reply.url.as_str(), next.as_str()).await,
+            Some(page) => self.click(page.as_str(), next.as_str()).await,
+            None => self.get(next.as_str()).await,
         }
     }
 
@@ -276,7 +280,7 @@ impl Browser {
     }
 
     async fn exchange(&self, mut request: Request) -> Reply {
-        let url = request.url.clone();
+        let (url, initiator) = (request.url.clone(), request.initiator.clone());
         let cookies = self.jar.lock().unwrap().header(&url, request.context(), self.clock.unix());
         if let Some(cookies) = cookies {
             // A test's own Cookie header stands beside the jar's, as one more pair in the one line of a user agent.
@@ -290,7 +294,7 @@ impl Browser {
         for value in head.headers.get_all(header::SET_COOKIE) {
             jar.store(&String::from_utf8_lossy(value.as_bytes()), &url, self.clock.unix());
         }
-        Reply { status: head.status, headers: head.headers, body, visited: vec![url.clone()], url }
+        Reply { status: head.status, headers: head.headers, body, visited: vec![url.clone()], url, initiator }
     }
 
     async fn transmit(&self, request: Request) -> (http::response::Parts, Bytes) {
@@ -404,6 +408,15 @@ impl Reply {
         let location = self.headers.get(header::LOCATION).filter(|_| self.status.is_redirection())?;
         let location = std::str::from_utf8(location.as_bytes()).expect("a Location of text");
         Some(self.url.join(location).unwrap_or_else(|error| panic!("Location {location}: {error}")))
+    }
+
+    /// Where a page leads on by itself (`http-equiv=refresh`), made absolute.
+    pub fn refresh(&self) -> Option<Url> {
+        let text = self.text();
+        let (_, rest) = text.split_once("http-equiv=\"refresh\" content=\"0;url=")?;
+        let address = rest.split('"').next()?.replace("&#39;", "'").replace("&quot;", "\"");
+        let address = address.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&");
+        Some(self.url.join(&address).unwrap_or_else(|error| panic!("a refresh to {address}: {error}")))
     }
 
     /// The redirect's target.

@@ -1,0 +1,161 @@
+//! What a cookie of ours is set with, and deleted with in the very same words (CVE-2025-55162): RFC 6265bis §4.1.2 and §4.1.3.
+//!
+//! The prefix follows from the attributes. A browser keeps a `__Host-` cookie only with `Secure`, without `Domain` and with
+//! `Path=/`, so no other host can have set it; a `__Secure-` cookie at least came over https.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use http::HeaderValue;
+
+/// The `[cookie]` section, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// `cookie.name`, without a prefix. Default `vestibule`.
+    pub name: String,
+    /// `cookie.domain`: the session is shown to this host and all below it. `None`: to the redirect URI's host alone.
+    pub domain: Option<String>,
+    /// `cookie.path`: the session is shown below it. Default `/`.
+    pub path: String,
+    /// `cookie.same_site`, of the session.
+    pub same_site: SameSite,
+}
+
+impl Settings {
+    /// The defaults, under a name.
+    pub fn named(name: &str) -> Self {
+        Self { name: name.to_owned(), domain: None, path: "/".to_owned(), same_site: SameSite::Lax }
+    }
+}
+
+/// Whether the session's cookies come along when another site leads here (RFC 6265bis §4.1.2.7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SameSite {
+    /// With a navigation.
+    Lax,
+    /// Not even then.
+    Strict,
+}
+
+/// Where cookies of one kind go.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Attributes<'s> {
+    /// The redirect URI is https. Without it no prefix can be had.
+    pub(super) https: bool,
+    pub(super) secure: bool,
+    pub(super) same_site: &'static str,
+    pub(super) domain: Option<&'s str>,
+    pub(super) path: &'s str,
+}
+
+impl<'s> Attributes<'s> {
+    /// For this host and all of its paths, whatever the settings are: so a neighbour below the same domain can't set it.
+    pub(super) fn of_host(https: bool) -> Self {
+        Self { https, secure: https, same_site: "Lax", domain: None, path: "/" }
+    }
+
+    /// As the settings have it.
+    pub(super) fn of_session(settings: &'s Settings, https: bool) -> Self {
+        let same_site = match settings.same_site {
+            SameSite::Lax => "Lax",
+            SameSite::Strict => "Strict",
+        };
+        let (domain, path) = (settings.domain.as_deref(), settings.path.as_str());
+        Self { same_site, domain, path, ..Self::of_host(https) }
+    }
+
+    /// The best prefix that a browser takes with them.
+    fn prefix(&self) -> &'static str {
+        match (self.https, self.domain, self.path) {
+            (false, ..) => "",
+            (true, None, "/") => "__Host-",
+            (true, ..) => "__Secure-",
+        }
+    }
+
+    /// What the names of all of these cookies begin with.
+    pub(super) fn base(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix())
+    }
+
+    /// One of them; `suffix` begins with a dot or is empty.
+    pub(super) fn cookie(&self, name: &str, suffix: &str) -> OwnCookie {
+        let mut attributes = format!("; HttpOnly; SameSite={}", self.same_site);
+        if self.secure {
+            attributes.push_str("; Secure");
+        }
+        // Writing to a String does not fail.
+        let _ = write!(attributes, "; Path={}", self.path);
+        if let Some(domain) = self.domain {
+            let _ = write!(attributes, "; Domain={domain}");
+        }
+        OwnCookie { name: format!("{}{suffix}", self.base(name)), attributes }
+    }
+}
+
+/// A cookie of ours: its name, and everything that it is set and deleted with.
+#[derive(Debug, Clone)]
+pub struct OwnCookie {
+    name: String,
+    attributes: String,
+}
+
+impl OwnCookie {
+    /// Its name, with the prefix.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Sets it; without `max_age` (whole seconds) it ends with the browser.
+    pub fn set(&self, value: &str, max_age: Option<Duration>) -> HeaderValue {
+        let mut text = format!("{}={value}{}", self.name, self.attributes);
+        if let Some(age) = max_age {
+            let _ = write!(text, "; Max-Age={}", age.as_secs());
+        }
+        // Names, domains and paths are checked with the configuration and values are base64url, so this cannot fail; an empty
+        // value would be harmless.
+        HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""))
+    }
+
+    /// Deletes it: a browser heeds that only in the words that set it.
+    pub fn delete(&self) -> HeaderValue {
+        self.set("", Some(Duration::ZERO))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session(domain: Option<&str>, path: &str, same_site: SameSite, https: bool) -> OwnCookie {
+        let settings =
+            Settings { domain: domain.map(str::to_owned), path: path.to_owned(), same_site, ..Settings::named("v") };
+        Attributes::of_session(&settings, https).cookie("v", ".idle")
+    }
+
+    #[test]
+    fn the_prefix_is_the_best_that_a_browser_takes() {
+        for (cookie, expected) in [
+            (session(None, "/", SameSite::Lax, true), "__Host-v.idle=x; HttpOnly; SameSite=Lax; Secure; Path=/"),
+            (session(None, "/", SameSite::Strict, true), "__Host-v.idle=x; HttpOnly; SameSite=Strict; Secure; Path=/"),
+            (
+                session(Some("example.com"), "/", SameSite::Lax, true),
+                "__Secure-v.idle=x; HttpOnly; SameSite=Lax; Secure; Path=/; Domain=example.com",
+            ),
+            (
+                session(None, "/app", SameSite::Lax, true),
+                "__Secure-v.idle=x; HttpOnly; SameSite=Lax; Secure; Path=/app",
+            ),
+            (session(None, "/", SameSite::Lax, false), "v.idle=x; HttpOnly; SameSite=Lax; Path=/"),
+            (
+                session(Some("example.com"), "/app", SameSite::Strict, false),
+                "v.idle=x; HttpOnly; SameSite=Strict; Path=/app; Domain=example.com",
+            ),
+        ] {
+            assert_eq!(cookie.set("x", None), expected);
+            let aged = format!("{expected}; Max-Age=60");
+            assert_eq!(cookie.set("x", Some(Duration::from_secs(60))), aged);
+            assert_eq!(cookie.delete(), aged.replace("=x;", "=;").replace("=60", "=0"), "a deletion repeats all of it");
+        }
+    }
+}

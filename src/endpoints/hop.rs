@@ -1,0 +1,46 @@
+//! Where the session's cookies are `SameSite=Strict`, a browser holds them back when another site leads here (RFC 6265bis
+//! §5.2): the provider after a sign-in, and whoever links to a page. One step over a page of ours brings them.
+
+use http::{Response, StatusCode};
+
+use super::Endpoints;
+use super::logout::digest_of;
+use crate::authn::session::set_cookies;
+use crate::message::{Body, Inbound, ReturnTo};
+use crate::reply::{onward, redirect};
+
+/// For as long a step to the same address is not taken again, should it have brought nothing.
+const ONCE: std::time::Duration = std::time::Duration::from_secs(10);
+
+impl Endpoints {
+    /// To where a sign-in leads.
+    pub(super) fn land(&self, return_to: &ReturnTo) -> Response<Body> {
+        match self.sessions.jar().is_strict() {
+            true => onward(return_to.as_str()),
+            false => redirect(StatusCode::SEE_OTHER, return_to.as_str()),
+        }
+    }
+
+    /// The same page once more, asked for by ourselves, where another site has led here and the session may have been held
+    /// back. Bounded twice: what a page of ours asks for is not from another site, and a cookie tells that it was tried.
+    pub(super) fn once_more(&self, inbound: &Inbound, same_address: &str) -> Option<Response<Body>> {
+        let jar = self.sessions.jar();
+        if !jar.is_strict() || !came_from_another_site(inbound) {
+            return None;
+        }
+        let mark = digest_of(same_address);
+        let has = |name: &str| inbound.cookies().get(name);
+        if has(jar.session_name()) != Ok(None) || has(jar.hop().name()) == Ok(Some(mark.as_bytes())) {
+            return None;
+        }
+        let mut response = onward(same_address);
+        set_cookies(response.headers_mut(), [jar.hop().set(&mark, Some(ONCE))]);
+        Some(response)
+    }
+}
+
+/// By the word of the browser (Fetch Metadata). Strict cookies travel within a site, so `same-site` does not count.
+fn came_from_another_site(inbound: &Inbound) -> bool {
+    let mut sites = inbound.headers().get_all("sec-fetch-site").iter();
+    sites.next().is_some_and(|site| site == "cross-site") && sites.next().is_none()
+}
