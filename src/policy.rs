@@ -28,6 +28,11 @@ impl<'r> Permit<'r> {
         self.identity.as_ref()
     }
 
+    /// The same, where nothing else of it is needed any more.
+    pub fn into_identity(self) -> Option<Identity> {
+        self.identity
+    }
+
     /// The provider of the session that it was given for, as an index; `None` where it was given for none.
     pub fn signed_in_at(&self) -> Option<usize> {
         self.identity().filter(|identity| identity.has_session()).map(Identity::provider)
