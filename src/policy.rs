@@ -29,6 +29,11 @@ impl<'r> Permit<'r> {
         self.identity.as_ref()
     }
 
+    /// The same, where nothing else of it is needed any more.
+    pub fn into_identity(self) -> Option<Identity> {
+        self.identity
+    }
+
     /// The session that it was given for, and its provider as an index; `None` where it was given for none.
     pub fn signed_in_at(&self) -> Option<(SessionId, usize)> {
         let identity = self.identity()?;

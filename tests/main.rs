@@ -69,6 +69,8 @@ mod limits;
 mod login;
 // Signing out ends the session here and at the provider.
 mod logout;
+// A connection may be kept and carry anybody's requests.
+mod kept_connections;
 // Requests come in by every listener, and who sent them is known by what each is trusted with.
 mod listeners;
 // A line tells what happened and nothing that was secret.

@@ -108,6 +108,11 @@ impl Identity {
         &self.headers
     }
 
+    /// The same, where nothing else of it is needed any more.
+    pub fn into_headers(self) -> Vec<(HeaderName, Option<HeaderValue>)> {
+        self.headers
+    }
+
     /// When the person last signed in at the provider through us.
     pub fn authenticated_at(&self) -> UnixTime {
         self.authenticated_at

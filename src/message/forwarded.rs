@@ -261,23 +261,22 @@ fn unquoted(value: &[u8]) -> Vec<u8> {
     text
 }
 
-/// Writes the forwarding headers for the upstream, each exactly once: `X-Forwarded-For`, `X-Forwarded-Proto`,
-/// `X-Forwarded-Host`, `X-Real-IP` and `Forwarded` (RFC 7239).
-pub fn write(headers: &mut HeaderMap, Forwarding { client, authority }: Forwarding) {
+/// The forwarding headers for the upstream, each to be there exactly once: `X-Forwarded-For`, `X-Forwarded-Proto`,
+/// `X-Forwarded-Host`, `X-Real-IP` and `Forwarded` (RFC 7239); one without a value not at all, since nothing is better than
+/// somebody else's.
+pub fn fields(Forwarding { client, authority }: Forwarding) -> [(HeaderName, Option<HeaderValue>); 5] {
     let forwarded = forwarded(&client, authority.as_bytes());
     let real_ip = match client.forwarded_for.as_bytes().contains(&b',') {
         true => text_of(client.address),
         false => client.forwarded_for.clone(),
     };
-    headers.insert(X_FORWARDED_FOR, client.forwarded_for);
-    headers.insert(X_REAL_IP, real_ip);
-    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(client.scheme.as_str()));
-    headers.insert(X_FORWARDED_HOST, authority);
-    match forwarded {
-        Some(forwarded) => headers.insert(FORWARDED, forwarded),
-        // Nothing is better than somebody else's value.
-        None => headers.remove(FORWARDED),
-    };
+    [
+        (X_FORWARDED_FOR, Some(client.forwarded_for)),
+        (X_REAL_IP, Some(real_ip)),
+        (X_FORWARDED_PROTO, Some(HeaderValue::from_static(client.scheme.as_str()))),
+        (X_FORWARDED_HOST, Some(authority)),
+        (FORWARDED, forwarded),
+    ]
 }
 
 fn forwarded(client: &Client, authority: &[u8]) -> Option<HeaderValue> {
@@ -323,6 +322,15 @@ mod tests {
             headers.append(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
         Client::derive(&headers, &Peer::new(peer.parse().unwrap()), Scheme::Http, &trusted)
+    }
+
+    fn write(headers: &mut HeaderMap, forwarding: Forwarding) {
+        for (name, value) in fields(forwarding) {
+            match value {
+                Some(value) => headers.insert(name, value),
+                None => headers.remove(name),
+            };
+        }
     }
 
     fn forwarding(client: Client, authority: &'static str) -> Forwarding {

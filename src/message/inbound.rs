@@ -18,7 +18,7 @@ pub use self::navigation::{is_navigation, is_prefetch, prefers_html};
 pub use self::request_id::RequestId;
 use super::forwarded::Peer;
 use super::headers::{IdentityNames, list_members, strip_forwarding};
-use super::{Client, ClientCertificate, Forwarding, OwnCookies, PathError, RequestPath, Scheme};
+use super::{Client, ClientCertificate, Forwarding, OwnCookies, PathError, Recall, RequestPath, Scheme};
 
 /// The connection a request came on.
 #[derive(Debug, Clone)]
@@ -29,6 +29,8 @@ pub struct Connection {
     pub scheme: Scheme,
     /// The certificate that the client has shown, verified.
     pub certificate: Option<Arc<ClientCertificate>>,
+    /// What its last request leaves for the next one.
+    pub recall: Recall,
     /// The peer's address as headers have it, written once for all requests.
     forwarded: Peer,
 }
@@ -36,7 +38,7 @@ pub struct Connection {
 impl Connection {
     /// A connection from `peer` over `scheme`, without a certificate.
     pub fn new(peer: SocketAddr, scheme: Scheme) -> Self {
-        Self { peer, scheme, certificate: None, forwarded: Peer::new(peer.ip()) }
+        Self { peer, scheme, certificate: None, recall: Recall::default(), forwarded: Peer::new(peer.ip()) }
     }
 
     /// The same, with what the client has shown.
@@ -85,6 +87,7 @@ struct Head {
     client: Client,
     certificate: Option<Arc<ClientCertificate>>,
     cookies: OwnCookies,
+    recall: Recall,
     is_tunnel: bool,
 }
 
@@ -229,6 +232,11 @@ impl Inbound {
         &self.head.cookies
     }
 
+    /// What the last request of the same connection has left.
+    pub fn recall(&self) -> &Recall {
+        &self.head.recall
+    }
+
     /// Whether this is a person's top-level navigation, and so may start a sign-in: `Sec-Fetch-Mode: navigate` with
     /// `Sec-Fetch-Dest: document` and no `Sec-Purpose: prefetch`; without those headers, a GET that prefers `text/html`.
     pub fn is_navigation(&self) -> bool {
@@ -296,8 +304,8 @@ fn read<B>(request: &mut Request<B>, connection: &Connection, settings: &Setting
     strip_forwarding(headers);
     settings.identity_names.strip(headers);
     let cookies = OwnCookies::cut_from(headers, &settings.cookie_bases);
-    let certificate = connection.certificate.clone();
-    Ok(Head { authority, path, client, certificate, cookies, is_tunnel })
+    let (certificate, recall) = (connection.certificate.clone(), connection.recall.clone());
+    Ok(Head { authority, path, client, certificate, cookies, recall, is_tunnel })
 }
 
 /// TRACE echoes cookies, CONNECT opens tunnels; some upstreams know methods in any case.

@@ -11,6 +11,7 @@ pub mod headers;
 pub mod inbound;
 pub mod initiator;
 pub mod path;
+pub mod recall;
 pub mod return_to;
 
 pub use body::Body;
@@ -20,4 +21,5 @@ pub use forwarded::{Client, Forwarding, Scheme};
 pub use inbound::{Connection, Inbound, Malformed, RequestId, Settings, is_navigation, is_prefetch, prefers_html};
 pub use initiator::Initiator;
 pub use path::{PathError, RequestPath};
+pub use recall::Recall;
 pub use return_to::{Origin, ReturnTo};

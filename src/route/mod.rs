@@ -290,7 +290,7 @@ pub struct Routes {
     hosts: Vec<String>,
     endpoints: Vec<(Endpoint, String)>,
     canonical: Canonical,
-    /// The prefix and every endpoint, as a lenient upstream reads them.
+    /// The prefix and every endpoint beside it, as a lenient upstream reads them.
     ours: Vec<Ours>,
 }
 
@@ -354,14 +354,15 @@ impl Routes {
         });
         let prefix = settings.prefix.trim_end_matches('/');
         let prefix = (!prefix.is_empty()).then(|| Ours::new(prefix, true));
-        let ours = prefix
-            .into_iter()
-            .chain(settings.endpoints.iter().map(|(endpoint, path)| Ours::new(path, endpoint.is_below())));
+        // What lies below the prefix is covered with it, and every request is held against each of these.
+        let is_apart = |path: &str| !prefix.as_ref().is_some_and(|prefix| prefix.covers(path));
+        let apart = settings.endpoints.iter().filter(|(_, path)| is_apart(path));
+        let apart: Vec<_> = apart.map(|(endpoint, path)| Ours::new(path, endpoint.is_below())).collect();
         Ok(Self {
             compiled,
             fallback: Route { name: "default".to_owned(), max_body: settings.max_body, ..Route::default() },
             hosts,
-            ours: ours.collect(),
+            ours: prefix.into_iter().chain(apart).collect(),
             endpoints: settings.endpoints,
             canonical: settings.canonical,
         })

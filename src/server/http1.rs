@@ -73,7 +73,7 @@ pub(super) async fn serve<H: Handler>(
     standing: &mut Standing,
 ) -> Option<ClientIo> {
     let peer = connection.peer;
-    let activity = Arc::clone(io.activity());
+    let (activity, recall) = (Arc::clone(io.activity()), connection.recall.clone());
     let shared = Arc::new(Shared {
         handler: handler.clone(),
         connection,
@@ -107,6 +107,8 @@ pub(super) async fn serve<H: Handler>(
                     io.keep(parts.read_buf);
                     continue;
                 }
+                // Who rests has no request that this could serve.
+                recall.forget();
                 io = match rest(io, &mut clock, terms, standing).await {
                     Rested::Awake(io) => io,
                     Rested::Http2(io) => return Some(io),

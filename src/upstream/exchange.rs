@@ -7,11 +7,12 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::{Method, Request, Response, request};
+use http::{Method, Request, Response};
 use tokio::time::Instant;
 
 use super::body::{Progress, RequestBody};
 use super::fault::Fault;
+use super::head::{Head, Ours};
 use super::instances::{self, Instances, Tried};
 use super::pool::Lease;
 use super::{UpstreamError, UpstreamSettings};
@@ -59,12 +60,11 @@ pub(super) struct Manner {
 pub(super) async fn exchange(
     instances: &Instances,
     settings: &UpstreamSettings,
-    request: Request<RequestBody>,
+    (mut head, mut body): (Head, RequestBody),
     progress: Option<&Progress>,
     Manner { alone, client }: Manner,
 ) -> Result<(Response<()>, Lease), UpstreamError> {
-    let (mut head, mut body) = request.into_parts();
-    let replayable = progress.is_none() && is_idempotent(&head.method);
+    let replayable = progress.is_none() && is_idempotent(&head.parts.method);
     let (mut tries, mut tried, mut connect_by) = (1, Tried::of(client), None);
     let mut fresh = false;
     loop {
@@ -138,13 +138,14 @@ pub(super) async fn ask(
     request: Request<RequestBody>,
     settings: &UpstreamSettings,
 ) -> Result<Response<()>, UpstreamError> {
-    let (mut head, body) = request.into_parts();
+    let (parts, body) = request.into_parts();
+    let mut head = Head { parts, ours: Ours::default() };
     send(lease, &mut head, body, settings, None).await.map_err(|failure| failure.into_parts(false).1)
 }
 
 async fn send(
     lease: &mut Lease,
-    head: &mut request::Parts,
+    head: &mut Head,
     body: RequestBody,
     settings: &UpstreamSettings,
     progress: Option<&Progress>,

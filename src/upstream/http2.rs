@@ -14,7 +14,7 @@ use h2::client::{Connection, SendRequest};
 use h2::{Ping, PingPong, Reason};
 use http::header::{CONNECTION, HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{Request, Response, Uri, Version, request};
+use http::{Request, Response, Uri, Version};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
@@ -24,6 +24,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::body::RequestBody;
 use super::deadline::Deadline;
 use super::exchange::Failure;
+use super::head::Head;
 use super::socket::Socket;
 use super::stream::{Answer, Upload};
 use crate::message::body::BodyError;
@@ -139,7 +140,7 @@ impl Drop for Slot {
 
 impl Slot {
     /// Sends the request and gives the answer's head. The request's body goes its own way beside the answer.
-    pub(super) async fn send(&mut self, head: &request::Parts, body: RequestBody) -> Result<Response<()>, Failure> {
+    pub(super) async fn send(&mut self, head: &Head, body: RequestBody) -> Result<Response<()>, Failure> {
         let (mut sender, scheme) = (self.shared.sender.clone(), self.shared.scheme.clone());
         let (guard, cancelled) = oneshot::channel();
         self.upload = Some(guard);
@@ -198,11 +199,12 @@ pub(super) fn is_unprocessed(error: &h2::Error) -> bool {
 }
 
 /// The head as HTTP/2 writes it (RFC 9113 §8.3.1): `Host` becomes `:authority`, and nothing speaks of a connection.
-fn translate(head: &request::Parts, length: Option<u64>, scheme: Scheme) -> Request<()> {
+fn translate(Head { parts: head, ours }: &Head, length: Option<u64>, scheme: Scheme) -> Request<()> {
     let mut request = Request::new(());
     *request.version_mut() = Version::HTTP_2;
     request.method_mut().clone_from(&head.method);
     let mut headers = head.headers.clone();
+    ours.settle(&mut headers);
     headers.remove(CONNECTION);
     headers.remove(TRANSFER_ENCODING);
     if let Some(length) = length.filter(|length| *length > 0) {

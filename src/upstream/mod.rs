@@ -12,6 +12,7 @@ mod fault;
 mod files;
 mod fleet;
 mod frames;
+mod head;
 mod health;
 mod http1;
 mod http2;
@@ -67,6 +68,7 @@ use crate::route::RewriteError;
 use crate::telemetry::metrics::WorkerMetrics;
 use body::{Farewell, RequestBody, ResponseBody};
 use fleet::Directory;
+use head::{Head, Ours};
 use instances::{Busy, Instances};
 use lifetime::{Followed, Term, Tether};
 use outbound::Instead;
@@ -427,8 +429,8 @@ impl Upstreams {
                     path: path.as_ref(),
                     authorization: own.as_deref().map(Held::header),
                 };
-                let (request, upgrade) = outbound.into_request(&upstream.settings, &instead);
-                let response = self.send(upstream, request, upgrade, admitted).await?;
+                let (request, ours, upgrade) = outbound.into_request(&upstream.settings, &instead);
+                let response = self.send(upstream, (request, ours), upgrade, admitted).await?;
                 upstream.judge_own_token(own, response.status());
                 response
             }
@@ -469,7 +471,7 @@ impl Upstreams {
     async fn send(
         &self,
         upstream: &Upstream,
-        request: Request<Body>,
+        (request, ours): (Request<Body>, Ours),
         upgrade: Option<Upgrade>,
         Admitted { client, term, max_body }: Admitted,
     ) -> Result<Response<Body>, UpstreamError> {
@@ -504,7 +506,7 @@ impl Upstreams {
             let (body, progress) = RequestBody::watched(body, limits, &self.trust);
             (body, Some(progress))
         };
-        let request = Request::from_parts(head, body);
+        let request = (Head { parts: head, ours }, body);
         let manner = exchange::Manner { alone: upgrade.is_some() || is_personal, client };
         let Upstream { instances, settings, .. } = upstream;
         let exchange = exchange::exchange(instances, settings, request, progress.as_deref(), manner);

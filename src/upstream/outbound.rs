@@ -5,6 +5,7 @@ use http::uri::Uri;
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 
 use super::UpstreamSettings;
+use super::head::Ours;
 use super::upgrade::{self, Upgrade};
 use crate::authn::Identity;
 use crate::message::{Body, Inbound, RequestPath, forwarded, headers};
@@ -13,8 +14,8 @@ use crate::route::{PublicRoute, RewriteError, Route};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
-/// How many headers are written beside those of the identity, at most: id, host, five of forwarding, authorization, upgrade.
-const OURS: usize = 10;
+/// How many fields of ours there are beside those of the identity, at most: id, five of forwarding, prefix.
+const OURS: usize = 7;
 
 /// A request with its route and, behind admission, its identity. Both constructors consume what they are made from.
 #[derive(Debug)]
@@ -54,12 +55,12 @@ impl<'r> Outbound<'r> {
         self.inbound.is_tunnel() && allowed_upgrade(&self.inbound, self.route).is_none()
     }
 
-    /// The request to send, and the upgrade that it asks for.
+    /// The request to send, the fields that are ours, and the upgrade that it asks for.
     pub(super) fn into_request(
         self,
         settings: &UpstreamSettings,
         &Instead { host, path, authorization }: &Instead<'_>,
-    ) -> (Request<Body>, Option<Upgrade>) {
+    ) -> (Request<Body>, Ours, Option<Upgrade>) {
         let Self { inbound, route, permit } = self;
         let is_tunnel = inbound.is_tunnel();
         let protocol = allowed_upgrade(&inbound, route).and_then(|protocol| HeaderValue::try_from(protocol).ok());
@@ -77,16 +78,17 @@ impl<'r> Outbound<'r> {
             put_path(request.uri_mut(), path);
         }
 
-        let identity = permit.as_ref().and_then(Permit::identity);
         let headers = request.headers_mut();
-        // Ours come all at once: the map grows once.
-        headers.reserve(OURS + identity.map_or(0, |identity| identity.headers().len()));
         drop_foreign(headers, route);
         put_host(headers, host, &forwarding.authority);
-        put(headers, &REQUEST_ID, id);
-        forwarded::write(headers, forwarding);
+        let of_identity = permit.as_ref().and_then(Permit::identity).map_or(0, |identity| identity.headers().len());
+        let mut ours = Ours::with_capacity(OURS + of_identity);
+        ours.put(REQUEST_ID, id);
+        for (name, value) in forwarded::fields(forwarding) {
+            ours.put(name, value);
+        }
         if let Some(rewrite) = route.rewrite.as_deref().filter(|rewrite| !rewrite.strip.is_empty()) {
-            put(headers, &X_FORWARDED_PREFIX, HeaderValue::from_str(&rewrite.strip).ok());
+            ours.put(X_FORWARDED_PREFIX, HeaderValue::from_str(&rewrite.strip).ok());
         }
         match &permit {
             _ if authorization.is_some() => put_authorization(headers, false, Some(authorization.cloned())),
@@ -98,22 +100,26 @@ impl<'r> Outbound<'r> {
             None if settings.access_token => put_authorization(headers, route.pass_authorization, None),
             None => {}
         }
+        if settings.edits.is_some() || route.edits.is_some() {
+            // What is set and removed by configuration may be ours, up to here.
+            std::mem::take(&mut ours).settle(headers);
+        }
         for edits in [&settings.edits, &route.edits].into_iter().flatten() {
             edits.request.apply(headers);
         }
         // Last of all, so that nothing written above can stand in an identity header.
-        if let Some(identity) = identity {
-            put_identity(headers, identity.headers());
+        if let Some(identity) = permit.and_then(Permit::into_identity) {
+            ours.put_all(identity.into_headers());
         }
         // Who shows a certificate is known by it on every route, signed in or not. Without one the names are gone already.
         for (name, value) in certificate.iter().flat_map(|certificate| certificate.headers()) {
-            headers.insert(name, value.clone());
+            ours.replace(name.clone(), value.clone());
         }
         if let Some(protocol) = protocol {
             headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
             headers.insert(UPGRADE, protocol);
         }
-        (request.map(Body::Incoming), upgrade)
+        (request.map(Body::Incoming), ours, upgrade)
     }
 }
 
@@ -171,13 +177,6 @@ fn bearer(identity: &Identity) -> Option<HeaderValue> {
     Some(value)
 }
 
-/// Each configured identity header exactly as we know it: once with our value, or not at all.
-fn put_identity(headers: &mut HeaderMap, identity: &[(HeaderName, Option<HeaderValue>)]) {
-    for (name, value) in identity {
-        put(headers, name, value.clone());
-    }
-}
-
 /// Insert or remove, never just insert.
 fn put(headers: &mut HeaderMap, name: &HeaderName, value: Option<HeaderValue>) {
     match value {
@@ -189,7 +188,6 @@ fn put(headers: &mut HeaderMap, name: &HeaderName, value: Option<HeaderValue>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     #[test]
     fn the_target_is_forwarded_byte_for_byte_in_origin_form() {
@@ -214,28 +212,6 @@ mod tests {
         assert_eq!(headers.get_all(HOST).iter().collect::<Vec<_>>(), ["app:8080"]);
         put_host(&mut headers, Some(&HeaderValue::from_static("internal")), &HeaderValue::from_static("app:8080"));
         assert_eq!(headers.get_all(HOST).iter().collect::<Vec<_>>(), ["internal"]);
-    }
-
-    proptest! {
-        #[test]
-        fn an_identity_header_is_there_once_with_our_value_or_not_at_all(
-            sent in prop::collection::vec(("x-(user|roles|other)", "[a-z]{0,6}"), 0..8),
-            user in prop::option::of("[a-z]{0,6}"),
-        ) {
-            let mut headers = HeaderMap::new();
-            for (name, value) in &sent {
-                headers.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
-            }
-            let ours = [
-                (HeaderName::from_static("x-user"), user.as_ref().map(|user| user.parse().unwrap())),
-                (HeaderName::from_static("x-roles"), Some(HeaderValue::from_static("admin"))),
-            ];
-            put_identity(&mut headers, &ours);
-            for (name, value) in &ours {
-                let seen: Vec<_> = headers.get_all(name).iter().collect();
-                prop_assert_eq!(seen, value.iter().collect::<Vec<_>>());
-            }
-        }
     }
 
     #[test]

@@ -8,8 +8,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::Response;
 use http::uri::Scheme;
-use http::{Response, request};
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout_at};
@@ -18,6 +18,7 @@ use super::address::{self, Address};
 use super::body::{Progress, RequestBody};
 use super::deadline::Deadline;
 use super::exchange::{Failure, later};
+use super::head::Head;
 use super::http1::{self, Io, Upgraded};
 use super::http2::{Shared, Slot};
 use super::instances::Busy;
@@ -303,7 +304,7 @@ async fn sweep(pool: Weak<Pool>) {
 impl Lease {
     /// Sends a request and gives the answer's head. `head` may be used once more where that fails, and never where it does
     /// not.
-    pub(super) async fn send(&mut self, head: &mut request::Parts, body: RequestBody) -> Result<Response<()>, Failure> {
+    pub(super) async fn send(&mut self, head: &mut Head, body: RequestBody) -> Result<Response<()>, Failure> {
         match &mut self.line {
             Line::Http1(connection) => {
                 connection.http.send(head, body).await.map_err(|error| Failure::Broken(error.into()))

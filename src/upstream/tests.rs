@@ -45,9 +45,12 @@ where
 impl Fake {
     pub(super) async fn send(&self, request: Request<Body>) -> Result<Response<Body>, UpstreamError> {
         let upstream = self.upstreams.upstream(0).unwrap();
-        tokio::time::timeout(Duration::from_secs(10), self.upstreams.send(upstream, request, None, Admitted::default()))
-            .await
-            .unwrap()
+        tokio::time::timeout(
+            Duration::from_secs(10),
+            self.upstreams.send(upstream, (request, Ours::default()), None, Admitted::default()),
+        )
+        .await
+        .unwrap()
     }
 
     pub(super) async fn text(&self, request: Request<Body>) -> String {
@@ -472,7 +475,12 @@ async fn before(fake: Fake) -> (std::net::SocketAddr, TaskTracker, CancellationT
                     let upstream = fake.upstreams.upstream(0).unwrap();
                     let answer = fake
                         .upstreams
-                        .send(upstream, request.map(Body::Incoming), Some(upgrade), Admitted::default())
+                        .send(
+                            upstream,
+                            (request.map(Body::Incoming), Ours::default()),
+                            Some(upgrade),
+                            Admitted::default(),
+                        )
                         .await;
                     let failed = |_| Response::builder().status(599).body(Body::Empty).unwrap();
                     let mut answer = answer.unwrap_or_else(failed);
@@ -596,7 +604,7 @@ async fn a_stream_whose_session_is_over_breaks_off_or_ends_with_a_status_of_grpc
         let upstream = fake.upstreams.upstream(0).unwrap();
         let answer = fake
             .upstreams
-            .send(upstream, request, None, Admitted { term: Some(term), ..Admitted::default() })
+            .send(upstream, (request, Ours::default()), None, Admitted { term: Some(term), ..Admitted::default() })
             .await
             .unwrap();
         let body = tokio::time::timeout(Duration::from_secs(2), answer.into_body().collect()).await.unwrap();

@@ -10,6 +10,7 @@ mod creating;
 pub mod ended;
 pub mod marks;
 pub mod record;
+mod remembered;
 pub mod renewing;
 pub mod seal;
 pub mod stored;
@@ -32,6 +33,7 @@ pub use self::creating::SignedIn;
 use self::ended::{EndedSessions, Told};
 use self::marks::NameDigest;
 use self::record::{Contents, Record};
+use self::remembered::{Remembered, Slot};
 use self::renewing::{DueSession, When};
 use self::seal::{KeyRing, OpenError, Purpose, Sealer};
 use self::stored::{Away, Place, Stored, StoredSessions, Ticket};
@@ -235,11 +237,16 @@ impl Sessions {
     /// [`Sessions::authenticate`] can tell, since the store has to be asked.
     pub fn authenticate_at_hand(&self, inbound: &Inbound) -> Option<Result<(Identity, Renewal), NoSession>> {
         let now = self.clock.now();
-        match self.open_at_hand(inbound.cookies(), now) {
-            Ok(opened) => Some(self.identify(opened, inbound, now)),
-            Err(Closed::Absent(absence)) => Some(Err(absence)),
-            Err(Closed::InStore(_) | Closed::Starting) => None,
+        let mut remembered = Remembered::of(inbound.recall());
+        let identified = match self.open_at_hand(inbound.cookies(), &mut remembered.session, now) {
+            Ok(opened) => self.identify(opened, inbound, &mut remembered.seen, now),
+            Err(Closed::Absent(absence)) => Err(absence),
+            Err(Closed::InStore(_) | Closed::Starting) => return None,
+        };
+        if identified.is_ok() {
+            inbound.recall().put(remembered);
         }
+        Some(identified)
     }
 
     /// The same, asking the store where that is needed.
@@ -248,12 +255,18 @@ impl Sessions {
     /// [`NoSession`].
     pub async fn authenticate(&self, inbound: &Inbound) -> Result<(Identity, Renewal), NoSession> {
         let opened = self.open(inbound.cookies()).await?;
-        self.identify(opened, inbound, self.clock.now())
+        self.identify(opened, inbound, &mut Slot::default(), self.clock.now())
     }
 
-    fn identify(&self, opened: Opened, inbound: &Inbound, now: UnixTime) -> Result<(Identity, Renewal), NoSession> {
+    fn identify(
+        &self,
+        opened: Opened,
+        inbound: &Inbound,
+        remembered: &mut Slot<LastSeen>,
+        now: UnixTime,
+    ) -> Result<(Identity, Renewal), NoSession> {
         let Opened { record, contents, provider, shown, place } = opened;
-        let seen = self.last_seen(inbound.cookies(), &record, now)?;
+        let seen = self.last_seen(inbound.cookies(), &record, remembered, now)?;
         let contents = self.current(&record, contents)?;
         let renewal = self.renewal(&record, seen, now);
         let renewal = match record.is_due(now) || shown.1 != record.generation {
@@ -286,7 +299,7 @@ impl Sessions {
     /// [`NoSession`].
     pub async fn read(&self, cookies: &OwnCookies) -> Result<(Record, Contents), NoSession> {
         let Opened { record, contents, .. } = self.open(cookies).await?;
-        self.last_seen(cookies, &record, self.clock.now())?;
+        self.last_seen(cookies, &record, &mut Slot::default(), self.clock.now())?;
         let contents = self.current(&record, contents)?;
         Ok((record, contents))
     }
@@ -346,10 +359,10 @@ impl Sessions {
     }
 
     async fn open(&self, cookies: &OwnCookies) -> Result<Opened, NoSession> {
-        let mut opened = self.open_at_hand(cookies, self.clock.now());
+        let mut opened = self.open_at_hand(cookies, &mut Slot::default(), self.clock.now());
         if let Err(Closed::Starting) = opened {
             self.ended.started().await;
-            opened = self.open_at_hand(cookies, self.clock.now());
+            opened = self.open_at_hand(cookies, &mut Slot::default(), self.clock.now());
         }
         match (opened, &self.stored) {
             (Ok(opened), _) => Ok(opened),
@@ -363,7 +376,12 @@ impl Sessions {
         }
     }
 
-    fn open_at_hand(&self, cookies: &OwnCookies, now: UnixTime) -> Result<Opened, Closed> {
+    fn open_at_hand(
+        &self,
+        cookies: &OwnCookies,
+        remembered: &mut Slot<(Record, Contents)>,
+        now: UnixTime,
+    ) -> Result<Opened, Closed> {
         let value = self.jar.join(cookies)?.ok_or(NoSession::Absent)?;
         match self.ended.is_current(self.settings.store_grace) {
             Some(true) => {}
@@ -377,8 +395,10 @@ impl Sessions {
             let Some(read) = stored.at_hand(&ticket, now) else { return Err(Closed::InStore(ticket)) };
             return Ok(self.admit_stored(&read, ticket, now)?);
         }
-        let (bytes, _) = self.sealer.open_bytes(&value)?;
-        let (mut record, mut contents) = record::unpack(bytes).ok_or(OpenError::Record)?;
+        let (mut record, mut contents) = remembered.open(&value, |value| {
+            let (bytes, _) = self.sealer.open_bytes(value)?;
+            Ok(record::unpack(bytes).ok_or(OpenError::Record)?)
+        })?;
         let provider = self.admit(&record, now)?;
         let shown = (record.marks.id, record.generation);
         if record.is_due(now)
@@ -432,9 +452,15 @@ impl Sessions {
         self.mapper.map(claims, whose.unwrap_or_default())
     }
 
-    fn last_seen(&self, cookies: &OwnCookies, record: &Record, now: UnixTime) -> Result<UnixTime, NoSession> {
+    fn last_seen(
+        &self,
+        cookies: &OwnCookies,
+        record: &Record,
+        remembered: &mut Slot<LastSeen>,
+        now: UnixTime,
+    ) -> Result<UnixTime, NoSession> {
         let text = cookies.get(self.jar.idle_name()).map_err(JoinError::from)?.ok_or(NoSession::Idle)?;
-        let (seen, _) = self.idle_sealer.open(text)?;
+        let seen = remembered.open(text, |text| Ok(self.idle_sealer.open(text)?.0))?;
         let in_time = seen.at <= now.after(FUTURE_LEEWAY) && now.since(seen.at) < self.settings.idle;
         if seen.session != record.marks.id || !in_time {
             return Err(NoSession::Idle);

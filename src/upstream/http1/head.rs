@@ -4,11 +4,12 @@ use std::mem::MaybeUninit;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, request, response};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, response};
 use hyper::ext::ReasonPhrase;
 
 use super::chunks::Chunks;
 use super::{Error, HEADERS};
+use crate::upstream::head::Head;
 
 /// The most of an answer's head, in bytes.
 const LIMIT: usize = 64 * 1024;
@@ -25,13 +26,14 @@ pub(super) enum Length {
 }
 
 /// Writes the head of a request. `head` has no framing of its own, unless it says that there is no body.
-pub(super) fn write(out: &mut Vec<u8>, head: &request::Parts, length: Length) {
+pub(super) fn write(out: &mut Vec<u8>, Head { parts: head, ours }: &Head, length: Length) {
     out.extend_from_slice(head.method.as_str().as_bytes());
     out.push(b' ');
     let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
     out.extend_from_slice(target.as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
-    write_fields(out, &head.headers);
+    write_fields(out, head.headers.iter().filter(|(name, _)| !ours.rules(name)));
+    write_fields(out, ours.iter());
     match length {
         Length::None => {}
         Length::Known(length) => {
@@ -45,7 +47,7 @@ pub(super) fn write(out: &mut Vec<u8>, head: &request::Parts, length: Length) {
 }
 
 /// Writes the lines of a header or trailer section.
-pub(super) fn write_fields(out: &mut Vec<u8>, fields: &HeaderMap) {
+pub(super) fn write_fields<'f>(out: &mut Vec<u8>, fields: impl IntoIterator<Item = (&'f HeaderName, &'f HeaderValue)>) {
     for (name, value) in fields {
         let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
         out.reserve(name.len() + value.len() + 4);

@@ -16,12 +16,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use http::{Response, request};
+use http::Response;
 use http_body::{Frame, SizeHint};
 use tokio::sync::oneshot;
 use tokio_util::io::poll_read_buf;
 
 use super::body::RequestBody;
+use super::head::Head;
 use super::socket::Socket;
 use crate::message::body::BodyError;
 use chunks::Decoded;
@@ -133,7 +134,7 @@ impl Connection {
     }
 
     /// Sends a request and gives the head of its answer, whose fields take the place of the request's in `head`.
-    pub(super) async fn send(&mut self, head: &mut request::Parts, body: RequestBody) -> Result<Response<()>, Error> {
+    pub(super) async fn send(&mut self, head: &mut Head, body: RequestBody) -> Result<Response<()>, Error> {
         self.socket.begin();
         self.upload.begin(head, body);
         self.progress = Progress::Here;
@@ -152,12 +153,14 @@ impl Connection {
         .await
     }
 
-    fn poll_head(&mut self, cx: &mut Context<'_>, head: &mut request::Parts) -> Poll<Result<Response<()>, Error>> {
+    fn poll_head(&mut self, cx: &mut Context<'_>, head: &mut Head) -> Poll<Result<Response<()>, Error>> {
         loop {
             if ready!(self.poll_receive(cx))? == 0 {
                 return Poll::Ready(Err(Error::Closed));
             }
-            let Some(answer) = head::read(&mut self.received, &head.method, &mut head.headers)? else { continue };
+            let Some(answer) = head::read(&mut self.received, &head.parts.method, &mut head.parts.headers)? else {
+                continue;
+            };
             self.framing = answer.framing;
             self.keeps_alive = answer.keeps_alive;
             if let Framing::Length(length) = self.framing {

@@ -1,7 +1,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Method, Request, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version};
 use http_body_util::{BodyExt as _, StreamBody};
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -11,6 +11,7 @@ use super::head::{Answer, read};
 use super::*;
 use crate::message::Body;
 use crate::upstream::body::Limits;
+use crate::upstream::head::Ours;
 use crate::upstream::socket::{SocketIo, Stream};
 
 /// The answer's head in `pieces`, which come one after the other, and what is left behind it.
@@ -159,7 +160,11 @@ proptest! {
         for (name, value) in &fields {
             request = request.header(name, value);
         }
-        let (head, ()) = request.body(()).unwrap().into_parts();
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        let mut ours = Ours::default();
+        ours.put(HeaderName::from_static("x-ours"), Some(HeaderValue::from_static("1")));
+        ours.put(HeaderName::from_static("a"), None);
+        let head = Head { parts, ours };
         let mut wire = Vec::new();
         head::write(&mut wire, &head, head::Length::Known(7));
         let mut read = [httparse::EMPTY_HEADER; 20];
@@ -171,9 +176,9 @@ proptest! {
             let name: http::HeaderName = field.name.parse().unwrap();
             back.append(name, HeaderValue::from_bytes(field.value).unwrap());
         }
-        prop_assert_eq!(back.remove("content-length"), head.headers.get("content-length").cloned().or(Some(7.into())));
-        let mut meant = head.headers;
-        meant.remove("content-length");
+        let mut meant = head.parts.headers;
+        prop_assert_eq!(back.remove("content-length"), meant.remove("content-length").or(Some(7.into())));
+        head.ours.settle(&mut meant);
         prop_assert_eq!(back, meant);
     }
 }
@@ -188,8 +193,9 @@ async fn pair() -> (Connection, TcpStream) {
     (Connection::new(Io::Plain(SocketIo(Arc::clone(&socket))), socket), server)
 }
 
-fn head(method: Method) -> request::Parts {
-    Request::builder().method(method).uri("/x?y").header("host", "app").body(()).unwrap().into_parts().0
+fn head(method: Method) -> Head {
+    let request = Request::builder().method(method).uri("/x?y").header("host", "app").body(()).unwrap();
+    Head { parts: request.into_parts().0, ours: Ours::default() }
 }
 
 async fn read_body(connection: &mut Connection) -> Result<(Vec<u8>, Option<HeaderMap>), BodyError> {
@@ -318,7 +324,7 @@ async fn a_body_goes_out_with_its_head_and_in_its_framing() {
     for (body, end) in cases {
         let (mut connection, mut server) = pair().await;
         let mut head = head(Method::POST);
-        head.headers.insert("trailer", HeaderValue::from_static("X-Sum, content-type"));
+        head.parts.headers.insert("trailer", HeaderValue::from_static("X-Sum, content-type"));
         let serve = async {
             let request = read_until(&mut server, end).await;
             assert!(request.starts_with("POST /x?y HTTP/1.1\r\nhost: app\r\n"), "{request}");

@@ -10,7 +10,7 @@ use http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HOST, MAX_FORWARDS,
     SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING,
 };
-use http::{HeaderMap, HeaderName, request};
+use http::{HeaderMap, HeaderName};
 use http_body::{Body as _, Frame};
 use tokio::io::AsyncWrite;
 use tokio::sync::oneshot;
@@ -19,6 +19,7 @@ use super::Error;
 use super::head::{self, Length};
 use super::io::Io;
 use crate::upstream::body::RequestBody;
+use crate::upstream::head::Head;
 
 /// The most that an idle connection keeps for its next request's head, in bytes.
 const KEPT: usize = 16 * 1024;
@@ -46,7 +47,7 @@ struct Sending {
 
 impl Upload {
     /// Begins with a request.
-    pub(super) fn begin(&mut self, head: &request::Parts, body: RequestBody) {
+    pub(super) fn begin(&mut self, head: &Head, body: RequestBody) {
         let length = match body.size_hint().exact() {
             _ if body.is_end_stream() => Length::None,
             Some(length) => Length::Known(length),
@@ -60,7 +61,7 @@ impl Upload {
             Length::Known(length) => Some(length),
             Length::Chunked => None,
         };
-        let trailers = if left.is_none() { announced(&head.headers) } else { Vec::new() };
+        let trailers = if left.is_none() { announced(&head.parts.headers) } else { Vec::new() };
         self.body = Some(Box::new(Sending { body, left, trailers }));
     }
 

@@ -1,0 +1,92 @@
+//! The head of a request as the upstream gets it: what is left of the client's, and what we write ourselves.
+
+use http::{HeaderMap, HeaderName, HeaderValue, request};
+
+/// Both parts. The client's are emptied by the answer's head, which takes their place.
+#[derive(Debug)]
+pub(super) struct Head {
+    pub(super) parts: request::Parts,
+    pub(super) ours: Ours,
+}
+
+/// The fields that only we write, each exactly as it stands here, whatever the map beside it has by that name. They lie in a
+/// list because a map would hash each name for nothing but being written out again.
+#[derive(Debug, Default)]
+pub(super) struct Ours(Vec<(HeaderName, Option<HeaderValue>)>);
+
+impl Ours {
+    pub(super) fn with_capacity(fields: usize) -> Self {
+        Self(Vec::with_capacity(fields))
+    }
+
+    /// One more field, once with this value or not at all. None may come twice.
+    pub(super) fn put(&mut self, name: HeaderName, value: Option<HeaderValue>) {
+        debug_assert!(!self.rules(&name), "{name} is written twice");
+        self.0.push((name, value));
+    }
+
+    /// The same with several.
+    pub(super) fn put_all(&mut self, fields: Vec<(HeaderName, Option<HeaderValue>)>) {
+        debug_assert!(fields.iter().all(|(name, _)| !self.rules(name)), "a field is written twice");
+        self.0.extend(fields);
+    }
+
+    /// The same for one that may stand here already.
+    pub(super) fn replace(&mut self, name: HeaderName, value: HeaderValue) {
+        self.0.retain(|(other, _)| *other != name);
+        self.0.push((name, Some(value)));
+    }
+
+    /// Whether what the map has by that name does not count.
+    pub(super) fn rules(&self, name: &HeaderName) -> bool {
+        self.0.iter().any(|(ours, _)| ours == name)
+    }
+
+    /// The fields that are there.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+        self.0.iter().filter_map(|(name, value)| Some((name, value.as_ref()?)))
+    }
+
+    /// Insert or remove, never just insert: `headers` say the same as the two together.
+    pub(super) fn settle(&self, headers: &mut HeaderMap) {
+        for (name, value) in &self.0 {
+            match value {
+                Some(value) => headers.insert(name, value.clone()),
+                None => headers.remove(name),
+            };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_field_of_ours_is_there_once_with_our_value_or_not_at_all(
+            sent in prop::collection::vec(("x-(user|roles|other)", "[a-z]{0,6}"), 0..8),
+            user in prop::option::of("[a-z]{0,6}"),
+        ) {
+            let mut headers = HeaderMap::new();
+            for (name, value) in &sent {
+                headers.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
+            }
+            let mut ours = Ours::default();
+            ours.put(HeaderName::from_static("x-user"), user.as_ref().map(|user| user.parse().unwrap()));
+            ours.put(HeaderName::from_static("x-roles"), Some(HeaderValue::from_static("user")));
+            ours.replace(HeaderName::from_static("x-roles"), HeaderValue::from_static("admin"));
+            let mut lines: Vec<_> = headers.iter().filter(|(name, _)| !ours.rules(name)).chain(ours.iter()).collect();
+            let mut settled = headers.clone();
+            ours.settle(&mut settled);
+            let mut wanted: Vec<_> = settled.iter().collect();
+            lines.sort_unstable_by_key(|(name, value)| (name.as_str(), value.as_bytes()));
+            wanted.sort_unstable_by_key(|(name, value)| (name.as_str(), value.as_bytes()));
+            prop_assert_eq!(lines, wanted);
+            prop_assert_eq!(settled.get_all("x-user").iter().collect::<Vec<_>>(), user.iter().collect::<Vec<_>>());
+            prop_assert_eq!(settled.get_all("x-roles").iter().collect::<Vec<_>>(), ["admin"]);
+        }
+    }
+}
