@@ -65,7 +65,7 @@ impl CookieJar {
         let name = settings.name.as_str();
         let (host, session) = (Attributes::of_host(https), Attributes::of_session(settings, https));
         // Browsers take `SameSite=None` only with `Secure`, and that also from http on loopback.
-        let post = Attributes { same_site: "None", secure: true, ..host };
+        let post = Attributes { same_site: ::cookie::SameSite::None, secure: true, ..host };
         let logout = Attributes { domain: session.domain, ..host };
         let mut bases = vec![session.base(name)];
         for base in [host.base(name), logout.base(name)] {

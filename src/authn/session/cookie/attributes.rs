@@ -3,9 +3,9 @@
 //! The prefix follows from the attributes. A browser keeps a `__Host-` cookie only with `Secure`, without `Domain` and with
 //! `Path=/`, so no other host can have set it; a `__Secure-` cookie at least came over https.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
+use ::cookie::Cookie;
 use http::HeaderValue;
 
 /// The `[cookie]` section, checked.
@@ -43,7 +43,7 @@ pub(super) struct Attributes<'s> {
     /// The redirect URI is https. Without it no prefix can be had.
     pub(super) https: bool,
     pub(super) secure: bool,
-    pub(super) same_site: &'static str,
+    pub(super) same_site: cookie::SameSite,
     pub(super) domain: Option<&'s str>,
     pub(super) path: &'s str,
 }
@@ -51,14 +51,14 @@ pub(super) struct Attributes<'s> {
 impl<'s> Attributes<'s> {
     /// For this host and all of its paths, whatever the settings are: so a neighbour below the same domain can't set it.
     pub(super) fn of_host(https: bool) -> Self {
-        Self { https, secure: https, same_site: "Lax", domain: None, path: "/" }
+        Self { https, secure: https, same_site: ::cookie::SameSite::Lax, domain: None, path: "/" }
     }
 
     /// As the settings have it.
     pub(super) fn of_session(settings: &'s Settings, https: bool) -> Self {
         let same_site = match settings.same_site {
-            SameSite::Lax => "Lax",
-            SameSite::Strict => "Strict",
+            SameSite::Lax => ::cookie::SameSite::Lax,
+            SameSite::Strict => ::cookie::SameSite::Strict,
         };
         let (domain, path) = (settings.domain.as_deref(), settings.path.as_str());
         Self { same_site, domain, path, ..Self::of_host(https) }
@@ -80,41 +80,39 @@ impl<'s> Attributes<'s> {
 
     /// One of them; `suffix` begins with a dot or is empty.
     pub(super) fn cookie(&self, name: &str, suffix: &str) -> OwnCookie {
-        let mut attributes = format!("; HttpOnly; SameSite={}", self.same_site);
-        if self.secure {
-            attributes.push_str("; Secure");
-        }
-        // Writing to a String does not fail.
-        let _ = write!(attributes, "; Path={}", self.path);
-        if let Some(domain) = self.domain {
-            let _ = write!(attributes, "; Domain={domain}");
-        }
-        OwnCookie { name: format!("{}{suffix}", self.base(name)), attributes }
+        let cookie = Cookie::build(format!("{}{suffix}", self.base(name)))
+            .path(self.path.to_owned())
+            .secure(self.secure)
+            .http_only(true)
+            .same_site(self.same_site);
+        let cookie = match self.domain {
+            Some(domain) => cookie.domain(domain.to_owned()),
+            None => cookie,
+        };
+        OwnCookie(cookie.build())
     }
 }
 
 /// A cookie of ours: its name, and everything that it is set and deleted with.
 #[derive(Debug, Clone)]
-pub struct OwnCookie {
-    name: String,
-    attributes: String,
-}
+pub struct OwnCookie(Cookie<'static>);
 
 impl OwnCookie {
     /// Its name, with the prefix.
     pub fn name(&self) -> &str {
-        &self.name
+        self.0.name()
     }
 
     /// Sets it; without `max_age` (whole seconds) it ends with the browser.
     pub fn set(&self, value: &str, max_age: Option<Duration>) -> HeaderValue {
-        let mut text = format!("{}={value}{}", self.name, self.attributes);
+        let mut cookie = self.0.clone();
+        cookie.set_value(value.to_owned());
         if let Some(age) = max_age {
-            let _ = write!(text, "; Max-Age={}", age.as_secs());
+            cookie.set_max_age(::cookie::time::Duration::try_from(age).unwrap_or(::cookie::time::Duration::DAY));
         }
         // Names, domains and paths are checked with the configuration and values are base64url, so this cannot fail; an empty
         // value would be harmless.
-        HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""))
+        HeaderValue::try_from(cookie.to_string()).unwrap_or_else(|_| HeaderValue::from_static(""))
     }
 
     /// Deletes it: a browser heeds that only in the words that set it.
