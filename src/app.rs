@@ -207,7 +207,8 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
         providers: providers.iter().map(|provider| provider.settings().signatory()).collect(),
         passes_access_token: settings.upstreams.iter().any(|upstream| upstream.access_token),
         ended,
-        store: store.map(|store| (store, control.handle().clone())),
+        store,
+        control: control.handle().clone(),
     };
     let logout_state = ring.sealer(Purpose::Logout, "logout", &origin);
     let demands = ring.sealer(Purpose::Demand, "demand", &origin);

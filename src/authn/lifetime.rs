@@ -2,6 +2,7 @@
 //! again.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::session::ended::EndedSessions;
 use super::session::marks::Marks;
@@ -32,6 +33,8 @@ impl Lifetime {
 pub struct Lifetimes {
     pub(in crate::authn) ended: Arc<EndedSessions>,
     pub(in crate::authn) clock: SharedClock,
+    /// How long what other replicas end may go unheard.
+    pub(in crate::authn) grace: Duration,
 }
 
 impl Lifetimes {
@@ -39,11 +42,12 @@ impl Lifetimes {
     #[cfg(test)]
     pub(crate) fn for_test() -> Self {
         let clock: SharedClock = Arc::new(crate::clock::SystemClock);
-        Self { ended: Arc::new(EndedSessions::new(Arc::clone(&clock))), clock }
+        Self { ended: Arc::new(EndedSessions::new(Arc::clone(&clock))), clock, grace: Duration::ZERO }
     }
 
     /// Asked now. An open stream counts as use, so the idle time has no say in it.
     pub fn is_over(&self, lifetime: &Lifetime) -> bool {
-        self.clock.now() >= lifetime.ends_at || lifetime.session.is_some_and(|marks| self.ended.contains(&marks))
+        let has_ended = |marks| self.ended.contains(marks) || self.ended.is_current(self.grace) == Some(false);
+        self.clock.now() >= lifetime.ends_at || lifetime.session.as_ref().is_some_and(has_ended)
     }
 }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::Identity;
@@ -120,7 +121,12 @@ impl Renewals {
             Ok(claim) => claim,
             Err(outcome) => return underway.finish(outcome, self.clock.now()),
         };
-        let refreshed = provider.refresh(&token, &signed_in).await;
+        let limit = self.sessions.limit(&claim);
+        let Ok(refreshed) = timeout(limit, provider.refresh(&token, &signed_in)).await else {
+            warn!(provider = id, "the provider takes too long to renew a session; its refresh token is not sent again");
+            self.sessions.lose(&due, claim).await;
+            return underway.finish(Outcome::Lost, self.clock.now());
+        };
         let outcome = match refreshed {
             Ok(refreshed) if self.sessions.has_ended(&due.record) => {
                 // Signed out meanwhile: these tokens are nobody's.

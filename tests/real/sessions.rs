@@ -10,9 +10,11 @@ use http::StatusCode;
 use tokio::net::{TcpListener, TcpStream};
 use vestibule_test_support::real::RealProvider;
 use vestibule_test_support::stores::{Postgres, Redis};
-use vestibule_test_support::{Browser, Stage, free_port, json};
+use vestibule_test_support::{Browser, Launch, Program, Site, Stage, free_port, json, until};
 
 use crate::session_streams::Stream;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_vestibule");
 
 /// Requests of one page at once.
 const AT_ONCE: usize = 8;
@@ -38,12 +40,19 @@ impl Front {
         tokio::spawn(async move {
             let next = AtomicUsize::new(0);
             while let Ok((mut client, _)) = listener.accept().await {
-                let replica = replicas[next.fetch_add(1, Ordering::Relaxed) % replicas.len()];
+                let turn = next.fetch_add(1, Ordering::Relaxed);
+                let [replica, other] = [turn, turn + 1].map(|turn| replicas[turn % replicas.len()]);
                 tokio::spawn(async move {
-                    if let Ok(mut server) = TcpStream::connect(replica).await {
-                        // Either side may break off.
-                        let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
-                    }
+                    let mut server = match TcpStream::connect(replica).await {
+                        Ok(server) => server,
+                        // Somebody else, where nobody listens.
+                        Err(_) => match TcpStream::connect(other).await {
+                            Ok(server) => server,
+                            Err(_) => return,
+                        },
+                    };
+                    // Either side may break off.
+                    let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
                 });
             }
         });
@@ -228,4 +237,173 @@ async fn keycloak_ends_a_session_at_both_replicas_with_every_copy_and_every_stre
         stream.assert_cut().await;
     }
     println!("asked, told and ended at both after {ended:?}, the last stream after {:?}", begun.elapsed());
+}
+
+/// Two processes with one configuration.
+struct Processes {
+    port: u16,
+    programs: Vec<(Site, Option<Program>)>,
+    config: String,
+}
+
+impl Processes {
+    async fn start(provider: &RealProvider, store: &str) -> Self {
+        let port = free_port();
+        let text = provider.toml().replace("{port}", &port.to_string());
+        let config = format!(
+            "{text}redirect_uri = \"http://localhost:{port}/auth/callback\"\n{PROXY}[session]\nstore = \"{store}\"\n"
+        );
+        let mut processes = Self { port, programs: Vec::new(), config };
+        for _ in 0..2 {
+            processes.programs.push((Site::of(PROGRAM), None));
+            processes.begin(processes.programs.len() - 1).await;
+        }
+        processes
+    }
+
+    async fn begin(&mut self, which: usize) {
+        let (site, program) = &mut self.programs[which];
+        let launch = Launch::of(PROGRAM)
+            .args([std::path::Path::new("--config"), &site.file("vestibule.toml", &self.config)])
+            .env("SESSION_SECRET", "Kq3-wZn7_Yc2tBv8xLs5RdGh9PjFm1Ua6We4QiTo")
+            .env("VESTIBULE_UPSTREAM", site.upstream.url())
+            .env("VESTIBULE_LISTEN", site.address().to_string())
+            .env("VESTIBULE_ADMIN_LISTEN", format!("127.0.0.1:{}", site.admin_port))
+            .env("VESTIBULE_WORKERS", "1");
+        *program = Some(site.start(launch).await);
+    }
+
+    fn addresses(&self) -> Vec<SocketAddr> {
+        self.programs.iter().map(|(site, _)| site.address()).collect()
+    }
+}
+
+/// What one person went through.
+#[derive(Debug, Default)]
+struct Tale {
+    requests: usize,
+    /// Connections that broke with the process behind them; each request was sent again.
+    broken: usize,
+    /// How often the browser had to go by the provider, which asked nothing.
+    by_provider: usize,
+}
+
+async fn open_pages_whatever_breaks(url: String, browser: Browser) -> Tale {
+    let begun = Instant::now();
+    let mut tale = Tale::default();
+    while begun.elapsed() < span() {
+        let mut needs_navigation = false;
+        let asked = (0..AT_ONCE).map(|_| {
+            let (tab, url) = (browser.tab(), url.clone());
+            // A connection that breaks off fails its task.
+            async move {
+                let again = (tab.clone(), url.clone());
+                match tokio::spawn(async move { tab.fetch(&url).await }).await {
+                    Ok(reply) => (reply, 0),
+                    Err(_) => (again.0.fetch(&again.1).await, 1),
+                }
+            }
+        });
+        for (reply, broken) in join_all(asked).await {
+            tale.requests += 1;
+            tale.broken += broken;
+            assert!(matches!(reply.status, StatusCode::OK | StatusCode::UNAUTHORIZED), "{}", reply.text());
+            needs_navigation |= reply.status != StatusCode::OK || reply.echoed("authorization").is_none();
+        }
+        if needs_navigation {
+            let page = browser.follow(&url, 10).await;
+            assert_eq!(page.status, StatusCode::OK, "the provider asks nothing: {} {}", page.url, page.text());
+            assert!(page.echoed("authorization").is_some(), "{}", page.text());
+            tale.by_provider += 1;
+        }
+        tokio::time::sleep(Duration::from_millis(150)).await;
+    }
+    tale
+}
+
+#[tokio::test]
+async fn a_replica_is_killed_and_only_renewals_under_way_go_by_the_provider() {
+    let redis = Redis::start(&[]);
+    let provider = rotating();
+    let mut processes = Processes::start(&provider, &format!("redis://{}", redis.address())).await;
+    let front = Front::start(processes.port, processes.addresses()).await;
+    let url = format!("http://localhost:{}/", processes.port);
+    let mut all = Vec::new();
+    for _ in 0..people() {
+        let browser = processes.programs[0].0.browser();
+        browser.connect(&url, front.0);
+        let page = provider.sign_in_without_browser_as(&browser, &url, "ada").await;
+        assert_eq!(page.echoed("x-forwarded-user").as_deref(), Some("ada"), "{} {}", page.url, page.text());
+        all.push(browser);
+    }
+    let all = all.into_iter().map(|browser| tokio::spawn(open_pages_whatever_breaks(url.clone(), browser)));
+    let all = all.collect::<Vec<_>>();
+    after(5).await;
+    // SIGKILL, without a goodbye.
+    drop(processes.programs[0].1.take());
+    after(2).await;
+    processes.begin(0).await;
+    let mut whole = Tale::default();
+    for person in all {
+        let Tale { requests, broken, by_provider } = person.await.expect("a page failed");
+        assert!(by_provider <= 1, "{by_provider} times by the provider for one kill");
+        whole.requests += requests;
+        whole.broken += broken;
+        whole.by_provider += by_provider;
+    }
+    println!("{} people: {whole:?}", people());
+    assert!(whole.by_provider < people(), "{whole:?}");
+}
+
+#[tokio::test]
+async fn while_redis_is_away_those_who_were_seen_go_on_for_the_grace_and_nobody_is_sent_to_sign_in() {
+    let mut redis = Redis::start(&[]);
+    let grace = Duration::from_secs(8);
+    let toml = format!("[session]\nrenew = false\nstore_grace = \"8s\"\nstore = \"redis://{}\"", redis.address());
+    let stage = Stage::with(&toml);
+    let other = stage.replica();
+    let browser = stage.signed_in_browser().await;
+    let copy = browser.stolen_copy();
+    copy.connect(&other.origin(), other.address());
+    let mut socket = Stream::web_socket(&stage, &browser).await;
+    redis.kill();
+    let killed = Instant::now();
+    let reply = copy.get(&other.url("/")).await;
+    assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE, "never seen there: {}", reply.text());
+    assert_eq!(reply.header("retry-after"), Some("5"));
+    assert_eq!(browser.get(&stage.url("/")).await.status, StatusCode::OK, "seen here");
+    let away = async || browser.fetch(&stage.url("/")).await.status == StatusCode::SERVICE_UNAVAILABLE;
+    while killed.elapsed() < grace / 2 {
+        assert!(!away().await, "it goes on for the grace");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    stage.clock.advance(grace);
+    until("the grace is over", away).await;
+    // What was heard is measured by another clock than what was seen.
+    while killed.elapsed() < grace {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    socket.assert_told().await;
+    redis.begin();
+    until("it is back", async || browser.fetch(&stage.url("/")).await.status == StatusCode::OK).await;
+    until("at the other too", async || copy.fetch(&other.url("/")).await.status == StatusCode::OK).await;
+}
+
+#[tokio::test]
+async fn a_store_that_came_back_with_less_is_told_again_what_has_ended() {
+    let mut redis = Redis::start(&[]);
+    let stage = Stage::with(&format!("[session]\nshare_ended = \"redis://{}\"", redis.address()));
+    let browser = stage.signed_in_browser().await;
+    let copy = browser.stolen_copy();
+    browser.get(&stage.url("/auth/logout")).await;
+    assert_eq!(copy.fetch(&stage.url("/")).await.status, StatusCode::UNAUTHORIZED);
+    redis.cli(&["flushall"]);
+    redis.kill();
+    redis.begin();
+    // By who knows it still, so that one who starts later knows it too.
+    until("it is told again", async || !redis.cli(&["exists", "vestibule:told:ended"]).contains('0')).await;
+    let late = stage.replica();
+    copy.connect(&late.origin(), late.address());
+    assert_eq!(copy.fetch(&late.url("/")).await.status, StatusCode::UNAUTHORIZED);
 }

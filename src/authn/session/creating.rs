@@ -107,7 +107,11 @@ impl Sessions {
             .ok_or_else(|| PackError::largest_of(&claims, value.len()))?;
         cookies.push(self.idle_cookie(id, now));
         if id != record.marks.id && generation > 0 {
-            // It goes on under another id.
+            // It goes on under another id, unless it ended while that was written.
+            if self.ended.contains(&record.marks) {
+                self.end_id(id, record.expires_at).await;
+                return Err(CreateError::Ended);
+            }
             self.end(&record).await;
         }
         // No late answer puts an older session, or an older form of this one, in its place.

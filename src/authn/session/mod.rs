@@ -115,6 +115,7 @@ pub struct Sessions {
     ended: Arc<EndedSessions>,
     successors: Arc<Successors>,
     stored: Option<StoredSessions>,
+    control: runtime::Handle,
     clock: SharedClock,
     keeps_access_token: bool,
 }
@@ -184,8 +185,10 @@ pub struct Binding<'a> {
     pub passes_access_token: bool,
     /// Which sessions have ended.
     pub ended: Arc<EndedSessions>,
-    /// Where sessions lie, if not in their cookies, and where that is asked.
-    pub store: Option<(Store, runtime::Handle)>,
+    /// Where sessions lie, if not in their cookies.
+    pub store: Option<Store>,
+    /// Where the store is asked, and sessions end.
+    pub control: runtime::Handle,
 }
 
 impl Sessions {
@@ -193,11 +196,13 @@ impl Sessions {
     pub fn new(settings: Settings, mapper: Mapper, binding: Binding<'_>, clock: SharedClock) -> Self {
         let jar = CookieJar::new(&settings.cookie, binding.secure);
         let header_names = mapper.settings().headers.iter().map(|(name, _)| cheap_to_clone(name)).collect();
-        let stored = binding.store.map(|(store, control)| {
+        let control = binding.control;
+        let stored = binding.store.map(|store| {
             let tickets = binding.ring.sealer(Purpose::Ticket, jar.session_name(), binding.origin);
-            StoredSessions::new(store, tickets, settings.store_grace, control, Arc::clone(&clock))
+            StoredSessions::new(store, tickets, settings.store_grace, control.clone(), Arc::clone(&clock))
         });
         Self {
+            control,
             stored,
             sealer: binding.ring.sealer(Purpose::Session, jar.session_name(), binding.origin),
             idle_sealer: binding.ring.sealer(Purpose::Idle, jar.idle_name(), binding.origin),
@@ -309,19 +314,35 @@ impl Sessions {
         self.open(cookies).await.ok().map(|opened| (opened.record, opened.contents))
     }
 
-    /// Ends the session that a request shows, idle or not, and gives what it was. Waits until that is written down.
-    pub async fn sign_out(&self, cookies: &OwnCookies) -> Option<(Record, Contents)> {
+    /// Ends the session that a request shows, idle or not, and gives what it was. Waits until that is written down; whoever
+    /// goes away meanwhile has signed out all the same.
+    pub async fn sign_out(self: &Arc<Self>, cookies: &OwnCookies) -> Option<(Record, Contents)> {
+        let (this, cookies) = (Arc::clone(self), cookies.clone());
+        let ending = async move { this.end_shown(&cookies).await };
+        // A task of the control runtime is lost only where that stops.
+        self.control.spawn(ending).await.ok().flatten()
+    }
+
+    async fn end_shown(&self, cookies: &OwnCookies) -> Option<(Record, Contents)> {
         let opened = match self.open(cookies).await {
             Err(NoSession::Away(Away)) => {
                 // What it was is not to be had; that it has ended is known by its id alone.
                 let id = self.shown(cookies)?.id;
-                self.ended.end_id(id, self.clock.now().after(self.settings.lifetime)).wait().await;
+                self.end_id(id, self.clock.now().after(self.settings.lifetime)).await;
                 return None;
             }
             opened => opened.ok()?,
         };
         self.end(&opened.record).await;
         Some((opened.record, opened.contents))
+    }
+
+    /// Ends a session of which only the id is known.
+    async fn end_id(&self, id: SessionId, until: UnixTime) {
+        if let Some(stored) = &self.stored {
+            stored.delete(id);
+        }
+        self.ended.end_id(id, until).wait().await;
     }
 
     /// Ends a session: its id is remembered until its cookie would expire. Waits until that is written down.
@@ -355,7 +376,8 @@ impl Sessions {
 
     /// For whatever outlives the check that let it in.
     pub fn lifetimes(&self) -> Lifetimes {
-        Lifetimes { ended: Arc::clone(&self.ended), clock: Arc::clone(&self.clock) }
+        let (ended, clock) = (Arc::clone(&self.ended), Arc::clone(&self.clock));
+        Lifetimes { ended, clock, grace: self.settings.store_grace }
     }
 
     async fn open(&self, cookies: &OwnCookies) -> Result<Opened, NoSession> {

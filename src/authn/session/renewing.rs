@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::marks::{Marks, NameDigest};
 use super::record::{self, Contents, Due, PackError, Record, Sources, StoredTokens};
-use super::stored::{Place, StoredSessions};
+use super::stored::{self, Place, StoredSessions};
 use super::successors::{NextStep, Outcome, Successor};
 use super::{CreateError, Renewal, Sessions};
 use crate::authn::oidc::Party;
@@ -154,6 +154,9 @@ impl Sessions {
 
     /// Ends a session that the provider does not vouch for any more.
     pub async fn end_renewing(&self, renewing: &Renewing) {
+        if let Some(stored) = &self.stored {
+            stored.delete(renewing.marks.id);
+        }
         self.ended.end(&renewing.marks, renewing.expires_at).wait().await;
     }
 
@@ -164,6 +167,15 @@ impl Sessions {
     pub(in crate::authn) async fn claim(&self, session: &DueSession) -> Result<Claim, Outcome> {
         let Some((stored, place)) = self.place(session) else { return Ok(Claim(None)) };
         stored.claim(place, || session.without_refresh_token()).await.map(|lease| Claim(Some(lease)))
+    }
+
+    /// How long the provider may take: while the claim lasts, what it brings can be written.
+    pub(in crate::authn) fn limit(&self, claim: &Claim) -> Duration {
+        match claim.0 {
+            Some(_) => stored::LEASE - stored::LEASE / 6,
+            // It has bounds of its own.
+            None => Duration::from_secs(3600),
+        }
     }
 
     /// The refresh token was not sent.

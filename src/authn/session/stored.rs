@@ -37,7 +37,7 @@ const AT_HAND: u64 = 64 << 20;
 /// What a session at hand takes beside its packed form, in bytes.
 const OVERHEAD: usize = 1024;
 /// How long one renewal of a session keeps all others away: longer than a provider's answer may take.
-const LEASE: Duration = Duration::from_secs(30);
+pub(super) const LEASE: Duration = Duration::from_secs(30);
 /// How often a replica looks whether another has finished.
 const POLL: Duration = Duration::from_millis(50);
 /// Between two attempts to write down what cannot be had again.

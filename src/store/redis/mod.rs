@@ -101,15 +101,14 @@ impl Redis {
     }
 
     /// Waits a moment until a replica has what was written, so that a fail-over does not take it back.
-    async fn settle(&self, put: Put) -> Put {
-        if self.has_replicas && matches!(put, Put::Kept(_)) {
+    async fn settle(&self) {
+        if self.has_replicas {
             let wait = |mut connection: Connection| async move {
                 redis::cmd("WAIT").arg(1).arg(SETTLED).query_async::<i64>(&mut connection).await
             };
             // Written it is in any case.
             let _ = self.link.ask(false, wait).await;
         }
-        put
     }
 
     async fn listed(&self, name: Vec<u8>) -> Result<Option<Listed>, StoreError> {
@@ -196,7 +195,8 @@ impl Backend for Redis {
             }
             let arguments: [&[u8]; 3] = [bytes, &packed(owner), &ttl];
             let put = written(self.run(true, &self.scripts.create, &self.record(handle), &arguments).await?)?;
-            Ok(self.settle(put).await)
+            self.settle().await;
+            Ok(put)
         })
     }
 
@@ -206,6 +206,9 @@ impl Backend for Redis {
             // Not asked twice: the second answer would be that the first has it.
             let answer: Vec<i64> = self.run(false, &self.scripts.lease, &self.record(handle), &arguments).await?;
             let span = |millis: i64| u64::try_from(millis).unwrap_or(0);
+            if answer.first() == Some(&1) {
+                self.settle().await;
+            }
             match *answer {
                 [1, fence, abandoned] => Ok(Claim::Fenced { fence: span(fence), abandoned: abandoned == 1 }),
                 [2, rest] => Ok(Claim::Busy(Duration::from_millis(span(rest)))),
@@ -220,7 +223,8 @@ impl Backend for Redis {
         Box::pin(async move {
             let arguments: [&[u8]; 3] = [&number(version.0), &number(fence), bytes];
             let put = written(self.run(true, &self.scripts.replace, &self.record(handle), &arguments).await?)?;
-            Ok(self.settle(put).await)
+            self.settle().await;
+            Ok(put)
         })
     }
 
@@ -305,7 +309,8 @@ impl Backend for Redis {
                     reply
                 }
             };
-            let reply = self.readers[topic as usize].ask(true, read).await?;
+            // Not asked again behind a connection that broke: whoever reads wants to know that something may be missing.
+            let reply = self.readers[topic as usize].ask(false, read).await?;
             let mut news = News { messages: Vec::new(), position: Position(after.to_owned()) };
             for entry in reply.into_iter().flat_map(|reply| reply.keys).flat_map(|key| key.ids) {
                 // What somebody else put there must not keep the rest from being heard.

@@ -112,6 +112,11 @@ impl Redis {
         sentinel
     }
 
+    /// What `redis-cli` says to a command.
+    pub fn cli(&self, arguments: &[&str]) -> String {
+        cli(self, arguments)
+    }
+
     /// The program of this name.
     ///
     /// # Panics

@@ -295,11 +295,18 @@ impl EndedSessions {
         let mut writing = self.writing();
         let now = self.tidy(&mut writing);
         let mut statement = statement.no_later_than(Turn(self.clock.micros().saturating_add(SKEW.as_micros() as u64)));
+        let mut is_news = false;
         if let Statement::Name(name, named) = &mut statement {
-            named.told = self.believed(name, named.told);
+            let told = self.believed(name, named.told);
+            is_news = told != named.told;
+            named.told = told;
         }
         if !statement.counts(now) || self.says(&statement) {
             return;
+        }
+        if is_news {
+            // Proven here, which others cannot know.
+            self.tell(statement.clone());
         }
         self.last_turn.fetch_max(statement.turn().0, Ordering::AcqRel);
         if let Statement::Name(name, Named { told: Told::ByAnyone, .. }) = &statement {

@@ -1,13 +1,14 @@
 //! What replicas tell one another of ended sessions. Each statement goes onto a topic of the store, where it stays until the
 //! last session that it could speak of has expired; every replica reads on from where it stopped, so nobody misses anything
-//! by being away. Whoever can write to the store can sign people out by it, and do nothing else.
+//! by being away. After an outage it reads all of it anew and tells whatever it knows and the store does not (any more): a
+//! store may come back with less than it had. Whoever can write to the store can sign people out by it, or take back that
+//! others did.
 //!
 //! Until a replica has read all of it once, it knows nobody: what has ended is not to be told apart from what has not.
 
-use std::collections::{HashSet, VecDeque};
-use std::sync::Arc;
-use std::sync::Weak;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::runtime;
@@ -16,9 +17,9 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use super::frame;
-use super::statement::Statement;
-use super::{EndedSessions, SKEW};
-use crate::store::{Store, Topic};
+use super::statement::{Named, Statement};
+use super::{EndedSessions, SKEW, Told};
+use crate::store::{News, Position, Store, Topic};
 use crate::telemetry::chain;
 
 /// How long one question for news waits for some.
@@ -31,20 +32,24 @@ const DEAF: Duration = Duration::from_secs(6);
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How long a request waits for a replica that has just started.
 const STARTING: Duration = Duration::from_secs(5);
-/// Statements that wait for a store that is away, at most. Beyond that the whole set is told when it is back.
+/// Statements that wait for a store that is away, at most. What does not fit is told when it is back.
 const ROOM: usize = 100_000;
 /// Bytes that are told at once, about.
 const MESSAGE: usize = 256 * 1024;
-/// What a store may lose when it fails over.
-const UNSURE: Duration = Duration::from_secs(120);
+/// Statements that nobody proved are told so often in [`WINDOW`], at most: whoever makes them up fills no store with them.
+const UNPROVEN: u32 = 1_000;
+const WINDOW: Duration = Duration::from_secs(600);
+/// As many messages at once are more than what was told a moment ago.
+const BACKLOG: usize = 100;
 
 /// One replica's part in it.
 #[derive(Debug)]
 pub(super) struct Sharing {
     queue: mpsc::UnboundedSender<Said>,
     queued: Arc<AtomicUsize>,
-    overflowed: Arc<AtomicBool>,
     hearing: Arc<Hearing>,
+    /// Of statements that nobody proved: since when they are counted, and how many there were.
+    unproven: Mutex<(Instant, u32)>,
 }
 
 /// When all that was told was heard last.
@@ -86,38 +91,38 @@ impl Sharing {
         let (queue, said) = mpsc::unbounded_channel();
         let hearing = Hearing { begun: Instant::now(), at: AtomicU64::new(0), started: Notify::new() };
         let hearing = Arc::new(hearing);
-        let (queued, overflowed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
-        let again = Arc::new(Notify::new());
-        let listener = Listener {
-            ended: Arc::downgrade(ended),
-            store: store.clone(),
-            again: Arc::clone(&again),
-            hearing: Arc::clone(&hearing),
-        };
-        let speaker = Speaker {
-            ended: Arc::downgrade(ended),
-            store,
-            said,
-            again,
-            queued: Arc::clone(&queued),
-            overflowed: Arc::clone(&overflowed),
-            keep: lifetime + SKEW,
-            recent: VecDeque::new(),
-        };
+        let queued = Arc::new(AtomicUsize::new(0));
+        let listener = Listener { ended: Arc::downgrade(ended), store: store.clone(), hearing: Arc::clone(&hearing) };
+        let speaker = Speaker { store, said, queued: Arc::clone(&queued), keep: lifetime + SKEW };
         control.spawn(listener.run());
         control.spawn(speaker.run());
-        Self { queue, queued, overflowed, hearing }
+        Self { queue, queued, hearing, unproven: Mutex::new((Instant::now(), 0)) }
     }
 
     /// Never blocks.
     pub(super) fn tell(&self, statement: Statement) -> Option<oneshot::Receiver<()>> {
+        if !self.may_be_told(&statement) {
+            return None;
+        }
+        // Full, the store has been away for long: all of it is told when it is back.
         if self.queued.fetch_add(1, Ordering::AcqRel) >= ROOM {
             self.queued.fetch_sub(1, Ordering::AcqRel);
-            self.overflowed.store(true, Ordering::Release);
             return None;
         }
         let (told, waiting) = oneshot::channel();
         self.queue.send(Said { statement, told }).ok().map(|()| waiting)
+    }
+
+    fn may_be_told(&self, statement: &Statement) -> bool {
+        if !matches!(statement, Statement::Name(_, Named { told: Told::ByAnyone, .. })) {
+            return true;
+        }
+        let mut unproven = self.unproven.lock().unwrap_or_else(PoisonError::into_inner);
+        if unproven.0.elapsed() >= WINDOW {
+            *unproven = (Instant::now(), 0);
+        }
+        unproven.1 = unproven.1.saturating_add(1);
+        unproven.1 <= UNPROVEN
     }
 
     /// Whether what others ended is known here, but for what was ended within `grace`; `None`: not yet.
@@ -148,54 +153,33 @@ pub(super) async fn wait(told: Option<oneshot::Receiver<()>>) {
 struct Listener {
     ended: Weak<EndedSessions>,
     store: Store,
-    again: Arc<Notify>,
     hearing: Arc<Hearing>,
 }
 
 impl Listener {
     async fn run(self) {
-        let mut position = None;
+        let mut round = Round::new(&self.ended);
         let mut is_away = false;
-        // What is known here of the time before, and is not told yet.
-        let mut before = self.ended.upgrade().map_or_else(HashSet::new, |ended| {
-            frame::read(&ended.snapshot()).statements.iter().map(Statement::encode).collect()
-        });
         loop {
-            let started = self.hearing.is_started();
-            let wait = if started { WAIT } else { Duration::from_millis(1) };
+            let wait = if round.is_complete { WAIT } else { Duration::from_millis(1) };
             let begun = Instant::now();
-            match self.store.read(Topic::Ended, position.clone(), wait).await {
+            match self.store.read(Topic::Ended, round.position.clone(), wait).await {
                 Ok(news) => {
                     let Some(ended) = self.ended.upgrade() else { return };
-                    let is_all = news.messages.is_empty();
-                    for message in &news.messages {
-                        let content = frame::read(message);
-                        if content.damaged {
-                            warn!(reason = "ended_unreadable", "a replica of another version told what cannot be read");
-                        }
-                        for statement in content.statements {
-                            before.remove(&statement.encode());
-                            ended.hear(statement);
-                        }
-                    }
-                    position = Some(news.position);
-                    if started || is_all {
+                    let is_current = news.messages.len() < BACKLOG;
+                    round.take(news, &ended);
+                    if round.is_complete && is_current {
                         self.hearing.is_heard(begun);
                     }
-                    if is_all && !started {
-                        for statement in before.drain().filter_map(|bytes| Statement::decode(&bytes)) {
-                            ended.tell(statement);
-                        }
-                    }
-                    if std::mem::take(&mut is_away) {
+                    if round.is_complete && std::mem::take(&mut is_away) {
                         info!("what other replicas end is heard again");
-                        self.again.notify_one();
                     }
                 }
                 Err(error) => {
                     if self.ended.strong_count() == 0 {
                         return;
                     }
+                    round = Round::new(&self.ended);
                     if !std::mem::replace(&mut is_away, true) {
                         warn!(reason = "ended_unheard", error = chain(&error), "what other replicas end is not heard");
                     }
@@ -206,35 +190,61 @@ impl Listener {
     }
 }
 
+/// One reading of all that was told, and then of what follows.
+struct Round {
+    position: Option<Position>,
+    /// What was known here at its beginning, and has not been heard in it.
+    untold: HashSet<Vec<u8>>,
+    is_complete: bool,
+}
+
+impl Round {
+    fn new(ended: &Weak<EndedSessions>) -> Self {
+        let known = |ended: Arc<EndedSessions>| {
+            frame::read(&ended.snapshot()).statements.iter().map(Statement::encode).collect()
+        };
+        Self { position: None, untold: ended.upgrade().map_or_else(HashSet::new, known), is_complete: false }
+    }
+
+    fn take(&mut self, news: News, ended: &EndedSessions) {
+        for message in &news.messages {
+            let content = frame::read(message);
+            if content.damaged {
+                warn!(reason = "ended_unreadable", "a replica of another version told what cannot be read");
+            }
+            for statement in content.statements {
+                self.untold.remove(&statement.encode());
+                ended.hear(statement);
+            }
+        }
+        // Nothing new, though what there is may be no message of ours.
+        let is_end = news.messages.is_empty() && self.position.as_ref() == Some(&news.position);
+        self.position = Some(news.position);
+        if is_end && !self.is_complete {
+            self.is_complete = true;
+            for statement in self.untold.drain().filter_map(|bytes| Statement::decode(&bytes)) {
+                ended.tell(statement);
+            }
+        }
+    }
+}
+
 struct Speaker {
-    ended: Weak<EndedSessions>,
     store: Store,
     said: mpsc::UnboundedReceiver<Said>,
-    again: Arc<Notify>,
     queued: Arc<AtomicUsize>,
-    overflowed: Arc<AtomicBool>,
     keep: Duration,
-    /// What a fail-over could take back.
-    recent: VecDeque<(Instant, Vec<u8>)>,
 }
 
 impl Speaker {
     async fn run(mut self) {
-        loop {
-            tokio::select! {
-                first = self.said.recv() => {
-                    let Some(first) = first else { return };
-                    if self.tell(first).await {
-                        self.tell_again().await;
-                    }
-                }
-                () = self.again.notified() => self.tell_again().await,
-            }
+        while let Some(first) = self.said.recv().await {
+            self.tell(first).await;
         }
     }
 
-    /// Tells it, and what else there is, however long that takes. Says whether the store was away meanwhile.
-    async fn tell(&mut self, first: Said) -> bool {
+    /// Tells it, and what else there is, however long that takes.
+    async fn tell(&mut self, first: Said) {
         let mut message = frame::HEADER.to_vec();
         let mut waiting = Vec::new();
         let mut next = Some(first);
@@ -243,39 +253,15 @@ impl Speaker {
             waiting.push(told);
             next = if message.len() < MESSAGE { self.said.try_recv().ok() } else { None };
         }
-        let was_away = self.publish(&message).await;
+        self.publish(&message).await;
         self.queued.fetch_sub(waiting.len(), Ordering::AcqRel);
         for told in waiting {
             // Whoever has gone does not need to know.
             let _ = told.send(());
         }
-        self.recent.push_back((Instant::now(), message));
-        self.recent.retain(|(at, _)| at.elapsed() < UNSURE);
-        was_away
     }
 
-    /// A store that was away may have lost what it had acknowledged a moment before.
-    async fn tell_again(&mut self) {
-        self.recent.retain(|(at, _)| at.elapsed() < UNSURE);
-        for (_, message) in self.recent.clone() {
-            self.publish(&message).await;
-        }
-        if self.overflowed.swap(false, Ordering::AcqRel)
-            && let Some(snapshot) = self.ended.upgrade().map(|ended| ended.snapshot())
-        {
-            let mut message = frame::HEADER.to_vec();
-            for statement in frame::read(&snapshot).statements {
-                frame::write(&mut message, &statement);
-                if message.len() >= MESSAGE {
-                    self.publish(&message).await;
-                    message.truncate(frame::HEADER.len());
-                }
-            }
-            self.publish(&message).await;
-        }
-    }
-
-    async fn publish(&self, message: &[u8]) -> bool {
+    async fn publish(&self, message: &[u8]) {
         let mut was_away = false;
         while let Err(error) = self.store.publish(Topic::Ended, message.to_vec(), self.keep).await {
             if !std::mem::replace(&mut was_away, true) {
@@ -286,6 +272,5 @@ impl Speaker {
         if was_away {
             info!("other replicas are told again what has ended");
         }
-        was_away
     }
 }
