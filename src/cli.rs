@@ -239,7 +239,7 @@ fn told_of_cookie(settings: &Settings) -> String {
 
 /// What this configuration does, in a few lines without secrets.
 fn summary(settings: &Settings) -> String {
-    let admin = settings.admin_listen.map_or("off".to_owned(), |address| address.to_string());
+    let admin = settings.admin.listen.map_or("off".to_owned(), |address| address.to_string());
     let mut lines = vec![
         format!(
             "listen      {} ({}), admin {admin}",
@@ -312,7 +312,7 @@ fn healthcheck(url: Option<String>, options: &Options) -> ExitCode {
     let target = match url {
         Some(url) => url,
         None => match options.load() {
-            Ok(Loaded { settings, .. }) => match settings.admin_listen {
+            Ok(Loaded { settings, .. }) => match settings.admin.listen {
                 Some(address) => format!("http://{}/readyz", reachable(address)),
                 None => {
                     eprintln!("vestibule: admin_listen is off, so there is nothing to ask; name a --url");

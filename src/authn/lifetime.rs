@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::oidc::Party;
 use super::session::ended::EndedSessions;
 use super::session::marks::Marks;
 use crate::clock::{SharedClock, UnixTime};
@@ -10,7 +11,8 @@ use crate::clock::{SharedClock, UnixTime};
 /// When an admission ends: at a fixed time, or as soon as the session behind it is ended.
 #[derive(Debug, Clone, Copy)]
 pub struct Lifetime {
-    pub(in crate::authn) session: Option<Marks>,
+    /// With its provider.
+    pub(in crate::authn) session: Option<(Marks, Party)>,
     pub(in crate::authn) ends_at: UnixTime,
 }
 
@@ -44,6 +46,7 @@ impl Lifetimes {
 
     /// Asked now. An open stream counts as use, so the idle time has no say in it.
     pub fn is_over(&self, lifetime: &Lifetime) -> bool {
-        self.clock.now() >= lifetime.ends_at || lifetime.session.is_some_and(|marks| self.ended.contains(&marks))
+        let has_ended = |(marks, party): (Marks, Party)| self.ended.contains(&marks, party);
+        self.clock.now() >= lifetime.ends_at || lifetime.session.is_some_and(has_ended)
     }
 }
