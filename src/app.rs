@@ -25,6 +25,7 @@ use crate::authn::session::{Binding, Sessions};
 use crate::clock::SharedClock;
 use crate::config::Settings;
 use crate::endpoints::Endpoints;
+use crate::endpoints::admin::AdminApi;
 use crate::endpoints::health::{AdminState, serve_admin};
 use crate::gateway::{Gateway, Parts};
 use crate::message::Origin;
@@ -250,6 +251,7 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
         settings.upstreams.iter().map(|upstream| upstream.own_token.as_ref().map(own_token)).collect();
     let lifetimes = sessions.lifetimes();
     let for_metrics = Arc::clone(&sessions);
+    let api = settings.admin.token.as_ref().map(|token| Arc::new(AdminApi::new(token, Arc::clone(&sessions))));
     let handle = control.handle().clone();
     let renewals = Renewals::new(providers.clone(), Arc::clone(&sessions), handle, Arc::clone(&clock));
     #[cfg(feature = "acme")]
@@ -291,7 +293,7 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
     let ended = CancellationToken::new();
     let admin = {
         let _entered = control.handle().enter();
-        settings.admin_listen.map(admin_listener).transpose()?
+        settings.admin.listen.map(admin_listener).transpose()?
     };
     let admin_address = admin.as_ref().and_then(|listener| listener.local_addr().ok());
     let bound = server::bind(settings.server.clone())?;
@@ -320,7 +322,7 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
     let server = std::thread::Builder::new().name("server".to_owned()).spawn(serve)?;
     let background = control.handle();
     if let Some(listener) = admin {
-        let state = admin_state(&metrics, &drain, &providers);
+        let state = admin_state(&metrics, &drain, &providers, api);
         background.spawn(serve_admin(listener, state, admin_stop.clone()));
     }
     background.spawn(drain.run(stop.clone().cancelled_owned(), settings.server.drain));
@@ -364,9 +366,10 @@ fn admin_listener(address: SocketAddr) -> Result<tokio::net::TcpListener, StartE
     bind().map_err(|source| StartError::AdminListen { address, source })
 }
 
-fn admin_state(metrics: &Arc<Metrics>, drain: &Drain, providers: &Providers) -> AdminState {
+fn admin_state(metrics: &Arc<Metrics>, drain: &Drain, providers: &Providers, api: Option<Arc<AdminApi>>) -> AdminState {
     let providers = providers.clone();
     AdminState {
+        api,
         metrics: Arc::clone(metrics),
         draining: drain.draining.clone(),
         provider_status: Arc::new(move || {

@@ -1,6 +1,9 @@
 //! Arguments → settings → run. The only code that prints or picks an exit code: 64 usage, 78 configuration, 1 runtime.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is where the program speaks to its operator")]
 
+mod asking;
+mod sessions;
+
 use std::error::Error;
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -11,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use http::Method;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 use vestibule::authn::session::cookie;
@@ -19,6 +23,8 @@ use vestibule::config::{self, ConfigProblem, Loaded, Settings, Sources};
 use vestibule::route::Access;
 use vestibule::server::Listener;
 use vestibule::{app, telemetry};
+
+use self::asking::{ask, http_uri, reachable};
 
 /// sysexits.h: the command was used wrongly.
 const USAGE: u8 = 64;
@@ -64,6 +70,8 @@ enum Command {
         #[arg(long, value_name = "URL")]
         url: Option<String>,
     },
+    /// Lists and ends sessions of a running proxy
+    Sessions(sessions::Command),
     /// Runs the proxy with a development provider and a sample application
     #[cfg(feature = "demo")]
     Demo,
@@ -91,6 +99,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Schema) => print(&format!("{:#}\n", config::schema())),
         Some(Command::GenerateSecret) => generate_secret(),
         Some(Command::Healthcheck { url }) => healthcheck(url, &cli.options),
+        Some(Command::Sessions(command)) => sessions::run(&command, &cli.options),
         #[cfg(feature = "demo")]
         Some(Command::Demo) => demo(&cli.options),
         Some(Command::Environment) => print(&config::environment_markdown()),
@@ -105,11 +114,14 @@ fn key_and_value(text: &str) -> Result<(String, String), String> {
 }
 
 impl Options {
-    fn load(&self) -> Result<Loaded, Vec<ConfigProblem>> {
+    fn sources(&self) -> Result<Sources, ConfigProblem> {
         let listen = self.listen.iter().map(|listen| ("listen".to_owned(), listen.clone()));
         let flags = self.set.iter().cloned().chain(listen).collect();
-        let sources = Sources::from_process(self.config.as_deref(), flags).map_err(|problem| vec![problem])?;
-        config::load(&sources)
+        Sources::from_process(self.config.as_deref(), flags)
+    }
+
+    fn load(&self) -> Result<Loaded, Vec<ConfigProblem>> {
+        config::load(&self.sources().map_err(|problem| vec![problem])?)
     }
 }
 
@@ -239,7 +251,7 @@ fn told_of_cookie(settings: &Settings) -> String {
 
 /// What this configuration does, in a few lines without secrets.
 fn summary(settings: &Settings) -> String {
-    let admin = settings.admin_listen.map_or("off".to_owned(), |address| address.to_string());
+    let admin = settings.admin.listen.map_or("off".to_owned(), |address| address.to_string());
     let mut lines = vec![
         format!(
             "listen      {} ({}), admin {admin}",
@@ -312,7 +324,7 @@ fn healthcheck(url: Option<String>, options: &Options) -> ExitCode {
     let target = match url {
         Some(url) => url,
         None => match options.load() {
-            Ok(Loaded { settings, .. }) => match settings.admin_listen {
+            Ok(Loaded { settings, .. }) => match settings.admin.listen {
                 Some(address) => format!("http://{}/readyz", reachable(address)),
                 None => {
                     eprintln!("vestibule: admin_listen is off, so there is nothing to ask; name a --url");
@@ -322,11 +334,11 @@ fn healthcheck(url: Option<String>, options: &Options) -> ExitCode {
             Err(problems) => return refuse(&problems),
         },
     };
-    let Some(uri) = target.parse::<http::Uri>().ok().filter(|uri| uri.scheme_str() == Some("http")) else {
+    let Some(uri) = http_uri(&target) else {
         eprintln!("vestibule: --url takes an http URL, such as http://127.0.0.1:9090/readyz");
         return ExitCode::from(USAGE);
     };
-    match ask(&uri) {
+    match ask(Method::GET, &uri, None, Duration::from_secs(5)).map(|(status, _)| status) {
         Ok(status) if status.is_success() => ExitCode::SUCCESS,
         Ok(status) => {
             eprintln!("vestibule: {uri} answered {status}");
@@ -334,38 +346,6 @@ fn healthcheck(url: Option<String>, options: &Options) -> ExitCode {
         }
         Err(error) => fail(error.as_ref()),
     }
-}
-
-/// An address to connect to: a listener on every address is asked on loopback.
-fn reachable(mut address: SocketAddr) -> SocketAddr {
-    if address.ip().is_unspecified() {
-        address.set_ip(if address.is_ipv4() { [127, 0, 0, 1].into() } else { std::net::Ipv6Addr::LOCALHOST.into() });
-    }
-    address
-}
-
-/// The status of one GET.
-fn ask(uri: &http::Uri) -> Result<http::StatusCode, Box<dyn Error>> {
-    const DEADLINE: Duration = Duration::from_secs(5);
-    let authority = uri.authority().ok_or("the URL has no host")?.clone();
-    let host = authority.host().trim_matches(['[', ']']).to_owned();
-    let port = authority.port_u16().unwrap_or(80);
-    let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    let request = http::Request::get(path).header(http::header::HOST, authority.as_str());
-    let request = request.body(http_body_util::Empty::<bytes::Bytes>::new())?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let answer = async {
-            let stream = tokio::net::TcpStream::connect((host.as_str(), port)).await?;
-            let stream = hyper_util::rt::TokioIo::new(stream);
-            let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await?;
-            let connection = tokio::spawn(connection);
-            let answer = sender.send_request(request).await?;
-            connection.abort();
-            Ok::<_, Box<dyn Error>>(answer.status())
-        };
-        tokio::time::timeout(DEADLINE, answer).await.map_err(|_| "no answer within 5 s")?
-    })
 }
 
 #[cfg(feature = "demo")]
@@ -409,30 +389,5 @@ mod tests {
         }
         assert!(Cli::try_parse_from(["vestibule", "--set", "log.format"]).is_err());
         assert!(Cli::try_parse_from(["vestibule", "serve"]).is_err());
-    }
-
-    #[test]
-    fn a_listener_on_every_address_is_asked_on_loopback() {
-        assert_eq!(reachable(([0, 0, 0, 0], 9090).into()).to_string(), "127.0.0.1:9090");
-        assert_eq!(reachable("[::]:9090".parse().unwrap()).to_string(), "[::1]:9090");
-        assert_eq!(reachable("10.0.0.1:9090".parse().unwrap()).to_string(), "10.0.0.1:9090");
-    }
-
-    #[test]
-    fn the_healthcheck_reads_the_status() {
-        use std::io::Read as _;
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let server = std::thread::spawn(move || {
-            let (mut stream, _) = listener.accept().unwrap();
-            let mut head = [0; 1024];
-            let read = stream.read(&mut head).unwrap();
-            stream.write_all(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n").unwrap();
-            String::from_utf8_lossy(&head[..read]).into_owned()
-        });
-        let uri = format!("http://{address}/readyz").parse().unwrap();
-        assert_eq!(ask(&uri).unwrap(), http::StatusCode::SERVICE_UNAVAILABLE);
-        assert!(server.join().unwrap().starts_with("GET /readyz HTTP/1.1\r\n"));
-        assert!(ask(&uri).is_err());
     }
 }

@@ -73,12 +73,34 @@ impl RateLimit {
         self.take(Caller::Client(network_of(address)), Instant::now())
     }
 
+    /// Whether a client has a turn left, which this does not take.
+    ///
+    /// # Errors
+    /// [`TooMany`].
+    pub fn has_turn(&self, address: IpAddr) -> Result<(), TooMany> {
+        self.left(Caller::Client(network_of(address)), Instant::now())
+    }
+
     /// Takes a turn of a user, by whatever tells one from all others.
     ///
     /// # Errors
     /// [`TooMany`].
     pub fn user(&self, who: &[u8]) -> Result<(), TooMany> {
         self.take(Caller::User(who), Instant::now())
+    }
+
+    fn left(&self, caller: Caller<'_>, now: Instant) -> Result<(), TooMany> {
+        let now = now.saturating_duration_since(self.started);
+        let key = self.hasher.hash_one(caller);
+        let full_at = self.shards[(key % SHARDS as u64) as usize].lock().unwrap_or_else(PoisonError::into_inner);
+        self.missing(full_at.get(&key).map_or(now, |full| (*full).max(now)), now)
+    }
+
+    /// What a bucket that will be full at `full` lacks for one turn.
+    fn missing(&self, full: Duration, now: Duration) -> Result<(), TooMany> {
+        let saved_up = self.rate.interval.saturating_mul(self.rate.burst - 1);
+        let missing = (full - now).saturating_sub(saved_up);
+        if missing.is_zero() { Ok(()) } else { Err(TooMany { retry_after: missing }) }
     }
 
     fn take(&self, caller: Caller<'_>, now: Instant) -> Result<(), TooMany> {
@@ -88,11 +110,7 @@ impl RateLimit {
         let shard = &self.shards[(key % SHARDS as u64) as usize];
         let mut full_at = shard.lock().unwrap_or_else(PoisonError::into_inner);
         let full = full_at.get(&key).map_or(now, |full| (*full).max(now));
-        let saved_up = self.rate.interval.saturating_mul(self.rate.burst - 1);
-        let missing = (full - now).saturating_sub(saved_up);
-        if !missing.is_zero() {
-            return Err(TooMany { retry_after: missing });
-        }
+        self.missing(full, now)?;
         if full_at.len() >= SHARD_SIZE && !full_at.contains_key(&key) {
             make_room(&mut full_at, now);
         }
@@ -134,6 +152,8 @@ mod tests {
         }
         assert_eq!(limit.take(ada, at(0)), Err(TooMany { retry_after: SECOND }));
         assert_eq!(limit.take(ada, at(4)), Err(TooMany { retry_after: SECOND * 6 / 10 }));
+        assert_eq!(limit.left(ada, at(4)), Err(TooMany { retry_after: SECOND * 6 / 10 }));
+        assert_eq!([limit.left(ada, at(10)); 2], [Ok(()); 2], "to look costs no turn");
         assert_eq!(limit.take(Caller::User(b"bob"), at(4)), Ok(()), "everybody has turns of their own");
         assert_eq!(limit.take(ada, at(10)), Ok(()), "a refusal costs no turn");
         assert!(limit.take(ada, at(10)).is_err());

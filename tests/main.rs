@@ -4,6 +4,10 @@
 mod access;
 // A program without a browser gets tokens by a person's word at another device, and by nothing else.
 mod api_clients;
+// An operator sees and ends sessions, and nobody else does.
+mod admin_sessions;
+// The same by the command line.
+mod sessions_command;
 // A program shows an access token that holds and is for us, or it gets nowhere.
 mod bearer;
 // Bodies of any size pass unchanged and are never gathered.

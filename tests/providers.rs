@@ -8,8 +8,8 @@ use url::Url;
 use vestibule_test_support::{Browser, Endpoint, FakeProvider, Reply, Request, Stage, StageBuilder, TestClock, json};
 
 /// A stage with two providers: `company`, the stage's own, and `partner`.
-struct Two {
-    stage: Stage,
+pub(crate) struct Two {
+    pub(crate) stage: Stage,
     partner: Arc<FakeProvider>,
 }
 
@@ -18,7 +18,7 @@ impl Two {
         Self::build(toml, Stage::builder())
     }
 
-    fn build(toml: &str, builder: StageBuilder) -> Self {
+    pub(crate) fn build(toml: &str, builder: StageBuilder) -> Self {
         let clock = TestClock::default();
         let company = Arc::new(FakeProvider::start(clock.clone()));
         let partner = Arc::new(FakeProvider::start(clock.clone()));
@@ -48,7 +48,7 @@ impl Two {
 }
 
 /// The address of the link with this text.
-fn link(page: &Reply, text: &str) -> String {
+pub(crate) fn link(page: &Reply, text: &str) -> String {
     let links = page.links();
     let found = links.iter().find(|(_, label)| label.contains(text));
     let (address, _) = found.unwrap_or_else(|| panic!("no link {text:?} among {links:?}"));

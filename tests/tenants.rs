@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::StatusCode;
-use vestibule_test_support::{Browser, Endpoint, FakeProvider, Request, Stage, TestClock, Value, json};
+use vestibule_test_support::{Browser, Endpoint, FakeProvider, Request, Stage, StageBuilder, TestClock, Value, json};
 
 /// A provider with tenants; the ID token's `iss` and `tid`, and the `iss` of the callback.
 fn stage(allowed: &str, tenant: &str, tid: Value, callback: Option<&str>) -> Stage {
@@ -11,6 +11,16 @@ fn stage(allowed: &str, tenant: &str, tid: Value, callback: Option<&str>) -> Sta
 }
 
 fn stage_with(allowed: &str, tenant: &str, tid: Value, callback: Option<&str>, more: &str) -> Stage {
+    build(Stage::builder(), (allowed, tenant), tid, callback, more)
+}
+
+pub(crate) fn build(
+    builder: StageBuilder,
+    (allowed, tenant): (&str, &str),
+    tid: Value,
+    callback: Option<&str>,
+    more: &str,
+) -> Stage {
     let clock = TestClock::new();
     let provider = Arc::new(FakeProvider::start(clock.clone()));
     let issuer = provider.issuer();
@@ -21,7 +31,7 @@ fn stage_with(allowed: &str, tenant: &str, tid: Value, callback: Option<&str>, m
     provider.falsify("iss", json!(of(tenant)));
     provider.falsify("tid", tid);
     let toml = format!("[provider]\nissuer_template = \"{}\"\nallowed_tenants = {allowed}\n{more}", of("{tenantid}"));
-    Stage::builder().clock(clock).provider(provider).toml(&toml).start()
+    builder.clock(clock).provider(provider).toml(&toml).start()
 }
 
 #[tokio::test]

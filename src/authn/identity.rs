@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
 use super::lifetime::Lifetime;
+use super::oidc::Party;
 use super::proof::Proof;
 use super::session::SessionId;
 use super::session::marks::{Marks, NameDigest};
@@ -17,6 +18,8 @@ pub enum Evidence {
     Session {
         /// What it can be ended by.
         marks: Marks,
+        /// The provider and client that it is of.
+        party: Party,
     },
     /// A verified access token that came with the request.
     AccessToken {
@@ -141,7 +144,7 @@ impl Identity {
     /// Who it is: issuer and subject, the same by session and by token.
     pub fn subject(&self) -> &NameDigest {
         match &self.evidence {
-            Evidence::Session { marks } => &marks.subject,
+            Evidence::Session { marks, .. } => &marks.subject,
             Evidence::AccessToken { subject, .. } | Evidence::Password { subject, .. } => subject,
         }
     }
@@ -149,7 +152,7 @@ impl Identity {
     /// The session that it is known by; `None` where it is known by what came with one request.
     pub fn session(&self) -> Option<SessionId> {
         match &self.evidence {
-            Evidence::Session { marks } => Some(marks.id),
+            Evidence::Session { marks, .. } => Some(marks.id),
             Evidence::AccessToken { .. } | Evidence::Password { .. } => None,
         }
     }
@@ -157,7 +160,7 @@ impl Identity {
     /// How long it holds.
     pub fn lifetime(&self) -> Lifetime {
         let session = match self.evidence {
-            Evidence::Session { marks } => Some(marks),
+            Evidence::Session { marks, party } => Some((marks, party)),
             Evidence::AccessToken { .. } | Evidence::Password { .. } => None,
         };
         Lifetime { session, ends_at: self.expires_at }
@@ -182,7 +185,7 @@ impl Identity {
             proof: Proof::default(),
             access_token: None,
             provider: 0,
-            evidence: Evidence::Session { marks: Marks::for_test(7) },
+            evidence: Evidence::Session { marks: Marks::for_test(7), party: Party::of("https://id.example", "app") },
         }
     }
 }

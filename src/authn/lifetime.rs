@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::oidc::Party;
 use super::session::ended::EndedSessions;
 use super::session::marks::Marks;
 use crate::clock::{SharedClock, UnixTime};
@@ -11,7 +12,8 @@ use crate::clock::{SharedClock, UnixTime};
 /// When an admission ends: at a fixed time, or as soon as the session behind it is ended.
 #[derive(Debug, Clone, Copy)]
 pub struct Lifetime {
-    pub(in crate::authn) session: Option<Marks>,
+    /// With its provider.
+    pub(in crate::authn) session: Option<(Marks, Party)>,
     pub(in crate::authn) ends_at: UnixTime,
 }
 
@@ -47,7 +49,9 @@ impl Lifetimes {
 
     /// Asked now. An open stream counts as use, so the idle time has no say in it.
     pub fn is_over(&self, lifetime: &Lifetime) -> bool {
-        let has_ended = |marks| self.ended.contains(marks) || self.ended.is_current(self.grace) == Some(false);
-        self.clock.now() >= lifetime.ends_at || lifetime.session.as_ref().is_some_and(has_ended)
+        let has_ended = |(marks, party): (Marks, Party)| {
+            self.ended.contains(&marks, party) || self.ended.is_current(self.grace) == Some(false)
+        };
+        self.clock.now() >= lifetime.ends_at || lifetime.session.is_some_and(has_ended)
     }
 }

@@ -129,6 +129,11 @@ static TABLE: &[Variable] = &[
         "127.0.0.1:9090",
         "Where health, readiness and metrics are answered, or `off`",
     ),
+    optional_secret(
+        "VESTIBULE_ADMIN_TOKEN",
+        "admin_token",
+        "At least 32 bytes, from `vestibule generate-secret`: who shows it there may list and end sessions",
+    ),
     plain("VESTIBULE_WORKERS", "workers", "the cores it may use", "Worker threads"),
     plain(
         "VESTIBULE_TRUSTED_PROXIES",

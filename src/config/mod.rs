@@ -24,6 +24,7 @@ pub use secrets::generate_secret;
 pub use shape::schema;
 pub use sources::{DEFAULT_FILE, FileSource, Sources};
 
+use crate::secret::SecretString;
 use crate::{acme, authn, endpoints, message, reply, route, server, telemetry, upstream};
 
 /// Everything the program runs by: resolved and checked, no `Option` for required things.
@@ -33,8 +34,8 @@ pub struct Settings {
     pub server: server::Settings,
     /// The listener's certificate from an authority; `None`: from files, or none.
     pub acme: Option<acme::Settings>,
-    /// Health, readiness and metrics; `None` switches them off.
-    pub admin_listen: Option<SocketAddr>,
+    /// Health, readiness, metrics and sessions.
+    pub admin: Admin,
     /// The providers, by the index that routes and callbacks use; never empty.
     pub providers: Vec<authn::oidc::Settings>,
     /// The session.
@@ -59,6 +60,15 @@ pub struct Settings {
     pub telemetry: telemetry::Settings,
 }
 
+/// The admin listener.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    /// Where it is; `None` switches it off.
+    pub listen: Option<SocketAddr>,
+    /// Who shows it may list and end sessions; `None`: nobody may. At least 32 bytes and not weak.
+    pub token: Option<SecretString>,
+}
+
 /// A configuration the program can start with.
 #[derive(Debug, Clone)]
 pub struct Loaded {
@@ -74,6 +84,14 @@ pub struct Loaded {
 /// Every problem at once, warnings among them; at least one is an error.
 pub fn load(sources: &Sources) -> Result<Loaded, Vec<ConfigProblem>> {
     load_with(sources, resolve::compile)
+}
+
+/// Reads of a configuration what a client of the admin listener needs. The rest of it may be missing or wrong.
+///
+/// # Errors
+/// What is wrong with these keys, or with the syntax of the file.
+pub fn load_admin(sources: &Sources) -> Result<Admin, Vec<ConfigProblem>> {
+    resolve::admin(sources::merge(sources)?)
 }
 
 /// Compiles what only its own module can judge: routes and templates.

@@ -47,6 +47,12 @@ pub(super) struct RawConfig {
     pub tls: Option<RawTls>,
     /// Where health, readiness and metrics are answered, or "off". Default 127.0.0.1:9090.
     pub admin_listen: Option<AdminAddress>,
+    /// Who shows it at the admin listener may list and end sessions: at least 32 bytes. Default: nobody may.
+    #[schemars(with = "Option<String>", extend("writeOnly" = true))]
+    pub admin_token: Option<SecretString>,
+    /// A file with the same.
+    #[schemars(example = &"/run/secrets/admin-token")]
+    pub admin_token_file: Option<PathBuf>,
     /// Worker threads. Default: the cores this process may use.
     #[schemars(example = 2, range(min = 1, max = 1024))]
     pub workers: Option<u32>,

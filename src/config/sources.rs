@@ -106,6 +106,7 @@ pub(super) struct Merged {
 /// Keys that are different ways to say one thing: a higher layer's replaces all of a lower one's.
 const ALTERNATIVES: &[&[&str]] = &[
     &["provider.client_secret", "provider.client_secret_file", "provider.public_client"],
+    &["admin_token", "admin_token_file"],
     &["session.secrets", "session.secrets_files", "session.secret", "session.secret_file"],
 ];
 

@@ -1,9 +1,10 @@
-//! The admin listener: `/healthz`, `/readyz` and `/metrics`, for the orchestrator and the scraper, never for people. It
-//! answers from memory, keeps nothing open, and goes on until the very end of a drain.
+//! The admin listener: `/healthz`, `/readyz` and `/metrics`, for the orchestrator and the scraper, never for people. They are
+//! answered from memory; `/sessions` is for operators (see [`super::admin`]). It keeps nothing open, and goes on until the very
+//! end of a drain.
 
 use std::convert::Infallible;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::admin::AdminApi;
 use crate::telemetry::metrics::{self, Metrics};
 
 /// Connections at the same time; more wait in the listener's queue.
@@ -46,6 +48,8 @@ pub struct AdminState {
     pub draining: CancellationToken,
     /// Whether the provider is known, or a sentence that says why not. Must not block.
     pub provider_status: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
+    /// For operators; `None`: there is no such path.
+    pub api: Option<Arc<AdminApi>>,
 }
 
 impl fmt::Debug for AdminState {
@@ -70,8 +74,8 @@ async fn serve(listener: TcpListener, state: AdminState, stop: CancellationToken
         };
         while connections.try_join_next().is_some() {}
         match accepted {
-            Ok((stream, permit)) => {
-                connections.spawn(serve_connection(stream, permit, state.clone(), header_timeout));
+            Ok((stream, peer, permit)) => {
+                connections.spawn(serve_connection((stream, peer.ip()), permit, state.clone(), header_timeout));
             }
             Err(error) => {
                 tracing::warn!(%error, "admin listener cannot accept");
@@ -81,21 +85,24 @@ async fn serve(listener: TcpListener, state: AdminState, stop: CancellationToken
     }
 }
 
-async fn accept(listener: &TcpListener, free: &Arc<Semaphore>) -> std::io::Result<(TcpStream, OwnedSemaphorePermit)> {
+async fn accept(
+    listener: &TcpListener,
+    free: &Arc<Semaphore>,
+) -> std::io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     let permit = Arc::clone(free).acquire_owned().await.map_err(std::io::Error::other)?;
-    let (stream, _): (TcpStream, SocketAddr) = listener.accept().await?;
-    Ok((stream, permit))
+    let (stream, peer) = listener.accept().await?;
+    Ok((stream, peer, permit))
 }
 
 async fn serve_connection(
-    stream: TcpStream,
+    (stream, peer): (TcpStream, IpAddr),
     permit: OwnedSemaphorePermit,
     state: AdminState,
     header_timeout: Duration,
 ) {
     let service = service_fn(move |request: Request<Incoming>| {
-        let response = answer(&state, request.method(), request.uri().path());
-        async move { Ok::<_, Infallible>(response) }
+        let state = state.clone();
+        async move { Ok::<_, Infallible>(answer(&state, &request, peer).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -109,7 +116,11 @@ async fn serve_connection(
     drop(permit);
 }
 
-fn answer(state: &AdminState, method: &Method, path: &str) -> Response<Full<Bytes>> {
+async fn answer<B>(state: &AdminState, request: &Request<B>, peer: IpAddr) -> Response<Full<Bytes>> {
+    let (method, path) = (request.method(), request.uri().path());
+    if let Some(api) = state.api.as_ref().filter(|_| AdminApi::has(path)) {
+        return api.answer(request, peer).await;
+    }
     let make = match path {
         "/healthz" => health,
         "/readyz" => readiness,
@@ -150,7 +161,7 @@ fn json(status: StatusCode, value: &serde_json::Value) -> Response<Full<Bytes>> 
     respond(status, "application/json", format!("{value}\n"))
 }
 
-fn respond(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
+pub(super) fn respond(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -185,6 +196,7 @@ mod tests {
             metrics: Metrics::new(),
             draining: draining.clone(),
             provider_status: Arc::new(move || provider.clone()),
+            api: None,
         };
         state.metrics.worker().request(200, None, Duration::from_millis(1));
         let task = tokio::spawn(serve(listener, state, stop.clone(), header_timeout));
@@ -253,7 +265,7 @@ mod tests {
         assert!(head.starts_with("http/1.1 200 ") && head.contains("content-length: 42") && body.is_empty(), "{head}");
         let (head, _) = running.ask("POST /healthz").await;
         assert!(head.starts_with("http/1.1 405 ") && head.contains("allow: get, head"), "{head}");
-        for path in ["/", "/healthz/", "/auth/login", "/Metrics", "//metrics"] {
+        for path in ["/", "/sessions", "/sessions/0", "/healthz/", "/auth/login", "/Metrics", "//metrics"] {
             let (head, _) = running.ask(&format!("GET {path}")).await;
             assert!(head.starts_with("http/1.1 404 "), "{path}: {head}");
         }

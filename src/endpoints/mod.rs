@@ -1,6 +1,7 @@
 //! Our own endpoints: sign-in, callback, sign-out, claims for the front end, tokens for programs, and for the provider our keys and
 //! request objects; and [`health`] on its own listener.
 
+pub mod admin;
 mod backchannel_logout;
 pub mod callback;
 mod choose;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use super::{Filter, Handle, Kept, News, Owner, Page, Put, StoreError, Topic, Version};
+use super::{Filter, Handle, Kept, Listed, News, Owner, Page, Put, StoreError, Topic, Version};
 
 /// The answer to one call.
 pub(super) type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
@@ -32,6 +32,8 @@ pub(super) trait Backend: fmt::Debug + Send + Sync + 'static {
     fn release<'a>(&'a self, handle: &'a Handle, version: Version, fence: u64) -> Answer<'a, bool>;
 
     fn delete<'a>(&'a self, handle: &'a Handle) -> Answer<'a, bool>;
+
+    fn find<'a>(&'a self, handle: &'a Handle) -> Answer<'a, Option<Listed>>;
 
     fn list<'a>(&'a self, filter: &'a Filter, from: Option<&'a str>) -> Answer<'a, Page>;
 

@@ -44,6 +44,19 @@ struct Message {
     expires: u64,
 }
 
+impl Entry {
+    fn listed(&self, handle: &Handle) -> Listed {
+        Listed {
+            handle: *handle,
+            owner: self.owner,
+            version: Version(self.version),
+            created: self.created,
+            changed: self.changed,
+            expires: self.expires,
+        }
+    }
+}
+
 impl Inner {
     fn live(&mut self, handle: &Handle, now: u64) -> Option<&mut Entry> {
         self.records.get_mut(handle).filter(|entry| entry.expires > now)
@@ -146,23 +159,17 @@ impl Backend for Memory {
         answer(self.inner().records.remove(handle).is_some_and(|entry| entry.expires > now))
     }
 
+    fn find<'a>(&'a self, handle: &'a Handle) -> Answer<'a, Option<Listed>> {
+        let mut inner = self.inner();
+        answer(inner.live(handle, now()).map(|entry| entry.listed(handle)))
+    }
+
     fn list<'a>(&'a self, filter: &'a Filter, from: Option<&'a str>) -> Answer<'a, Page> {
         let now = now();
         let skip = from.and_then(|from| from.parse::<usize>().ok()).unwrap_or(0);
         let inner = self.inner();
         let fitting = inner.records.iter().filter(|(_, entry)| entry.expires > now && filter.admits(&entry.owner));
-        let records: Vec<_> = fitting
-            .skip(skip)
-            .take(PAGE)
-            .map(|(handle, entry)| Listed {
-                handle: *handle,
-                owner: entry.owner,
-                version: Version(entry.version),
-                created: entry.created,
-                changed: entry.changed,
-                expires: entry.expires,
-            })
-            .collect();
+        let records: Vec<_> = fitting.skip(skip).take(PAGE).map(|(handle, entry)| entry.listed(handle)).collect();
         let next = (records.len() == PAGE).then(|| Cursor((skip + PAGE).to_string()));
         answer(Page { records, next })
     }

@@ -160,6 +160,19 @@ pub struct Page {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor(String);
 
+impl Cursor {
+    /// Of a text that [`Cursor::as_str`] gave; `None`: it is of no store.
+    pub fn parse(text: &str) -> Option<Self> {
+        let fits = |byte: u8| byte.is_ascii_hexdigit() || byte == b':';
+        ((1..=64).contains(&text.len()) && text.bytes().all(fits)).then(|| Self(text.to_owned()))
+    }
+
+    /// As it can be handed around.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 /// What is told to all replicas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Topic {
@@ -322,6 +335,14 @@ impl Store {
     /// [`StoreError`].
     pub async fn delete(&self, handle: Handle) -> Result<bool, StoreError> {
         self.bounded(self.timeout, move |backend| async move { backend.delete(&handle).await }).await
+    }
+
+    /// What can be told of one record without opening it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn find(&self, handle: Handle) -> Result<Option<Listed>, StoreError> {
+        self.bounded(self.timeout, move |backend| async move { backend.find(&handle).await }).await
     }
 
     /// Some hundred records at a time.

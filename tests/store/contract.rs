@@ -182,6 +182,8 @@ async fn records_are_listed_by_whose_they_are(store: &Store) {
     for number in 0..450 {
         let (handle, owner) = (fresh(), if number % 3 == 0 { bob } else { ada });
         store.create(handle, owner, vec![1; 8], HOUR).await.unwrap();
+        let found = store.find(handle).await.unwrap().expect("it is there");
+        assert_eq!((found.handle, found.owner), (handle, owner));
         if owner == ada { of_ada.push(handle) } else { of_bob.push(handle) }
     }
     of_ada.sort();
@@ -197,6 +199,10 @@ async fn records_are_listed_by_whose_they_are(store: &Store) {
     }
     assert_eq!(listed(store, Filter::Owner(bob)).await, []);
     assert_eq!(listed(store, Filter::Party(ada.party)).await, of_ada);
+    let gone = of_bob[0];
+    store.delete(gone).await.unwrap();
+    assert_eq!(store.find(gone).await.unwrap(), None);
+    assert_eq!(store.find(fresh()).await.unwrap(), None);
 }
 
 async fn what_is_told_reaches_everybody_once_and_in_order(store: &Store) {

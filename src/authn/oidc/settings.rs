@@ -161,7 +161,12 @@ impl Settings {
 
     /// The same for sessions.
     pub fn signatory(&self) -> Signatory {
-        Signatory { id: self.id.clone(), party: self.party(), tenants: self.tenants.clone() }
+        Signatory {
+            id: self.id.clone(),
+            party: self.party(),
+            issuer: self.issuer.clone(),
+            tenants: self.tenants.clone(),
+        }
     }
 
     /// What makes our requests. It reads no token, so it gets no keys.

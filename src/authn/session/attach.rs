@@ -10,6 +10,7 @@ use super::ended::EndedSessions;
 use super::marks::Marks;
 use super::renewing::DueSession;
 use super::successors::Successors;
+use crate::authn::oidc::Party;
 use crate::clock::SharedClock;
 use crate::message::OwnCookies;
 
@@ -27,6 +28,7 @@ pub(super) struct Attachment {
     /// The session, where it is time to renew it.
     pub(super) due: Option<DueSession>,
     pub(super) marks: Marks,
+    pub(super) party: Party,
     pub(super) ended: Arc<EndedSessions>,
 }
 
@@ -53,7 +55,7 @@ impl Renewal {
     /// Puts the renewed cookies on the answer, unless the session has ended in the meantime: a late answer never revives it.
     pub fn attach<B>(self, mut response: Response<B>) -> Response<B> {
         if let Some(attachment) = self.0
-            && !attachment.ended.contains(&attachment.marks)
+            && !attachment.ended.contains(&attachment.marks, attachment.party)
         {
             let newer = attachment
                 .session

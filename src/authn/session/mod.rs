@@ -4,6 +4,7 @@
 //! request, renewed at most every tenth of the idle time, so that few answers of the upstream carry kilobytes of ours.
 
 mod absence;
+pub mod administered;
 mod attach;
 pub mod cookie;
 mod creating;
@@ -157,6 +158,8 @@ pub struct Signatory {
     pub id: String,
     /// Issuer and client id.
     pub party: Party,
+    /// Who gives the names; where there are tenants, each its own.
+    pub issuer: String,
     /// Its tenants, where it has an issuer for each.
     pub tenants: Option<Tenants>,
 }
@@ -293,7 +296,7 @@ impl Sessions {
             proof: record.proof,
             access_token,
             provider,
-            evidence: Evidence::Session { marks: record.marks },
+            evidence: Evidence::Session { marks: record.marks, party: record.party },
         };
         Ok((identity, renewal))
     }
@@ -454,7 +457,7 @@ impl Sessions {
     }
 
     fn check_ended(&self, record: &Record) -> Result<(), NoSession> {
-        if self.ended.contains(&record.marks) { Err(NoSession::Ended) } else { Ok(()) }
+        if self.ended.contains(&record.marks, record.party) { Err(NoSession::Ended) } else { Ok(()) }
     }
 
     fn provider(&self, party: Party) -> Option<usize> {
@@ -508,7 +511,8 @@ impl Sessions {
     }
 
     fn attachment(&self, record: &Record) -> Attachment {
-        Attachment { idle: None, session: None, due: None, marks: record.marks, ended: Arc::clone(&self.ended) }
+        let (marks, party) = (record.marks, record.party);
+        Attachment { idle: None, session: None, due: None, marks, party, ended: Arc::clone(&self.ended) }
     }
 
     /// The same, with the session's own newer form, be it there now or when the answer goes.

@@ -144,12 +144,12 @@ impl Sessions {
 
     /// Whether a session has neither ended nor expired.
     pub fn is_live(&self, renewing: &Renewing) -> bool {
-        !self.ended.contains(&renewing.marks) && self.clock.now() < renewing.expires_at
+        !self.ended.contains(&renewing.marks, renewing.party) && self.clock.now() < renewing.expires_at
     }
 
     /// Whether a session has ended.
     pub(in crate::authn) fn has_ended(&self, record: &Record) -> bool {
-        self.ended.contains(&record.marks)
+        self.ended.contains(&record.marks, record.party)
     }
 
     /// Ends a session that the provider does not vouch for any more.

@@ -386,6 +386,16 @@ impl StoredSessions {
         });
     }
 
+    /// Where the store is asked.
+    pub(super) fn control(&self) -> &runtime::Handle {
+        &self.control
+    }
+
+    /// The store itself, for what is done to many sessions at once.
+    pub(super) fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// Whether the store answers, as far as is known.
     pub(super) fn is_up(&self) -> bool {
         self.away_until.load(Ordering::Relaxed) == 0
@@ -454,16 +464,17 @@ fn owner_of(record: &Record) -> Owner {
     Owner { party: *record.party.as_bytes(), subject: *record.marks.subject.as_bytes() }
 }
 
-async fn delete_all(store: &Store, filter: Filter, until: u64) -> Result<(), StoreError> {
-    let mut from = None;
+/// Takes away what was created by `until`, in milliseconds since the Unix epoch. Tells how many that were.
+pub(super) async fn delete_all(store: &Store, filter: Filter, until: u64) -> Result<u64, StoreError> {
+    let (mut from, mut deleted) = (None, 0);
     loop {
         let page = store.list(filter, from).await?;
         for listed in page.records.iter().filter(|listed| listed.created <= until) {
-            store.delete(listed.handle).await?;
+            deleted += u64::from(store.delete(listed.handle).await?);
         }
         from = page.next;
         if from.is_none() {
-            return Ok(());
+            return Ok(deleted);
         }
     }
 }

@@ -2,6 +2,7 @@
 //! out only when there is none.
 
 mod acme;
+mod admin;
 mod answers;
 mod api_clients;
 mod asking;
@@ -40,7 +41,7 @@ use super::problem::{ConfigProblem, Place, nearest, shown};
 use super::raw::{RawConfig, RawDrain, RawLimits, RawLog, RawLogFormat, RawPages};
 use super::sources::Merged;
 use super::text::{Network, Span};
-use super::{Compile, Loaded, Settings};
+use super::{Admin, Compile, Loaded, Settings};
 use crate::authn::session::cookie::CookieJar;
 use crate::message::headers::IdentityNames;
 use crate::message::{self, Origin};
@@ -62,6 +63,20 @@ pub(super) fn settings(merged: Merged, compile: Compile) -> Result<Loaded, Vec<C
         Some(settings) if problems.iter().all(ConfigProblem::is_warning) => Ok(Loaded { settings, warnings: problems }),
         _ => Err(problems),
     }
+}
+
+/// What says where and by whom a running proxy is administered, and nothing else: whoever asks it needs no more.
+pub(super) fn admin(merged: Merged) -> Result<Admin, Vec<ConfigProblem>> {
+    let mut resolver = Resolver {
+        places: merged.places,
+        broken: merged.broken,
+        problems: merged.problems,
+        identity_names: IdentityNames::default(),
+    };
+    let admin = resolver.admin(&merged.raw);
+    let is_about_it = |problem: &ConfigProblem| problem.key.starts_with("admin_") && !problem.is_warning();
+    let problems: Vec<_> = resolver.problems.into_iter().filter(is_about_it).collect();
+    if problems.is_empty() { Ok(admin) } else { Err(problems) }
 }
 
 /// What a module says about its own settings.
@@ -104,10 +119,8 @@ impl Resolver {
         let (mut identity, certificate_headers) = self.identity(std::mem::take(&mut raw.identity));
         let acme = self.acme(&raw);
         let server = self.server(&raw, &certificate_headers, acme.as_ref());
-        let admin_listen = match &raw.admin_listen {
-            Some(address) => address.0,
-            None => Some(([127, 0, 0, 1], 9090).into()),
-        };
+        let admin = self.admin(&raw);
+        let admin_listen = admin.listen;
         let is_admin = |listener: &server::Listener| admin_listen.is_some() && listener.address.tcp() == admin_listen;
         if admin_listen.is_some_and(|address| address.port() != 0) && server.listeners.iter().any(is_admin) {
             self.error(
@@ -131,6 +144,7 @@ impl Resolver {
         let cookie = self.cookie(raw.cookie, redirect_uri.as_ref());
         let session = self.session(raw.session, cookie.clone(), state_dir);
         self.distinct_secrets(session.as_ref(), providers.as_deref().unwrap_or_default());
+        self.own_admin_token(&admin, session.as_ref(), providers.as_deref().unwrap_or_default());
         let return_origins = self.origins("return_origins", raw.return_origins);
         let hosts = self.hosts(raw.hosts, redirect_uri.as_ref());
         let known = providers.as_deref().unwrap_or_default();
@@ -186,7 +200,7 @@ impl Resolver {
         Some(Settings {
             server,
             acme,
-            admin_listen,
+            admin,
             message: message::Settings {
                 trusted_proxies,
                 identity_names: self.identity_names.clone(),

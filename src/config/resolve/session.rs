@@ -19,7 +19,7 @@ const SHORTEST_RENEWAL: Duration = Duration::from_secs(10);
 /// Longer than any store is restarted or fails over.
 const LONGEST_GRACE: Duration = Duration::from_secs(3600);
 /// Makes a good one.
-const GENERATE: &str = "`vestibule generate-secret` prints a good one";
+pub(super) const GENERATE: &str = "`vestibule generate-secret` prints a good one";
 
 impl Resolver {
     pub(super) fn session(
@@ -217,7 +217,7 @@ fn advice(count: usize, key: &str) -> String {
 }
 
 /// As written, less one trailing newline.
-fn one_line(text: &str) -> String {
+pub(super) fn one_line(text: &str) -> String {
     let line = text.strip_suffix('\n').unwrap_or(text);
     line.strip_suffix('\r').unwrap_or(line).to_owned()
 }

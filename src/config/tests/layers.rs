@@ -8,7 +8,7 @@ fn variables_alone_are_enough() {
     assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
     let settings = loaded.settings;
     assert_eq!(settings.server.listeners[0].address.to_string(), "0.0.0.0:8080");
-    assert_eq!(settings.admin_listen.unwrap().to_string(), "127.0.0.1:9090");
+    assert_eq!(settings.admin.listen.unwrap().to_string(), "127.0.0.1:9090");
     assert_eq!(settings.providers[0].issuer, "https://id.example.com");
     assert_eq!(settings.providers[0].credentials.client_id, "12345");
     assert_eq!(settings.providers[0].credentials.client_secret.as_ref().unwrap().expose_secret(), "67890");

@@ -21,6 +21,20 @@ fn rate_limits_are_checked() {
 fn the_server_is_checked() {
     for (section, line, why) in [
         ("", "admin_listen = \"0.0.0.0:8080\"\n", "is the address of another listener"),
+        ("", "admin_token = \"admin\"\n", "is too short: 5 bytes, at least 32 are needed"),
+        (
+            "",
+            "admin_token = \"k7Rw2vXq9LmTz4Nc Yb8HfJd3GsPa6Ue1Bn5\"\n",
+            "holds what no Authorization header can carry",
+        ),
+        ("", "admin_token = \"a\"\nadmin_token_file = \"b\"\n", "says again what admin_token does already"),
+        ("", "admin_token_file = \"/nowhere/token\"\n", "cannot be read"),
+        ("", "admin_token = \"k7Rw2vXq9LmTz4NcYb8HfJd3GsPa6Ue1\"\n", "is a secret that is used for something else too"),
+        (
+            "",
+            "admin_listen = \"off\"\nadmin_token = \"k7Rw2vXq9LmTz4NcYb8HfJd3GsPa6Ue1\"\n",
+            "is for the admin listener, which is off",
+        ),
         ("", "listen = \"localhost\"\n", "is \"localhost\", not an address and port"),
         ("", "trusted_proxies = [\"10.0.0.0/40\"]\n", "not a network or an address"),
         ("", "return_origins = [\"www.example.com\"]\n", "no origin"),
@@ -46,6 +60,11 @@ fn the_server_is_checked() {
     for (section, line, why) in [
         ("drain", "timeout = \"25s\"", "30 s or more"),
         ("", "trusted_proxies = [\"0.0.0.0/0\"]\n", "trusts every address"),
+        (
+            "",
+            "admin_listen = \"0.0.0.0:9090\"\nadmin_token = \"t0kEn-Wq8_Zr5mXv2Ky7Lb4Nc9Hd3Gs6Pf1Ja\"\n",
+            "crosses the network unencrypted",
+        ),
     ] {
         let text = warnings(&[(section, line)]);
         assert!(text.contains(why), "{line}: {text}");
@@ -54,7 +73,7 @@ fn the_server_is_checked() {
         ("", "admin_listen = \"off\"\nworkers = 3\ntrusted_proxies = [\"10.1.2.3\"]\n"),
         ("limits", "max_header_bytes = \"64KiB\""),
     ]);
-    assert_eq!(settings.admin_listen, None);
+    assert_eq!(settings.admin.listen, None);
     assert_eq!(settings.server.workers.get(), 3);
     assert_eq!(settings.server.max_header_bytes, 65536);
     assert_eq!(settings.message.trusted_proxies[0].to_string(), "10.1.2.3/32");

@@ -262,6 +262,10 @@ impl Backend for Redis {
         })
     }
 
+    fn find<'a>(&'a self, handle: &'a Handle) -> Answer<'a, Option<Listed>> {
+        Box::pin(self.listed(handle.bytes().to_vec()))
+    }
+
     fn list<'a>(&'a self, filter: &'a Filter, from: Option<&'a str>) -> Answer<'a, Page> {
         Box::pin(async move {
             let bad = || StoreError::Corrupt("a cursor");

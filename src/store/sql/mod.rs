@@ -296,6 +296,15 @@ impl Backend for Sql {
         })
     }
 
+    fn find<'a>(&'a self, handle: &'a Handle) -> Answer<'a, Option<Listed>> {
+        Box::pin(async move {
+            // What comes after the one before it begins with it, if it is there.
+            let before = u128::from_be_bytes(*handle.bytes()).checked_sub(1).map(|number| hex(&number.to_be_bytes()));
+            let page = self.list(&Filter::All, before.as_deref()).await?;
+            Ok(page.records.into_iter().find(|listed| listed.handle == *handle))
+        })
+    }
+
     fn list<'a>(&'a self, filter: &'a Filter, from: Option<&'a str>) -> Answer<'a, Page> {
         Box::pin(async move {
             self.ready().await?;

@@ -40,6 +40,12 @@ impl Clock for TestClock {
     fn now(&self) -> UnixTime {
         UnixTime(self.unix())
     }
+
+    fn micros(&self) -> u64 {
+        let real = SystemTime::now().duration_since(UNIX_EPOCH).expect("a machine set after 1970").as_micros();
+        let offset = i128::from(self.offset_seconds.load(Ordering::SeqCst)) * 1_000_000;
+        u64::try_from(i128::try_from(real).expect("a time that fits") + offset).expect("a time after 1970")
+    }
 }
 
 fn whole_seconds(span: Duration) -> i64 {

@@ -1,6 +1,6 @@
-//! Which sessions ended before their cookies expire: by their ids, by what the provider calls them, and by whose they are
-//! (OpenID Connect Back-Channel Logout §2.7). In memory, and in a file where there is a folder for it. Asked on every
-//! signed-in request: one load while nothing has ended, then at most a look-up for each of the three kinds that has entries.
+//! Which sessions ended before their cookies expire: by their ids, by what the provider calls them, by whose they are
+//! (OpenID Connect Back-Channel Logout §2.7), and by the provider they are of. In memory, and in a file where there is a folder for it. Asked on every
+//! signed-in request: one load while nothing has ended, then at most a look-up for each of the four kinds that has entries.
 //!
 //! What is too much is not forgotten: the oldest entries become "every session from before then has ended".
 
@@ -34,6 +34,7 @@ use self::statement::{Entry, Named, Statement};
 use self::table::{Key, Table};
 use super::SessionId;
 use super::marks::{Marks, NameDigest, Turn};
+use crate::authn::oidc::Party;
 use crate::clock::{SharedClock, UnixTime};
 use crate::store::Store;
 
@@ -69,6 +70,7 @@ pub struct EndedSessions {
     ids: Table<Entry>,
     names: Table<Named>,
     subjects: Table<Entry>,
+    parties: Table<Entry>,
     /// Whether anything has ever ended.
     any: AtomicBool,
     /// Names that sign-ins brought, so nobody made them up: whoever says that one of these has ended is not taken for one of
@@ -135,7 +137,7 @@ impl EndedSessions {
     /// Of an empty set.
     fn load<'a>(&self, statements: impl Iterator<Item = &'a Statement>) {
         let now = self.clock.now();
-        let (mut ids, mut subjects, mut names) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut ids, mut subjects, mut names, mut parties) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for statement in statements.filter(|statement| statement.counts(now)) {
             self.last_turn.fetch_max(statement.turn().0, Ordering::AcqRel);
             match statement {
@@ -143,10 +145,12 @@ impl EndedSessions {
                 Statement::Subject(key, entry) => subjects.push((*key, *entry)),
                 Statement::Name(key, named) => names.push((*key, named.clone())),
                 Statement::Horizon(turn) => self.end_before(*turn),
+                Statement::Party(key, entry) => parties.push((*key, *entry)),
             }
         }
         self.ids.fill(ids, Entry::and);
         self.subjects.fill(subjects, Entry::and);
+        self.parties.fill(parties, Entry::and);
         self.names.fill(names, |old, new| old.and(&new));
         if self.len() > 0 {
             self.any.store(true, Ordering::Release);
@@ -163,6 +167,7 @@ impl EndedSessions {
         self.ids.for_each(|key, entry| frame::write(&mut bytes, &Statement::Id(*key, *entry)));
         self.subjects.for_each(|key, entry| frame::write(&mut bytes, &Statement::Subject(*key, *entry)));
         self.names.for_each(|key, named| frame::write(&mut bytes, &Statement::Name(*key, named.clone())));
+        self.parties.for_each(|key, entry| frame::write(&mut bytes, &Statement::Party(*key, *entry)));
         bytes
     }
 
@@ -183,6 +188,7 @@ impl EndedSessions {
             ids: Table::new(),
             names: Table::new(),
             subjects: Table::new(),
+            parties: Table::new(),
             any: AtomicBool::new(false),
             begun: Cache::builder().max_capacity(BEGUN).eviction_policy(EvictionPolicy::lru()).build(),
             writing: Mutex::new(Writing { shard: 0, unproven: 0, journal: None }),
@@ -202,13 +208,13 @@ impl EndedSessions {
         Turn(now.max(last.saturating_add(1)))
     }
 
-    /// Whether a session has ended.
-    pub fn contains(&self, marks: &Marks) -> bool {
-        self.any.load(Ordering::Acquire) && self.holds(marks)
+    /// Whether a session of `party` has ended.
+    pub fn contains(&self, marks: &Marks, party: Party) -> bool {
+        self.any.load(Ordering::Acquire) && self.holds(marks, party)
     }
 
     #[cold]
-    fn holds(&self, marks: &Marks) -> bool {
+    fn holds(&self, marks: &Marks, party: Party) -> bool {
         let is_named = |name: &NameDigest| {
             self.names.any(&name.0, |named| marks.begun <= named.entry.at && named.is_of(marks.subject))
         };
@@ -216,6 +222,7 @@ impl EndedSessions {
             || self.ids.any(&marks.id.0, |_| true)
             || marks.provider_session.as_ref().is_some_and(is_named)
             || self.subjects.any(&marks.subject.0, |entry| marks.begun <= entry.at)
+            || self.parties.any(party.as_bytes(), |entry| marks.begun <= entry.at)
     }
 
     /// A sign-in here brought this name.
@@ -246,6 +253,22 @@ impl EndedSessions {
         let now = self.tidy(&mut writing);
         let entry = self.entry(now, begun_by, lifetime);
         self.state(&writing, Statement::Subject(subject.0, entry))
+    }
+
+    /// Ends every session of a provider and client that began before this moment; `lifetime` is the longest that one has.
+    pub fn end_party(&self, party: Party, lifetime: Duration) -> Written {
+        let mut writing = self.writing();
+        let now = self.tidy(&mut writing);
+        let entry = self.entry(now, now, lifetime);
+        self.state(&writing, Statement::Party(*party.as_bytes(), entry))
+    }
+
+    /// Ends every session that began before this moment.
+    pub fn end_all(&self) -> Written {
+        let mut writing = self.writing();
+        self.tidy(&mut writing);
+        let turn = self.next_turn();
+        self.state(&writing, Statement::Horizon(turn))
     }
 
     /// Ends a session by the provider's name for it, if it began by then and before this moment; only if it is `subject`'s,
@@ -323,6 +346,7 @@ impl EndedSessions {
             Statement::Subject(subject, entry) => self.subjects.any(subject, |old| old.and(*entry) == *old),
             Statement::Name(name, named) => self.names.any(name, |old| old.clone().and(named) == *old),
             Statement::Horizon(turn) => turn.0 <= self.horizon.load(Ordering::Acquire),
+            Statement::Party(party, entry) => self.parties.any(party, |old| old.and(*entry) == *old),
         }
     }
 
@@ -357,6 +381,9 @@ impl EndedSessions {
                 self.names.put(name, |named| is_live(&named.entry), change);
             }
             Statement::Horizon(turn) => self.end_before(turn),
+            Statement::Party(party, entry) => {
+                self.parties.put(party, is_live, |old| old.map_or(entry, |old| old.and(entry)));
+            }
         }
         self.any.store(true, Ordering::Release);
         writing.journal.as_ref().map_or_else(Written::nowhere, |journal| journal.say(&statement))
@@ -412,6 +439,7 @@ impl EndedSessions {
         self.ids.for_each(|_, entry| turns.push(entry.at));
         self.names.for_each(|_, named| turns.push(named.entry.at));
         self.subjects.for_each(|_, entry| turns.push(entry.at));
+        self.parties.for_each(|_, entry| turns.push(entry.at));
         let place = turns.len() / 8;
         let (_, oldest, _) = turns.select_nth_unstable(place);
         let oldest = *oldest;
@@ -428,6 +456,7 @@ impl EndedSessions {
         self.ids.retain(at, &keep);
         self.names.retain(at, |named| keep(&named.entry));
         self.subjects.retain(at, &keep);
+        self.parties.retain(at, &keep);
     }
 
     /// Forgets what has expired of what nobody proved, and where that is not enough the oldest eighth of it: the news counts,
@@ -453,6 +482,6 @@ impl EndedSessions {
     }
 
     fn len(&self) -> usize {
-        self.ids.len() + self.names.len() + self.subjects.len()
+        self.ids.len() + self.names.len() + self.subjects.len() + self.parties.len()
     }
 }

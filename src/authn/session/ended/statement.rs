@@ -66,6 +66,8 @@ pub(super) enum Statement {
     Name(Key, Named),
     /// Every session that began at this turn or before.
     Horizon(Turn),
+    /// Every session of a provider and client. Files and replicas know these by their order: what is new comes last.
+    Party(Key, Entry),
 }
 
 impl Statement {
@@ -83,7 +85,7 @@ impl Statement {
     /// The latest moment that it speaks of.
     pub(super) fn turn(&self) -> Turn {
         match self {
-            Self::Id(_, entry) | Self::Subject(_, entry) => entry.at,
+            Self::Id(_, entry) | Self::Subject(_, entry) | Self::Party(_, entry) => entry.at,
             Self::Name(_, named) => named.entry.at,
             Self::Horizon(turn) => *turn,
         }
@@ -92,7 +94,10 @@ impl Statement {
     /// The same, of `latest` at the latest; but one session of ours ends whenever it began.
     pub(super) fn no_later_than(mut self, latest: Turn) -> Self {
         match &mut self {
-            Self::Id(_, entry) | Self::Subject(_, entry) | Self::Name(_, Named { entry, .. }) => {
+            Self::Id(_, entry)
+            | Self::Subject(_, entry)
+            | Self::Party(_, entry)
+            | Self::Name(_, Named { entry, .. }) => {
                 entry.at = entry.at.min(latest);
             }
             Self::Horizon(turn) => *turn = (*turn).min(latest),
@@ -103,7 +108,7 @@ impl Statement {
     /// Whether it still ends anything.
     pub(super) fn counts(&self, now: UnixTime) -> bool {
         match self {
-            Self::Id(_, entry) | Self::Subject(_, entry) => entry.until > now,
+            Self::Id(_, entry) | Self::Subject(_, entry) | Self::Party(_, entry) => entry.until > now,
             Self::Name(_, named) => named.entry.until > now,
             Self::Horizon(_) => true,
         }

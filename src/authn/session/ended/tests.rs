@@ -74,16 +74,16 @@ fn subject(sub: &str) -> NameDigest {
 fn an_ended_session_is_remembered_until_its_cookie_expires() {
     let scene = Scene::new(CAPACITY, UNPROVEN);
     let (ada, bob) = (scene.sign_in("ada", ""), scene.sign_in("bob", ""));
-    assert!(!scene.ended.contains(&ada));
+    assert!(!scene.ended.contains(&ada, party()));
     said(scene.ended.end(&ada, scene.clock.now().after(DAY)));
-    assert!(scene.ended.contains(&ada) && !scene.ended.contains(&bob));
+    assert!(scene.ended.contains(&ada, party()) && !scene.ended.contains(&bob, party()));
     scene.pass(DAY);
     // Each one that ends looks through another shard.
     for _ in 0..1024 {
         let other = scene.sign_in("eve", "");
         said(scene.ended.end(&other, scene.clock.now()));
     }
-    assert!(!scene.ended.contains(&ada), "what has expired is forgotten");
+    assert!(!scene.ended.contains(&ada, party()), "what has expired is forgotten");
 }
 
 #[test]
@@ -92,15 +92,19 @@ fn a_subject_is_signed_out_everywhere_and_may_sign_in_again_in_the_same_second()
     let (first, second, bob) = (scene.sign_in("ada", "s1"), scene.sign_in("ada", "s2"), scene.sign_in("bob", "s3"));
     for _ in 0..3 {
         said(scene.ended.end_subject(subject("ada"), NOW_FOR_A_DAY));
-        assert!(scene.ended.contains(&first) && scene.ended.contains(&second) && !scene.ended.contains(&bob));
+        assert!(
+            scene.ended.contains(&first, party())
+                && scene.ended.contains(&second, party())
+                && !scene.ended.contains(&bob, party())
+        );
         let again = scene.sign_in("ada", "s1");
-        assert!(!scene.ended.contains(&again));
+        assert!(!scene.ended.contains(&again, party()));
         said(scene.ended.end_subject(subject("ada"), NOW_FOR_A_DAY));
-        assert!(scene.ended.contains(&again));
+        assert!(scene.ended.contains(&again, party()));
     }
     let other = NameDigest::of_subject(Party::of(ISSUER, "another"), ISSUER, "bob");
     said(scene.ended.end_subject(other, NOW_FOR_A_DAY));
-    assert!(!scene.ended.contains(&bob), "another client's subject is another one");
+    assert!(!scene.ended.contains(&bob, party()), "another client's subject is another one");
     assert_ne!(session("x"), subject("x"), "a subject is no session");
 }
 
@@ -109,16 +113,16 @@ fn a_session_ends_by_its_name_and_only_whose_it_is() {
     let scene = Scene::new(CAPACITY, UNPROVEN);
     let (ada, other) = (scene.sign_in("ada", "s1"), scene.sign_in("ada", "s2"));
     scene.told("s1", Some("bob"));
-    assert!(!scene.ended.contains(&ada));
+    assert!(!scene.ended.contains(&ada, party()));
     scene.told("s1", Some("ada"));
-    assert!(scene.ended.contains(&ada) && !scene.ended.contains(&other));
+    assert!(scene.ended.contains(&ada, party()) && !scene.ended.contains(&other, party()));
     scene.told("s2", None);
-    assert!(scene.ended.contains(&other));
+    assert!(scene.ended.contains(&other, party()));
     // The provider's session went on, and the person came back with it.
     let again = scene.sign_in("ada", "s2");
-    assert!(!scene.ended.contains(&again));
+    assert!(!scene.ended.contains(&again, party()));
     scene.told("s2", Some("bob"));
-    assert!(scene.ended.contains(&again), "anyone's stays anyone's");
+    assert!(scene.ended.contains(&again, party()), "anyone's stays anyone's");
     for sub in ["a", "b", "c", "d", "e", "f"] {
         scene.told("s4", Some(sub));
     }
@@ -143,14 +147,16 @@ fn what_is_told_late_ends_what_began_until_then_and_nothing_newer() {
             false => said(scene.ended.end_subject(subject("ada"), (begun_by, DAY))),
         }
         assert!(
-            scene.ended.contains(&before) && scene.ended.contains(&within_the_skew) && !scene.ended.contains(&after)
+            scene.ended.contains(&before, party())
+                && scene.ended.contains(&within_the_skew, party())
+                && !scene.ended.contains(&after, party())
         );
     }
     // Told at once, on a machine whose clock was ahead for a while.
     scene.clock.0.fetch_sub(3600, Ordering::SeqCst);
     let ahead = scene.sign_in("ada", "s1");
     said(scene.ended.end_subject(subject("ada"), (scene.clock.now().after(Duration::from_secs(31)), DAY)));
-    assert!(scene.ended.contains(&ahead) && scene.ended.contains(&after));
+    assert!(scene.ended.contains(&ahead, party()) && scene.ended.contains(&after, party()));
 }
 
 #[test]
@@ -168,8 +174,8 @@ fn what_is_too_much_becomes_one_moment_and_nothing_ended_comes_back() {
         scene.pass(Duration::from_secs(60));
         assert!(scene.ended.len() <= 64, "{}", scene.ended.len());
     }
-    assert!(dead.iter().all(|marks| scene.ended.contains(marks)));
-    assert!(!scene.ended.contains(&scene.sign_in("new", "new")));
+    assert!(dead.iter().all(|marks| scene.ended.contains(marks, party())));
+    assert!(!scene.ended.contains(&scene.sign_in("new", "new"), party()));
 }
 
 #[test]
@@ -181,14 +187,14 @@ fn what_nobody_proved_pushes_out_the_oldest_of_its_kind_and_nothing_else() {
     scene.told("proven", None);
     let made_up = |count: usize| (0..count).for_each(|number| anyone(&format!("made up {number}")));
     made_up(15);
-    assert!(scene.ended.contains(&first), "there is room for it");
+    assert!(scene.ended.contains(&first, party()), "there is room for it");
     for number in 0..200 {
         let latest = scene.sign_in("eve", &format!("s{number}"));
         anyone(&format!("s{number}"));
-        assert!(scene.ended.contains(&latest), "the news counts, however full it is");
+        assert!(scene.ended.contains(&latest, party()), "the news counts, however full it is");
         assert!(scene.ended.names.len() <= 17, "{}", scene.ended.names.len());
     }
-    assert!(scene.ended.contains(&proven) && !scene.ended.contains(&first));
+    assert!(scene.ended.contains(&proven, party()) && !scene.ended.contains(&first, party()));
     scene.pass(DAY + Duration::from_secs(61));
     anyone("one more");
     assert!(scene.ended.names.len() <= 17);
@@ -203,8 +209,8 @@ fn what_is_made_up_pushes_out_nothing_that_names_a_session_of_a_sign_in_here() {
     anyone("real");
     anyone("elsewhere");
     (0..200).for_each(|number| anyone(&format!("made up {number}")));
-    assert!(scene.ended.contains(&ada), "its name was no invention");
-    assert!(!scene.ended.contains(&of_a_replica), "the most that can be known of another's");
+    assert!(scene.ended.contains(&ada, party()), "its name was no invention");
+    assert!(!scene.ended.contains(&of_a_replica, party()), "the most that can be known of another's");
     assert!(scene.ended.names.len() <= 18, "{}", scene.ended.names.len());
 }
 
@@ -216,7 +222,7 @@ fn what_is_told_again_is_new_again() {
     for number in 0..100 {
         anyone("kept");
         anyone(&format!("s{number}"));
-        assert!(scene.ended.contains(&ada), "{number}");
+        assert!(scene.ended.contains(&ada, party()), "{number}");
     }
 }
 
@@ -239,6 +245,48 @@ fn turns_never_repeat_and_never_go_back_with_the_clock() {
     assert!(first < second && second < third);
     scene.pass(DAY);
     assert_eq!(scene.ended.next_turn(), Turn(scene.clock.now().0 * 1_000_000));
+}
+
+#[test]
+fn every_session_of_a_provider_ends_and_none_of_another() {
+    let scene = Scene::new(CAPACITY, UNPROVEN);
+    let other = Party::of("https://other.example", "app");
+    let ada = scene.sign_in("ada", "");
+    said(scene.ended.end_party(party(), DAY));
+    assert!(scene.ended.contains(&ada, party()) && !scene.ended.contains(&ada, other));
+    assert!(!scene.ended.contains(&scene.sign_in("ada", ""), party()), "whoever signs in again is signed in");
+    scene.pass(DAY + SKEW);
+    said(scene.ended.end_subject(subject("bob"), NOW_FOR_A_DAY));
+    scene.ended.drop_entries(None, |entry| entry.until > scene.clock.now());
+    assert!(!scene.ended.contains(&ada, party()), "what has expired is forgotten");
+}
+
+#[test]
+fn every_session_ends_that_began_before_this_moment() {
+    let scene = Scene::new(CAPACITY, UNPROVEN);
+    let ada = scene.sign_in("ada", "");
+    said(scene.ended.end_all());
+    assert!(scene.ended.contains(&ada, party()));
+    assert!(!scene.ended.contains(&scene.sign_in("ada", ""), party()));
+}
+
+#[test]
+fn what_an_older_release_wrote_is_read_and_its_kinds_keep_their_numbers() {
+    let entry = Entry { at: Turn(7), until: UnixTime(9) };
+    for (number, statement) in [
+        Statement::Id([1; 16], entry),
+        Statement::Subject([1; 16], entry),
+        Statement::Name([1; 16], Named { entry, subjects: Vec::new(), told: Told::ByProvider }),
+        Statement::Horizon(Turn(7)),
+        Statement::Party([1; 16], entry),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let bytes = statement.encode();
+        assert_eq!(usize::from(bytes[0]), number);
+        assert_eq!(Statement::decode(&bytes), Some(statement));
+    }
 }
 
 mod kept {
@@ -277,14 +325,35 @@ mod kept {
         drop(first);
         for _ in 0..2 {
             let next = open(&path, &clock);
-            assert!(dead.iter().all(|marks| next.contains(marks)));
-            assert!(!next.contains(&live));
+            assert!(dead.iter().all(|marks| next.contains(marks, party())));
+            assert!(!next.contains(&live, party()));
             let again = Marks { begun: next.next_turn(), ..dead[1] };
-            assert!(!next.contains(&Marks { id: SessionId([9; 16]), ..again }), "whoever signs in again is signed in");
+            assert!(
+                !next.contains(&Marks { id: SessionId([9; 16]), ..again }, party()),
+                "whoever signs in again is signed in"
+            );
         }
         clock.0.fetch_add(DAY.as_secs() + 61, Ordering::SeqCst);
         assert_eq!(open(&path, &clock).len(), 0, "what has expired is not read");
         assert_eq!(std::fs::metadata(path.join("ended-sessions-0.log")).unwrap().len(), 16, "nor written again");
+    }
+
+    #[test]
+    fn a_restart_forgets_neither_a_provider_nor_that_everybody_s_sessions_ended() {
+        let (folder, clock) = (tempdir().unwrap(), clock());
+        let other = Party::of("https://other.example", "app");
+        let first = open(folder.path(), &clock);
+        let ada = Marks { begun: first.next_turn(), ..Marks::for_test(10) };
+        said(first.end_party(party(), DAY));
+        drop(first);
+        let next = open(folder.path(), &clock);
+        assert!(next.contains(&ada, party()) && !next.contains(&ada, other));
+        said(next.end_all());
+        drop(next);
+        // From the journal, and from the snapshot that the start made of it.
+        for _ in 0..2 {
+            assert!(open(folder.path(), &clock).contains(&ada, other));
+        }
     }
 
     #[test]
@@ -296,10 +365,12 @@ mod kept {
         let bob = Marks { begun: other.next_turn(), ..Marks::for_test(50) };
         said(other.end(&bob, clock.now().after(DAY)));
         let third = open(folder.path(), &clock);
-        assert!(dead.iter().chain([&bob]).all(|marks| third.contains(marks)) && !third.contains(&live));
+        assert!(
+            dead.iter().chain([&bob]).all(|marks| third.contains(marks, party())) && !third.contains(&live, party())
+        );
         drop((one, other, third));
         let last = open(folder.path(), &clock);
-        assert!(dead.iter().chain([&bob]).all(|marks| last.contains(marks)));
+        assert!(dead.iter().chain([&bob]).all(|marks| last.contains(marks, party())));
         let logs = std::fs::read_dir(folder.path()).unwrap();
         let logs = logs.filter(|file| file.as_ref().unwrap().path().extension().is_some_and(|end| end == "log"));
         assert_eq!(logs.count(), 1, "what the others said is said in one");
@@ -334,7 +405,9 @@ mod kept {
         let folder = tempdir().unwrap();
         std::fs::write(folder.path().join("ended-sessions-0.log"), &bytes[..bytes.len() - 1]).unwrap();
         let ended = open(folder.path(), &clock);
-        assert!(ended.contains(&dead[0]) && ended.contains(&dead[1]) && !ended.contains(&live));
+        assert!(
+            ended.contains(&dead[0], party()) && ended.contains(&dead[1], party()) && !ended.contains(&live, party())
+        );
     }
 
     #[test]
@@ -354,15 +427,15 @@ mod kept {
         broken[40] ^= 1;
         std::fs::write(&path, &broken).unwrap();
         let ended = open(folder.path(), &clock);
-        assert!(dead.iter().all(|marks| ended.contains(marks)));
-        assert!(ended.contains(&live), "nobody knows whether it had ended");
+        assert!(dead.iter().all(|marks| ended.contains(marks, party())));
+        assert!(ended.contains(&live, party()), "nobody knows whether it had ended");
         assert!(ended.len() >= 2, "what can be read is there");
         let new = Marks { begun: ended.next_turn(), ..Marks::for_test(60) };
-        assert!(!ended.contains(&new), "whoever signs in again is signed in");
+        assert!(!ended.contains(&new, party()), "whoever signs in again is signed in");
         assert_eq!(std::fs::read(folder.path().join("ended-sessions-0.damaged")).unwrap(), broken);
         drop(ended);
         let next = open(folder.path(), &clock);
-        assert!(next.contains(&live) && !next.contains(&new), "that is remembered too");
+        assert!(next.contains(&live, party()) && !next.contains(&new, party()), "that is remembered too");
     }
 
     #[test]
@@ -396,9 +469,9 @@ mod kept {
         while std::fs::metadata(&path).unwrap().len() > 1 << 20 {
             std::thread::sleep(Duration::from_millis(20));
         }
-        assert!(dead.iter().all(|marks| ended.contains(marks)));
+        assert!(dead.iter().all(|marks| ended.contains(marks, party())));
         drop(ended);
-        assert!(dead.iter().all(|marks| open(folder.path(), &clock).contains(marks)), "{largest}");
+        assert!(dead.iter().all(|marks| open(folder.path(), &clock).contains(marks, party())), "{largest}");
     }
 
     #[test]
@@ -412,7 +485,7 @@ mod kept {
         until_written(folder.path(), &clock, &dead);
         assert!(ended.unwritten() > 0);
         drop(ended);
-        assert!(dead.iter().all(|marks| open(folder.path(), &clock).contains(marks)));
+        assert!(dead.iter().all(|marks| open(folder.path(), &clock).contains(marks, party())));
     }
 
     /// With another file in the place of the one in `folder`.
@@ -428,7 +501,7 @@ mod kept {
         let is_written = || {
             let ended = EndedSessions::new(Arc::<Stopped>::clone(clock));
             ended.load(frame::read(&std::fs::read(&path).unwrap()).statements.iter());
-            dead.iter().all(|marks| ended.contains(marks))
+            dead.iter().all(|marks| ended.contains(marks, party()))
         };
         while !is_written() {
             std::thread::sleep(Duration::from_millis(20));
@@ -448,7 +521,7 @@ mod kept {
             let mut marks = Marks { begun: ended.next_turn(), ..Marks::for_test(80) };
             marks.id.0[..4].copy_from_slice(&number.to_le_bytes());
             let written = ended.end(&marks, clock.now().after(DAY));
-            assert!(ended.contains(&marks), "it counts at once");
+            assert!(ended.contains(&marks, party()), "it counts at once");
             (marks, written)
         };
         let mut dead = Vec::new();
@@ -473,7 +546,7 @@ mod kept {
         said(written);
         drop(ended);
         let next = open(folder.path(), &clock);
-        assert!(dead.iter().all(|marks| next.contains(marks)));
+        assert!(dead.iter().all(|marks| next.contains(marks, party())));
     }
 
     #[test]
