@@ -403,6 +403,24 @@ mod tests {
     }
 
     #[test]
+    fn a_stored_record_opens_with_its_own_key_and_under_its_own_name() {
+        let sealer = RecordSealer::new(&[1; 32], b"one");
+        let sealed = sealer.seal(b"record");
+        assert_eq!(sealer.open(sealed.clone()).unwrap(), b"record");
+        for other in [RecordSealer::new(&[2; 32], b"one"), RecordSealer::new(&[1; 32], b"two")] {
+            assert_eq!(other.open(sealed.clone()), Err(OpenError::Forged));
+        }
+        // What a ring sealed is none of them, and neither is what another release wrote.
+        let of_ring = URL_SAFE_NO_PAD.decode(super::tests::sealer(&ring(&["one"])).seal_bytes(b"record")).unwrap();
+        assert_eq!(sealer.open(of_ring), Err(OpenError::UnknownKey));
+        for (format, error) in [(FORMAT - 1, OpenError::Record), (FORMAT + 1, OpenError::Malformed)] {
+            let mut other = sealed.clone();
+            other[0] = format;
+            assert_eq!(sealer.open(other), Err(error));
+        }
+    }
+
+    #[test]
     fn records_are_padded_to_whole_blocks() {
         let sealer = sealer(&ring(&["one"]));
         let lengths = |range: std::ops::Range<usize>| {
@@ -438,6 +456,16 @@ mod tests {
             let at = at.index(bytes.len());
             bytes[at] ^= 1 << bit;
             prop_assert!(sealer.open_bytes(URL_SAFE_NO_PAD.encode(&bytes).as_bytes()).is_err());
+        }
+
+        #[test]
+        fn no_altered_or_made_up_record_opens(record: Vec<u8>, garbage: Vec<u8>, at: prop::sample::Index, bit in 0..8u8) {
+            let sealer = RecordSealer::new(&[1; 32], b"one");
+            let mut sealed = sealer.seal(&record);
+            let at = at.index(sealed.len());
+            sealed[at] ^= 1 << bit;
+            prop_assert!(sealer.open(sealed).is_err());
+            prop_assert!(sealer.open(garbage).is_err());
         }
 
         #[test]
