@@ -23,7 +23,7 @@ use crate::authn::session::ended::{EndedSessions, JournalError};
 use crate::authn::session::seal::{KeyRing, Purpose};
 use crate::authn::session::{Binding, Sessions};
 use crate::clock::SharedClock;
-use crate::config::Settings;
+use crate::config::{SecretFiles, Settings};
 use crate::endpoints::Endpoints;
 use crate::endpoints::admin::AdminApi;
 use crate::endpoints::health::{AdminState, serve_admin};
@@ -37,6 +37,7 @@ use crate::rate::{Per, RateLimit};
 use crate::reply::Replies;
 use crate::reply::pages::{Pages, TemplateProblem};
 use crate::route::{Endpoint, RouteProblem, Routes};
+use crate::secret::SecretString;
 use crate::server::drain::Drain;
 use crate::server::{self, Address, BindError};
 use crate::store::{Location, Store, StoreError};
@@ -201,6 +202,9 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
         move || ended.unwritten()
     };
     let ring = KeyRing::new(&settings.session.secrets);
+    let for_secrets = ring.clone();
+    let foreign = providers.iter().filter_map(|provider| provider.settings().credentials.client_secret.clone());
+    let secrets = (settings.session.secrets.clone(), foreign.chain(settings.admin.token.clone()).collect());
     let binding = Binding {
         ring: &ring,
         origin: &origin,
@@ -330,6 +334,9 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
         background.spawn(Arc::clone(provider).run());
         background.spawn(Arc::clone(provider).watch_files(settings.server.reload_interval));
     }
+    if let Some(files) = settings.secret_files {
+        background.spawn(watch_secrets(files, secrets, for_secrets, settings.server.reload_interval));
+    }
     Ok(Running { addresses, admin_address, stop, admin_stop, ended, server, control })
 }
 
@@ -346,6 +353,48 @@ fn start_acme(
     let challenges = manager.challenges();
     control.handle().spawn(manager.run());
     Ok(challenges)
+}
+
+/// Looks at the files of the session's secrets every so often, and goes on with what they hold. What cannot be used leaves
+/// those in use, and is told once; so is a secret that somebody else has, `foreign` to sessions. Never ends.
+async fn watch_secrets(
+    files: SecretFiles,
+    (mut known, foreign): (Vec<SecretString>, Vec<SecretString>),
+    ring: KeyRing,
+    every: Duration,
+) {
+    let is_same = |one: &SecretString, other: &SecretString| one.expose_secret() == other.expose_secret();
+    let mut told = None;
+    loop {
+        tokio::time::sleep(every).await;
+        let asked = files.clone();
+        // A panic in there ends the watch; the secrets in use stay.
+        let Ok(read) = tokio::task::spawn_blocking(move || asked.read()).await else { return };
+        let problem = match read {
+            Ok(secrets) if secrets.iter().any(|secret| foreign.iter().any(|other| is_same(secret, other))) => {
+                "one of them is a secret that is used for something else too".to_owned()
+            }
+            Ok(secrets) => {
+                if secrets.len() != known.len() || !secrets.iter().zip(&known).all(|(one, other)| is_same(one, other)) {
+                    ring.replace(&secrets);
+                    let count = secrets.len();
+                    tracing::info!(secrets = count, "session secrets reloaded: the first seals from now on, all open");
+                    known = secrets;
+                }
+                told = None;
+                continue;
+            }
+            Err(error) => telemetry::chain(&error),
+        };
+        if told.as_ref() != Some(&problem) {
+            tracing::error!(
+                reason = "session_secrets_unusable",
+                problem,
+                "session secrets not reloaded, those in use stay"
+            );
+            told = Some(problem);
+        }
+    }
 }
 
 /// Nobody is sent back into our own endpoints: that would loop.

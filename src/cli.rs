@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is where the program speaks to its operator")]
 
 mod asking;
+mod rotation;
 mod sessions;
 
 use std::error::Error;
@@ -64,6 +65,8 @@ enum Command {
     Schema,
     /// Prints a new secret for SESSION_SECRET
     GenerateSecret,
+    /// Adds a new secret to a file of them, or retires old ones
+    RotateSecret(rotation::Command),
     /// Asks a running proxy whether it is ready; for images without a shell
     Healthcheck {
         /// What to ask [default: /readyz on the configured admin listener]
@@ -98,6 +101,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Check) => check(&cli.options),
         Some(Command::Schema) => print(&format!("{:#}\n", config::schema())),
         Some(Command::GenerateSecret) => generate_secret(),
+        Some(Command::RotateSecret(command)) => rotation::run(&command),
         Some(Command::Healthcheck { url }) => healthcheck(url, &cli.options),
         Some(Command::Sessions(command)) => sessions::run(&command, &cli.options),
         #[cfg(feature = "demo")]

@@ -8,6 +8,8 @@ mod api_clients;
 mod admin_sessions;
 // The same by the command line.
 mod sessions_command;
+// Secrets of the session are rotated while it runs.
+mod secret_rotation;
 // A program shows an access token that holds and is for us, or it gets nowhere.
 mod bearer;
 // Bodies of any size pass unchanged and are never gathered.

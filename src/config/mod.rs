@@ -8,6 +8,7 @@ mod env;
 mod problem;
 mod raw;
 mod resolve;
+mod secret_files;
 mod secrets;
 mod shape;
 mod sources;
@@ -20,6 +21,7 @@ use std::net::SocketAddr;
 
 pub use env::{CONFIG_VARIABLE, Variable, environment_markdown, environment_table};
 pub use problem::{ConfigProblem, Place, Severity};
+pub use secret_files::{Rotation, SecretFileError, SecretFiles, rotate};
 pub use secrets::generate_secret;
 pub use shape::schema;
 pub use sources::{DEFAULT_FILE, FileSource, Sources};
@@ -34,6 +36,8 @@ pub struct Settings {
     pub server: server::Settings,
     /// The listener's certificate from an authority; `None`: from files, or none.
     pub acme: Option<acme::Settings>,
+    /// Where the session's secrets are read from anew while the program runs; `None`: they are written in the configuration.
+    pub secret_files: Option<SecretFiles>,
     /// Health, readiness, metrics and sessions.
     pub admin: Admin,
     /// The providers, by the index that routes and callbacks use; never empty.

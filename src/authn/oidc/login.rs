@@ -221,13 +221,18 @@ impl Logins {
             return_to: start.return_to.to_owned(),
             wish: start.wish.clone(),
         };
-        let derived = self.derived(self.ring.current(), &secret, &started.transaction);
-        let (nonce, verifier) = derived.expect("the current key is in the ring");
+        // Once, unless the secrets are replaced in between.
+        let (key, (nonce, verifier)) = loop {
+            let key = self.ring.current();
+            if let Some(derived) = self.derived(key, &secret, &started.transaction) {
+                break (key, derived);
+            }
+        };
         // A derived value has the 43 characters that a verifier must have (RFC 7636 §4.1).
         let pkce_challenge = PkceCodeChallenge::from_code_verifier_sha256(&PkceCodeVerifier::new(verifier));
         let pkce_challenge = pkce_challenge.as_str();
         let reference = self.reference(provider, &mut started, (&nonce, pkce_challenge));
-        let state = self.sealer.seal(&started);
+        let state = self.sealer.seal_under(key, &started);
         let reference = reference.as_deref();
         let asked = AuthorizationRequest { state: &state, nonce: &nonce, pkce_challenge, wish: start.wish, reference };
         let location = provider.authorization_url(asked).await?;

@@ -245,7 +245,7 @@ impl Sessions {
     /// [`Sessions::authenticate`] can tell, since the store has to be asked.
     pub fn authenticate_at_hand(&self, inbound: &Inbound) -> Option<Result<(Identity, Renewal), NoSession>> {
         let now = self.clock.now();
-        let mut remembered = Remembered::of(inbound.recall());
+        let mut remembered = Remembered::of(inbound.recall(), self.sealer.epoch());
         let identified = match self.open_at_hand(inbound.cookies(), &mut remembered.session, now) {
             Ok(opened) => self.identify(opened, inbound, &mut remembered.seen, now),
             Err(Closed::Absent(absence)) => Err(absence),

@@ -13,14 +13,20 @@ use crate::message::Recall;
 /// Both cookies of a session.
 #[derive(Debug, Default)]
 pub(super) struct Remembered {
+    /// Of the secrets that it was opened with.
+    epoch: u64,
     pub(super) session: Slot<(Record, Contents)>,
     pub(super) seen: Slot<LastSeen>,
 }
 
 impl Remembered {
     /// What a connection has; to be [put back](Recall::put) when it has served.
-    pub(super) fn of(recall: &Recall) -> Box<Self> {
-        recall.take().unwrap_or_default()
+    pub(super) fn of(recall: &Recall, epoch: u64) -> Box<Self> {
+        let mut remembered: Box<Self> = recall.take().unwrap_or_default();
+        if remembered.epoch != epoch {
+            *remembered = Self { epoch, ..Self::default() };
+        }
+        remembered
     }
 }
 

@@ -8,7 +8,10 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use arc_swap::ArcSwap;
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Prk, Salt};
 use aws_lc_rs::hmac;
@@ -76,9 +79,24 @@ impl Purpose {
     }
 }
 
-/// The keys derived from `session.secrets`. Never empty.
-pub struct KeyRing {
-    masters: Vec<Master>,
+/// The keys derived from `session.secrets`. Never empty. Clones are the same ring, and so are its sealers: where the secrets
+/// are replaced, all of them go on with the new ones.
+#[derive(Clone)]
+pub struct KeyRing(Arc<Ring>);
+
+struct Ring {
+    masters: ArcSwap<Vec<Master>>,
+    sealers: Mutex<Vec<Derived>>,
+    /// Counts the replacements.
+    epoch: Arc<AtomicU64>,
+}
+
+/// What one sealer is for, and its keys, as long as there is the sealer.
+struct Derived {
+    purpose: Purpose,
+    name: String,
+    origin: Origin,
+    keys: Weak<ArcSwap<Vec<SealKey>>>,
 }
 
 struct Master {
@@ -114,51 +132,78 @@ impl fmt::Debug for KeyRing {
 impl KeyRing {
     /// Derives the keys (HKDF-SHA256, RFC 5869). The secrets' strength is the configuration's concern.
     pub fn new(secrets: &[SecretString]) -> Self {
-        let masters = secrets
-            .iter()
-            .map(|secret| {
-                let prk = Salt::new(HKDF_SHA256, MASTER_SALT).extract(secret.expose_secret().as_bytes());
-                let mut id = KeyId::default();
-                expand(&prk, b"key id", &mut id);
-                let mut derive = [0; 32];
-                expand(&prk, b"derived values", &mut derive);
-                Master { id, prk, derive: hmac::Key::new(hmac::HMAC_SHA256, &derive) }
-            })
-            .collect();
-        Self { masters }
+        let masters = ArcSwap::from_pointee(secrets.iter().map(Master::of).collect());
+        Self(Arc::new(Ring { masters, sealers: Mutex::default(), epoch: Arc::default() }))
+    }
+
+    /// Goes on with other secrets: what is sealed from now on is sealed with the first of these, and what was sealed with one
+    /// that is not among them opens no more. An empty list changes nothing.
+    pub fn replace(&self, secrets: &[SecretString]) {
+        if secrets.is_empty() {
+            return;
+        }
+        let masters: Vec<_> = secrets.iter().map(Master::of).collect();
+        let mut sealers = self.0.sealers.lock().unwrap_or_else(PoisonError::into_inner);
+        sealers.retain(|sealer| match sealer.keys.upgrade() {
+            Some(keys) => {
+                keys.store(Arc::new(seal_keys(&masters, sealer.purpose, &sealer.name, &sealer.origin)));
+                true
+            }
+            None => false,
+        });
+        // Last: whoever derives with a key can seal with it.
+        self.0.masters.store(Arc::new(masters));
+        self.0.epoch.fetch_add(1, Ordering::Release);
     }
 
     /// A sealer for one purpose, cookie name and public origin.
     pub fn sealer<T>(&self, purpose: Purpose, name: &str, origin: &Origin) -> Sealer<T> {
-        let keys = self
-            .masters
-            .iter()
-            .map(|master| {
-                let mut key = [0; 32];
-                expand(&master.prk, purpose.label().as_bytes(), &mut key);
-                let context = [purpose.label().as_bytes(), name.as_bytes(), origin.as_str().as_bytes()];
-                SealKey::new(master.id, &key, &context)
-            })
-            .collect();
-        Sealer { keys, decoder: Simd::url_safe(NO_PAD), record: PhantomData }
+        let mut sealers = self.0.sealers.lock().unwrap_or_else(PoisonError::into_inner);
+        let keys = Arc::new(ArcSwap::from_pointee(seal_keys(&self.0.masters.load(), purpose, name, origin)));
+        sealers.push(Derived { purpose, name: name.to_owned(), origin: origin.clone(), keys: Arc::downgrade(&keys) });
+        let epoch = Arc::clone(&self.0.epoch);
+        Sealer { keys, epoch, decoder: Simd::url_safe(NO_PAD), record: PhantomData }
     }
 
     /// The id of the key that seals.
     pub fn current(&self) -> KeyId {
-        self.masters.first().map_or_else(KeyId::default, |master| master.id)
+        self.0.masters.load().first().map_or_else(KeyId::default, |master| master.id)
     }
 
     /// A value that anyone with the ring can derive again: HMAC-SHA256 over the length-delimited `parts`, base64url (43
     /// characters). `None` when `key` is not in the ring.
     pub fn derive(&self, key: KeyId, parts: &[&[u8]]) -> Option<String> {
-        let master = self.masters.iter().find(|master| master.id == key)?;
+        let masters = self.0.masters.load();
+        let master = masters.iter().find(|master| master.id == key)?;
         Some(URL_SAFE_NO_PAD.encode(hmac::sign(&master.derive, &delimited(parts))))
     }
 }
 
+impl Master {
+    fn of(secret: &SecretString) -> Self {
+        let prk = Salt::new(HKDF_SHA256, MASTER_SALT).extract(secret.expose_secret().as_bytes());
+        let mut id = KeyId::default();
+        expand(&prk, b"key id", &mut id);
+        let mut derive = [0; 32];
+        expand(&prk, b"derived values", &mut derive);
+        Self { id, prk, derive: hmac::Key::new(hmac::HMAC_SHA256, &derive) }
+    }
+}
+
+fn seal_keys(masters: &[Master], purpose: Purpose, name: &str, origin: &Origin) -> Vec<SealKey> {
+    let of = |master: &Master| {
+        let mut key = [0; 32];
+        expand(&master.prk, purpose.label().as_bytes(), &mut key);
+        let context = [purpose.label().as_bytes(), name.as_bytes(), origin.as_str().as_bytes()];
+        SealKey::new(master.id, &key, &context)
+    };
+    masters.iter().map(of).collect()
+}
+
 /// Seals and opens records of type `T` for one purpose.
 pub struct Sealer<T> {
-    keys: Vec<SealKey>,
+    keys: Arc<ArcSwap<Vec<SealKey>>>,
+    epoch: Arc<AtomicU64>,
     /// As strict as the plain engine, and a tenth of its time.
     decoder: Simd,
     record: PhantomData<fn(T) -> T>,
@@ -179,7 +224,12 @@ struct SealKey {
 impl<T> Sealer<T> {
     /// Seals bytes under the first key.
     pub fn seal_bytes(&self, record: &[u8]) -> String {
-        URL_SAFE_NO_PAD.encode(self.keys[0].seal(record))
+        URL_SAFE_NO_PAD.encode(self.keys.load()[0].seal(record))
+    }
+
+    /// Changes whenever the secrets do: what was opened before may not open any more.
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
     }
 
     /// Opens a sealed text: the record's bytes and the id of the key that sealed it.
@@ -196,7 +246,8 @@ impl<T> Sealer<T> {
     /// Opens what was decoded; the record's bytes stand at its front, and this many.
     fn open_in_place(&self, bytes: &mut [u8]) -> Result<(usize, KeyId), OpenError> {
         let id = key_id_of(bytes)?;
-        let key = self.keys.iter().find(|key| key.id == id).ok_or(OpenError::UnknownKey)?;
+        let keys = self.keys.load();
+        let key = keys.iter().find(|key| key.id == id).ok_or(OpenError::UnknownKey)?;
         Ok((key.open(bytes)?, id))
     }
 }
@@ -296,6 +347,14 @@ impl<T: Serialize + DeserializeOwned> Sealer<T> {
         self.seal_bytes(&postcard::to_stdvec(record).expect("a plain record"))
     }
 
+    /// Seals a record under this key, as long as it is in the ring; else under the first.
+    pub fn seal_under(&self, key: KeyId, record: &T) -> String {
+        let keys = self.keys.load();
+        let key = keys.iter().find(|other| other.id == key).unwrap_or(&keys[0]);
+        // Infallible for the same reason.
+        URL_SAFE_NO_PAD.encode(key.seal(&postcard::to_stdvec(record).expect("a plain record")))
+    }
+
     /// Opens a record.
     ///
     /// # Errors
@@ -383,6 +442,36 @@ mod tests {
         let fresh = both.seal_bytes(b"record");
         assert_eq!(sealer(&ring(&["old"])).open_bytes(fresh.as_bytes()), Err(OpenError::UnknownKey));
         assert!(sealer(&ring(&["new"])).open_bytes(fresh.as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn all_sealers_of_a_ring_go_on_with_other_secrets() {
+        let secrets = |all: &[&str]| all.iter().map(|one| SecretString::new((*one).to_owned())).collect::<Vec<_>>();
+        let ring = ring(&["old"]);
+        let home = origin("https://app.example.com");
+        let (session, idle): (Sealer<String>, Sealer<String>) =
+            (sealer(&ring), ring.sealer(Purpose::Idle, "idle", &home));
+        let (old, old_key) = (session.seal_bytes(b"record"), ring.current());
+        let epoch = session.epoch();
+        ring.clone().replace(&secrets(&["new", "old"]));
+        assert!(session.epoch() > epoch && idle.epoch() == session.epoch());
+        assert!(session.open_bytes(old.as_bytes()).is_ok());
+        let new = session.seal_bytes(b"record");
+        assert_eq!(sealer(&self::ring(&["old"])).open_bytes(new.as_bytes()), Err(OpenError::UnknownKey));
+        assert!(sealer(&self::ring(&["new"])).open_bytes(new.as_bytes()).is_ok());
+        assert_ne!(ring.current(), old_key);
+        assert!(ring.derive(old_key, &[b"nonce"]).is_some());
+        let under = session.seal_under(old_key, &"record".to_owned());
+        assert_eq!(session.open(under.as_bytes()).unwrap().1, old_key);
+        ring.replace(&secrets(&["new"]));
+        assert_eq!(session.open_bytes(old.as_bytes()), Err(OpenError::UnknownKey));
+        assert!(ring.derive(old_key, &[b"nonce"]).is_none());
+        let text = idle.seal_bytes(b"record");
+        assert!(
+            self::ring(&["new"]).sealer::<String>(Purpose::Idle, "idle", &home).open_bytes(text.as_bytes()).is_ok()
+        );
+        ring.replace(&[]);
+        assert!(session.open_bytes(new.as_bytes()).is_ok(), "no secret at all is none");
     }
 
     #[test]

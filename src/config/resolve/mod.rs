@@ -142,6 +142,7 @@ impl Resolver {
         let hsts = self.hsts(raw.hsts.as_ref(), redirect_uri.as_ref());
         let state_dir = raw.state_dir.as_ref().map(|path| self.file("state_dir", path));
         let cookie = self.cookie(raw.cookie, redirect_uri.as_ref());
+        let secret_files = self.secret_files(&raw.session);
         let session = self.session(raw.session, cookie.clone(), state_dir);
         self.distinct_secrets(session.as_ref(), providers.as_deref().unwrap_or_default());
         self.own_admin_token(&admin, session.as_ref(), providers.as_deref().unwrap_or_default());
@@ -201,6 +202,7 @@ impl Resolver {
             server,
             acme,
             admin,
+            secret_files,
             message: message::Settings {
                 trusted_proxies,
                 identity_names: self.identity_names.clone(),

@@ -7,6 +7,7 @@ use super::Resolver;
 use crate::authn::session::cookie;
 use crate::authn::session::renewing::When;
 use crate::authn::{oidc, session};
+use crate::config::SecretFiles;
 use crate::config::problem::nearest;
 use crate::config::raw::RawSession;
 use crate::config::secrets::{SHORTEST, weakness};
@@ -192,6 +193,15 @@ impl Resolver {
             }
         }
         sound.then(|| secrets.into_iter().map(|(_, secret)| SecretString::new(secret)).collect())
+    }
+
+    /// The files among these ways.
+    pub(super) fn secret_files(&self, raw: &RawSession) -> Option<SecretFiles> {
+        let one = raw.secret_file.iter().map(|path| self.file("session.secret_file", path));
+        let many = raw.secrets_files.iter().flatten().enumerate();
+        let many = many.map(|(index, path)| self.file(&format!("session.secrets_files[{index}]"), path));
+        let paths: Vec<_> = one.chain(many).collect();
+        (!paths.is_empty()).then(|| SecretFiles { paths, several: raw.secret_file.is_some() })
     }
 
     /// The provider knows the client secret, so it must not open sessions.
