@@ -107,7 +107,7 @@ async fn nobody_notices(provider: RealProvider, store: &str, trouble: impl Futur
         requests += asked;
         tokens += seen;
     }
-    println!("{} people, {:?}: {requests} requests, none failed; {tokens} access tokens", people(), span());
+    tracing::info!(people = people(), span = ?span(), requests, tokens, "nobody noticed");
 }
 
 /// How many requests, and how many access tokens the application saw of this person.
@@ -236,7 +236,7 @@ async fn keycloak_ends_a_session_at_both_replicas_with_every_copy_and_every_stre
     for stream in &mut events {
         stream.assert_cut().await;
     }
-    println!("asked, told and ended at both after {ended:?}, the last stream after {:?}", begun.elapsed());
+    tracing::info!(?ended, streams = ?begun.elapsed(), "asked, told, and ended at both");
 }
 
 /// Two processes with one configuration.
@@ -351,7 +351,7 @@ async fn a_replica_is_killed_and_only_renewals_under_way_go_by_the_provider() {
         whole.broken += broken;
         whole.by_provider += by_provider;
     }
-    println!("{} people: {whole:?}", people());
+    tracing::info!(people = people(), ?whole, "a replica was killed");
     assert!(whole.by_provider < people(), "{whole:?}");
 }
 
