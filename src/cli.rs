@@ -8,6 +8,7 @@ mod sessions;
 use std::error::Error;
 use std::ffi::OsString;
 use std::io::Write as _;
+#[cfg(feature = "demo")]
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -1,7 +1,7 @@
 //! Sessions that lie in a store. The cookie carries a ticket: the id of the session, which names its record, and the key that
 //! opens it, sealed like all our cookies. So the store alone opens nothing, and neither does the cookie.
 //!
-//! What was read is at hand for [`FRESH`]: a signed-in request asks the store once in that time, and whatever ends a session
+//! What was read is at hand for five seconds: a signed-in request asks the store once in that time, and whatever ends a session
 //! is told to every replica (see [`super::ended`]). While the store is away, sessions that were seen here go on for
 //! `session.store_grace`; whoever was not seen is told to come again, and never sent to sign in.
 //!
