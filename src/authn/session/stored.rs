@@ -213,8 +213,9 @@ impl StoredSessions {
     }
 
     fn open(ticket: &Ticket, Kept { bytes, version }: Kept, now: UnixTime) -> Option<Stored> {
-        let packed = Bytes::from(ticket.sealer().open(bytes).ok()?);
-        let stored = Stored::read(packed, version, now).filter(|stored| stored.record.marks.id == ticket.id);
+        let packed = ticket.sealer().open(bytes).ok();
+        let stored = packed.and_then(|packed| Stored::read(packed.into(), version, now));
+        let stored = stored.filter(|stored| stored.record.marks.id == ticket.id);
         if stored.is_none() {
             warn!(reason = "session_record_unreadable", "what the session store holds is no session of ours");
         }

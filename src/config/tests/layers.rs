@@ -77,6 +77,16 @@ fn problems_of_all_layers_come_at_once() {
     }
 }
 
+#[cfg(feature = "sql")]
+#[test]
+fn a_variable_takes_the_place_of_a_file_that_says_the_same() {
+    let written = ("session", "store_file = \"/nonexistent/store\"\nshare_ended_file = \"/nonexistent/shared\"");
+    let mut sources = Sources::toml(&with(&[written]));
+    sources.env = env(&[("VESTIBULE_SESSION_STORE", "sqlite:/x/y.db"), ("VESTIBULE_SESSION_SHARE_ENDED", "cookie")]);
+    let session = read(&sources).unwrap_or_else(|problems| panic!("{}", all(&problems))).settings.session;
+    assert!(session.store.is_some() && session.share_ended.is_none());
+}
+
 #[test]
 fn relative_paths_start_from_the_folder_of_the_file() {
     let folder = Folder::new();
