@@ -48,13 +48,6 @@ async fn signed_in(stage: &Stage, sub: &str) -> Browser {
     stage.signed_in_browser().await
 }
 
-async fn assert_signed_out(stage: &Stage, browser: &Browser) {
-    stage.upstream.forget();
-    let reply = browser.get(&stage.url("/")).await;
-    assert!(stage.asks_to_sign_in(&reply), "{} {}", reply.status, reply.text());
-    stage.upstream.assert_untouched();
-}
-
 #[tokio::test]
 async fn without_a_token_in_the_configuration_there_is_no_such_path() {
     let stage = Stage::start();
@@ -198,21 +191,21 @@ async fn sessions_in_cookies_are_not_listed_and_end_all_the_same() {
     assert_eq!(end(&stage, "/sessions?user=nobody").await, json!({ "ended": "user" }));
     stage.assert_signed_in(&ada).await;
     assert_eq!(end(&stage, "/sessions?user=ada").await, json!({ "ended": "user" }));
-    assert_signed_out(&stage, &copy).await;
+    stage.assert_signed_out(&copy).await;
     stage.assert_signed_in(&bob).await;
     // Whoever signs in again is signed in.
     let ada = signed_in(&stage, "ada").await;
     for (path, name) in [("/sessions?provider=default", "provider"), ("/sessions?all=true", "all")] {
         let (ada, bob) = (signed_in(&stage, "ada").await, signed_in(&stage, "bob").await);
         assert_eq!(end(&stage, path).await, json!({ "ended": name }));
-        assert_signed_out(&stage, &ada).await;
-        assert_signed_out(&stage, &bob).await;
+        stage.assert_signed_out(&ada).await;
+        stage.assert_signed_out(&bob).await;
         stage.assert_signed_in(&signed_in(&stage, "ada").await).await;
     }
     // What has ended stays ended.
     let stage = stage.restart();
     for browser in [&ada, &bob, &copy] {
-        assert_signed_out(&stage, browser).await;
+        stage.assert_signed_out(browser).await;
     }
 }
 
@@ -274,7 +267,7 @@ async fn a_user_of_a_tenant_is_named_with_the_tenants_issuer() {
     end(&stage, &of("two")).await;
     stage.assert_signed_in(&ada).await;
     end(&stage, &of("one")).await;
-    assert_signed_out(&stage, &ada).await;
+    stage.assert_signed_out(&ada).await;
 }
 
 #[cfg(feature = "sql")]
@@ -331,13 +324,13 @@ mod stored {
 
         let one = format!("/sessions/{}", of_bob[0]["id"].as_str().expect("an id"));
         assert_eq!(end(&stage, &one).await, json!({ "ended": "session", "deleted": 1 }));
-        assert_signed_out(&stage, &bob).await;
+        stage.assert_signed_out(&bob).await;
         assert_refused(&ask(&stage, Method::GET, &one).await, 404, "admin_no_session");
         assert_eq!(end(&stage, &one).await, json!({ "ended": "session", "deleted": 0 }));
         stage.assert_signed_in(&ada).await;
         assert_eq!(end(&stage, "/sessions?user=ada").await, json!({ "ended": "user", "deleted": 2 }));
-        assert_signed_out(&stage, &ada).await;
-        assert_signed_out(&stage, &again).await;
+        stage.assert_signed_out(&ada).await;
+        stage.assert_signed_out(&again).await;
         assert_eq!(list(&stage, "/sessions").await, Vec::<Value>::new());
     }
 
@@ -351,8 +344,8 @@ mod stored {
         let ids: std::collections::BTreeSet<_> = listed.iter().filter_map(|session| session["id"].as_str()).collect();
         assert_eq!((listed.len(), ids.len()), (210, 210));
         assert_eq!(end(&stage, "/sessions?all=true").await, json!({ "ended": "all", "deleted": 210 }));
-        assert_signed_out(&stage, &browsers[0]).await;
-        assert_signed_out(&stage, &browsers[209]).await;
+        stage.assert_signed_out(&browsers[0]).await;
+        stage.assert_signed_out(&browsers[209]).await;
     }
 
     #[tokio::test]
@@ -370,7 +363,7 @@ mod stored {
             let path = path.replace("ID", &id);
             end(&stage, &path).await;
             tokio::join!(events.assert_cut(), socket.assert_told());
-            assert_signed_out(&replica, &there).await;
+            replica.assert_signed_out(&there).await;
         }
     }
 

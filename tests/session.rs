@@ -9,13 +9,6 @@ use vestibule_test_support::{Browser, FakeProvider, Request, Stage, StoredCookie
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);
 
-async fn assert_signed_out(stage: &Stage, browser: &Browser) {
-    stage.upstream.forget();
-    let reply = browser.get(&stage.url("/")).await;
-    assert!(stage.asks_to_sign_in(&reply), "{} {}", reply.status, reply.text());
-    stage.upstream.assert_untouched();
-}
-
 fn altered(cookie: &StoredCookie, value: String) -> StoredCookie {
     StoredCookie { value, ..cookie.clone() }
 }
@@ -57,7 +50,7 @@ async fn the_lifetime_is_enforced_from_inside_the_seal() {
     for cookie in browser.stolen_copy().all_cookies() {
         copy.plant(StoredCookie { expires: None, ..cookie });
     }
-    assert_signed_out(&stage, &copy).await;
+    stage.assert_signed_out(&copy).await;
 }
 
 #[tokio::test]
@@ -69,7 +62,7 @@ async fn a_session_in_use_outlives_the_idle_time_and_one_that_is_not_does_not() 
         assert_eq!(browser.get(&stage.url("/")).await.status, StatusCode::OK);
     }
     stage.clock.advance(HOUR);
-    assert_signed_out(&stage, &browser).await;
+    stage.assert_signed_out(&browser).await;
 }
 
 #[tokio::test]
@@ -109,9 +102,9 @@ async fn without_its_idle_cookie_or_with_another_sessions_a_session_is_over() {
     let other = grace.cookie(&stage.origin(), "vestibule.idle").unwrap();
     let own = ada.cookie(&stage.origin(), "vestibule.idle").unwrap();
     ada.plant(altered(&own, other.value));
-    assert_signed_out(&stage, &ada).await;
+    stage.assert_signed_out(&ada).await;
     ada.forget(|cookie| cookie.name == "vestibule.idle");
-    assert_signed_out(&stage, &ada).await;
+    stage.assert_signed_out(&ada).await;
 }
 
 #[tokio::test]
@@ -123,7 +116,7 @@ async fn one_cookie_never_stands_for_another() {
     for (cookie, value) in [(&session, idle.value.clone()), (&idle, session.value.clone())] {
         let copy = browser.stolen_copy();
         copy.plant(altered(cookie, value));
-        assert_signed_out(&stage, &copy).await;
+        stage.assert_signed_out(&copy).await;
     }
 }
 
@@ -140,7 +133,7 @@ async fn cookie_garbage_is_a_new_sign_in_and_nothing_worse() {
     for value in garbage {
         let copy = browser.stolen_copy();
         copy.plant(altered(&session, value.to_owned()));
-        assert_signed_out(&stage, &copy).await;
+        stage.assert_signed_out(&copy).await;
     }
     let reply = stage.sign_in(&browser, "/after").await;
     assert_eq!((reply.status, reply.json()["target"].clone()), (StatusCode::OK, json!("/after")));
@@ -190,7 +183,7 @@ async fn every_sign_in_makes_a_new_session() {
     assert_ne!(browser.cookie(&stage.origin(), "vestibule").unwrap().value, before);
     // The idle cookie of one does not keep the other alive.
     first.plant(browser.cookie(&stage.origin(), "vestibule.idle").unwrap());
-    assert_signed_out(&stage, &first).await;
+    stage.assert_signed_out(&first).await;
 }
 
 #[tokio::test]
@@ -232,7 +225,7 @@ async fn a_rotated_secret_signs_nobody_out_and_a_retired_one_does() {
     let retired = again(&[NEW]);
     retired.wait_for_provider().await;
     browser.connect(&first.origin(), retired.address());
-    assert_signed_out(&first, &browser).await;
+    first.assert_signed_out(&browser).await;
     let reply = browser.follow(&first.url("/back"), 10).await;
     assert_eq!(reply.json()["target"], "/back");
 }
@@ -243,7 +236,7 @@ async fn a_browser_session_ends_with_the_browser() {
     let browser = stage.signed_in_browser().await;
     assert_eq!(browser.cookie(&stage.origin(), "vestibule").unwrap().expires, None);
     browser.close();
-    assert_signed_out(&stage, &browser).await;
+    stage.assert_signed_out(&browser).await;
 }
 
 #[tokio::test]
@@ -260,7 +253,7 @@ async fn a_large_session_is_split_and_a_smaller_one_deletes_the_stale_parts() {
     assert_eq!(browser.get(&stage.url("/")).await.echoed("cookie"), None);
     let incomplete = browser.stolen_copy();
     incomplete.forget(|cookie| cookie.name == "vestibule.1");
-    assert_signed_out(&stage, &incomplete).await;
+    stage.assert_signed_out(&incomplete).await;
     stage.provider.pad_tokens(0);
     let reply = browser.follow(&stage.url("/auth/login"), 10).await;
     assert_eq!(reply.status, StatusCode::OK);
@@ -298,7 +291,7 @@ async fn a_session_from_the_future_is_refused() {
     stage.clock.rewind(Duration::from_secs(55));
     assert_eq!(browser.get(&stage.url("/")).await.status, StatusCode::OK);
     stage.clock.rewind(Duration::from_secs(10));
-    assert_signed_out(&stage, &browser).await;
+    stage.assert_signed_out(&browser).await;
 }
 
 #[tokio::test]

@@ -51,13 +51,6 @@ fn at(replica: &Stage, browser: &Browser) -> Browser {
     copy
 }
 
-async fn assert_signed_out(stage: &Stage, browser: &Browser) {
-    stage.upstream.forget();
-    let reply = browser.get(&stage.url("/")).await;
-    assert!(stage.asks_to_sign_in(&reply), "{} {}", reply.status, reply.text());
-    stage.upstream.assert_untouched();
-}
-
 #[tokio::test]
 async fn every_replica_knows_a_session_by_a_small_cookie() {
     let Stored { stage, folder: _folder } = Stored::with("");
@@ -178,9 +171,9 @@ async fn who_signs_out_is_signed_out_at_every_replica_with_every_copy_of_the_coo
         assert_eq!(browser.get(&stage.url("/")).await.status, StatusCode::OK);
     }
     browser.get(&stage.url("/auth/logout")).await;
-    assert_signed_out(stage, &copy).await;
+    stage.assert_signed_out(&copy).await;
     stage.clock.advance(FRESH);
-    assert_signed_out(&replica, &elsewhere).await;
+    replica.assert_signed_out(&elsewhere).await;
 }
 
 #[tokio::test]
@@ -217,7 +210,7 @@ async fn sessions_of_the_time_before_the_store_go_on_and_those_of_the_store_do_n
     let other = stage.signed_in_browser().await;
     let stage = switch(stage, "");
     assert_eq!(browser.get(&stage.url("/")).await.status, StatusCode::OK);
-    assert_signed_out(&stage, &other).await;
+    stage.assert_signed_out(&other).await;
     assert_eq!(stage.sign_in(&other, "/").await.status, StatusCode::OK);
 }
 
@@ -233,7 +226,7 @@ async fn a_ticket_that_was_altered_or_is_no_ticket_opens_nothing() {
     {
         let copy = browser.stolen_copy();
         copy.plant(StoredCookie { value, ..cookie.clone() });
-        assert_signed_out(stage, &copy).await;
+        stage.assert_signed_out(&copy).await;
     }
     stage.clock.advance(SECOND);
     assert_eq!(browser.get(&stage.url("/")).await.status, StatusCode::OK);
@@ -251,12 +244,12 @@ async fn replicas_with_cookie_sessions_tell_one_another_what_has_ended() {
         assert_eq!(browser.get(&stage.url("/")).await.status, StatusCode::OK);
     }
     browser.get(&stage.url("/auth/logout")).await;
-    assert_signed_out(&stage, &copy).await;
+    stage.assert_signed_out(&copy).await;
     until("the other replica knows", async || fetch(&replica, &elsewhere).await.status == StatusCode::UNAUTHORIZED)
         .await;
     // One that starts later knows it from the beginning.
     let late = stage.replica();
-    assert_signed_out(&late, &at(&late, &copy)).await;
+    late.assert_signed_out(&at(&late, &copy)).await;
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use vestibule::config::{self, Rotation, SecretFileError};
 
-use super::{CONFIGURATION, RUNTIME, fail, plural, print};
+use super::{CONFIGURATION, fail, plural, print};
 
 #[derive(Debug, Args)]
 pub(super) struct Command {
@@ -43,9 +43,6 @@ pub(super) fn run(command: &Command) -> ExitCode {
             let _ = fail(&error);
             ExitCode::from(CONFIGURATION)
         }
-        Err(error) => {
-            let _ = fail(&error);
-            ExitCode::from(RUNTIME)
-        }
+        Err(error) => fail(&error),
     }
 }

@@ -236,7 +236,6 @@ pub enum StoreError {
 pub struct Store {
     backend: Arc<dyn Backend>,
     control: runtime::Handle,
-    timeout: Duration,
 }
 
 impl fmt::Debug for Store {
@@ -252,18 +251,12 @@ impl Store {
     /// [`StoreError::Setup`] where it could never work: a file of roots that cannot be read, a feature that is left out.
     pub fn new(location: &Location, control: runtime::Handle) -> Result<Self, StoreError> {
         let backend = location.open(&control)?;
-        Ok(Self { backend, control, timeout: TIMEOUT })
+        Ok(Self { backend, control })
     }
 
     /// In this process alone.
     pub fn memory(control: runtime::Handle) -> Self {
-        Self { backend: Arc::new(memory::Memory::default()), control, timeout: TIMEOUT }
-    }
-
-    /// The same with another bound for every call.
-    #[must_use]
-    pub fn with_timeout(self, timeout: Duration) -> Self {
-        Self { timeout, ..self }
+        Self { backend: Arc::new(memory::Memory::default()), control }
     }
 
     /// The record.
@@ -271,7 +264,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn get(&self, handle: Handle) -> Result<Option<Kept>, StoreError> {
-        self.bounded(self.timeout, move |backend| async move { backend.get(&handle).await }).await
+        self.bounded(TIMEOUT, move |backend| async move { backend.get(&handle).await }).await
     }
 
     /// Writes a new record, which goes away by itself after `ttl`, whatever is written to it. May be asked again where the
@@ -281,8 +274,7 @@ impl Store {
     /// [`StoreError`].
     pub async fn create(&self, handle: Handle, owner: Owner, bytes: Vec<u8>, ttl: Duration) -> Result<Put, StoreError> {
         fits(&bytes)?;
-        self.bounded(self.timeout, move |backend| async move { backend.create(&handle, &owner, &bytes, ttl).await })
-            .await
+        self.bounded(TIMEOUT, move |backend| async move { backend.create(&handle, &owner, &bytes, ttl).await }).await
     }
 
     /// Asks for the right to change `version` of a record, for `ttl`.
@@ -292,7 +284,7 @@ impl Store {
     pub async fn try_lease(&self, handle: Handle, version: Version, ttl: Duration) -> Result<Leased, StoreError> {
         // Counted from before the question: here it ends no later than there.
         let until = Instant::now() + ttl;
-        self.bounded(self.timeout, move |backend| async move {
+        self.bounded(TIMEOUT, move |backend| async move {
             let lease = |fence| Lease { handle, version, fence, until };
             Ok(match backend.try_lease(&handle, version, ttl).await? {
                 backend::Claim::Fenced { fence, abandoned: false } => Leased::Granted(lease(fence)),
@@ -312,7 +304,7 @@ impl Store {
     /// [`StoreError`].
     pub async fn replace(&self, lease: Lease, bytes: Vec<u8>) -> Result<Put, StoreError> {
         fits(&bytes)?;
-        self.bounded(self.timeout, move |backend| async move {
+        self.bounded(TIMEOUT, move |backend| async move {
             backend.replace(&lease.handle, lease.version, lease.fence, &bytes).await
         })
         .await
@@ -323,9 +315,10 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn release(&self, lease: Lease) -> Result<bool, StoreError> {
-        self.bounded(self.timeout, move |backend| async move {
-            backend.release(&lease.handle, lease.version, lease.fence).await
-        })
+        self.bounded(
+            TIMEOUT,
+            move |backend| async move { backend.release(&lease.handle, lease.version, lease.fence).await },
+        )
         .await
     }
 
@@ -334,7 +327,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn delete(&self, handle: Handle) -> Result<bool, StoreError> {
-        self.bounded(self.timeout, move |backend| async move { backend.delete(&handle).await }).await
+        self.bounded(TIMEOUT, move |backend| async move { backend.delete(&handle).await }).await
     }
 
     /// What can be told of one record without opening it.
@@ -342,7 +335,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn find(&self, handle: Handle) -> Result<Option<Listed>, StoreError> {
-        self.bounded(self.timeout, move |backend| async move { backend.find(&handle).await }).await
+        self.bounded(TIMEOUT, move |backend| async move { backend.find(&handle).await }).await
     }
 
     /// Some hundred records at a time.
@@ -350,7 +343,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn list(&self, filter: Filter, from: Option<Cursor>) -> Result<Page, StoreError> {
-        self.bounded(self.timeout, move |backend| async move {
+        self.bounded(TIMEOUT, move |backend| async move {
             backend.list(&filter, from.as_ref().map(|cursor| cursor.0.as_str())).await
         })
         .await
@@ -362,7 +355,7 @@ impl Store {
     /// [`StoreError`].
     pub async fn publish(&self, topic: Topic, message: Vec<u8>, keep: Duration) -> Result<(), StoreError> {
         fits(&message)?;
-        self.bounded(self.timeout, move |backend| async move { backend.publish(topic, &message, keep).await }).await
+        self.bounded(TIMEOUT, move |backend| async move { backend.publish(topic, &message, keep).await }).await
     }
 
     /// What was told since `after`, or since the beginning; waits up to `wait` for the first of it. The position is the
@@ -371,7 +364,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn read(&self, topic: Topic, after: Option<Position>, wait: Duration) -> Result<News, StoreError> {
-        self.bounded(self.timeout + wait, move |backend| async move {
+        self.bounded(TIMEOUT + wait, move |backend| async move {
             backend.read(topic, after.as_ref().map(|position| position.0.as_str()), wait).await
         })
         .await

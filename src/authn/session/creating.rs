@@ -108,7 +108,7 @@ impl Sessions {
         cookies.push(self.idle_cookie(id, now));
         if id != record.marks.id && generation > 0 {
             // It goes on under another id, unless it ended while that was written.
-            if self.ended.contains(&record.marks, record.party) {
+            if self.has_ended(&record) {
                 self.end_id(id, record.expires_at).await;
                 return Err(CreateError::Ended);
             }

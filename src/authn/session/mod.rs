@@ -32,7 +32,7 @@ pub use self::attach::{Renewal, set_cookies};
 use self::cookie::{CookieJar, JoinError};
 pub use self::creating::SignedIn;
 use self::ended::{EndedSessions, Told};
-use self::marks::NameDigest;
+use self::marks::{Marks, NameDigest};
 use self::record::{Contents, Record};
 use self::remembered::{Remembered, Slot};
 use self::renewing::{DueSession, When};
@@ -350,10 +350,14 @@ impl Sessions {
 
     /// Ends a session: its id is remembered until its cookie would expire. Waits until that is written down.
     pub async fn end(&self, record: &Record) {
+        self.end_marked(&record.marks, record.expires_at).await;
+    }
+
+    async fn end_marked(&self, marks: &Marks, until: UnixTime) {
         if let Some(stored) = &self.stored {
-            stored.delete(record.marks.id);
+            stored.delete(marks.id);
         }
-        self.ended.end(&record.marks, record.expires_at).wait().await;
+        self.ended.end(marks, until).wait().await;
     }
 
     /// Ends what the provider, or whoever knows the name of the session there, says has ended: the session `sid`, only if it
@@ -457,7 +461,7 @@ impl Sessions {
     }
 
     fn check_ended(&self, record: &Record) -> Result<(), NoSession> {
-        if self.ended.contains(&record.marks, record.party) { Err(NoSession::Ended) } else { Ok(()) }
+        if self.has_ended(record) { Err(NoSession::Ended) } else { Ok(()) }
     }
 
     fn provider(&self, party: Party) -> Option<usize> {

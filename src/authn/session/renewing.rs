@@ -154,10 +154,7 @@ impl Sessions {
 
     /// Ends a session that the provider does not vouch for any more.
     pub async fn end_renewing(&self, renewing: &Renewing) {
-        if let Some(stored) = &self.stored {
-            stored.delete(renewing.marks.id);
-        }
-        self.ended.end(&renewing.marks, renewing.expires_at).wait().await;
+        self.end_marked(&renewing.marks, renewing.expires_at).await;
     }
 
     /// Takes a session for one renewal by its refresh token.

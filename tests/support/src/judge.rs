@@ -25,6 +25,17 @@ impl Stage {
         assert_eq!(reply.status, StatusCode::OK, "{}", reply.text());
     }
 
+    /// A navigation of this browser is sent to sign in, and the application does not hear of it.
+    ///
+    /// # Panics
+    /// When it is not.
+    pub async fn assert_signed_out(&self, browser: &Browser) {
+        self.upstream.forget();
+        let reply = browser.get(&self.url("/")).await;
+        assert!(self.asks_to_sign_in(&reply), "{} {}", reply.status, reply.text());
+        self.upstream.assert_untouched();
+    }
+
     /// The session of this browser was ended by somebody else, and the application does not hear of it.
     ///
     /// # Panics
