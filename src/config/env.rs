@@ -273,7 +273,9 @@ fn misspelt(name: &str) -> Option<ConfigProblem> {
         };
         return Some(ConfigProblem::error("", place, "is not a known variable", fix));
     }
-    let near = names.iter().map(|known| (strsim::damerau_levenshtein(&upper, known), known)).min();
+    // No two texts are nearer than their lengths: most names need no comparison, and whoever starts us no wait for it.
+    let alike = names.iter().filter(|known| known.len().abs_diff(upper.len()) <= 2);
+    let near = alike.map(|known| (strsim::damerau_levenshtein(&upper, known), known)).min();
     let (_, near) = near.filter(|(distance, _)| *distance <= 2)?;
     Some(ConfigProblem::error("", place, "looks like a misspelt variable", format!("did you mean {near}?")))
 }

@@ -83,7 +83,8 @@ pub(super) async fn serve<H: Handler>(
     let mut clock = Clock::new(terms.patience);
     loop {
         let shared = Arc::clone(&shared);
-        let service = service_fn(move |request| answer(Arc::clone(&shared), request));
+        let rooms = Arc::clone(&terms.rooms);
+        let service = service_fn(move |request| rooms.admit(answer(Arc::clone(&shared), request)));
         let mut http = terms.http1.serve_connection(TokioIo::new(io), service).with_upgrades();
         let is_enough = |cx: &mut Context<'_>| standing.is_lost(cx);
         let look = |_| clock.wait(&activity);
@@ -127,31 +128,31 @@ pub(super) async fn serve<H: Handler>(
     }
 }
 
-async fn answer<H: Handler>(
-    shared: Arc<Shared<H>>,
-    request: Request<Incoming>,
-) -> Result<Response<Answer<H>>, Infallible> {
+async fn answer<H: Handler>(shared: Arc<Shared<H>>, request: Request<Incoming>) -> Answered {
     shared.activity.begin(!request.body().is_end_stream());
     let mut response = shared.handler.handle(request, &shared.connection).await;
     if shared.is_last() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         super::close_after(&mut response);
     }
-    Ok(response.map(|body| Answer { body, shared }))
+    Ok(response.map(|body| Answer { body, activity: Arc::clone(&shared.activity) }))
 }
+
+/// What hyper is given.
+pub(super) type Answered = Result<Response<Answer>, Infallible>;
 
 /// A body that tells when hyper has it all.
-struct Answer<H> {
+pub(super) struct Answer {
     body: Body,
-    shared: Arc<Shared<H>>,
+    activity: Arc<Activity>,
 }
 
-impl<H> Drop for Answer<H> {
+impl Drop for Answer {
     fn drop(&mut self) {
-        self.shared.activity.end();
+        self.activity.end();
     }
 }
 
-impl<H> http_body::Body for Answer<H> {
+impl http_body::Body for Answer {
     type Data = Bytes;
     type Error = BodyError;
 

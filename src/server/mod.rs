@@ -13,6 +13,7 @@ mod meter;
 mod open;
 mod proxy_protocol;
 mod rest;
+mod rooms;
 mod standing;
 mod stream;
 mod streams;

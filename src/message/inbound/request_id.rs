@@ -41,17 +41,12 @@ struct Source {
 
 impl Source {
     fn seeded() -> Self {
-        let mut seed = [0; 16];
-        if aws_lc_rs::rand::fill(&mut seed).is_err() {
-            // Ids are no secret: the standard library's random keys will do.
-            for half in seed.chunks_mut(8) {
-                half.copy_from_slice(&RandomState::new().hash_one(0).to_le_bytes());
-            }
-        }
-        let seed = u128::from_le_bytes(seed);
+        // Ids are no secret, and the first draw from a cryptographic generator takes tens of milliseconds to seed it: a first
+        // answer need not wait for that. The standard library's keys are the system's randomness too.
+        let random = || RandomState::new().hash_one(0);
         let mut prefix = [0; PREFIX];
-        write_digits(&mut prefix, seed as u64);
-        Self { prefix, count: Cell::new((seed >> 64) as u64) }
+        write_digits(&mut prefix, random());
+        Self { prefix, count: Cell::new(random()) }
     }
 
     fn next(&self) -> RequestId {

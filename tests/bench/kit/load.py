@@ -1,5 +1,6 @@
 """Load by wrk and h2load, and what a proxy spends on it."""
 
+import math
 import re
 import subprocess
 import sys
@@ -31,9 +32,19 @@ def measure(pids, core, url, headers, *, connections, seconds, script=None):
     }
 
 
+def measure_at_rate(pids, core, url, headers, log, *, rate, connections, seconds):
+    """As [`measure`], by HTTP/1.1 with so many requests a second in all, whatever the answers take."""
+    return h2load(pids, core, url, headers, log, [f"-c{connections}", "--h1", f"--rps={rate // connections}"], seconds)
+
+
 def measure_h2(pids, core, url, headers, log, *, streams, connections, seconds):
-    """As [`measure`], by HTTP/2 with h2load; `log` is a file for the time of each request."""
-    command = ["taskset", "-c", str(core), "h2load", "-t1", f"-c{connections}", f"-m{streams}", f"-D{seconds}", f"--log-file={log}"]
+    """As [`measure`], by HTTP/2."""
+    return h2load(pids, core, url, headers, log, [f"-c{connections}", f"-m{streams}"], seconds)
+
+
+def h2load(pids, core, url, headers, log, options, seconds):
+    """A measurement by h2load; `log` is a file for the time of each request."""
+    command = ["taskset", "-c", str(core), "h2load", "-t1", *options, f"-D{seconds}", f"--log-file={log}"]
     for name, value in headers.items():
         command += ["-H", f"{name}: {value}"]
     log.unlink(missing_ok=True)
@@ -56,6 +67,10 @@ def measure_h2(pids, core, url, headers, log, *, streams, connections, seconds):
 
 
 def percentile(output, percent):
-    """Milliseconds, from wrk's table of latencies; its summary may hold `97.99%` too, so only whole lines count."""
-    value, unit = re.search(rf"^\s*{percent}%\s+([\d.]+)(us|ms|s|m)$", output, re.MULTILINE).groups()
+    """Milliseconds, from wrk's table of latencies, which it leaves out where no request began and ended while it looked; its
+    summary may hold `97.99%` too, so only whole lines count."""
+    found = re.search(rf"^\s*{percent}%\s+([\d.]+)(us|ms|s|m)$", output, re.MULTILINE)
+    if not found:
+        return math.nan
+    value, unit = found.groups()
     return float(value) * {"us": 0.001, "ms": 1, "s": 1000, "m": 60000}[unit]

@@ -25,11 +25,15 @@ fn main() {
         "client_id": provider.client_id(),
         "client_secret": provider.client_secret(),
     }));
+    let mut signs_with_es256 = false;
     for origin in std::io::stdin().lock().lines() {
         let origin = origin.expect("stdin can be read");
         let (origin, root) =
             origin.trim().split_once(' ').map_or((origin.trim(), None), |(origin, file)| (origin, Some(file)));
         if let Some(count) = root.and_then(|count| count.strip_prefix('*')?.parse::<u32>().ok()) {
+            if !std::mem::replace(&mut signs_with_es256, true) {
+                provider.sign_with(Alg::Es256);
+            }
             say(&many(origin, count, &provider, &clock));
             continue;
         }
@@ -62,7 +66,6 @@ fn signed_in(origin: &str, tls: Option<&TlsClient>, provider: &FakeProvider, clo
 }
 
 fn many(origin: &str, count: u32, provider: &FakeProvider, clock: &TestClock) -> Value {
-    provider.sign_with(Alg::Es256);
     let before = provider.connections();
     for _ in 0..count {
         runtime().block_on(sign_in(origin, None, clock));
