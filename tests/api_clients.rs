@@ -55,10 +55,11 @@ async fn refresh(stage: &Stage, token: &str) -> Reply {
 }
 
 #[track_caller]
-fn assert_refused(reply: &Reply, status: u16, error: &str) {
+fn assert_refused(stage: &Stage, reply: &Reply, status: u16, error: &str) {
     assert_eq!((reply.status.as_u16(), reply.json()["error"].as_str()), (status, Some(error)), "{}", reply.text());
     assert!(reply.header("cache-control").is_some_and(|value| value.contains("no-store")));
     assert!(reply.json().get("access_token").is_none() && reply.header("set-cookie").is_none());
+    assert!(stage.upstream.requests().iter().all(|request| !request.path().starts_with("/auth")));
 }
 
 /// A whole device flow: the tokens that come of it.
@@ -80,7 +81,7 @@ async fn a_person_says_yes_at_another_device_and_the_program_is_let_in() {
     assert!(started[0].form().contains(&("scope".into(), "openid email profile".into())));
     assert!(started[0].headers.contains_key("authorization"), "the client says who it is");
 
-    assert_refused(&poll(&stage, &device).await, 400, "authorization_pending");
+    assert_refused(&stage, &poll(&stage, &device).await, 400, "authorization_pending");
     stage.provider.answer_device(device["user_code"].as_str().unwrap(), true);
     stage.clock.advance(Duration::from_secs(5));
     let reply = poll(&stage, &device).await;
@@ -98,7 +99,7 @@ async fn a_person_says_yes_at_another_device_and_the_program_is_let_in() {
     // A code works once, and the provider is not asked again.
     stage.clock.advance(Duration::from_secs(5));
     let calls = stage.provider.count(Endpoint::Token);
-    assert_refused(&poll(&stage, &device).await, 400, "invalid_grant");
+    assert_refused(&stage, &poll(&stage, &device).await, 400, "invalid_grant");
     assert_eq!(stage.provider.count(Endpoint::Token), calls);
 }
 
@@ -106,25 +107,25 @@ async fn a_person_says_yes_at_another_device_and_the_program_is_let_in() {
 async fn whoever_asks_too_fast_is_slowed_down_here_and_the_provider_is_not_asked() {
     let stage = stage().await;
     let device = start(&stage).await;
-    assert_refused(&poll(&stage, &device).await, 400, "authorization_pending");
+    assert_refused(&stage, &poll(&stage, &device).await, 400, "authorization_pending");
     for _ in 0..5 {
-        assert_refused(&poll(&stage, &device).await, 400, "slow_down");
+        assert_refused(&stage, &poll(&stage, &device).await, 400, "slow_down");
     }
     assert_eq!(stage.provider.count(Endpoint::Token), 1);
     stage.clock.advance(Duration::from_secs(10));
-    assert_refused(&poll(&stage, &device).await, 400, "slow_down");
+    assert_refused(&stage, &poll(&stage, &device).await, 400, "slow_down");
     stage.clock.advance(Duration::from_secs(60));
-    assert_refused(&poll(&stage, &device).await, 400, "authorization_pending");
+    assert_refused(&stage, &poll(&stage, &device).await, 400, "authorization_pending");
     assert_eq!(stage.provider.count(Endpoint::Token), 2);
     // The provider may say so, too.
     let other = start(&stage).await;
     stage.provider.faults(|faults| faults.slow_down = true);
-    assert_refused(&poll(&stage, &other).await, 400, "slow_down");
+    assert_refused(&stage, &poll(&stage, &other).await, 400, "slow_down");
     stage.provider.heal();
     stage.clock.advance(Duration::from_secs(6));
-    assert_refused(&poll(&stage, &other).await, 400, "slow_down");
+    assert_refused(&stage, &poll(&stage, &other).await, 400, "slow_down");
     stage.clock.advance(Duration::from_secs(10));
-    assert_refused(&poll(&stage, &other).await, 400, "authorization_pending");
+    assert_refused(&stage, &poll(&stage, &other).await, 400, "authorization_pending");
 }
 
 #[tokio::test]
@@ -132,11 +133,11 @@ async fn a_no_and_no_answer_in_time_end_it() {
     let stage = stage().await;
     let denied = start(&stage).await;
     stage.provider.answer_device(denied["user_code"].as_str().unwrap(), false);
-    assert_refused(&poll(&stage, &denied).await, 400, "access_denied");
+    assert_refused(&stage, &poll(&stage, &denied).await, 400, "access_denied");
     let calls = stage.provider.count(Endpoint::Token);
     let late = start(&stage).await;
     stage.clock.advance(Duration::from_secs(600));
-    assert_refused(&poll(&stage, &late).await, 400, "expired_token");
+    assert_refused(&stage, &poll(&stage, &late).await, 400, "expired_token");
     assert_eq!(stage.provider.count(Endpoint::Token), calls, "it is known here, too");
 }
 
@@ -154,10 +155,10 @@ async fn nobody_redeems_by_our_client_what_was_not_given_out_here() {
     altered.replace_range(20..21, if &code[20..21] == "A" { "B" } else { "A" });
     for bad in ["x", &altered, &foreign, &real, tokens["refresh_token"].as_str().unwrap()] {
         let reply = post(&stage, "/auth/token", &[("grant_type", DEVICE_CODE), ("device_code", bad)]).await;
-        assert_refused(&reply, 400, "invalid_grant");
+        assert_refused(&stage, &reply, 400, "invalid_grant");
     }
     for bad in ["x", &real, &code] {
-        assert_refused(&refresh(&stage, bad).await, 400, "invalid_grant");
+        assert_refused(&stage, &refresh(&stage, bad).await, 400, "invalid_grant");
     }
     assert_eq!(stage.provider.count(Endpoint::Token), calls, "the provider was not asked");
     stage.upstream.assert_untouched();
@@ -175,7 +176,7 @@ async fn refresh_tokens_are_ours_to_read_and_the_providers_to_rotate() {
     assert_ne!(second["refresh_token"], first["refresh_token"]);
     // Rotated there: the old one is of no use, and whoever shows it ends the newer one, too (RFC 9700 §4.14.2).
     for ended in [sealed, second["refresh_token"].as_str().unwrap()] {
-        assert_refused(&refresh(&stage, ended).await, 400, "invalid_grant");
+        assert_refused(&stage, &refresh(&stage, ended).await, 400, "invalid_grant");
     }
     // Where the provider keeps one, the client does.
     stage.provider.keep_refresh_tokens();
@@ -191,7 +192,7 @@ async fn refresh_tokens_are_ours_to_read_and_the_providers_to_rotate() {
     assert_eq!(refresh(&stage, sealed).await.status, 200);
     stage.provider.heal();
     stage.provider.falsify("sub", json!("somebody-else"));
-    assert_refused(&refresh(&stage, sealed).await, 502, "server_error");
+    assert_refused(&stage, &refresh(&stage, sealed).await, 502, "server_error");
 }
 
 /// OpenID Connect Core §12.2: the time of the sign-in is not that of the renewal, and may be left out.
@@ -211,7 +212,7 @@ async fn a_renewal_is_no_sign_in_and_is_not_judged_as_one() {
     }
     // The first ID token is what all are compared with, also after one that left the time out.
     stage.provider.falsify("auth_time", json!(stage.clock.unix()));
-    assert_refused(&refresh(&stage, &sealed).await, 502, "server_error");
+    assert_refused(&stage, &refresh(&stage, &sealed).await, 502, "server_error");
 }
 
 #[tokio::test]
@@ -230,7 +231,7 @@ async fn a_renewed_id_token_of_another_sign_in_hands_nothing_out() {
         let sealed = tokens(&stage).await["refresh_token"].as_str().unwrap().to_owned();
         stage.provider.falsify(name, value);
         let reply = refresh(&stage, &sealed).await;
-        assert_refused(&reply, 502, "server_error");
+        assert_refused(&stage, &reply, 502, "server_error");
         assert!(reply.json().get("refresh_token").is_none(), "{name}");
         assert_eq!(stage.provider.count(Endpoint::Userinfo), 0, "{name}");
         stage.upstream.assert_untouched();
@@ -268,7 +269,7 @@ async fn nothing_is_handed_out_before_the_id_token_holds() {
         let device = start(&stage).await;
         stage.provider.answer_device(device["user_code"].as_str().unwrap(), true);
         stage.provider.faults(|faults| faults.id_token = Some(fault));
-        assert_refused(&poll(&stage, &device).await, 502, "server_error");
+        assert_refused(&stage, &poll(&stage, &device).await, 502, "server_error");
         assert_eq!(stage.provider.count(Endpoint::Userinfo), 0, "{fault:?}");
         stage.upstream.assert_untouched();
     }
@@ -277,7 +278,9 @@ async fn nothing_is_handed_out_before_the_id_token_holds() {
     stage.provider.falsify("nonce", json!("of-a-sign-in"));
     let device = start(&stage).await;
     stage.provider.answer_device(device["user_code"].as_str().unwrap(), true);
-    assert_refused(&poll(&stage, &device).await, 502, "server_error");
+    assert_refused(&stage, &poll(&stage, &device).await, 502, "server_error");
+    assert_eq!(stage.provider.count(Endpoint::Userinfo), 0);
+    stage.upstream.assert_untouched();
 }
 
 #[tokio::test]
@@ -295,7 +298,7 @@ async fn what_a_browser_sends_is_refused_and_so_is_what_reads_in_two_ways() {
             ("sec-fetch-dest", "empty".to_owned()),
         ] {
             let reply = browser.send(request(&stage, path, &[]).header(name, &value)).await;
-            assert_refused(&reply, 403, "invalid_request");
+            assert_refused(&stage, &reply, 403, "invalid_request");
             assert!(reply.header("access-control-allow-origin").is_none());
         }
         let preflight = Request::new(Method::OPTIONS, &stage.url(path))
@@ -306,7 +309,7 @@ async fn what_a_browser_sends_is_refused_and_so_is_what_reads_in_two_ways() {
         assert!(reply.header("access-control-allow-origin").is_none());
         assert_eq!(browser.get(&stage.url(path)).await.status, 405);
         let plain = Request::new(Method::POST, &stage.url(path)).header("content-type", "application/json").body("{}");
-        assert_refused(&stage.browser().send(plain).await, 400, "invalid_request");
+        assert_refused(&stage, &stage.browser().send(plain).await, 400, "invalid_request");
     }
     for (form, error) in [
         (&[][..], "invalid_request"),
@@ -317,9 +320,9 @@ async fn what_a_browser_sends_is_refused_and_so_is_what_reads_in_two_ways() {
         (&[("grant_type", "client_credentials")][..], "unsupported_grant_type"),
         (&[("grant_type", "authorization_code"), ("code", "x")][..], "unsupported_grant_type"),
     ] {
-        assert_refused(&post(&stage, "/auth/token", form).await, 400, error);
+        assert_refused(&stage, &post(&stage, "/auth/token", form).await, 400, error);
     }
-    assert_refused(&post(&stage, "/auth/device", &[("provider", "other")]).await, 400, "invalid_request");
+    assert_refused(&stage, &post(&stage, "/auth/device", &[("provider", "other")]).await, 400, "invalid_request");
     assert_eq!(stage.provider.requests().len(), calls, "the provider was not asked");
     stage.upstream.assert_untouched();
 }
@@ -329,11 +332,11 @@ async fn a_provider_that_fails_or_cannot_is_told_apart() {
     let stage = stage().await;
     let device = start(&stage).await;
     stage.provider.faults(|faults| faults.token = Some(TokenFault::InvalidClient));
-    assert_refused(&poll(&stage, &device).await, 502, "server_error");
+    assert_refused(&stage, &poll(&stage, &device).await, 502, "server_error");
     stage.provider.heal();
     stage.provider.take_down();
     let reply = post(&stage, "/auth/device", &[]).await;
-    assert_refused(&reply, 503, "temporarily_unavailable");
+    assert_refused(&stage, &reply, 503, "temporarily_unavailable");
     assert!(reply.header("retry-after").is_some());
     stage.provider.bring_back();
     for (name, value) in [
@@ -344,7 +347,7 @@ async fn a_provider_that_fails_or_cannot_is_told_apart() {
         ("device_code", json!("x".repeat(5000))),
     ] {
         stage.provider.set_device_member(name, value);
-        assert_refused(&post(&stage, "/auth/device", &[]).await, 502, "server_error");
+        assert_refused(&stage, &post(&stage, "/auth/device", &[]).await, 502, "server_error");
         stage.provider.set_device_member(
             name,
             match name {
@@ -361,7 +364,7 @@ async fn a_provider_that_fails_or_cannot_is_told_apart() {
         provider.set_metadata(missing, value);
         let stage = Stage::builder().provider(provider).clock(clock).toml(GRANTS).start();
         stage.wait_for_provider().await;
-        assert_refused(&post(&stage, "/auth/device", &[]).await, 502, "server_error");
+        assert_refused(&stage, &post(&stage, "/auth/device", &[]).await, 502, "server_error");
         assert_eq!(stage.provider.count(Endpoint::Device) + stage.provider.count(Endpoint::Token), 0, "{missing}");
     }
 }
@@ -385,7 +388,7 @@ async fn it_is_all_off_unless_it_is_switched_on_and_can_lie_elsewhere() {
     assert_eq!(reply.status, 200, "{}", reply.text());
     assert!(reply.json().get("refresh_token").is_none(), "that grant is off");
     let reply = post(&stage, "/oauth/token", &[("grant_type", "refresh_token"), ("refresh_token", "x")]).await;
-    assert_refused(&reply, 400, "unsupported_grant_type");
+    assert_refused(&stage, &reply, 400, "unsupported_grant_type");
 }
 
 #[test]

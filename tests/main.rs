@@ -16,6 +16,8 @@ mod bearer;
 mod bodies;
 // What we say is for whoever asked, and for no cache.
 mod caching;
+// The conformance suite of the OpenID Foundation finds nothing that is not told here.
+mod conformance;
 // Where an upstream wants to know the proxy itself, it shows a token of its own.
 mod client_credentials;
 // Signed out, a person is sent to sign in and a program is told where.

@@ -95,6 +95,18 @@ async fn a_wrong_password_is_refused_and_who_guesses_has_few_turns() {
     assert_refused(&stage, &ask(&stage, "/x", "grace", "x").await, 401, "password_refused");
 }
 
+/// Whatever word the provider has for it, a guess is a guess.
+#[tokio::test]
+async fn a_wrong_password_that_is_denied_in_another_word_costs_a_turn_too() {
+    let stage = stage("").await;
+    stage.provider.faults(|faults| faults.denies = true);
+    for guess in 0..10 {
+        assert_refused(&stage, &ask(&stage, "/x", "ada", &format!("guess {guess}")).await, 401, "password_refused");
+    }
+    assert_refused(&stage, &ask(&stage, "/x", "ada", "one more").await, 429, "too_many_passwords");
+    assert_eq!((stage.provider.count(Endpoint::Token), stage.provider.count(Endpoint::Userinfo)), (10, 0));
+}
+
 #[tokio::test]
 async fn whoever_knows_only_a_name_locks_nobody_out() {
     let stage = Stage::with(&format!("trusted_proxies = [\"127.0.0.1\"]\n{ON}"));

@@ -492,3 +492,55 @@ async fn a_renewal_that_cannot_begin_or_end_keeps_nobody_from_a_page() {
     assert_eq!(browser.follow(&stage.url("/"), 10).await.status, StatusCode::OK);
     assert_ne!(browser.cookie(&stage.origin(), "vestibule").unwrap().value, before.value, "renewed in the end");
 }
+
+/// Core §12.2: a refresh token may bring no ID token; then userinfo says who somebody is today, or the next ID token does.
+#[tokio::test]
+async fn a_refresh_token_that_brings_no_claims_makes_none_newer_and_the_next_navigation_does() {
+    let silent = format!("{SILENT}\n{PASSES_TOKENS}");
+    let no_userinfo = format!("{silent}\n[provider]\nuserinfo = false");
+    for (toml, broken_userinfo) in [(no_userinfo.as_str(), None), (silent.as_str(), Some(UserinfoFault::ServerError))] {
+        let stage = Stage::with(toml);
+        let browser = stage.signed_in_browser().await;
+        stage.provider.faults(|faults| {
+            faults.id_token = Some(IdTokenFault::Missing);
+            faults.userinfo = broken_userinfo;
+        });
+        stage.provider.set_claim("preferred_username", json!("countess"));
+        // The access token lives half as long as claims may.
+        stage.clock.advance(LIFE);
+        assert_eq!(browser.get(&stage.url("/")).await.status, StatusCode::OK);
+        assert_eq!((stage.provider.refreshes(), seen(&stage, "x-forwarded-user")), (1, "ada".to_owned()));
+        stage.clock.advance(LIFE);
+        // Its access token is renewed for a program all the same.
+        assert_eq!(fetch(&stage, &browser).await.status, StatusCode::OK);
+        assert_eq!((stage.provider.refreshes(), seen(&stage, "x-forwarded-user")), (2, "ada".to_owned()));
+        stage.provider.heal();
+        let asked = stage.provider.count(Endpoint::Authorize);
+        let page = browser.follow(&stage.url("/deep"), 10).await;
+        assert_eq!((page.status, page.url.path()), (StatusCode::OK, "/deep"));
+        assert_eq!(seen(&stage, "x-forwarded-user"), "countess");
+        let requests = stage.provider.requests_of(Endpoint::Authorize);
+        assert_eq!(requests.len(), asked + 1);
+        assert_eq!(requests.last().and_then(|request| request.query_value("prompt")).as_deref(), Some("none"));
+        // And from there on as ever: the refresh token first, which brings claims again.
+        stage.provider.set_claim("preferred_username", json!("grace"));
+        stage.clock.advance(2 * LIFE);
+        assert_eq!(browser.get(&stage.url("/")).await.status, StatusCode::OK);
+        assert_eq!((stage.provider.refreshes(), seen(&stage, "x-forwarded-user")), (3, "grace".to_owned()));
+    }
+}
+
+/// Userinfo alone is as good as an ID token.
+#[tokio::test]
+async fn a_refresh_token_that_brings_userinfo_and_no_id_token_makes_claims_newer() {
+    let stage = Stage::with(&format!("{SILENT}\n{PASSES_TOKENS}"));
+    let browser = stage.signed_in_browser().await;
+    stage.provider.faults(|faults| faults.id_token = Some(IdTokenFault::Missing));
+    stage.provider.set_claim("preferred_username", json!("countess"));
+    stage.clock.advance(2 * LIFE);
+    assert_eq!(browser.get(&stage.url("/")).await.status, StatusCode::OK);
+    assert_eq!((stage.provider.refreshes(), seen(&stage, "x-forwarded-user")), (1, "countess".to_owned()));
+    stage.clock.advance(LIFE);
+    assert_eq!(browser.get(&stage.url("/")).await.status, StatusCode::OK, "and nobody is sent anywhere");
+    assert_eq!(stage.provider.count(Endpoint::Authorize), 1);
+}

@@ -83,7 +83,9 @@ fn assert_untouched(stage: &Stage) {
 async fn a_signed_answer_of_somebody_else_for_somebody_else_or_of_another_time_is_refused() {
     for fault in [
         ResponseFault::JwtIssuer,
+        ResponseFault::JwtNoIssuer,
         ResponseFault::JwtAudience,
+        ResponseFault::JwtNoAudience,
         ResponseFault::JwtAudiences,
         ResponseFault::JwtExpired,
         ResponseFault::JwtNoExpiry,

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
-use vestibule_test_support::{Endpoint, FakeProvider, Reply, Stage, TestClock, Value, json};
+use http::{Method, StatusCode};
+use vestibule_test_support::forge::{Alg, SigningKey};
+use vestibule_test_support::{Endpoint, FakeProvider, Reply, Request, Stage, TestClock, Value, json};
 
 fn stage(lines: &str) -> Stage {
     Stage::with(&format!("[provider]\n{lines}\n"))
@@ -240,4 +241,41 @@ async fn a_key_that_came_into_use_a_moment_ago_is_found() {
         assert_eq!(page.status, StatusCode::OK, "{}", page.text());
     }
     assert_eq!(stage.provider.count(Endpoint::Jwks), 3);
+}
+
+/// Core §10.1.1: whatever the interval is, a token that the provider gave for a code, or for a refresh token, is held against
+/// the keys of today.
+#[tokio::test]
+async fn keys_that_change_again_and_again_within_the_interval_keep_nobody_from_signing_in_or_staying_so() {
+    let toml = "[upstream]\naccess_token = \"bearer\"\n[bearer]\naccept = true\naudiences = [\"api\"]\n";
+    let stage = Stage::with(&format!("[provider]\nkey_refetch_interval = \"1h\"\n{toml}"));
+    let fetches = || stage.provider.count(Endpoint::Jwks);
+    let browser = stage.signed_in_browser().await;
+    let before = fetches();
+    for rotation in 1..=3 {
+        stage.provider.rotate_keys();
+        assert_accepted(&stage, "a new key").await;
+        assert_eq!(fetches() - before, rotation);
+        stage.clock.advance(Duration::from_secs(1));
+    }
+    stage.provider.rotate_keys();
+    stage.provider.set_claim("groups", json!(["/new"]));
+    stage.clock.advance(Duration::from_secs(600));
+    let renewed = browser.get(&stage.url("/")).await;
+    assert_eq!((renewed.status, renewed.echoed("x-forwarded-groups").as_deref()), (StatusCode::OK, Some("/new")));
+    assert_eq!((stage.provider.refreshes(), fetches() - before), (1, 4));
+
+    let claims = json!({ "iss": stage.provider.issuer(), "aud": "api", "sub": "x", "exp": stage.clock.unix() + 300 });
+    let stranger = SigningKey::generate(Alg::Es256);
+    stage.upstream.forget();
+    for _ in 0..50 {
+        let authorization = format!("Bearer {}", stranger.token(&claims));
+        let request = Request::new(Method::GET, &stage.url("/")).header("authorization", &authorization);
+        assert_eq!(stage.browser().send(request).await.status, StatusCode::UNAUTHORIZED);
+    }
+    stage.upstream.assert_untouched();
+    assert_eq!(fetches() - before, 5, "one for all that anybody can make up");
+    stage.provider.rotate_keys();
+    assert_accepted(&stage, "after all that").await;
+    assert_eq!(fetches() - before, 6);
 }

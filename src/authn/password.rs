@@ -92,6 +92,8 @@ impl From<GrantedError> for PasswordError {
     fn from(error: GrantedError) -> Self {
         match error {
             GrantedError::Token(TokenError::InvalidGrant) => Self::Refused,
+            // RFC 6749 §5.2 has another word for it; Dex says this one of a wrong password.
+            GrantedError::Token(TokenError::Refused { error, .. }) if error == "access_denied" => Self::Refused,
             GrantedError::Token(error) if error.is_passing() => Self::Unavailable(chain(&error)),
             GrantedError::Token(error) => Self::Answer(chain(&error)),
             GrantedError::IdToken(error) => Self::IdToken(error),

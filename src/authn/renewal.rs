@@ -4,6 +4,7 @@
 //! | what the provider does | the session |
 //! |---|---|
 //! | new tokens | goes on, with claims and roles taken anew |
+//! | new tokens without claims (no ID token, or no userinfo where that was a source) | goes on with the claims that it has; once those are older than `renew_every` the next navigation goes to the provider and back |
 //! | cannot be reached, is busy, answers 429, 500 or 503 | goes on as it is; tried again after 1 s, later up to 30 s |
 //! | `invalid_grant` | ends |
 //! | an ID token that is not of this session | ends |
@@ -82,7 +83,11 @@ impl Renewals {
         }
         waiting.until_over(self.sessions.patience()).await;
         match self.sessions.authenticate(inbound).await {
-            Ok(session) => Settled::Session(Box::new(session)),
+            // What came in time brought no claims.
+            Ok(session) => match session.1.due().filter(|due| due.record.asks_for_browser(self.clock.now())) {
+                Some(due) => self.by_browser(&due, session),
+                None => Settled::Session(Box::new(session)),
+            },
             Err(absence) => Settled::Over(absence),
         }
     }

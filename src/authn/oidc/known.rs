@@ -1,7 +1,7 @@
 //! What is known of a provider at the moment (metadata and keys), and how it is kept fresh.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use tokio::sync::Mutex;
@@ -18,13 +18,15 @@ use crate::provider_http::ProviderHttp;
 use crate::telemetry::chain;
 
 /// Metadata, keys and the client that we are, of one moment.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Known {
     /// With the credentials of today.
     pub(super) settings: Arc<Settings>,
     pub(super) metadata: Arc<Metadata>,
     pub(super) keys: Arc<KeySet>,
     fetched_at: UnixTime,
+    /// When the keys were asked for: whatever signed a token before is among them.
+    asked_at: Instant,
     /// When the registration has to be looked at again.
     due_in: Option<Duration>,
 }
@@ -51,9 +53,10 @@ pub(super) struct Knowledge {
 }
 
 /// Whose token needs newer keys. Each has turns of its own: what strangers send never keeps a sign-in from its keys.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Asker {
-    /// A token that the provider gave us.
+    /// A token that the provider gave us for a code or another token of its own. No stranger can make one up, so each may have
+    /// the keys asked for, however often they change; those that come at once share one call.
     SignIn,
     /// What came through a browser: an ID token beside a code, or a signed answer.
     Answer,
@@ -67,6 +70,7 @@ pub(super) enum Asker {
 #[derive(Debug, Clone, Copy)]
 struct Refetch {
     at: UnixTime,
+    began: Instant,
     failed: bool,
 }
 
@@ -115,53 +119,70 @@ impl Knowledge {
 
     /// Fetches the keys again, unless somebody else just has, and says what is known then; `None` when nothing newer is.
     ///
-    /// However many ask, there is one call at a time and one per `key_refetch_interval` (one in two seconds while the provider
-    /// gives no keys); those who wait share its result.
+    /// However many ask, there is one call at a time, and those who wait share its result. For all but [`Asker::SignIn`] there is
+    /// one per `key_refetch_interval` (one in two seconds while the provider gives no keys).
     pub(super) async fn newer_keys_than(self: &Arc<Self>, seen: &Arc<Known>, asker: Asker) -> Option<Arc<Known>> {
+        let came = Instant::now();
         let this = Arc::clone(self);
         let before = Arc::clone(seen);
         // On a task of its own: when the client that caused the fetch goes away, the others still get its result.
-        let fetching = self.http.control().spawn(async move { this.refetch_keys(&before, asker).await });
+        let fetching = self.http.control().spawn(async move { this.refetch_keys(&before, asker, came).await });
         if fetching.await.is_err() {
             return None;
         }
         self.known().filter(|known| !Arc::ptr_eq(known, seen))
     }
 
-    async fn refetch_keys(&self, seen: &Arc<Known>, asker: Asker) {
+    /// For a token that `came` when those keys were `seen`.
+    async fn refetch_keys(&self, seen: &Arc<Known>, asker: Asker, came: Instant) {
         let mut last_refetch = self.last_refetch[asker as usize].lock().await;
-        let is_newer = |known: &Option<Arc<Known>>| known.as_ref().is_some_and(|known| !Arc::ptr_eq(known, seen));
-        if is_newer(&self.known()) {
+        // Keys that were asked for before the token came may be older than it is.
+        let is_newer =
+            |known: &Arc<Known>| !Arc::ptr_eq(known, seen) && (asker != Asker::SignIn || known.asked_at >= came);
+        let answers = |last: Refetch| last.began >= came || (asker != Asker::SignIn && self.is_too_soon(last));
+        if self.known().as_ref().is_some_and(is_newer) || last_refetch.is_some_and(answers) {
             return;
         }
-        let now = self.clock.now();
-        // A clock that was set back must not put the next fetch off.
-        let interval = self.settings.key_refetch_interval;
-        let too_soon = |last: Refetch| {
-            let pause = if last.failed { interval.min(AFTER_FAILURE) } else { interval };
-            last.at <= now && now.since(last.at) < pause
-        };
-        if last_refetch.is_some_and(too_soon) {
-            return;
-        }
-        *last_refetch = Some(Refetch { at: now, failed: false });
+        let began = Instant::now();
+        *last_refetch = Some(Refetch { at: self.clock.now(), began, failed: false });
         match self.fetch_keys(&seen.settings, &seen.metadata).await {
-            Ok(keys) => self.put_keys(Arc::new(keys)),
+            Ok(keys) => self.put_keys(Arc::new(keys), began),
             Err(error) => {
                 // Counted from its end, so that whoever waited through a timeout does not begin another.
-                *last_refetch = Some(Refetch { at: self.clock.now(), failed: true });
+                *last_refetch = Some(Refetch { at: self.clock.now(), began, failed: true });
                 tracing::warn!(error = chain(&error), "keys could not be fetched for a token with an unknown one");
             }
         }
     }
 
-    /// A background refresh may have put newer metadata here meanwhile, which stays.
-    fn put_keys(&self, keys: Arc<KeySet>) {
+    fn is_too_soon(&self, last: Refetch) -> bool {
+        let (now, interval) = (self.clock.now(), self.settings.key_refetch_interval);
+        let pause = if last.failed { interval.min(AFTER_FAILURE) } else { interval };
+        // A clock that was set back must not put the next fetch off.
+        last.at <= now && now.since(last.at) < pause
+    }
+
+    /// A background refresh may have put newer metadata here meanwhile, which stay, and so do keys that were asked for later.
+    fn put_keys(&self, keys: Arc<KeySet>, asked_at: Instant) {
         let fetched_at = self.clock.now();
         self.known.rcu(|known| {
             let known = known.as_ref()?;
-            let (settings, metadata) = (Arc::clone(&known.settings), Arc::clone(&known.metadata));
-            Some(Arc::new(Known { settings, metadata, keys: Arc::clone(&keys), fetched_at, due_in: known.due_in }))
+            if known.asked_at > asked_at {
+                return Some(Arc::clone(known));
+            }
+            Some(Arc::new(Known { keys: Arc::clone(&keys), fetched_at, asked_at, ..Known::clone(known) }))
+        });
+    }
+
+    /// In the place of what was known before, unless its keys were asked for later.
+    fn put(&self, fresh: &Known) {
+        self.known.rcu(|known| {
+            let mut fresh = fresh.clone();
+            if let Some(known) = known.as_ref().filter(|known| known.asked_at > fresh.asked_at) {
+                fresh.keys = Arc::clone(&known.keys);
+                (fresh.fetched_at, fresh.asked_at) = (known.fetched_at, known.asked_at);
+            }
+            Some(Arc::new(fresh))
         });
     }
 
@@ -241,12 +262,13 @@ impl Knowledge {
         };
         // ID tokens that are signed with the secret need no keys; once something else did, they are kept fresh.
         let needs_keys = !settings.is_symmetric() || self.known().is_some_and(|known| !known.keys.is_empty());
+        let asked_at = Instant::now();
         let keys = match needs_keys {
             true => self.fetch_keys(&settings, &metadata).await.map_err(DiscoveryError::Keys)?,
             false => KeySet::default(),
         };
         let (metadata, keys) = (Arc::new(metadata), Arc::new(keys));
-        Ok(Known { settings, metadata, keys, fetched_at: self.clock.now(), due_in })
+        Ok(Known { settings, metadata, keys, fetched_at: self.clock.now(), asked_at, due_in })
     }
 
     fn note_success(&self, fresh: Known) {
@@ -267,7 +289,7 @@ impl Knowledge {
             let fix = "write what the provider offers, or switch it on there";
             tracing::warn!(%issuer, %unsupported, fix, "the provider is available; nobody can sign in");
         }
-        self.known.store(Some(Arc::new(fresh)));
+        self.put(&fresh);
         match (is_first, was_failing) {
             (true, _) => tracing::info!(%issuer, "the provider is available"),
             (false, true) => tracing::info!(%issuer, "the provider is available again"),

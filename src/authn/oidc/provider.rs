@@ -217,8 +217,8 @@ impl Provider {
         settings.decryption.open(token, &self.ourselves.private_keys(), settings.credentials.client_secret.as_ref())
     }
 
-    /// Verifies an opened ID token to the letter of OpenID Connect Core §3.1.3.7. An unknown key id
-    /// refetches the keys once, within `key_refetch_interval`, single-flight.
+    /// Verifies an opened ID token to the letter of OpenID Connect Core §3.1.3.7. Where no key fits, the keys are fetched once more
+    /// (§10.1.1): always for a token of the token endpoint, once per `key_refetch_interval` for one that came through a browser.
     ///
     /// # Errors
     /// [`IdTokenError`].

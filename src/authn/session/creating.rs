@@ -68,6 +68,7 @@ impl Sessions {
         }
         let expires_at = issued_at.after(self.settings.lifetime);
         let expires_at = signed_in.renewing.map_or(expires_at, |old| expires_at.min(old.expires_at));
+        let anew = self.settings.renewal.anew(now);
         let record = Record {
             marks,
             issued_at,
@@ -77,7 +78,8 @@ impl Sessions {
             access_expires_at: signed_in.tokens.access_expires_at(now),
             proof: Proof::of(signed_in.claims.claims(), now, signed_in.clock_skew),
             generation,
-            due: self.settings.renewal.due(now, &signed_in.tokens),
+            due: self.settings.renewal.due(now, &signed_in.tokens, anew),
+            anew,
         };
         let pack = |record: &Record| record::pack(record, &mapped, signed_in.userinfo, &signed_in.tokens);
         let (value, id) = match &self.stored {

@@ -56,6 +56,8 @@ pub struct Record {
     pub generation: u32,
     /// When to renew it, where that can be done.
     pub due: Option<Due>,
+    /// When to take its claims anew, where there is a bound for that.
+    pub anew: Option<Anew>,
 }
 
 /// When a session has to be renewed.
@@ -67,10 +69,29 @@ pub struct Due {
     pub stale_at: UnixTime,
 }
 
+/// When the claims of a session have to be taken anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Anew {
+    /// From here on they are too old.
+    pub at: UnixTime,
+    /// The last refresh token brought none, so only the browser can.
+    pub by_browser: bool,
+}
+
 impl Record {
     /// Whether it is time to renew it.
     pub fn is_due(&self, now: UnixTime) -> bool {
+        self.asks_for_tokens(now) || self.asks_for_browser(now)
+    }
+
+    /// Whether it is time for its refresh token, if it has one.
+    pub fn asks_for_tokens(&self, now: UnixTime) -> bool {
         self.due.is_some_and(|due| now >= due.at)
+    }
+
+    /// Whether its claims are too old, and its refresh token brings no others.
+    pub fn asks_for_browser(&self, now: UnixTime) -> bool {
+        self.anew.is_some_and(|anew| anew.by_browser && now >= anew.at)
     }
 
     /// Whether requests wait until it is renewed.
@@ -99,11 +120,13 @@ struct Short {
     proof: Proof,
     generation: u32,
     due: Option<(u64, u64)>,
+    anew: Option<(u64, bool)>,
 }
 
 impl From<Record> for Short {
     fn from(record: Record) -> Self {
-        let Record { marks, issued_at, expires_at, party, mapping, access_expires_at, proof, generation, due } = record;
+        let Record { marks, issued_at, expires_at, party, mapping, access_expires_at, proof, generation, due, anew } =
+            record;
         let after = |moment: UnixTime| moment.since(issued_at).as_secs();
         Self {
             marks,
@@ -115,13 +138,14 @@ impl From<Record> for Short {
             proof,
             generation,
             due: due.map(|due| (after(due.at), due.stale_at.since(due.at).as_secs())),
+            anew: anew.map(|anew| (after(anew.at), anew.by_browser)),
         }
     }
 }
 
 impl From<Short> for Record {
     fn from(short: Short) -> Self {
-        let Short { marks, issued_at, life, party, mapping, access_life, proof, generation, due } = short;
+        let Short { marks, issued_at, life, party, mapping, access_life, proof, generation, due, anew } = short;
         let at = |seconds: u64| issued_at.after(Duration::from_secs(seconds));
         Self {
             marks,
@@ -133,6 +157,7 @@ impl From<Short> for Record {
             proof,
             generation,
             due: due.map(|(due, lead)| Due { at: at(due), stale_at: at(due.saturating_add(lead)) }),
+            anew: anew.map(|(after, by_browser)| Anew { at: at(after), by_browser }),
         }
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::marks::{Marks, NameDigest};
-use super::record::{self, Contents, Due, PackError, Record, Sources, StoredTokens};
+use super::record::{self, Anew, Contents, Due, PackError, Record, Sources, StoredTokens};
 use super::stored::{self, Place, StoredSessions};
 use super::successors::{NextStep, Outcome, Successor};
 use super::{CreateError, Renewal, Sessions};
@@ -45,12 +45,24 @@ impl Default for When {
 impl When {
     /// For tokens that came just now. Somewhat before the end, at random, so that sessions which began together are not
     /// renewed together.
-    pub(super) fn due(&self, now: UnixTime, tokens: &StoredTokens<'_>) -> Option<Due> {
+    pub(super) fn due(&self, now: UnixTime, tokens: &StoredTokens<'_>, anew: Option<Anew>) -> Option<Due> {
         let life = tokens.access_expires_in.filter(|_| self.refresh && tokens.refresh.is_some());
-        let span = [life, self.every].into_iter().flatten().min()?.max(SHORTEST_LIFE);
+        let claims = anew.filter(|anew| !anew.by_browser).map(|anew| anew.at.since(now));
+        let span = [life, claims].into_iter().flatten().min()?.max(SHORTEST_LIFE);
         let lead = (span / 5).clamp(Duration::from_secs(1), LONGEST_LEAD).as_secs();
         let stale_at = now.after(span);
         Some(Due { at: UnixTime(stale_at.0 - lead - at_most(lead / 2)), stale_at })
+    }
+
+    /// For claims that came just now.
+    pub(super) fn anew(&self, now: UnixTime) -> Option<Anew> {
+        self.every.map(|every| Anew { at: now.after(every), by_browser: false })
+    }
+
+    /// For claims that are as old as they were `before` a renewal.
+    fn overdue(&self, before: Option<Anew>, now: UnixTime) -> Option<Anew> {
+        // Where the bound is new, nobody knows how old they are.
+        self.every.map(|_| Anew { at: before.map_or(now, |anew| anew.at), by_browser: true })
     }
 }
 
@@ -128,7 +140,8 @@ impl Sessions {
 
     /// Whether a session is renewed by its refresh token.
     pub(in crate::authn) fn can_refresh(&self, session: &DueSession) -> bool {
-        self.settings.renewal.refresh && session.contents.has_refresh_token()
+        let is_due = session.record.asks_for_tokens(self.clock.now());
+        self.settings.renewal.refresh && session.contents.has_refresh_token() && is_due
     }
 
     /// Whether the browser may be sent to the provider for a session now; then not again within `pause`.
@@ -208,6 +221,8 @@ impl Sessions {
         let party = old.party;
         let Sources { claims: old_claims, userinfo: old_userinfo } = contents.sources().unwrap_or_default();
         let claims = refreshed.claims.as_ref().map_or(&old_claims, |verified| verified.claims());
+        let is_anew = refreshed.userinfo.is_some() || (refreshed.claims.is_some() && old_userinfo.is_none());
+        let anew = if is_anew { self.settings.renewal.anew(now) } else { self.settings.renewal.overdue(old.anew, now) };
         let userinfo = refreshed.userinfo.as_ref().or(old_userinfo.as_ref());
         let merged = record::merged(claims, userinfo);
         let mapped = self.map_at(party, &merged)?;
@@ -235,7 +250,8 @@ impl Sessions {
             // Core §12.2: a renewed ID token may leave out what the first one said.
             proof: old.proof.or_newer(Proof::of(claims, now, refreshed.clock_skew)),
             generation: old.generation.saturating_add(1),
-            due: self.settings.renewal.due(now, &tokens),
+            due: self.settings.renewal.due(now, &tokens, anew),
+            anew,
         };
         let packed = record::pack(&record, &mapped, userinfo, &tokens)?;
         if let (Some((stored, place)), Some(lease)) = (self.place(session), claim.0) {
@@ -267,7 +283,7 @@ mod tests {
             refresh: has_refresh_token.then_some("r"),
             access_expires_in: life.map(Duration::from_secs),
         };
-        when.due(NOW, &tokens).map(|due| (due.at.0 - NOW.0, due.stale_at.0 - NOW.0))
+        when.due(NOW, &tokens, when.anew(NOW)).map(|due| (due.at.0 - NOW.0, due.stale_at.0 - NOW.0))
     }
 
     #[test]
@@ -298,5 +314,26 @@ mod tests {
         ] {
             assert_eq!(due(when, life, has_refresh_token), None, "{when:?} {life:?}");
         }
+    }
+
+    #[test]
+    fn a_renewal_that_brings_no_claims_puts_off_none_that_are_due() {
+        let when = When { every: Some(Duration::from_secs(600)), ..When::default() };
+        let at = when.anew(NOW).expect("there is a bound").at;
+        let later = NOW.after(Duration::from_secs(500));
+        let kept = when.overdue(when.anew(NOW), later);
+        assert_eq!(kept, Some(Anew { at, by_browser: true }));
+        assert_eq!(when.overdue(kept, later), kept, "nor does the next one");
+        assert_eq!(when.overdue(None, later), Some(Anew { at: later, by_browser: true }));
+        assert_eq!(When::default().overdue(when.anew(NOW), later), None, "without a bound nothing is overdue");
+        // The refresh token is for access tokens alone then.
+        let tokens = StoredTokens {
+            id: "i",
+            access: "a",
+            refresh: Some("r"),
+            access_expires_in: Some(Duration::from_secs(900)),
+        };
+        assert_eq!(when.due(later, &tokens, kept).map(|due| due.stale_at), Some(later.after(Duration::from_secs(900))));
+        assert_eq!(when.due(later, &StoredTokens { access_expires_in: None, ..tokens }, kept), None);
     }
 }

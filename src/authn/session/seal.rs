@@ -26,8 +26,8 @@ use crate::random::random;
 use crate::secret::SecretString;
 
 /// Raised whenever an older record would be misread. 2: what a session can be ended by, and how somebody proved who they are.
-/// 3: names of sessions and subjects are told apart by issuer, and when a session is renewed.
-const FORMAT: u8 = 3;
+/// 3: names of sessions and subjects are told apart by issuer, and when a session is renewed. 4: when its claims are.
+const FORMAT: u8 = 4;
 const KEY_ID_LEN: usize = 4;
 const TAG_LEN: usize = 16;
 const HEAD_LEN: usize = 1 + KEY_ID_LEN + NONCE_LEN;

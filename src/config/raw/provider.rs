@@ -212,7 +212,7 @@ pub(in crate::config) struct RawProvider {
     pub allow_insecure_http: Option<bool>,
     /// How often discovery and keys are refreshed. Default 15m.
     pub refresh_interval: Option<Span>,
-    /// The least time between two key fetches caused by unknown key ids. Default 30s.
+    /// The least time between two key fetches that strangers' tokens cause by unknown key ids. Default 30s.
     pub key_refetch_interval: Option<Span>,
     /// How long keys stay usable when they can't be refreshed. Default 24h.
     pub stale_keys: Option<Span>,

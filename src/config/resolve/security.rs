@@ -213,11 +213,13 @@ impl Resolver {
     /// |---|---|
     /// | §5.2.1 TLS 1.2 and later, server certificates checked | `provider_http`; `allow_insecure_http` is refused here |
     /// | §5.2.2 of TLS 1.2 the suites of BCP 195 only | `provider_http::Settings::recommended_suites` |
+    /// | §5.2.2.1 `use_mtls_endpoint_aliases` | never registered: aliases are for where a certificate is shown, `ourselves` |
     /// | §5.3.3.1 sender-constrained access tokens: mTLS or DPoP | `dpop` is on without a certificate, and not to be switched off |
     /// | §5.3.3.1 mTLS or `private_key_jwt` | other methods, secrets and foreign assertions are refused here |
     /// | §5.3.3.1 access tokens in the header | `userinfo`, which knows no other way |
     /// | §5.3.3.1 no open redirector | `message::return_to` |
     /// | §5.3.3.1 `aud` of assertions: the issuer, one string | `assertion`; `client_assertion_audience` is refused here |
+    /// | §5.3.3.1 refresh tokens and their rotation | `refresh`, `session::renewing` |
     /// | §5.3.3.1 `mtls_endpoint_aliases` | `capabilities` |
     /// | §5.3.3.1 nonces of the server with DPoP | `dpop::nonces` |
     /// | §5.3.3.1 metadata from the issuer's document only | `discovery = false` and `[provider.metadata]` are refused here |
@@ -227,7 +229,8 @@ impl Resolver {
     /// | §5.3.3.2 pushed requests, and nothing but `client_id` and `request_uri` beside | set here; `par` |
     /// | §5.3.3.2 PKCE with S256, of each request its own and bound to the browser | `login` |
     /// | §5.3.3.2 `iss` of the answer | `Settings::demands_issuer` |
-    /// | §5.4.1 PS256, ES256, EdDSA; RFC 8725 | `Profile::algorithms`, for our keys and for what is signed for us; `jose` |
+    /// | §5.3.3.2 a nonce of 64 characters at most | `login`: 43 |
+    /// | §5.4.1 PS256, ES256, EdDSA with Ed25519, never `none`; RFC 8725 | `Profile::algorithms`, for our keys and for what is signed for us; `jose` |
     /// | §5.4.1 RSA of 2048 bits, curves of 224 and more | `client_keys`, `jwks`: no others are read |
     /// | §5.4.1 128 bits of chance in what is made here | `login`, `client_auth::unguessable` |
     /// | §5.4.3 keys of one name told apart by kind and use | `jwks` |

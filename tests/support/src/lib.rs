@@ -24,6 +24,7 @@ mod stage;
 pub mod stores;
 mod tls;
 mod trace;
+mod watch;
 
 use std::sync::OnceLock;
 

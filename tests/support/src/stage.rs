@@ -16,6 +16,7 @@ use crate::browser::{Browser, Reply};
 use crate::clock::TestClock;
 use crate::echo::EchoUpstream;
 use crate::provider::FakeProvider;
+use crate::watch::Watch;
 
 /// How long a stage may take to stop when it is dropped.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
@@ -118,9 +119,11 @@ impl Stage {
         &self.warnings
     }
 
-    /// A user agent with an empty jar, for which this stage answers at its origin.
+    /// A user agent with an empty jar, for which this stage answers at its origin. A refused sign-in of it of which something
+    /// comes fails the test.
     pub fn browser(&self) -> Browser {
-        let browser = Browser::new(self.clock.clone());
+        let watch = Watch::new(self.provider.clone(), self.upstream.clone());
+        let browser = Browser::new(self.clock.clone()).watched(watch);
         browser.connect(&self.origin(), self.address);
         browser
     }

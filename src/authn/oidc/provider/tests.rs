@@ -3,6 +3,8 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::Request;
 use serde_json::json;
@@ -150,6 +152,14 @@ impl Stage {
         key.sign(Algorithm::RS256, &json!({"alg": "RS256", "kid": kid}), &self.claims())
     }
 
+    /// As it comes beside a code.
+    fn front_token(&self, key: &TestKey, kid: &str, code: &str) -> String {
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, code.as_bytes());
+        let mut claims = self.claims();
+        claims["c_hash"] = BASE64_URL_SAFE_NO_PAD.encode(&digest.as_ref()[..16]).into();
+        key.sign(Algorithm::RS256, &json!({"alg": "RS256", "kid": kid}), &claims)
+    }
+
     async fn verify(&self, token: &str) -> Result<VerifiedClaims, IdTokenError> {
         self.verify_with(token, None).await
     }
@@ -288,10 +298,14 @@ async fn each_misbehaviour_of_discovery_is_told_apart_and_recovered_from() {
 
 /// The same token from 50 people at once: who it is about, for each.
 async fn spread(stage: &Arc<Stage>, token: &str) -> Vec<Result<String, IdTokenError>> {
+    spread_with(stage, token, None).await
+}
+
+async fn spread_with(stage: &Arc<Stage>, token: &str, code: Option<&'static str>) -> Vec<Result<String, IdTokenError>> {
     let calls: Vec<_> = (0..50)
         .map(|_| {
             let (stage, token) = (Arc::clone(stage), token.to_owned());
-            tokio::spawn(async move { stage.verify(&token).await.map(|claims| claims.subject().to_owned()) })
+            tokio::spawn(async move { stage.verify_with(&token, code).await.map(|claims| claims.subject().to_owned()) })
         })
         .collect();
     let mut outcomes = Vec::new();
@@ -314,25 +328,48 @@ async fn those_who_wait_for_a_fetch_share_its_result() {
 }
 
 #[tokio::test]
-async fn many_tokens_with_unknown_keys_cause_one_fetch() {
+async fn many_tokens_of_strangers_with_unknown_keys_cause_one_fetch_an_interval() {
     let (old, new) = (TestKey::new(Algorithm::RS256), TestKey::new(Algorithm::RS256));
     let stage = Arc::new(Stage::available(vec![old.jwk("old")], |_| ()).await);
     let before = stage.asked("/jwks");
-    let rotated = stage.token(&new, "new");
+    let rotated = stage.front_token(&new, "new", "code");
+    let spread = async || spread_with(&stage, &rotated, Some("code")).await;
 
     // Nobody has the key: one fetch, all refused; and no further one within the interval.
-    assert!(spread(&stage, &rotated).await.iter().all(|outcome| *outcome == Err(IdTokenError::UnknownKey)));
+    assert!(spread().await.iter().all(|outcome| *outcome == Err(IdTokenError::UnknownKey)));
     assert_eq!(stage.asked("/jwks") - before, 1);
     stage.script.lock().unwrap().keys.push(new.jwk("new"));
-    assert!(spread(&stage, &rotated).await.iter().all(Result::is_err));
+    assert!(spread().await.iter().all(Result::is_err));
     assert_eq!(stage.asked("/jwks") - before, 1);
 
     // Once the interval is over one fetch serves all who wait.
     stage.clock.0.fetch_add(30, Ordering::SeqCst);
-    assert!(spread(&stage, &rotated).await.iter().all(|outcome| outcome.as_deref() == Ok("ada")));
+    assert!(spread().await.iter().all(|outcome| outcome.as_deref() == Ok("ada")));
     assert_eq!(stage.asked("/jwks") - before, 2);
     assert!(stage.verify(&stage.token(&old, "old")).await.is_ok());
     assert_eq!(stage.asked("/jwks") - before, 2);
+}
+
+/// OpenID Connect Core §10.1.1: the provider may change its keys as often as it likes.
+#[tokio::test]
+async fn each_token_of_the_token_endpoint_has_the_keys_fetched_that_came_into_use_before_it() {
+    let keys: Vec<_> = (0..4).map(|_| TestKey::new(Algorithm::RS256)).collect();
+    let stage = Arc::new(Stage::available(vec![keys[0].jwk("0")], |_| ()).await);
+    let before = stage.asked("/jwks");
+    let token = |name: usize| stage.token(&keys[name], &name.to_string());
+    for name in [1, 2] {
+        stage.script.lock().unwrap().keys = vec![keys[name].jwk(&name.to_string())];
+        assert!(spread(&stage, &token(name)).await.iter().all(|outcome| outcome.as_deref() == Ok("ada")));
+        assert_eq!(stage.asked("/jwks") - before, name, "no pause between two changes, and one call for all who wait");
+    }
+    // Nor after a call that brought nothing.
+    stage.script.lock().unwrap().jwks = Some(down);
+    assert!(spread(&stage, &token(3)).await.iter().all(|outcome| *outcome == Err(IdTokenError::UnknownKey)));
+    assert_eq!(stage.asked("/jwks") - before, 3);
+    stage.script.lock().unwrap().jwks = None;
+    stage.script.lock().unwrap().keys = vec![keys[3].jwk("3")];
+    assert!(stage.verify(&token(3)).await.is_ok());
+    assert_eq!(stage.asked("/jwks") - before, 4);
 }
 
 #[tokio::test]
@@ -407,10 +444,11 @@ async fn tokens_of_strangers_keep_no_sign_in_from_its_keys() {
 async fn a_clock_set_back_does_not_put_a_refetch_off() {
     let (old, new) = (TestKey::new(Algorithm::RS256), TestKey::new(Algorithm::RS256));
     let stage = Stage::available(vec![old.jwk("old")], |_| ()).await;
-    assert!(stage.verify(&stage.token(&new, "new")).await.is_err());
+    let verify = async || stage.verify_with(&stage.front_token(&new, "new", "code"), Some("code")).await;
+    assert_eq!(verify().await.unwrap_err(), IdTokenError::UnknownKey);
     stage.script.lock().unwrap().keys.push(new.jwk("new"));
     stage.clock.0.fetch_sub(3600, Ordering::SeqCst);
-    assert!(stage.verify(&stage.token(&new, "new")).await.is_ok());
+    assert!(verify().await.is_ok());
 }
 
 #[tokio::test]
@@ -495,6 +533,19 @@ async fn token_calls_queue_for_a_bounded_time() {
 
 /// RFC 7636 appendix B.
 const CHALLENGE: &str = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
+
+#[test]
+fn the_verifier_of_rfc_7636_appendix_b_has_its_challenge() {
+    use openidconnect::{PkceCodeChallenge, PkceCodeVerifier};
+    const OCTETS: [u8; 32] = [
+        116, 24, 223, 180, 151, 153, 224, 37, 79, 250, 96, 125, 216, 173, 187, 186, 22, 212, 37, 77, 105, 214, 191,
+        240, 91, 88, 5, 88, 83, 132, 141, 121,
+    ];
+    let verifier = BASE64_URL_SAFE_NO_PAD.encode(OCTETS);
+    assert_eq!(verifier, "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk");
+    let challenge = PkceCodeChallenge::from_code_verifier_sha256(&PkceCodeVerifier::new(verifier));
+    assert_eq!((challenge.as_str(), challenge.method().as_str()), (CHALLENGE, "S256"));
+}
 
 #[tokio::test]
 async fn the_authorization_request_has_each_parameter_once() {

@@ -14,6 +14,7 @@ fn record() -> Record {
         proof: Proof::default(),
         generation: 0,
         due: None,
+        anew: None,
     }
 }
 

@@ -22,6 +22,7 @@ fn record(id: u8, generation: u32) -> Record {
         proof: Proof::default(),
         generation,
         due: Some(Due { at: NOW, stale_at: later(10) }),
+        anew: None,
     }
 }
 

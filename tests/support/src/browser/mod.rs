@@ -20,6 +20,7 @@ pub use cookies::StoredCookie;
 use cookies::{Context, Jar, host, is_trustworthy, site};
 
 use crate::clock::TestClock;
+use crate::watch::Watch;
 use crate::{TlsClient, runtime};
 
 /// No answer takes longer than this.
@@ -32,6 +33,7 @@ pub struct Browser {
     jar: Arc<Mutex<Jar>>,
     routes: Arc<Mutex<BTreeMap<String, SocketAddr>>>,
     tls: Option<TlsClient>,
+    watch: Option<Watch>,
 }
 
 /// One answer.
@@ -171,7 +173,7 @@ impl Request {
 impl Browser {
     /// An empty jar; cookies end by `clock`.
     pub fn new(clock: TestClock) -> Self {
-        Self { clock, jar: Arc::default(), routes: Arc::default(), tls: None }
+        Self { clock, jar: Arc::default(), routes: Arc::default(), tls: None, watch: None }
     }
 
     /// Another tab: the same cookies.
@@ -182,6 +184,12 @@ impl Browser {
     /// This user agent with TLS for https. Without it, https is what a TLS server in front makes of it, so plain http here.
     pub fn with_tls(mut self, tls: TlsClient) -> Self {
         self.tls = Some(tls);
+        self
+    }
+
+    /// This user agent with somebody who looks at what becomes of its sign-ins.
+    pub(crate) fn watched(mut self, watch: Watch) -> Self {
+        self.watch = Some(watch);
         self
     }
 
@@ -288,8 +296,13 @@ impl Browser {
             let line = own.map_or(cookies.clone(), |own| format!("{cookies}; {own}"));
             request.headers.insert(header::COOKIE, line.parse().expect("a Cookie header"));
         }
+        let watch = self.watch.as_ref();
+        let callback = watch.and_then(|watch| Some((watch, watch.callback(&url, &request.body)?)));
         let response = self.transmit(request).await;
         let (head, body) = response;
+        if let Some((watch, callback)) = callback {
+            watch.judge(&callback, head.status, &head.headers);
+        }
         let mut jar = self.jar.lock().unwrap();
         for value in head.headers.get_all(header::SET_COOKIE) {
             jar.store(&String::from_utf8_lossy(value.as_bytes()), &url, self.clock.unix());
@@ -384,7 +397,7 @@ impl Browser {
 
     /// A user agent of its own with copies of these cookies: what a thief would have.
     pub fn stolen_copy(&self) -> Self {
-        let copy = Self::new(self.clock.clone());
+        let copy = Self { watch: self.watch.clone(), ..Self::new(self.clock.clone()) };
         for cookie in self.all_cookies() {
             copy.plant(cookie);
         }

@@ -146,6 +146,12 @@ impl State {
 
     fn key_set(&self) -> Answer {
         let mut keys: Vec<Value> = self.keys.iter().map(|key| key.jwk()).collect();
+        if self.faults.keys_without_names {
+            keys.reverse();
+            for key in &mut keys {
+                key.as_object_mut().expect("a key is an object").remove("kid");
+            }
+        }
         match self.faults.jwks {
             None => {}
             Some(JwksFault::UnusableKeysBesideGood) => keys.splice(0..0, unusable_keys()).for_each(drop),
@@ -309,6 +315,9 @@ impl State {
                 respond(StatusCode::OK, "application/json", text)
             }
             Ok(tokens) => json_answer(StatusCode::OK, &tokens),
+            Err("invalid_grant") if self.faults.denies => {
+                json_answer(StatusCode::UNAUTHORIZED, &json!({ "error": "access_denied" }))
+            }
             Err("invalid_client") => json_answer(StatusCode::UNAUTHORIZED, &json!({ "error": "invalid_client" })),
             Err(error) => json_answer(
                 StatusCode::BAD_REQUEST,
@@ -342,7 +351,13 @@ impl State {
             return Err("invalid_grant");
         }
         let grant = grant.clone();
-        Ok(self.tokens(&grant, jkt))
+        let tokens = self.tokens(&grant, jkt);
+        if self.faults.spoil_sign_ins()
+            && let Some(token) = tokens["access_token"].as_str()
+        {
+            self.spoiled.insert(code.to_owned(), token.to_owned());
+        }
+        Ok(tokens)
     }
 
     pub(super) fn tokens(&mut self, grant: &Grant, jkt: Option<String>) -> Value {

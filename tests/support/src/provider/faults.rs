@@ -59,12 +59,16 @@ pub struct Faults {
     pub discovery: Option<DiscoveryFault>,
     /// What is wrong with the key set.
     pub jwks: Option<JwksFault>,
+    /// Neither the key set nor ID tokens name a key, and the one in use stands last (RFC 7515 §4.1.4).
+    pub keys_without_names: bool,
     /// What is wrong with userinfo.
     pub userinfo: Option<UserinfoFault>,
     /// What is wrong with introspection.
     pub introspection: Option<IntrospectionFault>,
     /// What is wrong with the token endpoint.
     pub token: Option<TokenFault>,
+    /// What ought to be `invalid_grant` is `access_denied` with 401.
+    pub denies: bool,
     /// No refresh tokens are given.
     pub no_refresh_tokens: bool,
     /// What is wrong with the answer to a pushed authorization request.
@@ -81,6 +85,24 @@ pub struct Faults {
     pub delay: BTreeMap<Endpoint, Duration>,
     /// Endpoints that answer with a 302 to a copy of themselves, which would answer well.
     pub redirect: Vec<Endpoint>,
+}
+
+impl Faults {
+    /// Whether what comes for a code is spoiled, and userinfo is not.
+    pub(super) fn spoil_sign_ins(&self) -> bool {
+        let spoils = self.id_token.is_some()
+            || !self.id_token_claims.is_empty()
+            || self.token.is_some()
+            || self.encryption.is_some()
+            || self.response.is_some()
+            || self.authorize.is_some()
+            || self.callback_issuer.is_some();
+        let userinfo = self.userinfo.is_some()
+            || !self.userinfo_claims.is_empty()
+            || self.userinfo_is_none
+            || self.content_type.contains_key(&Endpoint::Userinfo);
+        spoils && !userinfo
+    }
 }
 
 /// One thing wrong with the answer of the introspection endpoint; the signed ones where a signed answer is asked for.
@@ -117,8 +139,12 @@ pub enum ResponseFault {
     JwtBesideIssuer,
     /// A signed answer of another issuer.
     JwtIssuer,
+    /// A signed answer of nobody.
+    JwtNoIssuer,
     /// A signed answer for another client.
     JwtAudience,
+    /// A signed answer for nobody.
+    JwtNoAudience,
     /// A signed answer for us and another client.
     JwtAudiences,
     /// A signed answer that has expired.

@@ -112,6 +112,8 @@ pub(crate) struct State {
     userinfo_only: Vec<String>,
     keys: Vec<Arc<SigningKey>>,
     grants: BTreeMap<String, Grant>,
+    /// Access tokens that came with something spoiled, by code.
+    spoiled: BTreeMap<String, String>,
     access_tokens: BTreeMap<String, Map<String, Value>>,
     /// The keys that access tokens are bound to.
     bound: BTreeMap<String, String>,
@@ -184,6 +186,7 @@ impl FakeProvider {
             userinfo_only: Vec::new(),
             keys: vec![default_key()],
             grants: BTreeMap::new(),
+            spoiled: BTreeMap::new(),
             access_tokens: BTreeMap::new(),
             bound: BTreeMap::new(),
             devices: BTreeMap::new(),
@@ -401,6 +404,17 @@ impl FakeProvider {
     /// Every call of the token endpoint so far.
     pub fn token_calls(&self) -> Vec<TokenCall> {
         self.state().token_calls.clone()
+    }
+
+    /// How often userinfo was asked with the access token that came for `code`, if that came with something spoiled.
+    pub(crate) fn uses_of_spoiled(&self, code: &str) -> usize {
+        let state = self.state();
+        let Some(token) = state.spoiled.get(code) else { return 0 };
+        let shows = |request: &&ProviderRequest| {
+            let shown = request.headers.get(http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+            request.endpoint == Endpoint::Userinfo && shown.is_some_and(|shown| shown.ends_with(token.as_str()))
+        };
+        state.requests.iter().filter(shows).count()
     }
 
     /// Every ID token given out so far.

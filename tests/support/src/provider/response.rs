@@ -49,6 +49,8 @@ impl State {
             Some(ResponseFault::JwtAudience) => set("aud", json!("another-client")),
             Some(ResponseFault::JwtAudiences) => set("aud", json!([self.client_id, "another-client"])),
             Some(ResponseFault::JwtExpired) => set("exp", json!(self.clock.unix() - 300)),
+            Some(ResponseFault::JwtNoIssuer) => set("iss", Value::Null),
+            Some(ResponseFault::JwtNoAudience) => set("aud", Value::Null),
             Some(ResponseFault::JwtNoExpiry) => set("exp", Value::Null),
             _ => {}
         }

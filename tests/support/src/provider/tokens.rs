@@ -18,7 +18,12 @@ impl State {
         if let Some(fault) = fault {
             spoil_claims(&mut claims, fault, self.clock.unix(), &key);
         }
+        let nameless = json!({ "alg": key.alg().name(), "typ": "JWT" });
         let token = match fault {
+            None if self.faults.keys_without_names => key.token_with_header(&nameless, &claims),
+            Some(IdTokenFault::WrongKey) if self.faults.keys_without_names => {
+                stray_key(key.alg()).token_with_header(&nameless, &claims)
+            }
             None => key.token(&claims),
             Some(fault) => spoiled_token(&key, &claims, fault)?,
         };
