@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use http::StatusCode;
+use http::{Method, StatusCode};
 use vestibule_test_support::{
-    DiscoveryFault, Endpoint, FakeProvider, IdTokenFault, JwksFault, Reply, Stage, TestClock, TokenFault,
+    DiscoveryFault, Endpoint, FakeProvider, IdTokenFault, JwksFault, Reply, Request, Stage, TestClock, TokenFault, json,
 };
 
 const PUBLIC: &str = "[[routes]]\npath = \"/public/*\"\naccess = \"public\"\n";
@@ -224,6 +224,41 @@ async fn a_provider_that_goes_down_before_the_callback_costs_one_more_try() {
     stage.provider.bring_back();
     let page = stage.sign_in(&browser, "/asked").await;
     assert_eq!(page.status, StatusCode::OK, "{}", page.text());
+}
+
+#[tokio::test]
+async fn what_ends_a_session_needs_no_provider_that_answers() {
+    let stage = Stage::start();
+    let named = |sub: &str| stage.provider.set_user(json!({ "sub": sub, "sid": format!("{sub}-1") }));
+    let mut people = Vec::new();
+    for sub in ["ada", "bob", "carol", "dora", "eve"] {
+        named(sub);
+        people.push(stage.signed_in_browser().await);
+    }
+    let told = |sub: &str| stage.provider.logout_token(&json!({ "sub": sub }));
+    let tell = async |token: &str| {
+        let request = Request::new(Method::POST, &stage.url("/auth/backchannel-logout"));
+        let reply = stage.browser().send(request.form(&[("logout_token", token)])).await;
+        assert_eq!(reply.status, StatusCode::OK, "{}", reply.text());
+    };
+    let begun = Instant::now();
+    for endpoint in [Endpoint::Discovery, Endpoint::Jwks, Endpoint::Token, Endpoint::Revocation] {
+        stage.provider.slow_down(endpoint, Duration::from_secs(60));
+    }
+    tell(&told("ada")).await;
+    assert!(people[1].get(&stage.url("/auth/logout")).await.status.is_redirection());
+    // It told somebody a moment before it went.
+    let last = told("carol");
+    stage.provider.take_down();
+    tell(&last).await;
+    assert!(people[3].get(&stage.url("/auth/logout")).await.status.is_redirection());
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    stage.provider.bring_back();
+    stage.provider.heal();
+    for gone in &people[..4] {
+        stage.assert_signed_out(gone).await;
+    }
+    stage.assert_signed_in(&people[4]).await;
 }
 
 fn faulty_stage(spoil: impl FnOnce(&FakeProvider)) -> Stage {

@@ -44,6 +44,33 @@ fn every_file_that_the_readme_links_is_there() {
 }
 
 #[test]
+fn every_fault_of_the_table_has_stories_that_exist() {
+    let readme = readme();
+    let (_, section) = readme.split_once("\n## When something is slow, away, or back\n").expect("a table of faults");
+    let section = section.split("\n## ").next().unwrap_or_default();
+    let rows: Vec<Vec<&str>> = section
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| fault |"))
+        .map(|line| line.trim_matches('|').split(" | ").map(str::trim).collect())
+        .collect();
+    let faults = ["Redis is", "PostgreSQL is", "the provider is", "a replica is"]
+        .map(|who| ["slow", "away", "back"].map(|how| format!("{who} {how}")));
+    let named: Vec<&str> = rows.iter().map(|row| row[0].split(',').next().unwrap_or_default()).collect();
+    assert_eq!(named, faults.as_flattened());
+    for row in &rows {
+        assert_eq!(row.len(), 5, "{row:?}");
+        let stories: Vec<_> = row[4].split("[`").skip(1).filter_map(|link| link.split_once("`](")).collect();
+        assert!(!stories.is_empty() && row.iter().all(|cell| !cell.is_empty()), "{row:?}");
+        for (story, rest) in stories {
+            let file = rest.split(')').next().unwrap_or_default();
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+            let source = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{file}: {error}"));
+            assert!(source.contains(&format!("\nasync fn {story}()")), "{file} has no story {story}");
+        }
+    }
+}
+
+#[test]
 fn every_piece_of_configuration_in_readme_and_guides_is_one() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let upstream = "\n[upstream]\nurl = \"http://127.0.0.1:3000\"\n".to_owned();

@@ -36,11 +36,15 @@ mod python;
 mod page_socket;
 // Clients that register themselves.
 mod registration;
-// Access tokens of seconds, and refresh tokens that are good for one use.
-mod renewal;
-// Two replicas and the stores that they share, some of which fail in the middle.
+// Two processes, of which one is killed or stands still.
+#[cfg(all(feature = "redis", feature = "sql"))]
+mod replicas;
+// Access tokens of seconds and refresh tokens that are good for one use, while stores and providers fail.
 #[cfg(all(feature = "redis", feature = "sql"))]
 mod sessions;
+// What people notice of a store that is slow, away, or back.
+#[cfg(all(feature = "redis", feature = "sql"))]
+mod store_faults;
 // Stores that are shared, and what is left when they are killed.
 #[cfg(all(feature = "redis", feature = "sql"))]
 mod stores;

@@ -1,4 +1,5 @@
-//! Two replicas behind a round-robin front, access tokens of five seconds, and stores that fail in the middle: nobody notices.
+//! People who open pages for a while, with access tokens of five seconds: at two replicas behind a round-robin front and a store
+//! that may fail in the middle, at a provider that may go away, and with cookies alone at one proxy. Nobody notices.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,31 +11,47 @@ use http::StatusCode;
 use tokio::net::{TcpListener, TcpStream};
 use vestibule_test_support::real::RealProvider;
 use vestibule_test_support::stores::{Postgres, Redis};
-use vestibule_test_support::{Browser, Launch, Program, Site, Stage, free_port, json, until};
+use vestibule_test_support::{Browser, Relay, Stage, free_port, json};
 
 use crate::session_streams::Stream;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_vestibule");
-
 /// Requests of one page at once.
-const AT_ONCE: usize = 8;
-const PROXY: &str = "[identity]\nname_claim = \"preferred_username\"\n[upstream]\naccess_token = \"bearer\"\n";
+pub(super) const AT_ONCE: usize = 8;
+pub(super) const PROXY: &str =
+    "[identity]\nname_claim = \"preferred_username\"\n[upstream]\naccess_token = \"bearer\"\n";
+/// Between two pages of one person.
+pub(super) const PAUSE: Duration = Duration::from_millis(150);
 
 /// People, each with a browser of their own (`TESTS_PEOPLE`).
-fn people() -> usize {
-    std::env::var("TESTS_PEOPLE").ok().and_then(|people| people.parse().ok()).unwrap_or(6)
+pub(super) fn people() -> usize {
+    number("TESTS_PEOPLE").and_then(|people| people.try_into().ok()).unwrap_or(6)
 }
 
 /// How long they open pages (`TESTS_SECONDS`).
-fn span() -> Duration {
-    Duration::from_secs(std::env::var("TESTS_SECONDS").ok().and_then(|span| span.parse().ok()).unwrap_or(16))
+pub(super) fn span() -> Duration {
+    Duration::from_secs(number("TESTS_SECONDS").unwrap_or(16))
+}
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
+/// Access tokens of five seconds. `TESTS_PROVIDER` (`keycloak`, `oidc-provider`) has every story with that one.
+async fn provider(usual: fn() -> RealProvider) -> RealProvider {
+    let chosen = std::env::var("TESTS_PROVIDER").unwrap_or_default();
+    let provider = match chosen.as_str() {
+        "keycloak" => keycloak(),
+        "oidc-provider" => rotating(),
+        _ => usual(),
+    };
+    short_lived(provider).await
 }
 
 /// Each connection to the next replica.
-struct Front(SocketAddr);
+pub(super) struct Front(pub(super) SocketAddr);
 
 impl Front {
-    async fn start(port: u16, replicas: Vec<SocketAddr>) -> Self {
+    pub(super) async fn start(port: u16, replicas: Vec<SocketAddr>) -> Self {
         let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, port)).await.expect("the port of the front");
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move {
@@ -60,20 +77,33 @@ impl Front {
     }
 }
 
-/// Two replicas and their front.
+/// Where the sessions of a story lie.
+enum Lie {
+    /// In a store of two replicas.
+    In(String),
+    /// In the cookies, of one proxy.
+    InCookies,
+}
+
+/// One or two, and their front.
 struct Replicas {
     one: Stage,
-    _other: Stage,
+    _other: Option<Stage>,
     front: Front,
 }
 
 impl Replicas {
-    async fn start(provider: &RealProvider, store: &str) -> Self {
+    async fn start(provider: &RealProvider, lie: &Lie) -> Self {
         let port = free_port();
-        let toml = format!("{}{PROXY}[session]\nstore = \"{store}\"", provider.toml());
+        let session = match lie {
+            Lie::In(store) => format!("[session]\nstore = \"{store}\""),
+            Lie::InCookies => String::new(),
+        };
+        let toml = format!("{}{PROXY}{session}", provider.toml());
         let one = Stage::builder().public_port(port).toml(&toml).start();
-        let other = one.replica();
-        let front = Front::start(port, vec![one.address(), other.address()]).await;
+        let other = matches!(lie, Lie::In(_)).then(|| one.replica());
+        let addresses = [Some(&one), other.as_ref()].into_iter().flatten().map(Stage::address).collect();
+        let front = Front::start(port, addresses).await;
         Self { one, _other: other, front }
     }
 
@@ -82,18 +112,37 @@ impl Replicas {
         browser.connect(&self.one.origin(), self.front.0);
         browser
     }
+
+    /// So many people who are signed in.
+    async fn signed_in(&self, provider: &RealProvider) -> Vec<Browser> {
+        let mut all = Vec::new();
+        for _ in 0..people() {
+            let browser = self.browser();
+            let page = provider.sign_in_without_browser_as(&browser, &self.one.url("/"), "ada").await;
+            assert_eq!(page.echoed("x-forwarded-user").as_deref(), Some("ada"), "{} {}", page.url, page.text());
+            all.push(browser);
+        }
+        all
+    }
+
+    /// One page of a person: many requests at once, each by a connection of its own, so that the front spreads them. The
+    /// access tokens that the application saw.
+    async fn page(&self, browser: &Browser) -> Vec<Option<String>> {
+        let url = self.one.url("/");
+        let tabs: Vec<_> = (0..AT_ONCE).map(|_| browser.tab()).collect();
+        let replies = join_all(tabs.iter().map(|tab| tab.fetch(&url))).await;
+        let seen = |reply: vestibule_test_support::Reply| {
+            assert_eq!(reply.status, StatusCode::OK, "{}", reply.text());
+            reply.echoed("authorization")
+        };
+        replies.into_iter().map(seen).collect()
+    }
 }
 
 /// Everybody opens one page after the other while `trouble` goes on.
-async fn nobody_notices(provider: RealProvider, store: &str, trouble: impl Future<Output = ()>) {
-    let replicas = Arc::new(Replicas::start(&provider, store).await);
-    let mut all = Vec::new();
-    for _ in 0..people() {
-        let browser = replicas.browser();
-        let page = provider.sign_in_without_browser_as(&browser, &replicas.one.url("/"), "ada").await;
-        assert_eq!(page.echoed("x-forwarded-user").as_deref(), Some("ada"), "{} {}", page.url, page.text());
-        all.push(browser);
-    }
+async fn nobody_notices(provider: RealProvider, lie: Lie, trouble: impl Future<Output = ()>) {
+    let replicas = Arc::new(Replicas::start(&provider, &lie).await);
+    let all = replicas.signed_in(&provider).await;
     let all =
         all.into_iter().map(|browser| tokio::spawn(open_pages(Arc::clone(&replicas), browser))).collect::<Vec<_>>();
     trouble.await;
@@ -116,43 +165,59 @@ async fn open_pages(replicas: Arc<Replicas>, browser: Browser) -> (usize, usize)
     let mut tokens: Vec<String> = Vec::new();
     let mut asked = 0;
     while begun.elapsed() < span() {
-        let url = replicas.one.url("/");
-        // A connection for each, so that the front spreads them.
-        let tabs: Vec<_> = (0..AT_ONCE).map(|_| browser.tab()).collect();
-        for reply in join_all(tabs.iter().map(|tab| tab.fetch(&url))).await {
-            assert_eq!(reply.status, StatusCode::OK, "{}", reply.text());
-            let token = reply.echoed("authorization").expect("the access token");
+        for token in replicas.page(&browser).await {
+            let token = token.expect("the access token");
             if !tokens.contains(&token) {
                 tokens.push(token);
             }
             asked += 1;
         }
-        tokio::time::sleep(Duration::from_millis(150)).await;
+        tokio::time::sleep(PAUSE).await;
     }
     (asked, tokens.len())
 }
 
-fn rotating() -> RealProvider {
+fn keycloak() -> RealProvider {
+    RealProvider::keycloak()
+}
+
+pub(super) fn rotating() -> RealProvider {
     RealProvider::oidc_provider().client("vestibule-refresh")
 }
 
-async fn after(seconds: u64) {
+/// With access tokens of five seconds; those of oidc-provider's clients are.
+async fn short_lived(provider: RealProvider) -> RealProvider {
+    if !provider.is_keycloak() {
+        return provider;
+    }
+    provider.registered(&json!({ "attributes": { "access.token.lifespan": "5" } })).await
+}
+
+pub(super) async fn after(seconds: u64) {
     tokio::time::sleep(Duration::from_secs(seconds)).await;
 }
 
 #[tokio::test]
+async fn one_proxy_renews_each_session_of_keycloak_in_its_cookie_once() {
+    nobody_notices(short_lived(keycloak()).await, Lie::InCookies, async {}).await;
+}
+
+#[tokio::test]
+async fn one_proxy_renews_each_session_of_oidc_provider_in_its_cookie_once() {
+    nobody_notices(rotating(), Lie::InCookies, async {}).await;
+}
+
+#[tokio::test]
 async fn two_replicas_and_redis_renew_each_session_of_keycloak_once() {
-    let lifespan = json!({ "attributes": { "access.token.lifespan": "5" } });
-    let provider = RealProvider::keycloak().registered(&lifespan).await;
     let redis = Redis::start(&[]);
-    nobody_notices(provider, &format!("redis://{}", redis.address()), async {}).await;
+    nobody_notices(provider(keycloak).await, Lie::In(format!("redis://{}", redis.address())), async {}).await;
 }
 
 #[tokio::test]
 async fn redis_is_killed_and_comes_back_and_no_refresh_token_is_sent_twice() {
     let mut redis = Redis::start(&["--appendonly", "yes", "--appendfsync", "always"]);
     let store = format!("redis://{}", redis.address());
-    nobody_notices(rotating(), &store, async {
+    nobody_notices(provider(rotating).await, Lie::In(store), async {
         after(5).await;
         redis.kill();
         after(2).await;
@@ -166,7 +231,7 @@ async fn sentinels_choose_another_master_and_nobody_notices() {
     let (mut servers, sentinels) = Redis::sentinels();
     let addresses: Vec<_> = sentinels.iter().map(|sentinel| sentinel.address().to_string()).collect();
     let store = format!("redis+sentinel://{}/main", addresses.join(","));
-    nobody_notices(rotating(), &store, async {
+    nobody_notices(provider(rotating).await, Lie::In(store), async {
         after(5).await;
         servers[0].kill();
     })
@@ -177,7 +242,7 @@ async fn sentinels_choose_another_master_and_nobody_notices() {
 async fn two_replicas_and_postgresql_renew_each_session_once() {
     let mut postgres = Postgres::start();
     let store = postgres.location();
-    nobody_notices(rotating(), &store, async {
+    nobody_notices(provider(rotating).await, Lie::In(store), async {
         after(5).await;
         postgres.kill();
         after(1).await;
@@ -190,7 +255,88 @@ async fn two_replicas_and_postgresql_renew_each_session_once() {
 async fn a_cluster_keeps_sessions_too() {
     let nodes = Redis::cluster();
     let addresses: Vec<_> = nodes.iter().map(|node| node.address().to_string()).collect();
-    nobody_notices(rotating(), &format!("redis+cluster://{}", addresses.join(",")), async {}).await;
+    let store = format!("redis+cluster://{}", addresses.join(","));
+    nobody_notices(provider(rotating).await, Lie::In(store), async {}).await;
+}
+
+/// What a person went through whose provider went away.
+#[derive(Debug, Default)]
+struct Meanwhile {
+    requests: usize,
+    /// Those that went on without an access token, since the last one had expired.
+    without_token: usize,
+    /// How often the browser had to go by the provider afterwards, which asked nothing.
+    by_provider: usize,
+}
+
+/// The provider is away for 20 seconds, or a third of the time. Every request is answered as that of somebody who is signed
+/// in; who has no access token afterwards goes by the provider once, where a refresh token was under way when it went.
+async fn the_provider_goes_away(provider: fn() -> RealProvider, lie: Lie) {
+    let provider = provider();
+    let wire = Arc::new(Relay::to(provider.address()));
+    let provider = short_lived(provider).await.behind(wire.address());
+    let replicas = Arc::new(Replicas::start(&provider, &lie).await);
+    let all = replicas.signed_in(&provider).await;
+    let begun = Instant::now();
+    let all = all.into_iter().map(|browser| tokio::spawn(go_on(Arc::clone(&replicas), browser))).collect::<Vec<_>>();
+    let away = (span() / 3).min(Duration::from_secs(20));
+    after(4).await;
+    wire.cut();
+    tokio::time::sleep(away).await;
+    wire.mend();
+    let mut whole = Meanwhile::default();
+    for person in all {
+        let Meanwhile { requests, without_token, by_provider } = person.await.expect("a page failed");
+        assert!(by_provider <= 1, "{by_provider} times by the provider for one outage");
+        whole.requests += requests;
+        whole.without_token += without_token;
+        whole.by_provider += by_provider;
+    }
+    tracing::info!(people = people(), ?away, took = ?begun.elapsed(), ?whole, "the provider was away");
+    assert!(whole.without_token > 0, "it was not away for long enough: {whole:?}");
+    assert!(whole.by_provider <= people() / 2, "{whole:?}");
+}
+
+/// Pages until the time is over, and then until there is an access token again.
+async fn go_on(replicas: Arc<Replicas>, browser: Browser) -> Meanwhile {
+    // A renewal that failed is tried again after half a minute at the latest.
+    const LATEST: Duration = Duration::from_secs(35);
+    let begun = Instant::now();
+    let mut person = Meanwhile::default();
+    loop {
+        let tokens = replicas.page(&browser).await;
+        let missing = tokens.iter().filter(|token| token.is_none()).count();
+        person.requests += tokens.len();
+        person.without_token += missing;
+        if begun.elapsed() >= span() && missing == 0 {
+            return person;
+        }
+        if begun.elapsed() >= span() + LATEST {
+            let page = browser.follow(&replicas.one.url("/"), 10).await;
+            assert_eq!(page.status, StatusCode::OK, "the provider asks nothing: {} {}", page.url, page.text());
+            assert!(page.echoed("authorization").is_some(), "{}", page.text());
+            person.by_provider += 1;
+            return person;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+#[tokio::test]
+async fn keycloak_is_away_for_a_while_and_everybody_goes_on() {
+    let redis = Redis::start(&[]);
+    the_provider_goes_away(keycloak, Lie::In(format!("redis://{}", redis.address()))).await;
+}
+
+#[tokio::test]
+async fn oidc_provider_is_away_for_a_while_and_everybody_goes_on() {
+    let redis = Redis::start(&[]);
+    the_provider_goes_away(rotating, Lie::In(format!("redis://{}", redis.address()))).await;
+}
+
+#[tokio::test]
+async fn oidc_provider_is_away_for_a_while_and_everybody_with_a_cookie_goes_on() {
+    the_provider_goes_away(rotating, Lie::InCookies).await;
 }
 
 #[tokio::test]
@@ -237,173 +383,4 @@ async fn keycloak_ends_a_session_at_both_replicas_with_every_copy_and_every_stre
         stream.assert_cut().await;
     }
     tracing::info!(?ended, streams = ?begun.elapsed(), "asked, told, and ended at both");
-}
-
-/// Two processes with one configuration.
-struct Processes {
-    port: u16,
-    programs: Vec<(Site, Option<Program>)>,
-    config: String,
-}
-
-impl Processes {
-    async fn start(provider: &RealProvider, store: &str) -> Self {
-        let port = free_port();
-        let text = provider.toml().replace("{port}", &port.to_string());
-        let config = format!(
-            "{text}redirect_uri = \"http://localhost:{port}/auth/callback\"\n{PROXY}[session]\nstore = \"{store}\"\n"
-        );
-        let mut processes = Self { port, programs: Vec::new(), config };
-        for _ in 0..2 {
-            processes.programs.push((Site::of(PROGRAM), None));
-            processes.begin(processes.programs.len() - 1).await;
-        }
-        processes
-    }
-
-    async fn begin(&mut self, which: usize) {
-        let (site, program) = &mut self.programs[which];
-        let launch = Launch::of(PROGRAM)
-            .args([std::path::Path::new("--config"), &site.file("vestibule.toml", &self.config)])
-            .env("SESSION_SECRET", "Kq3-wZn7_Yc2tBv8xLs5RdGh9PjFm1Ua6We4QiTo")
-            .env("VESTIBULE_UPSTREAM", site.upstream.url())
-            .env("VESTIBULE_LISTEN", site.address().to_string())
-            .env("VESTIBULE_ADMIN_LISTEN", format!("127.0.0.1:{}", site.admin_port))
-            .env("VESTIBULE_WORKERS", "1");
-        *program = Some(site.start(launch).await);
-    }
-
-    fn addresses(&self) -> Vec<SocketAddr> {
-        self.programs.iter().map(|(site, _)| site.address()).collect()
-    }
-}
-
-/// What one person went through.
-#[derive(Debug, Default)]
-struct Tale {
-    requests: usize,
-    /// Connections that broke with the process behind them; each request was sent again.
-    broken: usize,
-    /// How often the browser had to go by the provider, which asked nothing.
-    by_provider: usize,
-}
-
-async fn open_pages_whatever_breaks(url: String, browser: Browser) -> Tale {
-    let begun = Instant::now();
-    let mut tale = Tale::default();
-    while begun.elapsed() < span() {
-        let mut needs_navigation = false;
-        let asked = (0..AT_ONCE).map(|_| {
-            let (tab, url) = (browser.tab(), url.clone());
-            // A connection that breaks off fails its task.
-            async move {
-                let again = (tab.clone(), url.clone());
-                match tokio::spawn(async move { tab.fetch(&url).await }).await {
-                    Ok(reply) => (reply, 0),
-                    Err(_) => (again.0.fetch(&again.1).await, 1),
-                }
-            }
-        });
-        for (reply, broken) in join_all(asked).await {
-            tale.requests += 1;
-            tale.broken += broken;
-            assert!(matches!(reply.status, StatusCode::OK | StatusCode::UNAUTHORIZED), "{}", reply.text());
-            needs_navigation |= reply.status != StatusCode::OK || reply.echoed("authorization").is_none();
-        }
-        if needs_navigation {
-            let page = browser.follow(&url, 10).await;
-            assert_eq!(page.status, StatusCode::OK, "the provider asks nothing: {} {}", page.url, page.text());
-            assert!(page.echoed("authorization").is_some(), "{}", page.text());
-            tale.by_provider += 1;
-        }
-        tokio::time::sleep(Duration::from_millis(150)).await;
-    }
-    tale
-}
-
-#[tokio::test]
-async fn a_replica_is_killed_and_only_renewals_under_way_go_by_the_provider() {
-    let redis = Redis::start(&[]);
-    let provider = rotating();
-    let mut processes = Processes::start(&provider, &format!("redis://{}", redis.address())).await;
-    let front = Front::start(processes.port, processes.addresses()).await;
-    let url = format!("http://localhost:{}/", processes.port);
-    let mut all = Vec::new();
-    for _ in 0..people() {
-        let browser = processes.programs[0].0.browser();
-        browser.connect(&url, front.0);
-        let page = provider.sign_in_without_browser_as(&browser, &url, "ada").await;
-        assert_eq!(page.echoed("x-forwarded-user").as_deref(), Some("ada"), "{} {}", page.url, page.text());
-        all.push(browser);
-    }
-    let all = all.into_iter().map(|browser| tokio::spawn(open_pages_whatever_breaks(url.clone(), browser)));
-    let all = all.collect::<Vec<_>>();
-    after(5).await;
-    // SIGKILL, without a goodbye.
-    drop(processes.programs[0].1.take());
-    after(2).await;
-    processes.begin(0).await;
-    let mut whole = Tale::default();
-    for person in all {
-        let Tale { requests, broken, by_provider } = person.await.expect("a page failed");
-        assert!(by_provider <= 1, "{by_provider} times by the provider for one kill");
-        whole.requests += requests;
-        whole.broken += broken;
-        whole.by_provider += by_provider;
-    }
-    tracing::info!(people = people(), ?whole, "a replica was killed");
-    assert!(whole.by_provider < people(), "{whole:?}");
-}
-
-#[tokio::test]
-async fn while_redis_is_away_those_who_were_seen_go_on_for_the_grace_and_nobody_is_sent_to_sign_in() {
-    let mut redis = Redis::start(&[]);
-    let grace = Duration::from_secs(8);
-    let toml = format!("[session]\nrenew = false\nstore_grace = \"8s\"\nstore = \"redis://{}\"", redis.address());
-    let stage = Stage::with(&toml);
-    let other = stage.replica();
-    let browser = stage.signed_in_browser().await;
-    let copy = browser.stolen_copy();
-    copy.connect(&other.origin(), other.address());
-    let mut socket = Stream::web_socket(&stage, &browser).await;
-    redis.kill();
-    let killed = Instant::now();
-    let reply = copy.get(&other.url("/")).await;
-    assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE, "never seen there: {}", reply.text());
-    assert_eq!(reply.header("retry-after"), Some("5"));
-    assert_eq!(browser.get(&stage.url("/")).await.status, StatusCode::OK, "seen here");
-    let away = async || browser.fetch(&stage.url("/")).await.status == StatusCode::SERVICE_UNAVAILABLE;
-    while killed.elapsed() < grace / 2 {
-        assert!(!away().await, "it goes on for the grace");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    stage.clock.advance(grace);
-    until("the grace is over", away).await;
-    // What was heard is measured by another clock than what was seen.
-    while killed.elapsed() < grace {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    socket.assert_told().await;
-    redis.begin();
-    until("it is back", async || browser.fetch(&stage.url("/")).await.status == StatusCode::OK).await;
-    until("at the other too", async || copy.fetch(&other.url("/")).await.status == StatusCode::OK).await;
-}
-
-#[tokio::test]
-async fn a_store_that_came_back_with_less_is_told_again_what_has_ended() {
-    let mut redis = Redis::start(&[]);
-    let stage = Stage::with(&format!("[session]\nshare_ended = \"redis://{}\"", redis.address()));
-    let browser = stage.signed_in_browser().await;
-    let copy = browser.stolen_copy();
-    browser.get(&stage.url("/auth/logout")).await;
-    assert_eq!(copy.fetch(&stage.url("/")).await.status, StatusCode::UNAUTHORIZED);
-    redis.cli(&["flushall"]);
-    redis.kill();
-    redis.begin();
-    // By who knows it still, so that one who starts later knows it too.
-    until("it is told again", async || !redis.cli(&["exists", "vestibule:told:ended"]).contains('0')).await;
-    let late = stage.replica();
-    copy.connect(&late.origin(), late.address());
-    assert_eq!(copy.fetch(&late.url("/")).await.status, StatusCode::UNAUTHORIZED);
 }

@@ -421,7 +421,11 @@ impl Sessions {
             // Without a store it is of another configuration, as one of another version would be.
             let stored = self.stored.as_ref().ok_or(OpenError::Record)?;
             let ticket = stored.ticket(&value)?;
-            let Some(read) = stored.at_hand(&ticket, now) else { return Err(Closed::InStore(ticket)) };
+            let Some(read) = stored.at_hand(&ticket, now) else {
+                // Known whether the store answers or not.
+                let has_ended = self.ended.contains_id(ticket.id());
+                return Err(if has_ended { NoSession::Ended.into() } else { Closed::InStore(ticket) });
+            };
             return Ok(self.admit_stored(&read, ticket, now)?);
         }
         let (mut record, mut contents) = remembered.open(&value, |value| {

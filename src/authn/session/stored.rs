@@ -74,6 +74,26 @@ impl Ticket {
     fn sealer(&self) -> RecordSealer {
         RecordSealer::new(&self.key, &self.id.0)
     }
+
+    /// What a store holds under its id: the packed bytes, and what they say; `None`: no session, or another one.
+    fn open(&self, bytes: Vec<u8>) -> Option<(Bytes, (Record, Contents))> {
+        let packed = Bytes::from(self.sealer().open(bytes).ok()?);
+        let session = record::unpack(packed.clone())?;
+        (session.0.marks.id == self.id).then_some((packed, session))
+    }
+}
+
+/// The session that `bytes` of a store are, for whoever shows a ticket of this plain text; `None`: they are none, or another
+/// one. A door for `tests/fuzz` and for samples of what older releases wrote.
+pub fn open(ticket: &[u8], bytes: Vec<u8>) -> Option<(Record, Contents)> {
+    let ticket: Ticket = postcard::from_bytes(ticket).ok()?;
+    ticket.open(bytes).map(|(_, session)| session)
+}
+
+/// What a store would be given for a packed session under a ticket of this plain text.
+pub fn seal(ticket: &[u8], packed: &[u8]) -> Option<Vec<u8>> {
+    let ticket: Ticket = postcard::from_bytes(ticket).ok()?;
+    Some(ticket.sealer().seal(packed))
 }
 
 impl From<SessionId> for Handle {
@@ -213,13 +233,11 @@ impl StoredSessions {
     }
 
     fn open(ticket: &Ticket, Kept { bytes, version }: Kept, now: UnixTime) -> Option<Stored> {
-        let packed = ticket.sealer().open(bytes).ok();
-        let stored = packed.and_then(|packed| Stored::read(packed.into(), version, now));
-        let stored = stored.filter(|stored| stored.record.marks.id == ticket.id);
-        if stored.is_none() {
+        let opened = ticket.open(bytes);
+        if opened.is_none() {
             warn!(reason = "session_record_unreadable", "what the session store holds is no session of ours");
         }
-        stored
+        opened.map(|(packed, (record, contents))| Stored { record, contents, packed, version, read_at: now })
     }
 
     /// Puts it where requests find it, unless something newer is there. What the store has lost is written there again.
@@ -479,3 +497,6 @@ pub(super) async fn delete_all(store: &Store, filter: Filter, until: u64) -> Res
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,8 +17,8 @@ def vestibule():
     if given:
         return pathlib.Path(given).resolve()
     host = next(line.removeprefix("host: ") for line in tool("rustc", "-vV").splitlines() if line.startswith("host: "))
-    return cargo_build("--package", "vestibule", "--bin", "vestibule", "--release", "--no-default-features", "--features", "redis,sql",
-                       "--target", host, RUSTFLAGS="-C target-feature=+crt-static")
+    return cargo_build("--package", "vestibule", "--bin", "vestibule", "--release", "--no-default-features", "--features",
+                       "redis,sql", "--target", host, RUSTFLAGS="-C target-feature=+crt-static")
 
 
 def stage():

@@ -28,16 +28,21 @@ class Stage:
     def sign_in(self, origin, roots=None, sizes=range(1300, 1801)):
         """The `Cookie` header of a fresh session at the proxy whose public origin this is; `roots` is a file of certificates
         to trust there; `sizes` are those in bytes that its largest cookie may have, and `None` any."""
-        self.process.stdin.write(f"{origin} {roots}\n" if roots else origin + "\n")
-        self.process.stdin.flush()
-        session = json.loads(line_from(self.process))
+        session = self.ask(f"{origin} {roots}" if roots else origin)
         if sizes and session["session_bytes"] not in sizes:
             sys.exit(f"bench: a session cookie of {session['session_bytes']} bytes is not what is to be measured")
         return session
 
     def sign_ins(self, origin, count):
-        """So many people sign in there, one after another, at a provider that signs with ES256."""
-        self.process.stdin.write(f"{origin} *{count}\n")
+        """So many people sign in there, one after another, at a provider that signs with ES256; `cookies` are their headers."""
+        return self.ask(f"{origin} *{count}")
+
+    def fill(self, location, count):
+        """Writes as many more sessions into a store in which one lies already, which they are like."""
+        return self.ask(f"{location} +{count}")
+
+    def ask(self, line):
+        self.process.stdin.write(line + "\n")
         self.process.stdin.flush()
         return json.loads(line_from(self.process))
 
@@ -96,9 +101,9 @@ http {{
 
 
 def vestibule_command(directory, binary, core, port, origin, upstream, provider, logs=False, under=(), admin=None,
-                      pair=None):
+                      pair=None, extra=()):
     """One instance with one worker on one core, as a command and how to start it; `under` is what it runs under, such as
-    valgrind; `pair` are the files of a certificate and its key."""
+    valgrind; `pair` are the files of a certificate and its key; `extra` are further variables."""
     environment = {
         "PATH": os.environ["PATH"],
         "OIDC_ISSUER": provider["issuer"],
@@ -116,15 +121,16 @@ def vestibule_command(directory, binary, core, port, origin, upstream, provider,
     }
     if pair:
         environment |= {"VESTIBULE__TLS__CERTIFICATE_FILE": str(pair[0]), "VESTIBULE__TLS__KEY_FILE": str(pair[1])}
+    environment |= dict(extra)
     log = open(directory / f"vestibule-{port}.log", "w")
     # Killed at the end: nobody is left who would need its grace time.
     options = {"end_with": signal.SIGKILL, "env": environment, "stdout": log, "stderr": subprocess.STDOUT}
     return ["taskset", "-c", str(core), *under, str(binary)], options
 
 
-def start_vestibule(directory, processes, binary, core, port, *settings, **more):
+def start_vestibule(directory, processes, binary, core, port, *settings, admin=None, **more):
     """One instance, ready with its provider."""
-    admin, = free_ports(1)
+    admin = admin or free_ports(1)[0]
     command, options = vestibule_command(directory, binary, core, port, *settings, admin=admin, **more)
     process = processes.start(command, **options)
 

@@ -63,6 +63,11 @@ def cpu_seconds(pids):
     return total / TICKS
 
 
+def cpu_nanoseconds(pid):
+    """What its threads that live have used, as exactly as the scheduler knows it: for what takes few ticks."""
+    return sum(int(task.read_text().split()[0]) for task in pathlib.Path(f"/proc/{pid}/task").glob("*/schedstat"))
+
+
 def resident_bytes(pids):
     """What the processes hold of memory, a page that several share counted in parts (PSS)."""
     total = 0
@@ -81,6 +86,22 @@ def free_ports(count):
     for one in sockets:
         one.close()
     return ports
+
+
+def first_answer(port, request, wanted=b"HTTP/1.1 "):
+    """Seconds until a request is answered as wanted, on one new connection after the other."""
+    begun = time.monotonic()
+    while True:
+        try:
+            with socket.create_connection(("127.0.0.1", port)) as connection:
+                connection.sendall(request)
+                if connection.recv(64).startswith(wanted):
+                    return time.monotonic() - begun
+        except OSError:
+            pass
+        if time.monotonic() - begun > 60:
+            sys.exit("bench: no such answer within a minute")
+        time.sleep(0.0005)
 
 
 def wait_until(holds, what, process, seconds=20):

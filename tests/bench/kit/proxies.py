@@ -2,9 +2,11 @@
 
 import subprocess
 import sys
+import time
 
-from .parts import IDENTITY_HEADERS, SECRET, start_nginx, start_vestibule, status, unseen
-from .processes import children, free_ports, wait_until
+from . import load
+from .parts import IDENTITY_HEADERS, SECRET, start_nginx, start_vestibule, status, unseen, vestibule_command
+from .processes import children, first_answer, free_ports, wait_until
 
 FIXED = {name: f"some-{name}-of-usual-length" for name in IDENTITY_HEADERS}
 
@@ -74,17 +76,40 @@ backend back
 
 
 class Vestibule:
-    """With somebody signed in."""
+    """With somebody signed in, whose cookie has one of the `sizes`; `extra` are further variables."""
 
-    def __init__(self, bench, origin=None, logs=False, upstream=None, pair=None):
-        self.port, = free_ports(1)
+    def __init__(self, bench, origin=None, logs=False, upstream=None, pair=None, extra=(), sizes=range(1300, 1801)):
+        self.bench = bench
+        self.port, self.admin = free_ports(2)
         self.origin = origin or f"{'https' if pair else 'http'}://localhost:{self.port}"
-        self.process = start_vestibule(bench.directory, bench.processes, bench.binary, bench.proxy_core, self.port, self.origin,
-                                       upstream or bench.upstream, bench.stage.provider, logs=logs, pair=pair)
-        self.session = bench.stage.sign_in(self.origin, pair and pair[0]) if origin is None else None
+        place = [bench.binary, bench.proxy_core, self.port, self.origin, upstream or bench.upstream, bench.stage.provider]
+        options = {"logs": logs, "pair": pair, "admin": self.admin, "extra": extra}
+        self.command = lambda: vestibule_command(bench.directory, *place, **options)
+        self.process = start_vestibule(bench.directory, bench.processes, *place, **options)
+        self.session = bench.stage.sign_in(self.origin, pair and pair[0], sizes) if origin is None else None
 
     def pids(self):
         return [self.process.pid]
+
+    def request(self, cookie=None):
+        """A GET of whoever is signed in."""
+        host, cookie = self.origin.removeprefix("http://"), cookie or self.session["cookie"]
+        return f"GET / HTTP/1.1\r\nHost: {host}\r\nCookie: {cookie}\r\n\r\n".encode()
+
+    def asks(self, seconds):
+        """As many of these as it answers."""
+        headers = {"Host": self.origin.removeprefix("http://"), "Cookie": self.session["cookie"]}
+        return load.measure(self.pids(), self.bench.load_core, f"http://127.0.0.1:{self.port}/", headers,
+                            connections=self.bench.connections, seconds=seconds)
+
+    def restart(self):
+        """Ends it and starts it anew: milliseconds until whoever is signed in is answered."""
+        self.bench.processes.end(self.process)
+        command, options = self.command()
+        begun = time.monotonic()
+        self.process = self.bench.processes.start(command, **options)
+        first_answer(self.port, self.request(), b"HTTP/1.1 200")
+        return {"ms": (time.monotonic() - begun) * 1e3}
 
 
 class Oauth2Proxy:

@@ -1,11 +1,10 @@
 """From the start of the process to its first answer, and what it holds then."""
 
 import pathlib
-import socket
 import time
 
 from kit.parts import vestibule_command
-from kit.processes import free_ports, resident_bytes
+from kit.processes import first_answer, free_ports, resident_bytes
 from kit.proxies import Nginx
 from kit.table import medians
 
@@ -27,14 +26,7 @@ def start(bench):
                                          bench.upstream, bench.stage.provider)
     started = time.monotonic()
     process = bench.processes.start(command, **options)
-    while True:
-        try:
-            with socket.create_connection(("127.0.0.1", port)) as connection:
-                connection.sendall(f"GET / HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\n\r\n".encode())
-                if connection.recv(64).startswith(b"HTTP/1.1 "):
-                    break
-        except OSError:
-            time.sleep(0.0005)
+    first_answer(port, f"GET / HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\n\r\n".encode())
     took = time.monotonic() - started
     time.sleep(0.3)  # the provider is asked meanwhile
     resident, private = memory(process.pid)

@@ -19,6 +19,7 @@ mod program;
 mod provider;
 mod raw;
 pub mod real;
+mod relay;
 pub mod script;
 mod stage;
 pub mod stores;
@@ -43,6 +44,7 @@ pub use provider::{
     UserinfoFault,
 };
 pub use raw::{raw_request, raw_request_within};
+pub use relay::Relay;
 pub use serde_json::{Value, json};
 pub use stage::{Stage, StageBuilder, free_port};
 pub use tempfile;

@@ -1,4 +1,4 @@
-//! A small HTTP/1.1 server that can go away and come back on the same port.
+//! A small server of HTTP/1.1, or a wire to another one, that can go away and come back on the same port.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -78,12 +78,33 @@ impl Listener {
         H: Fn(Request<Incoming>, Wire) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Answer> + Send + 'static,
     {
+        let accepted = Arc::clone(&self.accepted);
+        self.begin(|listener| {
+            accept(listener, move |stream| {
+                accepted.fetch_add(1, Ordering::SeqCst);
+                connection(stream, handler.clone())
+            })
+        });
+    }
+
+    /// Does with each connection what `each` says; those of before are cut.
+    pub(crate) fn hand_over<F>(&self, each: impl Fn(TcpStream) -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.begin(|listener| accept(listener, each));
+    }
+
+    fn begin<F>(&self, accepting: impl FnOnce(TcpListener) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let mut state = self.state.lock().unwrap();
         self.cut(&mut state);
         let socket = self.rebind();
         let _guard = runtime().enter();
         let listener = socket.listen(1024).expect("a listening socket");
-        *state = State::Serving(runtime().spawn(accept(listener, handler, self.accepted.clone())).abort_handle());
+        *state = State::Serving(runtime().spawn(accepting(listener)).abort_handle());
     }
 
     /// Cuts every connection and refuses new ones.
@@ -126,18 +147,16 @@ fn bound_socket(address: SocketAddr) -> std::io::Result<TcpSocket> {
     Ok(socket)
 }
 
-async fn accept<H, F>(listener: TcpListener, handler: H, accepted: Arc<AtomicUsize>)
+async fn accept<F>(listener: TcpListener, each: impl Fn(TcpStream) -> F)
 where
-    H: Fn(Request<Incoming>, Wire) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Answer> + Send + 'static,
+    F: Future<Output = ()> + Send + 'static,
 {
     // Dropped with this task, and all connections with it.
     let mut connections = JoinSet::new();
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };
         let _ = stream.set_nodelay(true);
-        accepted.fetch_add(1, Ordering::SeqCst);
-        connections.spawn(connection(stream, handler.clone()));
+        connections.spawn(each(stream));
         while connections.try_join_next().is_some() {}
     }
 }

@@ -200,9 +200,19 @@ impl Postgres {
         postgres
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+    }
+
     /// What a configuration says of it.
     pub fn location(&self) -> String {
-        format!("postgres://vestibule@127.0.0.1:{}/postgres", self.port)
+        Self::location_at(self.address())
+    }
+
+    /// The same, where a wire leads there.
+    pub fn location_at(address: SocketAddr) -> String {
+        format!("postgres://vestibule@{address}/postgres")
     }
 
     /// Ends it without a word.
@@ -227,9 +237,7 @@ impl Postgres {
             command.args(["-c", setting]);
         }
         self.process = Some(command.stderr(file).stdout(Stdio::null()).spawn().expect("PostgreSQL"));
-        wait_for(SocketAddr::from((Ipv4Addr::LOCALHOST, self.port)), || {
-            std::fs::read_to_string(&log).unwrap_or_default()
-        });
+        wait_for(self.address(), || std::fs::read_to_string(&log).unwrap_or_default());
     }
 
     fn data(&self) -> PathBuf {

@@ -160,15 +160,28 @@ impl EndedSessions {
     /// All of it as a file has it.
     fn snapshot(&self) -> Vec<u8> {
         let mut bytes = frame::HEADER.to_vec();
+        self.for_each(|statement| frame::write(&mut bytes, statement));
+        bytes
+    }
+
+    /// All of it, a statement at a time.
+    fn for_each(&self, mut see: impl FnMut(&Statement)) {
         let horizon = self.horizon.load(Ordering::Acquire);
         if horizon > 0 {
-            frame::write(&mut bytes, &Statement::Horizon(Turn(horizon)));
+            see(&Statement::Horizon(Turn(horizon)));
         }
-        self.ids.for_each(|key, entry| frame::write(&mut bytes, &Statement::Id(*key, *entry)));
-        self.subjects.for_each(|key, entry| frame::write(&mut bytes, &Statement::Subject(*key, *entry)));
-        self.names.for_each(|key, named| frame::write(&mut bytes, &Statement::Name(*key, named.clone())));
-        self.parties.for_each(|key, entry| frame::write(&mut bytes, &Statement::Party(*key, *entry)));
-        bytes
+        self.ids.for_each(|key, entry| see(&Statement::Id(*key, *entry)));
+        self.subjects.for_each(|key, entry| see(&Statement::Subject(*key, *entry)));
+        self.names.for_each(|key, named| see(&Statement::Name(*key, named.clone())));
+        self.parties.for_each(|key, entry| see(&Statement::Party(*key, *entry)));
+    }
+
+    /// What a process keeps of the bytes of a file, in the form of one, and whether any of them was damaged. A door for
+    /// `tests/fuzz` and for samples of what older releases wrote.
+    pub fn kept_of(bytes: &[u8], clock: SharedClock) -> (Vec<u8>, bool) {
+        let (ended, content) = (Self::new(clock), frame::read(bytes));
+        ended.load(content.statements.iter());
+        (ended.snapshot(), content.damaged)
     }
 
     /// The same without what has expired. Whatever is taken off the journal before is in it.
@@ -211,6 +224,11 @@ impl EndedSessions {
     /// Whether a session of `party` has ended.
     pub fn contains(&self, marks: &Marks, party: Party) -> bool {
         self.any.load(Ordering::Acquire) && self.holds(marks, party)
+    }
+
+    /// Whether the session with this id has ended, as far as that is known by the id alone.
+    pub fn contains_id(&self, id: SessionId) -> bool {
+        self.ids.any(&id.0, |_| true)
     }
 
     #[cold]

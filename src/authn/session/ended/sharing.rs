@@ -158,7 +158,7 @@ struct Listener {
 
 impl Listener {
     async fn run(self) {
-        let mut round = Round::new(&self.ended);
+        let mut round = Round::default();
         let mut is_away = false;
         loop {
             let wait = if round.is_complete { WAIT } else { Duration::from_millis(1) };
@@ -179,7 +179,7 @@ impl Listener {
                     if self.ended.strong_count() == 0 {
                         return;
                     }
-                    round = Round::new(&self.ended);
+                    round = Round::default();
                     if !std::mem::replace(&mut is_away, true) {
                         warn!(reason = "ended_unheard", error = chain(&error), "what other replicas end is not heard");
                     }
@@ -190,7 +190,9 @@ impl Listener {
     }
 }
 
-/// One reading of all that was told, and then of what follows.
+/// One reading of all that was told, and then of what follows. It begins with the first answer: a store that is away is asked
+/// again and again, and what is known here may be a hundred thousand statements.
+#[derive(Default)]
 struct Round {
     position: Option<Position>,
     /// What was known here at its beginning, and has not been heard in it.
@@ -199,14 +201,10 @@ struct Round {
 }
 
 impl Round {
-    fn new(ended: &Weak<EndedSessions>) -> Self {
-        let known = |ended: Arc<EndedSessions>| {
-            frame::read(&ended.snapshot()).statements.iter().map(Statement::encode).collect()
-        };
-        Self { position: None, untold: ended.upgrade().map_or_else(HashSet::new, known), is_complete: false }
-    }
-
     fn take(&mut self, news: News, ended: &EndedSessions) {
+        if self.position.is_none() {
+            ended.for_each(|statement| _ = self.untold.insert(statement.encode()));
+        }
         for message in &news.messages {
             let content = frame::read(message);
             if content.damaged {

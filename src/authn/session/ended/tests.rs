@@ -289,6 +289,42 @@ fn what_an_older_release_wrote_is_read_and_its_kinds_keep_their_numbers() {
     }
 }
 
+/// A file as this release writes it. It is read for ever: an ended session that a new release forgot would be alive again.
+#[test]
+fn a_file_in_format_1_is_read_for_ever() {
+    let file: Vec<u8> =
+        (0..FILE_1.len() / 2).map(|at| u8::from_str_radix(&FILE_1[2 * at..2 * at + 2], 16).unwrap()).collect();
+    let content = frame::read(&file);
+    assert!(!content.damaged);
+    let entry = Entry { at: Turn(1700000001000002), until: UnixTime(4102444800) };
+    let named = |subjects, told| Named { entry, subjects, told };
+    assert_eq!(
+        content.statements,
+        [
+            Statement::Id([1; 16], entry),
+            Statement::Subject([2; 16], entry),
+            Statement::Name([3; 16], named(vec![NameDigest([4; 16])], Told::ByAnyone)),
+            Statement::Name([6; 16], named(Vec::new(), Told::ByProvider)),
+            Statement::Horizon(Turn(1700000000999997)),
+            Statement::Party([5; 16], entry),
+        ]
+    );
+    let mut written = frame::HEADER.to_vec();
+    content.statements.iter().for_each(|statement| frame::write(&mut written, statement));
+    assert_eq!(written, file, "and this release writes it so");
+    let clock = Arc::new(Stopped(AtomicU64::new(1_700_000_000)));
+    let (kept, is_damaged) = EndedSessions::kept_of(&file, Arc::<Stopped>::clone(&clock));
+    assert_eq!((kept.len(), is_damaged), (file.len(), false));
+    let (kept, _) = EndedSessions::kept_of(&kept, clock);
+    assert_eq!(kept.len(), file.len());
+}
+
+const FILE_1: &str = "766573746962756c652d656e642d310a1e00cd41e53bc15202c90001010101010101010101010101010101c284b6c1c1c4820380ae99a4\
+     0f1e009c161054e48565800102020202020202020202020202020202c284b6c1c1c4820380ae99a40f30002caf2cef30569ae502030303\
+     03030303030303030303030303c284b6c1c1c4820380ae99a40f01040404040404040404040404040404040120005ad96023a1c10b4d02\
+     06060606060606060606060606060606c284b6c1c1c4820380ae99a40f0000090063ffbe9ea60390f903bd84b6c1c1c482031e00e19474\
+     4cffa872120405050505050505050505050505050505c284b6c1c1c4820380ae99a40f";
+
 mod kept {
     use std::io::Write as _;
     use std::path::Path;

@@ -3,18 +3,28 @@
 //! Speaks lines of JSON. First it tells where its provider is; then each line on stdin is the origin of a proxy
 //! (`http://localhost:PORT`, or `https://localhost:PORT` and a file with the certificate to trust), answered by the `Cookie`
 //! header of a fresh sign-in there; it ends with its stdin. With `*COUNT` behind the origin that many people sign in, one after
-//! another, with ES256.
+//! another, with ES256. `LOCATION +COUNT` fills a store of sessions, in which one lies already, with as many more.
 
 use std::io::{BufRead as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use vestibule::store::{Filter, Handle, Location, Owner, Put, Store};
 use vestibule_test_support::forge::Alg;
 use vestibule_test_support::{Browser, FakeProvider, TestClock, TlsClient, Value, json, runtime};
 
 /// What a session cookie weighs at a provider with ten groups and tokens of the usual size.
 const WANTED_BYTES: usize = 1536;
+/// A cookie that is smaller holds no session.
+const TICKET_BYTES: usize = 256;
 /// How near is near enough.
 const TOLERANCE: usize = 100;
+/// Records that are written at the same time.
+const AT_ONCE: usize = 256;
+/// How long the sessions of a filled store live: the proxy's default.
+const LIFE: Duration = Duration::from_secs(24 * 3600);
 
 fn main() {
     let clock = TestClock::new();
@@ -37,6 +47,10 @@ fn main() {
             say(&many(origin, count, &provider, &clock));
             continue;
         }
+        if let Some(count) = root.and_then(|count| count.strip_prefix('+')?.parse().ok()) {
+            say(&runtime().block_on(fill(origin, count)));
+            continue;
+        }
         let tls = root.map(|file| TlsClient::trusting_pem(&std::fs::read_to_string(file).expect("a certificate")));
         say(&signed_in(origin, tls.as_ref(), &provider, &clock));
     }
@@ -50,7 +64,8 @@ fn signed_in(origin: &str, tls: Option<&TlsClient>, provider: &FakeProvider, clo
         provider.set_claim("picture", json!(format!("https://id.example.com/{}", incompressible(padding))));
         cookies = runtime().block_on(sign_in(origin, tls, clock));
         let bytes = weight(&cookies);
-        if bytes.abs_diff(WANTED_BYTES) <= TOLERANCE {
+        // What lies in a store makes no cookie larger.
+        if bytes.abs_diff(WANTED_BYTES) <= TOLERANCE || bytes < TICKET_BYTES {
             break;
         }
         // Hex digits compress to about half and base64 adds a third: two bytes of the cookie for three of the claim.
@@ -60,17 +75,56 @@ fn signed_in(origin: &str, tls: Option<&TlsClient>, provider: &FakeProvider, clo
             padding.saturating_sub((bytes - WANTED_BYTES) * 3 / 2).max(1)
         };
     }
-    let header: Vec<String> = cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    let largest = cookies.iter().map(|(_, value)| value.len()).max().unwrap_or_default();
-    json!({ "cookie": header.join("; "), "cookies": cookies.len(), "session_bytes": largest })
+    json!({ "cookie": header(&cookies), "cookies": cookies.len(), "session_bytes": weight(&cookies) })
+}
+
+fn header(cookies: &[(String, String)]) -> String {
+    cookies.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("; ")
 }
 
 fn many(origin: &str, count: u32, provider: &FakeProvider, clock: &TestClock) -> Value {
     let before = provider.connections();
-    for _ in 0..count {
-        runtime().block_on(sign_in(origin, None, clock));
+    let sign_in = |number| {
+        provider.set_claim("sub", json!(format!("person-{number}")));
+        header(&runtime().block_on(sign_in(origin, None, clock)))
+    };
+    let people = (0..count).map(sign_in).collect::<Vec<_>>();
+    provider.set_user(ada());
+    json!({ "signed_in": count, "connections": provider.connections() - before, "cookies": people })
+}
+
+/// Writes records as the proxy writes them, through its own store: keys, fields and indexes are the real ones. What stands in
+/// each is random, of the length of a record that is there: nobody can tell it from a sealed one, and nobody has its key. Each
+/// is somebody else's, at the provider of that record.
+async fn fill(location: &str, count: usize) -> Value {
+    let location = Location::parse(location, Path::new("/")).expect("a location");
+    let store = Store::new(&location, runtime().handle().clone()).expect("a store");
+    let mut page = store.list(Filter::All, None).await.expect("a list");
+    // There are pages with nothing on them.
+    while let (true, Some(next)) = (page.records.is_empty(), page.next.take()) {
+        page = store.list(Filter::All, Some(next)).await.expect("a list");
     }
-    json!({ "signed_in": count, "connections": provider.connections() - before })
+    let sample = *page.records.first().expect("a session to go by");
+    let length = store.get(sample.handle).await.expect("an answer").expect("the record").bytes.len();
+    futures_util::stream::iter(0..count)
+        .for_each_concurrent(AT_ONCE, |_| {
+            let store = store.clone();
+            async move {
+                let owner = Owner { party: sample.owner.party, subject: random() };
+                let mut bytes = vec![0; length];
+                aws_lc_rs::rand::fill(&mut bytes).expect("random bytes");
+                let put = store.create(Handle::new(random()), owner, bytes, LIFE).await.expect("the store takes it");
+                assert!(matches!(put, Put::Kept(_)), "there was one already");
+            }
+        })
+        .await;
+    json!({ "written": count, "bytes": length })
+}
+
+fn random() -> [u8; 16] {
+    let mut bytes = [0; 16];
+    aws_lc_rs::rand::fill(&mut bytes).expect("random bytes");
+    bytes
 }
 
 async fn sign_in(origin: &str, tls: Option<&TlsClient>, clock: &TestClock) -> Vec<(String, String)> {

@@ -6,6 +6,7 @@ mod forms;
 mod pages;
 mod registration;
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use fantoccini::Locator;
@@ -28,6 +29,8 @@ pub struct RealProvider {
     client_secret: String,
     /// The lines of `[provider]` that stand in the place of the secret.
     options: Option<String>,
+    /// Another way there for the proxy.
+    backchannel: Option<SocketAddr>,
     kind: Kind,
 }
 
@@ -78,7 +81,35 @@ impl RealProvider {
     fn new(issuer: String, client_secret: &str, kind: Kind) -> Self {
         crate::trace::secret("client secret", client_secret);
         let (client_id, client_secret) = ("vestibule".to_owned(), client_secret.to_owned());
-        Self { issuer, client_id, client_secret, options: None, kind }
+        Self { issuer, client_id, client_secret, options: None, backchannel: None, kind }
+    }
+
+    /// Where it listens.
+    ///
+    /// # Panics
+    /// Of a provider by https.
+    pub fn address(&self) -> SocketAddr {
+        let place = self.issuer.strip_prefix("http://").expect("a provider by http");
+        place.split('/').next().unwrap_or(place).parse().expect("an address and a port")
+    }
+
+    /// Reached by way of `wire`, which leads to its [`RealProvider::address`].
+    ///
+    /// # Panics
+    /// With Dex.
+    pub fn behind(mut self, wire: SocketAddr) -> Self {
+        match self.kind {
+            // It takes the name by which it is asked for its own.
+            Kind::Keycloak => self.issuer = format!("http://{wire}/realms/vestibule"),
+            Kind::OidcProvider => self.backchannel = Some(wire),
+            Kind::Dex => panic!("Dex has one name for everything"),
+        }
+        self
+    }
+
+    /// Whether it is Keycloak.
+    pub fn is_keycloak(&self) -> bool {
+        self.kind == Kind::Keycloak
     }
 
     /// Another of its clients that has the same secret: each is named for what it shows.
@@ -145,7 +176,8 @@ impl RealProvider {
             }
             Kind::Dex => "",
         };
-        format!("issuer = \"{}\"\nclient_id = \"{}\"\n{signed_out}{options}\n", self.issuer, self.client_id)
+        let way = self.backchannel.map(|wire| format!("backchannel_url = \"http://{wire}\"\n")).unwrap_or_default();
+        format!("issuer = \"{}\"\nclient_id = \"{}\"\n{signed_out}{way}{options}\n", self.issuer, self.client_id)
     }
 
     /// Lets a user agent reach this provider by https.

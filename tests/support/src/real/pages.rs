@@ -37,9 +37,8 @@ impl RealProvider {
     /// # Panics
     /// When there are more pages than any story has.
     pub async fn pass_pages(&self, browser: &Browser, mut reply: Reply, name: &str) -> Reply {
-        let provider = Url::parse(&self.issuer).expect("an issuer").origin();
         for _ in 0..PAGES {
-            if reply.url.origin() != provider || forms(&reply.text()).is_empty() {
+            if !self.is_at(&reply.url) || forms(&reply.text()).is_empty() {
                 return reply;
             }
             let visited = std::mem::take(&mut reply.visited);
@@ -48,6 +47,12 @@ impl RealProvider {
             reply.visited.splice(0..0, visited);
         }
         panic!("the sign-in does not end: {:#?}\n{}", reply.visited, reply.text());
+    }
+
+    fn is_at(&self, url: &Url) -> bool {
+        let issuer = Url::parse(&self.issuer).expect("an issuer");
+        let wire = self.backchannel.map(|wire| Url::parse(&format!("http://{wire}")).expect("an address"));
+        url.origin() == issuer.origin() || wire.is_some_and(|wire| url.origin() == wire.origin())
     }
 
     /// Fills in and sends the form on `page` as the person of that name; redirects are the caller's to follow.

@@ -1,0 +1,139 @@
+//! What this release writes, as it lay there when it was made. All of it opens for ever: a record of a store outlives the
+//! process that wrote it, and a new release comes while people are signed in. A change that fails here needs a reader for the
+//! older form beside the new one, and a sample of the new one beside these.
+
+use serde_json::json;
+use url::Url;
+
+use super::*;
+use crate::authn::proof::Proof;
+use crate::authn::roles::Mapped;
+use crate::authn::session::marks::{Marks, Turn};
+use crate::authn::session::record::{Due, StoredTokens};
+use crate::authn::session::seal::{KeyRing, Purpose};
+use crate::message::Origin;
+use crate::secret::SecretString;
+
+const ID: &str = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiIxIiwiZW1haWwiOiJhZGFAZXhhbXBsZS5jb20ifQ.c2lnbmVk";
+
+fn tokens() -> StoredTokens<'static> {
+    StoredTokens { id: ID, access: "an opaque access token", refresh: Some("a refresh token"), access_expires_in: None }
+}
+
+fn record() -> Record {
+    let claims = json!({ "acr": "gold", "auth_time": 1_700_000_000, "amr": ["pwd", "otp"] });
+    Record {
+        marks: Marks {
+            id: SessionId([7; 16]),
+            provider_session: Some(NameDigest([8; 16])),
+            subject: NameDigest([9; 16]),
+            begun: Turn(1_700_000_001_000_002),
+        },
+        issued_at: UnixTime(1_700_000_001),
+        expires_at: UnixTime(1_700_086_401),
+        party: Party::of("https://id.example.com", "app"),
+        mapping: [3; 8],
+        access_expires_at: Some(UnixTime(1_700_000_301)),
+        proof: Proof::of(claims.as_object().unwrap(), UnixTime(1_700_000_001), Duration::from_secs(30)),
+        generation: 5,
+        due: Some(Due { at: UnixTime(1_700_000_241), stale_at: UnixTime(1_700_000_301) }),
+    }
+}
+
+fn packed() -> Vec<u8> {
+    let mapped = Mapped {
+        name: "ada".to_owned(),
+        groups: vec!["/admins".to_owned(), "/staff".to_owned()],
+        roles: vec!["admin".to_owned()],
+        headers: vec![Some("ada".to_owned()), None, Some(String::new())],
+    };
+    let userinfo = json!({ "sub": "1", "name": "Ada Lovelace" });
+    record::pack(&record(), &mapped, userinfo.as_object(), &tokens()).unwrap()
+}
+
+fn ticket() -> Vec<u8> {
+    postcard::to_stdvec(&Ticket { id: SessionId([7; 16]), key: [1; 32] }).unwrap()
+}
+
+fn ring() -> KeyRing {
+    KeyRing::new(&[SecretString::new("a secret of samples and of nothing else".to_owned())])
+}
+
+fn sealers() -> (Sealer<()>, Sealer<Ticket>) {
+    let origin = Origin::of(&Url::parse("https://app.example.com").unwrap()).unwrap();
+    let ring = ring();
+    (
+        ring.sealer(Purpose::Session, "__Host-vestibule", &origin),
+        ring.sealer(Purpose::Ticket, "__Host-vestibule", &origin),
+    )
+}
+
+fn bytes(hex: &str) -> Vec<u8> {
+    hex.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+}
+
+/// That it says what [`record`] and [`packed`] were made of.
+#[track_caller]
+fn assert_is_sample((opened, contents): (Record, Contents)) {
+    assert_eq!(format!("{opened:?}"), format!("{:?}", record()));
+    assert_eq!((contents.name().as_ref(), contents.roles().iter().collect::<Vec<_>>()), (&b"ada"[..], vec!["admin"]));
+    assert!(contents.groups().contains("/admins") && contents.groups().contains("/staff"));
+    let claims = json!({ "sub": "1", "email": "ada@example.com", "name": "Ada Lovelace" });
+    assert_eq!(contents.claims().as_ref(), claims.as_object());
+    let back = contents.tokens().unwrap();
+    let text = |token: Option<SecretString>| token.map(|token| token.expose_secret().to_owned());
+    assert_eq!(text(back.id).as_deref(), Some(tokens().id));
+    assert_eq!(text(back.access).as_deref(), Some(tokens().access));
+    assert_eq!(text(back.refresh).as_deref(), tokens().refresh);
+    let headers: Vec<_> =
+        contents.headers().map(|value| value.map(|value| value.to_str().unwrap().to_owned())).collect();
+    assert_eq!(headers, [Some("ada".to_owned()), None, Some(String::new())]);
+}
+
+#[test]
+fn what_this_release_writes_it_reads() {
+    assert_is_sample(open(&ticket(), seal(&ticket(), &packed()).unwrap()).unwrap());
+}
+
+#[test]
+fn a_record_of_a_store_in_format_3_opens_for_ever() {
+    assert_is_sample(open(&ticket(), bytes(RECORD_3)).unwrap());
+}
+
+#[test]
+fn a_session_cookie_and_a_ticket_in_format_3_open_for_ever() {
+    let (sessions, tickets) = sealers();
+    let (packed, _) = sessions.open_bytes(COOKIE_3.as_bytes()).unwrap();
+    assert_is_sample(record::unpack(packed).unwrap());
+    let (opened, _) = tickets.open(TICKET_3.as_bytes()).unwrap();
+    assert_eq!(postcard::to_stdvec(&opened).unwrap(), ticket());
+}
+
+#[test]
+fn a_record_opens_for_its_own_ticket_alone() {
+    let sealed = bytes(RECORD_3);
+    for at in [0, 47] {
+        let mut other = ticket();
+        other[at] ^= 1;
+        assert!(open(&other, sealed.clone()).is_none());
+    }
+    // The record of another session, under this one's name and key.
+    let other = Ticket { id: SessionId([6; 16]), key: [1; 32] };
+    assert!(other.open(other.sealer().seal(&packed())).is_none());
+    assert!(open(&ticket()[1..], sealed).is_none());
+}
+
+const RECORD_3: &str = "03000000005e9c59b27ef658423ad846cbbc2c22b24703f86f866934638ed9068f879dfcde935dc3f29a009ba8320044e79ed82f9aea96\
+     d3ed0150cf1c863178a2b0b13698e944b185ccb67d8d875ecafc9c88e1e52a22a2cc184f49dc925062706d86ea6a84690bd2d1cefc0f42\
+     c4f566458761fd341abf696bd659136c63bbb211bf111957484f466a1ca5cb868e9c8fb41c7ac8c3138d3d4690bb5094b9a7b143623265\
+     53380279553bdbc01c56a95d979628bcb95f8c9c1ddd649beb5d73068c4775d2223002fb74d74564e2b2e816eb5ae59915048af780fe83\
+     d323d3131d99fc1a1d9ed53b1d387a32d02ba4bd887c091ea5f11fc3159544d676e96efdd3d61e755184505bc44956a30678b8a2641f61\
+     dc8cc6c689d5ad22586c6d2da8e4381b9f11cfece2f2b9fe506275f7f9552ac62872c45e29dde73b5778fe0215929e6ab483b17551c0da\
+     e4c90ff10db84ba7cfe9339fe1c57ee90f5a42197c91d4";
+const COOKIE_3: &str = "A_EhcAqVm2IsHwQ6oIhJtoz3OpLfcA2RGKJaOSgkIeL2AxWd9D5Wt0sDlAy7aY_LPrp1YHb7HGOcFVZ_w9fgXrssKlJ2vpaNggEiX0DQ7r9-YC\
+     lfedAEZ_rtgKpHv50BRAM0apJDXGKXPDvwXZwXBAQj0dI6Z2GuY5pbFJZwcZai6KVy_qm4HS3l7xuzdGiJqsI_WaXb2CpeZBNf2_3PWWS8k36y\
+     nndM2BoLNRr6NOU5oriEUmFBZcZbznooOTruIcbLCqQMJHdbGIfE2aRewFC4LRNXpaBBNaHN7eltiWY5q0jfRRyuFX8rKmti1tT59iNLUFAizT\
+     Id3Xzpum8WF1kdjEXzTlrxpV9z7mIlOp6hs-EHPh9qha6xrtYrYS_IlNF84HHai67Jh-W7SOAcbOHd-y-lY3SeO-tcFRGzKtKvAgnNOTV7S82j\
+     XFTdBSQZelfdLqlTaRXEpU6eMXzGczE";
+const TICKET_3: &str = "A_EhcApY2WbwV83uFfU5-6smTiVrsBNOkDkmGxIwRhclsuHJba_jyLBryyDGYnXjmD9jU3gC72_nQaBoTuw0qxSJ3oqdSym3Nmti0F7tgF7AM2\
+     RkSp5dEa2_5AkhMqZoHg";
