@@ -42,10 +42,10 @@ async fn poll(stage: &Stage, device: &Value) -> Reply {
 
 /// Starts here, says yes at the provider's pages, and gets in with the token, also with the next one.
 async fn device_flow(provider: RealProvider, more: &str) {
-    let provider = provider.client("vestibule-device");
+    let client = provider.client_id().to_owned();
     let stage = Stage::with(&format!(
         "{}{more}[api_clients]\ngrants = [\"device_code\", \"refresh_token\"]\n\
-         [bearer]\naccept = true\naudiences = [\"vestibule-device\"]\n",
+         [bearer]\naccept = true\naudiences = [\"{client}\"]\n",
         provider.toml()
     ));
     stage.wait_for_provider().await;
@@ -78,12 +78,21 @@ async fn device_flow(provider: RealProvider, more: &str) {
 
 #[tokio::test]
 async fn a_person_lets_a_program_in_by_another_device_at_keycloak() {
-    device_flow(RealProvider::keycloak(), "").await;
+    device_flow(RealProvider::keycloak().client("vestibule-device"), "").await;
 }
 
 #[tokio::test]
 async fn a_person_lets_a_program_in_by_another_device_at_oidc_provider() {
-    device_flow(RealProvider::oidc_provider(), "access_token_format = \"opaque\"\n").await;
+    let provider = RealProvider::oidc_provider().client("vestibule-device");
+    device_flow(provider, "access_token_format = \"opaque\"\n").await;
+}
+
+#[tokio::test]
+async fn a_person_lets_a_program_in_by_another_device_at_dex() {
+    // It knows the secret of a device in the form only.
+    let lines = "scopes = [\"openid\", \"profile\", \"offline_access\"]\naccess_token_format = \"opaque\"\n\
+                 client_auth_method = \"client_secret_post\"\n";
+    device_flow(RealProvider::dex(), lines).await;
 }
 
 #[tokio::test]

@@ -136,6 +136,24 @@ async fn another_certificate_than_the_registered_one_lets_nobody_in() {
 }
 
 #[tokio::test]
+async fn no_certificate_at_all_lets_nobody_in() {
+    let lines = format!("public_client = true\nca_file = {:?}", RealProvider::ca_file());
+    for (provider, client) in [
+        (RealProvider::oidc_provider(), "vestibule-mtls"),
+        (RealProvider::oidc_provider(), "vestibule-self-signed-mtls"),
+        (RealProvider::keycloak_by_https(), "vestibule-mtls"),
+    ] {
+        let provider = provider.client_with(client, &lines);
+        let stage = Stage::with(&provider.toml());
+        let browser = provider.let_in(stage.browser());
+        let page = provider.sign_in_without_browser(&browser, &stage.url("/hello")).await;
+        assert_eq!(page.status, StatusCode::BAD_GATEWAY, "{client}: {}", page.text());
+        assert_eq!(page.url.path(), "/auth/callback", "{client}");
+        stage.upstream.assert_untouched();
+    }
+}
+
+#[tokio::test]
 async fn tokens_are_bound_to_a_key_with_nonces_and_without() {
     for provider in both() {
         sign_in(with_secret(provider, "vestibule-dpop", "dpop = true"), "DPoP").await;

@@ -14,6 +14,8 @@ mod burden;
 mod cookies;
 // A session of a real provider fits in one cookie and its callback passes a stock nginx.
 mod cookie_size;
+// What Dex does beside signing people in.
+mod dex;
 // Tokens that begin without a redirect.
 mod grants;
 // Client authentication, pushed, signed and bound, at providers that demand it.

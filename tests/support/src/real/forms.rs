@@ -45,6 +45,8 @@ pub(super) fn forms(html: &str) -> Vec<Form> {
                     (_, "hidden") => form.hidden.push((name, value)),
                     // Nobody ticks them.
                     (_, "checkbox" | "radio") => {}
+                    // Filled in already.
+                    _ if !value.is_empty() => form.hidden.push((name, value)),
                     _ => form.asked.push(name),
                 }
             }
