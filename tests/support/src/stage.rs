@@ -122,10 +122,13 @@ impl Stage {
     /// A user agent with an empty jar, for which this stage answers at its origin. A refused sign-in of it of which something
     /// comes fails the test.
     pub fn browser(&self) -> Browser {
-        let watch = Watch::new(self.provider.clone(), self.upstream.clone());
-        let browser = Browser::new(self.clock.clone()).watched(watch);
+        let browser = Browser::new(self.clock.clone()).watched(self.watch());
         browser.connect(&self.origin(), self.address);
         browser
+    }
+
+    fn watch(&self) -> Watch {
+        Watch::new(self.provider.clone(), self.upstream.clone())
     }
 
     /// Navigates to `path` and follows every redirect; at the fake provider that is a whole sign-in.
@@ -254,6 +257,10 @@ impl Stage {
 impl Drop for Stage {
     fn drop(&mut self) {
         self.stop();
+        // A second panic would hide the first.
+        if !std::thread::panicking() {
+            self.watch().judge_all();
+        }
     }
 }
 

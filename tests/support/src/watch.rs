@@ -1,7 +1,7 @@
 //! What holds of every refused sign-in in every story: no session comes of it, the application does not hear of it, and where
 //! what the provider gave was spoiled, its access token is used for nothing.
 //!
-//! Each [`crate::Browser`] of a [`crate::Stage`] has one, so that no story can leave it out.
+//! Each [`crate::Browser`] of a [`crate::Stage`] has one, and the stage itself at its end, so that no story can leave it out.
 
 use std::sync::Arc;
 
@@ -29,6 +29,20 @@ pub(crate) struct Callback {
 impl Watch {
     pub(crate) fn new(provider: Arc<FakeProvider>, upstream: Arc<EchoUpstream>) -> Self {
         Self { provider, upstream }
+    }
+
+    /// Of all that was given beside an ID token which is never good, by whatever grant, nothing was shown to anybody.
+    ///
+    /// # Panics
+    /// When something was.
+    pub(crate) fn judge_all(&self) {
+        let forbidden = self.provider.forbidden_tokens();
+        let used: Vec<_> = forbidden.values().filter(|&&uses| uses > 0).collect();
+        assert!(used.is_empty(), "userinfo was asked with {} access tokens whose ID tokens are never good", used.len());
+        let shows = |value: &str| forbidden.keys().any(|token| value.ends_with(token.as_str()));
+        let reached = self.upstream.requests();
+        let reached = reached.iter().filter(|request| request.header("authorization").into_iter().any(shows)).count();
+        assert_eq!(reached, 0, "the application was given access tokens whose ID tokens are never good");
     }
 
     /// `None` for a request to anything else.

@@ -387,6 +387,9 @@ impl State {
             "scope": "openid profile email",
         });
         self.refreshable.insert(refresh_token, Refreshable::of(grant));
+        if self.faults.id_token.is_some_and(|fault| fault.is_never_good()) {
+            self.forbidden.insert(access_token.clone(), 0);
+        }
         if let Some(id_token) = self.id_token(grant, &access_token) {
             tokens["id_token"] = json!(id_token);
         }
@@ -422,6 +425,9 @@ impl State {
             .and_then(|value| value.strip_prefix(if self.demands.dpop { "DPoP " } else { "Bearer " }))
             .unwrap_or_default()
             .to_owned();
+        if let Some(uses) = self.forbidden.get_mut(&token) {
+            *uses += 1;
+        }
         let url = format!("{}/userinfo", self.issuer);
         let refused = |error: &str| {
             let mut answer = json_answer(StatusCode::UNAUTHORIZED, &json!({ "error": error }));

@@ -246,6 +246,12 @@ pub enum IdTokenFault {
 }
 
 impl IdTokenFault {
+    /// Whether nothing that comes with such a token is of any use, whatever the settings are and whatever was asked for.
+    pub(super) fn is_never_good(self) -> bool {
+        // Trusted by name, registered, and left out by a renewal.
+        !matches!(self, Self::ExtraAudience | Self::Hs256WithClientSecret | Self::Missing | Self::MissingNonce)
+    }
+
     /// All of them; each must be refused.
     pub const ALL: [IdTokenFault; 27] = [
         IdTokenFault::WrongKey,

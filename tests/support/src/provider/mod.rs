@@ -114,6 +114,8 @@ pub(crate) struct State {
     grants: BTreeMap<String, Grant>,
     /// Access tokens that came with something spoiled, by code.
     spoiled: BTreeMap<String, String>,
+    /// Access tokens that came with an ID token which is never good, and how often each was shown here.
+    forbidden: BTreeMap<String, usize>,
     access_tokens: BTreeMap<String, Map<String, Value>>,
     /// The keys that access tokens are bound to.
     bound: BTreeMap<String, String>,
@@ -187,6 +189,7 @@ impl FakeProvider {
             keys: vec![default_key()],
             grants: BTreeMap::new(),
             spoiled: BTreeMap::new(),
+            forbidden: BTreeMap::new(),
             access_tokens: BTreeMap::new(),
             bound: BTreeMap::new(),
             devices: BTreeMap::new(),
@@ -415,6 +418,11 @@ impl FakeProvider {
             request.endpoint == Endpoint::Userinfo && shown.is_some_and(|shown| shown.ends_with(token.as_str()))
         };
         state.requests.iter().filter(shows).count()
+    }
+
+    /// The access tokens that came with an ID token which is never good, and how often userinfo was asked with each.
+    pub(crate) fn forbidden_tokens(&self) -> BTreeMap<String, usize> {
+        self.state().forbidden.clone()
     }
 
     /// Every ID token given out so far.
