@@ -235,7 +235,7 @@ async fn a_ticket_that_was_altered_or_is_no_ticket_opens_nothing() {
 #[tokio::test]
 async fn replicas_with_cookie_sessions_tell_one_another_what_has_ended() {
     let folder = tempfile::tempdir().unwrap();
-    let stage = Stage::with(&format!("[session]\nshare_ended = \"sqlite:{}/ended.db\"", folder.path().display()));
+    let stage = Stage::with(&format!("[session]\nshare = \"sqlite:{}/ended.db\"", folder.path().display()));
     let replica = stage.replica();
     let browser = stage.signed_in_browser().await;
     assert!(session_of(&stage, &browser).value.len() > 300, "it is in the cookie");

@@ -68,9 +68,10 @@ struct Replicas {
 }
 
 impl Replicas {
-    async fn start(provider: &RealProvider, store: &str) -> Self {
+    /// `session` says where sessions lie.
+    async fn start(provider: &RealProvider, session: &str) -> Self {
         let port = free_port();
-        let toml = format!("{}{PROXY}[session]\nstore = \"{store}\"", provider.toml());
+        let toml = format!("{}{PROXY}[session]\n{session}", provider.toml());
         let one = Stage::builder().public_port(port).toml(&toml).start();
         let other = one.replica();
         let front = Front::start(port, vec![one.address(), other.address()]).await;
@@ -85,8 +86,8 @@ impl Replicas {
 }
 
 /// Everybody opens one page after the other while `trouble` goes on.
-async fn nobody_notices(provider: RealProvider, store: &str, trouble: impl Future<Output = ()>) {
-    let replicas = Arc::new(Replicas::start(&provider, store).await);
+async fn nobody_notices(provider: RealProvider, session: &str, trouble: impl Future<Output = ()>) {
+    let replicas = Arc::new(Replicas::start(&provider, session).await);
     let mut all = Vec::new();
     for _ in 0..people() {
         let browser = replicas.browser();
@@ -145,13 +146,32 @@ async fn two_replicas_and_redis_renew_each_session_of_keycloak_once() {
     let lifespan = json!({ "attributes": { "access.token.lifespan": "5" } });
     let provider = RealProvider::keycloak().registered(&lifespan).await;
     let redis = Redis::start(&[]);
-    nobody_notices(provider, &format!("redis://{}", redis.address()), async {}).await;
+    nobody_notices(provider, &format!("store = \"redis://{}\"", redis.address()), async {}).await;
+}
+
+#[tokio::test]
+async fn two_replicas_with_cookies_alone_renew_each_session_once() {
+    let redis = Redis::start(&[]);
+    nobody_notices(rotating(), &format!("share = \"redis://{}\"", redis.address()), async {}).await;
+}
+
+#[tokio::test]
+async fn with_cookies_alone_redis_may_be_killed_and_no_refresh_token_is_sent_twice() {
+    let mut redis = Redis::start(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let store = format!("share = \"redis://{}\"", redis.address());
+    nobody_notices(rotating(), &store, async {
+        after(5).await;
+        redis.kill();
+        after(2).await;
+        redis.begin();
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn redis_is_killed_and_comes_back_and_no_refresh_token_is_sent_twice() {
     let mut redis = Redis::start(&["--appendonly", "yes", "--appendfsync", "always"]);
-    let store = format!("redis://{}", redis.address());
+    let store = format!("store = \"redis://{}\"", redis.address());
     nobody_notices(rotating(), &store, async {
         after(5).await;
         redis.kill();
@@ -165,7 +185,7 @@ async fn redis_is_killed_and_comes_back_and_no_refresh_token_is_sent_twice() {
 async fn sentinels_choose_another_master_and_nobody_notices() {
     let (mut servers, sentinels) = Redis::sentinels();
     let addresses: Vec<_> = sentinels.iter().map(|sentinel| sentinel.address().to_string()).collect();
-    let store = format!("redis+sentinel://{}/main", addresses.join(","));
+    let store = format!("store = \"redis+sentinel://{}/main\"", addresses.join(","));
     nobody_notices(rotating(), &store, async {
         after(5).await;
         servers[0].kill();
@@ -176,7 +196,7 @@ async fn sentinels_choose_another_master_and_nobody_notices() {
 #[tokio::test]
 async fn two_replicas_and_postgresql_renew_each_session_once() {
     let mut postgres = Postgres::start();
-    let store = postgres.location();
+    let store = format!("store = \"{}\"", postgres.location());
     nobody_notices(rotating(), &store, async {
         after(5).await;
         postgres.kill();
@@ -190,7 +210,8 @@ async fn two_replicas_and_postgresql_renew_each_session_once() {
 async fn a_cluster_keeps_sessions_too() {
     let nodes = Redis::cluster();
     let addresses: Vec<_> = nodes.iter().map(|node| node.address().to_string()).collect();
-    nobody_notices(rotating(), &format!("redis+cluster://{}", addresses.join(",")), async {}).await;
+    let store = format!("store = \"redis+cluster://{}\"", addresses.join(","));
+    nobody_notices(rotating(), &store, async {}).await;
 }
 
 #[tokio::test]
@@ -247,12 +268,11 @@ struct Processes {
 }
 
 impl Processes {
-    async fn start(provider: &RealProvider, store: &str) -> Self {
+    async fn start(provider: &RealProvider, session: &str) -> Self {
         let port = free_port();
         let text = provider.toml().replace("{port}", &port.to_string());
-        let config = format!(
-            "{text}redirect_uri = \"http://localhost:{port}/auth/callback\"\n{PROXY}[session]\nstore = \"{store}\"\n"
-        );
+        let config =
+            format!("{text}redirect_uri = \"http://localhost:{port}/auth/callback\"\n{PROXY}[session]\n{session}\n");
         let mut processes = Self { port, programs: Vec::new(), config };
         for _ in 0..2 {
             processes.programs.push((Site::of(PROGRAM), None));
@@ -324,8 +344,18 @@ async fn open_pages_whatever_breaks(url: String, browser: Browser) -> Tale {
 #[tokio::test]
 async fn a_replica_is_killed_and_only_renewals_under_way_go_by_the_provider() {
     let redis = Redis::start(&[]);
+    a_replica_is_killed(&format!("store = \"redis://{}\"", redis.address())).await;
+}
+
+#[tokio::test]
+async fn with_cookies_alone_a_killed_replica_costs_only_renewals_under_way() {
+    let redis = Redis::start(&[]);
+    a_replica_is_killed(&format!("share = \"redis://{}\"", redis.address())).await;
+}
+
+async fn a_replica_is_killed(session: &str) {
     let provider = rotating();
-    let mut processes = Processes::start(&provider, &format!("redis://{}", redis.address())).await;
+    let mut processes = Processes::start(&provider, session).await;
     let front = Front::start(processes.port, processes.addresses()).await;
     let url = format!("http://localhost:{}/", processes.port);
     let mut all = Vec::new();
@@ -393,7 +423,7 @@ async fn while_redis_is_away_those_who_were_seen_go_on_for_the_grace_and_nobody_
 #[tokio::test]
 async fn a_store_that_came_back_with_less_is_told_again_what_has_ended() {
     let mut redis = Redis::start(&[]);
-    let stage = Stage::with(&format!("[session]\nshare_ended = \"redis://{}\"", redis.address()));
+    let stage = Stage::with(&format!("[session]\nshare = \"redis://{}\"", redis.address()));
     let browser = stage.signed_in_browser().await;
     let copy = browser.stolen_copy();
     browser.get(&stage.url("/auth/logout")).await;

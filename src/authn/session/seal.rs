@@ -47,6 +47,8 @@ pub enum Purpose {
     Session,
     /// What says which record of a store is the session, and opens it.
     Ticket,
+    /// A renewed session, on its way from replica to replica: no cookie.
+    Renewed,
     /// The time of the last request.
     Idle,
     /// The `state` of an authorization request.
@@ -68,6 +70,7 @@ impl Purpose {
         match self {
             Self::Session => "session",
             Self::Ticket => "ticket",
+            Self::Renewed => "renewed session",
             Self::Idle => "idle",
             Self::Login => "login state",
             Self::Logout => "logout state",

@@ -27,7 +27,7 @@ use super::successors::Outcome;
 use crate::authn::oidc::Party;
 use crate::clock::{SharedClock, UnixTime};
 use crate::random::random;
-use crate::store::{Filter, Handle, Kept, Lease, Leased, Owner, Put, Store, StoreError, Version};
+use crate::store::{Bid, Filter, Handle, Kept, Lease, Leased, Owner, Put, Store, StoreError, Version};
 use crate::telemetry::chain;
 
 /// For how long what was read of a session is as good as the store.
@@ -39,11 +39,11 @@ const OVERHEAD: usize = 1024;
 /// How long one renewal of a session keeps all others away: longer than a provider's answer may take.
 pub(super) const LEASE: Duration = Duration::from_secs(30);
 /// How often a replica looks whether another has finished.
-const POLL: Duration = Duration::from_millis(50);
+pub(super) const POLL: Duration = Duration::from_millis(50);
 /// Between two attempts to write down what cannot be had again.
-const AGAIN: Duration = Duration::from_millis(500);
+pub(super) const AGAIN: Duration = Duration::from_millis(500);
 /// How long a renewal waits for a store that is away before it is put off: a restart, a fail-over.
-const OUTAGE: Duration = Duration::from_secs(10);
+pub(super) const OUTAGE: Duration = Duration::from_secs(10);
 /// How often a store that is away is asked for sessions that can go on without it.
 const PROBE: Duration = Duration::from_secs(1);
 /// What the value of a cookie with a ticket begins with; no sealed text has it.
@@ -264,9 +264,10 @@ impl StoredSessions {
         place: &Place,
         without_token: impl Fn() -> Option<Vec<u8>>,
     ) -> Result<Lease, Outcome> {
-        let begun = Instant::now();
+        // One for all attempts: a lease whose answer was lost is still ours, and its token was not sent.
+        let (begun, bid) = (Instant::now(), Bid::new());
         loop {
-            match self.store.try_lease(place.ticket.id.into(), place.version, LEASE).await {
+            match self.store.try_lease(place.ticket.id.into(), place.version, bid, LEASE).await {
                 Ok(Leased::Granted(lease)) => return Ok(lease),
                 Ok(Leased::Abandoned(lease)) => {
                     info!("a replica fell silent while it renewed a session; its refresh token is not sent again");
@@ -336,11 +337,11 @@ impl StoredSessions {
 
     /// Writes a session that the person's own browser renewed, whichever version it is in now.
     pub(super) async fn overwrite(&self, ticket: &Ticket, packed: Vec<u8>) -> Result<(), Unwritten> {
-        let begun = Instant::now();
+        let (begun, bid) = (Instant::now(), Bid::new());
         loop {
             let stored = self.ask(ticket).await.map_err(|Away| Unwritten::Away)?.ok_or(Unwritten::Gone)?;
             let place = stored.place(ticket.clone());
-            match self.store.try_lease(ticket.id.into(), place.version, LEASE).await {
+            match self.store.try_lease(ticket.id.into(), place.version, bid, LEASE).await {
                 // What somebody else may have spent is replaced here.
                 Ok(Leased::Granted(lease) | Leased::Abandoned(lease)) => {
                     return self.replace(&place, lease, packed).await;
@@ -449,7 +450,7 @@ async fn write_again(
     lost: Version,
     newer: Arc<Stored>,
 ) {
-    let leased = store.try_lease(ticket.id.into(), lost, LEASE).await;
+    let leased = store.try_lease(ticket.id.into(), lost, Bid::new(), LEASE).await;
     // Newer after all, as a rule: it was read a moment before it was written.
     let Ok(Leased::Granted(lease) | Leased::Abandoned(lease)) = leased else { return };
     if let Ok(Put::Kept(version)) = store.replace(lease, ticket.sealer().seal(&newer.packed)).await {

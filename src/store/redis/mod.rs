@@ -6,6 +6,7 @@
 
 mod link;
 mod scripts;
+mod steps;
 
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use self::link::{Connection, Link};
 use self::scripts::CORRUPT;
 use super::backend::{Answer, Backend, Claim};
 use super::location::{Redis as Location, Together};
-use super::{Cursor, Filter, Handle, Kept, Listed, News, Owner, Page, Position, Put, StoreError, Topic, Version};
+use super::{Bid, Cursor, Filter, Handle, Kept, Listed, News, Owner, Page, Position, Put, StoreError, Topic, Version};
 
 /// Sorted sets that name all records.
 const SHARDS: u8 = 64;
@@ -34,8 +35,8 @@ pub(super) struct Redis {
     /// A replica can take the master's place.
     has_replicas: bool,
     link: Link,
-    /// One for each topic: waiting for news holds a connection.
-    readers: [Link; 2],
+    /// Waiting for news holds a connection.
+    reader: Link,
     scripts: Scripts,
 }
 
@@ -47,16 +48,20 @@ struct Scripts {
     release: Script,
     index: Script,
     publish: Script,
+    take_step: Script,
+    finish_step: Script,
+    release_step: Script,
+    bring: Script,
+    shorten: Script,
 }
 
 impl Redis {
     pub(super) fn new(location: &Location) -> Result<Self, StoreError> {
-        let reader = || Link::new(location, Some(LONGEST_WAIT * 2));
         Ok(Self {
             prefix: location.prefix.clone(),
             has_replicas: matches!(location.together, Together::Sentinel(_)),
             link: Link::new(location, Some(Duration::from_secs(10)))?,
-            readers: [reader()?, reader()?],
+            reader: Link::new(location, Some(LONGEST_WAIT * 2))?,
             scripts: Scripts {
                 create: Script::new(scripts::CREATE),
                 lease: Script::new(scripts::LEASE),
@@ -64,6 +69,11 @@ impl Redis {
                 release: Script::new(scripts::RELEASE),
                 index: Script::new(scripts::INDEX),
                 publish: Script::new(scripts::PUBLISH),
+                take_step: Script::new(scripts::TAKE_STEP),
+                finish_step: Script::new(scripts::FINISH_STEP),
+                release_step: Script::new(scripts::RELEASE_STEP),
+                bring: Script::new(scripts::BRING),
+                shorten: Script::new(scripts::SHORTEN),
             },
         })
     }
@@ -200,17 +210,16 @@ impl Backend for Redis {
         })
     }
 
-    fn try_lease<'a>(&'a self, handle: &'a Handle, version: Version, ttl: Duration) -> Answer<'a, Claim> {
+    fn try_lease<'a>(&'a self, handle: &'a Handle, version: Version, bid: Bid, ttl: Duration) -> Answer<'a, Claim> {
         Box::pin(async move {
-            let arguments: [&[u8]; 2] = [&number(version.0), &millis(ttl)];
-            // Not asked twice: the second answer would be that the first has it.
-            let answer: Vec<i64> = self.run(false, &self.scripts.lease, &self.record(handle), &arguments).await?;
+            let arguments: [&[u8]; 3] = [&number(version.0), &millis(ttl), &number(bid.0)];
+            let answer: Vec<i64> = self.run(true, &self.scripts.lease, &self.record(handle), &arguments).await?;
             let span = |millis: i64| u64::try_from(millis).unwrap_or(0);
             if answer.first() == Some(&1) {
                 self.settle().await;
             }
             match *answer {
-                [1, fence, abandoned] => Ok(Claim::Fenced { fence: span(fence), abandoned: abandoned == 1 }),
+                [1, abandoned] => Ok(Claim::Ours { abandoned: abandoned == 1 }),
                 [2, rest] => Ok(Claim::Busy(Duration::from_millis(span(rest)))),
                 [3] => Ok(Claim::Newer),
                 [4] => Ok(Claim::Gone),
@@ -219,18 +228,18 @@ impl Backend for Redis {
         })
     }
 
-    fn replace<'a>(&'a self, handle: &'a Handle, version: Version, fence: u64, bytes: &'a [u8]) -> Answer<'a, Put> {
+    fn replace<'a>(&'a self, handle: &'a Handle, version: Version, bid: Bid, bytes: &'a [u8]) -> Answer<'a, Put> {
         Box::pin(async move {
-            let arguments: [&[u8]; 3] = [&number(version.0), &number(fence), bytes];
+            let arguments: [&[u8]; 3] = [&number(version.0), &number(bid.0), bytes];
             let put = written(self.run(true, &self.scripts.replace, &self.record(handle), &arguments).await?)?;
             self.settle().await;
             Ok(put)
         })
     }
 
-    fn release<'a>(&'a self, handle: &'a Handle, version: Version, fence: u64) -> Answer<'a, bool> {
+    fn release<'a>(&'a self, handle: &'a Handle, version: Version, bid: Bid) -> Answer<'a, bool> {
         Box::pin(async move {
-            let arguments: [&[u8]; 2] = [&number(version.0), &number(fence)];
+            let arguments: [&[u8]; 2] = [&number(version.0), &number(bid.0)];
             match self.run(true, &self.scripts.release, &self.record(handle), &arguments).await? {
                 CORRUPT => Err(StoreError::Corrupt("fields that are no record's")),
                 answer => Ok(answer == 1),
@@ -314,7 +323,7 @@ impl Backend for Redis {
                 }
             };
             // Not asked again behind a connection that broke: whoever reads wants to know that something may be missing.
-            let reply = self.readers[topic as usize].ask(false, read).await?;
+            let reply = self.reader.ask(false, read).await?;
             let mut news = News { messages: Vec::new(), position: Position(after.to_owned()) };
             for entry in reply.into_iter().flat_map(|reply| reply.keys).flat_map(|key| key.ids) {
                 // What somebody else put there must not keep the rest from being heard.
