@@ -237,7 +237,7 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
     let endpoints = Arc::new(Endpoints {
         sign_ins: settings.endpoints.sign_in_rate.map(|rate| RateLimit::new(Per::Client, rate)),
         backchannel_logouts: RateLimit::new(Per::Client, Endpoints::BACKCHANNEL_LOGOUTS),
-        frontchannel_logouts: RateLimit::new(Per::Client, Endpoints::FRONTCHANNEL_LOGOUTS),
+        frontchannel_logouts: Arc::new(RateLimit::new(Per::Client, Endpoints::FRONTCHANNEL_LOGOUTS)),
         request_objects: RateLimit::new(Per::Client, Endpoints::REQUEST_OBJECTS),
         settings: settings.endpoints,
         providers: providers.clone(),

@@ -332,9 +332,12 @@ impl Sessions {
     /// goes away meanwhile has signed out all the same.
     pub async fn sign_out(self: &Arc<Self>, cookies: &OwnCookies) -> Option<(Record, Contents)> {
         let (this, cookies) = (Arc::clone(self), cookies.clone());
-        let ending = async move { this.end_shown(&cookies).await };
-        // A task of the control runtime is lost only where that stops.
-        self.control.spawn(ending).await.ok().flatten()
+        self.detached(async move { this.end_shown(&cookies).await }).await.flatten()
+    }
+
+    /// What goes on when whoever asked for it goes away meanwhile. `None`: the control runtime stops.
+    pub async fn detached<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Option<T> {
+        self.control.spawn(work).await.ok()
     }
 
     async fn end_shown(&self, cookies: &OwnCookies) -> Option<(Record, Contents)> {
