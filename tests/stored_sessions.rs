@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use http::StatusCode;
 use serde_json::json;
-use vestibule_test_support::{Browser, Reply, Stage, StoredCookie, TokenFault, until};
+use vestibule_test_support::{Browser, Reply, Stage, StoredCookie, TestClock, TokenFault, until};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// The fake provider's access tokens live five minutes.
@@ -230,6 +230,29 @@ async fn a_ticket_that_was_altered_or_is_no_ticket_opens_nothing() {
     }
     stage.clock.advance(SECOND);
     assert_eq!(browser.get(&stage.url("/")).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_session_of_a_replica_whose_clock_is_ahead_ends_with_what_is_told_to_one_whose_is_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let toml = format!("[session]\nshare = \"sqlite:{}/ended.db\"", folder.path().display());
+    let ahead = Stage::with(&toml);
+    let clock = TestClock::new();
+    clock.rewind(20 * SECOND);
+    let builder = Stage::builder().toml(&toml).public_port(ahead.address().port()).clock(clock);
+    let behind = builder.provider(ahead.provider.clone()).upstream(ahead.upstream.clone()).start();
+    ahead.provider.set_user(json!({ "sub": "ada", "preferred_username": "ada", "sid": "s1" }));
+    let browser = ahead.signed_in_browser().await;
+    let frame = format!("/auth/frontchannel-logout?iss={}&sid=s1", ahead.provider.issuer());
+    assert_eq!(behind.browser().get(&behind.url(&frame)).await.status, StatusCode::OK);
+    let elsewhere = at(&behind, &browser);
+    behind.assert_signed_out(&elsewhere).await;
+    until("the other knows", async || fetch(&ahead, &browser).await.status == StatusCode::UNAUTHORIZED).await;
+    // Whoever comes back is signed in, by the same name too.
+    tokio::time::sleep(SECOND / 2).await;
+    let again = ahead.signed_in_browser().await;
+    assert_eq!(fetch(&ahead, &again).await.status, StatusCode::OK);
+    assert_eq!(fetch(&behind, &at(&behind, &again)).await.status, StatusCode::OK);
 }
 
 #[tokio::test]

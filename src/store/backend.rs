@@ -54,6 +54,8 @@ pub(super) trait Backend: Steps + fmt::Debug + Send + Sync + 'static {
 
     fn list<'a>(&'a self, filter: &'a Filter, from: Option<&'a str>) -> Answer<'a, Page>;
 
+    fn time(&self) -> Answer<'_, u64>;
+
     fn publish<'a>(&'a self, topic: Topic, message: &'a [u8], keep: Duration) -> Answer<'a, ()>;
 
     fn read<'a>(&'a self, topic: Topic, after: Option<&'a str>, wait: Duration) -> Answer<'a, News>;

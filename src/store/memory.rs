@@ -199,6 +199,10 @@ impl Backend for Memory {
         answer(Page { records, next })
     }
 
+    fn time(&self) -> Answer<'_, u64> {
+        answer(now().saturating_mul(1000))
+    }
+
     fn publish<'a>(&'a self, topic: Topic, message: &'a [u8], keep: Duration) -> Answer<'a, ()> {
         let mut inner = self.inner();
         inner.last += 1;

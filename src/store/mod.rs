@@ -370,6 +370,14 @@ impl Store {
         .await
     }
 
+    /// What time it is by the clock that all replicas share, in microseconds since the Unix epoch; exact to a millisecond.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn time(&self) -> Result<u64, StoreError> {
+        self.bounded(TIMEOUT, move |backend| async move { backend.time().await }).await
+    }
+
     /// Tells all replicas; whoever starts within `keep` hears of it too.
     ///
     /// # Errors

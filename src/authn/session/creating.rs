@@ -44,6 +44,8 @@ impl Sessions {
         signed_in: &SignedIn<'_>,
         present: &OwnCookies,
     ) -> Result<Vec<HeaderValue>, CreateError> {
+        // Only then the order of sign-ins and sign-outs is known here.
+        self.ended.started().await;
         let now = self.clock.now();
         let claims = record::merged(signed_in.claims.claims(), signed_in.userinfo);
         let mapped = self.map_at(signed_in.party, &claims)?;
@@ -53,7 +55,7 @@ impl Sessions {
             id: SessionId(random()),
             provider_session: signed_in.claims.session().map(|sid| NameDigest::of_session(party, issuer, sid)),
             subject: NameDigest::of_subject(party, issuer, signed_in.claims.subject()),
-            begun: self.ended.next_turn(),
+            begun: self.ended.beginning(),
         };
         // What is renewed neither lives longer by it nor gets away from what ends it.
         let (marks, issued_at, generation) = match &signed_in.renewing {

@@ -48,6 +48,7 @@ struct Scripts {
     release: Script,
     index: Script,
     publish: Script,
+    time: Script,
     take_step: Script,
     finish_step: Script,
     release_step: Script,
@@ -69,6 +70,7 @@ impl Redis {
                 release: Script::new(scripts::RELEASE),
                 index: Script::new(scripts::INDEX),
                 publish: Script::new(scripts::PUBLISH),
+                time: Script::new(scripts::TIME),
                 take_step: Script::new(scripts::TAKE_STEP),
                 finish_step: Script::new(scripts::FINISH_STEP),
                 release_step: Script::new(scripts::RELEASE_STEP),
@@ -298,6 +300,15 @@ impl Backend for Redis {
                 cursor => Some(format!("{shard}:{cursor}")),
             };
             Ok(Page { records, next: next.map(Cursor) })
+        })
+    }
+
+    fn time(&self) -> Answer<'_, u64> {
+        Box::pin(async move {
+            // By a script, so that in a cluster it is one node's whoever asks.
+            let key = self.key("told", Topic::Ended.name().as_bytes());
+            let (seconds, micros): (u64, u64) = self.run(true, &self.scripts.time, &key, &[]).await?;
+            Ok(seconds.saturating_mul(1_000_000).saturating_add(micros))
         })
     }
 

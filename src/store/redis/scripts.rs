@@ -77,6 +77,9 @@ pub(super) const INDEX: &str = script!(
      return 1"
 );
 
+/// The server's clock: seconds, microseconds.
+pub(super) const TIME: &str = script!("return {tonumber(t[1]), tonumber(t[2])}");
+
 /// Message, span: onto a stream, which drops some of the oldest that nobody has to hear of any more.
 pub(super) const PUBLISH: &str = script!(
     "redis.call('XADD', KEYS[1], '*', 'm', ARGV[1], 'u', string.format('%.0f', now + ARGV[2]))

@@ -340,6 +340,15 @@ impl Backend for Sql {
         })
     }
 
+    fn time(&self) -> Answer<'_, u64> {
+        Box::pin(async move {
+            each!(self, |pool, sql| {
+                let millis: i64 = sqlx::query_scalar(sql.time).fetch_one(pool).await.map_err(told)?;
+                Ok(natural(millis)?.saturating_mul(1000))
+            })
+        })
+    }
+
     fn publish<'a>(&'a self, topic: Topic, message: &'a [u8], keep: Duration) -> Answer<'a, ()> {
         Box::pin(async move {
             self.ready().await?;

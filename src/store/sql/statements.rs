@@ -17,6 +17,7 @@ pub(super) struct Statements {
     pub(super) release: &'static str,
     pub(super) delete: &'static str,
     pub(super) list: &'static str,
+    pub(super) time: &'static str,
     pub(super) publish: &'static str,
     pub(super) read: &'static str,
     pub(super) take_step: &'static str,
@@ -60,6 +61,7 @@ macro_rules! statements {
                 "SELECT handle, party, subject, version, created, changed, expires FROM vestibule_sessions ",
                 "WHERE handle > $1 AND ($2 = 0 OR party = $3) AND ($2 < 2 OR subject = $4) AND expires > ", $now,
                 " ORDER BY handle LIMIT $5"),
+            time: concat!("SELECT ", $now),
             publish: concat!("INSERT INTO vestibule_messages (topic, message, expires) VALUES ($1, $2, ", $now, " + $3)"),
             read: concat!(
                 "SELECT number, message FROM vestibule_messages WHERE topic = $1 AND number > $2 AND expires > ", $now,
