@@ -121,7 +121,7 @@ impl Renewals {
     /// Without a refresh token that is good only the browser can ask the provider; not while that is away.
     fn by_browser(&self, due: &DueSession, session: (Identity, Renewal)) -> Settled {
         if self.providers.at(session.0.provider()).is_ready() {
-            Settled::Silently(Renewing::of(&due.record), Box::new(session))
+            Settled::Silently(Renewing::of(due), Box::new(session))
         } else {
             Settled::Session(Box::new(session))
         }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::marks::{Marks, NameDigest};
 use super::record::{self, Contents, Due, PackError, Record, Sources, StoredTokens};
 use super::shared::Elsewhere;
-use super::stored::{self, Place, StoredSessions};
+use super::stored::{self, Place, StoredSessions, Ticket};
 use super::successors::{GRACE, NextStep, Outcome, Successor};
 use super::{CreateError, Renewal, Sessions};
 use crate::authn::oidc::Party;
@@ -68,12 +68,21 @@ pub struct Renewing {
     pub(super) issued_at: UnixTime,
     pub(super) expires_at: UnixTime,
     pub(super) generation: u32,
+    /// Where it lies, if not in the cookie: that may not come along with the provider's answer.
+    pub(super) ticket: Option<Ticket>,
 }
 
 impl Renewing {
-    pub(in crate::authn) fn of(record: &Record) -> Self {
-        let Record { party, marks, issued_at, expires_at, generation, .. } = *record;
-        Self { party, marks, issued_at, expires_at, generation }
+    pub(in crate::authn) fn of(session: &DueSession) -> Self {
+        let Record { party, marks, issued_at, expires_at, generation, .. } = session.record;
+        Self {
+            party,
+            marks,
+            issued_at,
+            expires_at,
+            generation,
+            ticket: session.place.as_ref().map(|place| place.ticket),
+        }
     }
 
     /// Where it is renewed.

@@ -50,7 +50,7 @@ const PROBE: Duration = Duration::from_secs(1);
 const MARK: u8 = b'.';
 
 /// What the cookie carries.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Ticket {
     id: SessionId,
     key: [u8; 32],
@@ -233,7 +233,7 @@ impl StoredSessions {
         let kept = entry.into_value();
         if newer(&kept) {
             let (store, at_hand) = (self.store.clone(), self.at_hand.clone());
-            self.control.spawn(write_again(store, at_hand, ticket.clone(), stored.version, Arc::clone(&kept)));
+            self.control.spawn(write_again(store, at_hand, *ticket, stored.version, Arc::clone(&kept)));
         }
         kept
     }
@@ -340,7 +340,7 @@ impl StoredSessions {
         let (begun, bid) = (Instant::now(), Bid::new());
         loop {
             let stored = self.ask(ticket).await.map_err(|Away| Unwritten::Away)?.ok_or(Unwritten::Gone)?;
-            let place = stored.place(ticket.clone());
+            let place = stored.place(*ticket);
             match self.store.try_lease(ticket.id.into(), place.version, bid, LEASE).await {
                 // What somebody else may have spent is replaced here.
                 Ok(Leased::Granted(lease) | Leased::Abandoned(lease)) => {
