@@ -155,6 +155,32 @@ async fn a_cluster_keeps_what_a_store_promises_wherever_its_keys_go() {
     }
 }
 
+#[tokio::test]
+async fn what_a_cluster_acknowledged_is_at_a_replica_and_outlives_the_node_that_it_was_written_to() {
+    let mut nodes = Redis::cluster_of(1);
+    let addresses: Vec<_> = nodes.iter().map(|node| node.address().to_string()).collect();
+    let store = at(&format!("redis+cluster://{}", addresses.join(",")));
+    let mut leased = Vec::new();
+    for _ in 0..30 {
+        let (handle, version) = contract::created(&store, b"here").await;
+        let series = contract::fresh();
+        let begun = store.take_step(series, 1, Bid::new(), (HOUR, HOUR)).await.unwrap();
+        assert!(matches!(begun, Stepped::Ours(_)), "{begun:?}");
+        let lease = store.try_lease(handle, version, Bid::new(), HOUR).await.unwrap();
+        assert!(matches!(lease, Leased::Granted(_)), "{lease:?}");
+        leased.push((handle, version, series));
+    }
+    // At once: what nobody waited for would be lost as often as not.
+    nodes[0].kill();
+    for (handle, version, series) in leased {
+        let again = contract::within(async || store.try_lease(handle, version, Bid::new(), HOUR).await.ok()).await;
+        assert!(matches!(again, Leased::Busy(_)), "the lease is remembered: {again:?}");
+        let spans = (HOUR, HOUR);
+        let again = contract::within(async || store.take_step(series, 1, Bid::new(), spans).await.ok()).await;
+        assert!(matches!(again, Stepped::Busy(_)), "and so is the step: {again:?}");
+    }
+}
+
 /// Most of the slots for the first node.
 fn weights(nodes: &[Redis]) -> String {
     let address = nodes[0].address().to_string();

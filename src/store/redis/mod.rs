@@ -8,7 +8,8 @@ mod link;
 mod scripts;
 mod steps;
 
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
 use redis::streams::{StreamReadOptions, StreamReadReply};
@@ -26,18 +27,57 @@ const SHARDS: u8 = 64;
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// How long a replica may take to have what was written, in milliseconds: others wait behind it on the same connection.
 const SETTLED: u64 = 20;
+/// How long nobody waits for the replicas of a cluster after none had answered.
+const UNSETTLED: Duration = Duration::from_secs(1);
 /// Messages that are read at once.
 const MESSAGES: usize = 1000;
 
 #[derive(Debug)]
 pub(super) struct Redis {
     prefix: String,
-    /// A replica can take the master's place.
-    has_replicas: bool,
+    /// Who waits until a replica has what was written.
+    settling: Settling,
     link: Link,
     /// Waiting for news holds a connection.
     reader: Link,
     scripts: Scripts,
+}
+
+/// Whether a replica can take the place of a server.
+#[derive(Debug)]
+enum Settling {
+    /// There is one server.
+    Never,
+    /// Behind Sentinels there is one.
+    Always,
+    /// The nodes of a cluster may have some. Milliseconds after the first moment, before which it is no use to wait: where
+    /// there is none, waiting would hold up all others on the connection.
+    From(Instant, AtomicU64),
+}
+
+impl Settling {
+    fn of(together: &Together) -> Self {
+        match together {
+            Together::Single => Self::Never,
+            Together::Sentinel(_) => Self::Always,
+            Together::Cluster => Self::From(Instant::now(), AtomicU64::new(0)),
+        }
+    }
+
+    fn is_due(&self) -> bool {
+        match self {
+            Self::Never => false,
+            Self::Always => true,
+            Self::From(begun, from) => begun.elapsed() >= Duration::from_millis(from.load(Ordering::Relaxed)),
+        }
+    }
+
+    fn tell(&self, replicas: i64) {
+        if let (Self::From(begun, from), 0) = (self, replicas) {
+            let next = (begun.elapsed() + UNSETTLED).as_millis();
+            from.store(u64::try_from(next).unwrap_or(u64::MAX), Ordering::Relaxed);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -60,7 +100,7 @@ impl Redis {
     pub(super) fn new(location: &Location) -> Result<Self, StoreError> {
         Ok(Self {
             prefix: location.prefix.clone(),
-            has_replicas: matches!(location.together, Together::Sentinel(_)),
+            settling: Settling::of(&location.together),
             link: Link::new(location, Some(Duration::from_secs(10)))?,
             reader: Link::new(location, Some(LONGEST_WAIT * 2))?,
             scripts: Scripts {
@@ -112,14 +152,14 @@ impl Redis {
             .await
     }
 
-    /// Waits a moment until a replica has what was written, so that a fail-over does not take it back.
-    async fn settle(&self) {
-        if self.has_replicas {
-            let wait = |mut connection: Connection| async move {
-                redis::cmd("WAIT").arg(1).arg(SETTLED).query_async::<i64>(&mut connection).await
-            };
+    /// Waits a moment until a replica has what was written to `key`, so that a fail-over does not take it back.
+    async fn settle(&self, key: &[u8]) {
+        if self.settling.is_due() {
+            let wait = |connection: Connection| connection.settle(key, SETTLED);
             // Written it is in any case.
-            let _ = self.link.ask(false, wait).await;
+            if let Ok(replicas) = self.link.ask(false, wait).await {
+                self.settling.tell(replicas);
+            }
         }
     }
 
@@ -205,9 +245,10 @@ impl Backend for Redis {
             for index in self.indexes(handle, owner) {
                 let () = self.run(true, &self.scripts.index, &index, &[handle.bytes(), &ttl]).await?;
             }
-            let arguments: [&[u8]; 3] = [bytes, &packed(owner), &ttl];
-            let put = written(self.run(true, &self.scripts.create, &self.record(handle), &arguments).await?)?;
-            self.settle().await;
+            let (key, owner) = (self.record(handle), packed(owner));
+            let arguments: [&[u8]; 3] = [bytes, &owner, &ttl];
+            let put = written(self.run(true, &self.scripts.create, &key, &arguments).await?)?;
+            self.settle(&key).await;
             Ok(put)
         })
     }
@@ -215,10 +256,11 @@ impl Backend for Redis {
     fn try_lease<'a>(&'a self, handle: &'a Handle, version: Version, bid: Bid, ttl: Duration) -> Answer<'a, Claim> {
         Box::pin(async move {
             let arguments: [&[u8]; 3] = [&number(version.0), &millis(ttl), &number(bid.0)];
-            let answer: Vec<i64> = self.run(true, &self.scripts.lease, &self.record(handle), &arguments).await?;
+            let key = self.record(handle);
+            let answer: Vec<i64> = self.run(true, &self.scripts.lease, &key, &arguments).await?;
             let span = |millis: i64| u64::try_from(millis).unwrap_or(0);
             if answer.first() == Some(&1) {
-                self.settle().await;
+                self.settle(&key).await;
             }
             match *answer {
                 [1, abandoned] => Ok(Claim::Ours { abandoned: abandoned == 1 }),
@@ -233,8 +275,9 @@ impl Backend for Redis {
     fn replace<'a>(&'a self, handle: &'a Handle, version: Version, bid: Bid, bytes: &'a [u8]) -> Answer<'a, Put> {
         Box::pin(async move {
             let arguments: [&[u8]; 3] = [&number(version.0), &number(bid.0), bytes];
-            let put = written(self.run(true, &self.scripts.replace, &self.record(handle), &arguments).await?)?;
-            self.settle().await;
+            let key = self.record(handle);
+            let put = written(self.run(true, &self.scripts.replace, &key, &arguments).await?)?;
+            self.settle(&key).await;
             Ok(put)
         })
     }

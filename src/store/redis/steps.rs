@@ -50,7 +50,7 @@ impl Steps for Redis {
             let answer: Vec<i64> = self.run(true, &self.scripts.take_step, &key, &arguments).await?;
             match *answer {
                 [1] => {
-                    self.settle().await;
+                    self.settle(&key).await;
                     Ok(Taken::Ours)
                 }
                 [2, rest] => Ok(Taken::Busy(Duration::from_millis(u64::try_from(rest).unwrap_or(0)))),
@@ -76,8 +76,9 @@ impl Steps for Redis {
             }
             let state: &[u8] = if brought.is_some() { b"0" } else { b"-1" };
             let arguments: [&[u8]; 4] = [&by, &bid, state, &millis(keep)];
-            let was: i64 = self.run(true, &self.scripts.finish_step, &self.mark(&step.series), &arguments).await?;
-            self.settle().await;
+            let key = self.mark(&step.series);
+            let was: i64 = self.run(true, &self.scripts.finish_step, &key, &arguments).await?;
+            self.settle(&key).await;
             if was < 0 { Err(CORRUPT) } else { Ok(was == 1) }
         })
     }
