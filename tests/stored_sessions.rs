@@ -1,11 +1,13 @@
 //! Sessions in a store: small cookies, any replica, one renewal of each, and gone everywhere when they end.
 
+use std::path::Path;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use http::StatusCode;
 use serde_json::json;
-use vestibule_test_support::{Browser, Reply, Stage, StoredCookie, TestClock, TokenFault, until};
+use vestibule::store::{Bid, Filter, Leased, Location, Put, Store};
+use vestibule_test_support::{Browser, Reply, Stage, StoredCookie, TestClock, TokenFault, runtime, until};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// The fake provider's access tokens live five minutes.
@@ -230,6 +232,28 @@ async fn a_ticket_that_was_altered_or_is_no_ticket_opens_nothing() {
     }
     stage.clock.advance(SECOND);
     assert_eq!(browser.get(&stage.url("/")).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn an_older_form_of_a_session_opens_in_no_later_ones_place() {
+    let stored = Stored::with("");
+    let stage = &stored.stage;
+    let browser = stage.signed_in_browser().await;
+    let location = format!("sqlite:{}/sessions.db", stored.folder.path().display());
+    let location = Location::parse(&location, Path::new("/")).expect("a location");
+    // Whoever writes to the store.
+    let store = Store::new(&location, runtime().handle().clone()).expect("a store");
+    let handle = store.list(Filter::All, None).await.unwrap().records[0].handle;
+    let first = store.get(handle).await.unwrap().unwrap();
+    stage.clock.advance(2 * LIFE);
+    assert_eq!(fetch(stage, &browser).await.status, StatusCode::OK);
+    until("the renewed form", async || store.get(handle).await.unwrap().unwrap().version > first.version).await;
+    let second = store.get(handle).await.unwrap().unwrap();
+    let leased = store.try_lease(handle, second.version, Bid::new(), LIFE).await.unwrap();
+    let Leased::Granted(lease) = leased else { panic!("{leased:?}") };
+    assert!(matches!(store.replace(lease, first.bytes).await.unwrap(), Put::Kept(_)));
+    stage.clock.advance(FRESH);
+    stage.assert_signed_out(&browser).await;
 }
 
 #[tokio::test]

@@ -69,6 +69,21 @@ pub struct Owner {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version(u64);
 
+impl Version {
+    /// That of a new record.
+    pub const FIRST: Self = Self(1);
+
+    /// The one after it.
+    pub fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+
+    /// Its number.
+    pub fn number(self) -> u64 {
+        self.0
+    }
+}
+
 /// A record as it was last written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {
@@ -101,6 +116,11 @@ pub struct Lease {
 }
 
 impl Lease {
+    /// The version that a write makes.
+    pub fn next_version(&self) -> Version {
+        self.version.next()
+    }
+
     /// Whether it lasts for at least `span` more. Asked before anything is done that must not be done twice.
     pub fn lasts(&self, span: Duration) -> bool {
         Instant::now() + span < self.until

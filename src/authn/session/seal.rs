@@ -309,23 +309,36 @@ fn key_id_of(bytes: &[u8]) -> Result<KeyId, OpenError> {
     Ok(id)
 }
 
-/// Seals and opens the one record of a store that `name` stands for, with a key that nothing but its ticket has.
-pub(super) struct RecordSealer(SealKey);
+/// Seals and opens one version of the one record of a store that `name` stands for, with a key that nothing but its ticket
+/// has: an older form does not open in a newer one's place.
+pub(super) struct RecordSealer {
+    key: SealKey,
+    /// What was sealed before versions were bound to it; such a record goes away with its session or its next renewal.
+    unbound: SealKey,
+}
 
 impl RecordSealer {
-    pub(super) fn new(key: &[u8; 32], name: &[u8]) -> Self {
-        Self(SealKey::new(KeyId::default(), key, &[b"stored session", name]))
+    pub(super) fn new(key: &[u8; 32], name: &[u8], version: u64) -> Self {
+        let of = |context: &[&[u8]]| SealKey::new(KeyId::default(), key, context);
+        Self { key: of(&[b"stored session", name, &version.to_be_bytes()]), unbound: of(&[b"stored session", name]) }
     }
 
     pub(super) fn seal(&self, record: &[u8]) -> Vec<u8> {
-        self.0.seal(record)
+        self.key.seal(record)
     }
 
     pub(super) fn open(&self, mut bytes: Vec<u8>) -> Result<Vec<u8>, OpenError> {
-        if key_id_of(&bytes)? != self.0.id {
+        if key_id_of(&bytes)? != self.key.id {
             return Err(OpenError::UnknownKey);
         }
-        let record = self.0.open(&mut bytes)?;
+        let older = bytes.clone();
+        let record = match self.key.open(&mut bytes) {
+            Err(OpenError::Forged) => {
+                bytes = older;
+                self.unbound.open(&mut bytes)?
+            }
+            opened => opened?,
+        };
         bytes.truncate(record);
         Ok(bytes)
     }
@@ -496,12 +509,17 @@ mod tests {
 
     #[test]
     fn a_stored_record_opens_with_its_own_key_and_under_its_own_name() {
-        let sealer = RecordSealer::new(&[1; 32], b"one");
+        let sealer = RecordSealer::new(&[1; 32], b"one", 7);
         let sealed = sealer.seal(b"record");
         assert_eq!(sealer.open(sealed.clone()).unwrap(), b"record");
-        for other in [RecordSealer::new(&[2; 32], b"one"), RecordSealer::new(&[1; 32], b"two")] {
+        let of = |key, name, version| RecordSealer::new(&[key; 32], name, version);
+        for other in [of(2, b"one", 7), of(1, b"two", 7), of(1, b"one", 6), of(1, b"one", 8)] {
             assert_eq!(other.open(sealed.clone()), Err(OpenError::Forged));
         }
+        // What an older release wrote opens in whichever version it is.
+        let older = SealKey::new(KeyId::default(), &[1; 32], &[b"stored session", b"one"]).seal(b"record");
+        assert_eq!(sealer.open(older.clone()).unwrap(), b"record");
+        assert_eq!(of(1, b"two", 7).open(older), Err(OpenError::Forged));
         // What a ring sealed is none of them, and neither is what another release wrote.
         let of_ring = URL_SAFE_NO_PAD.decode(super::tests::sealer(&ring(&["one"])).seal_bytes(b"record")).unwrap();
         assert_eq!(sealer.open(of_ring), Err(OpenError::UnknownKey));
@@ -552,7 +570,7 @@ mod tests {
 
         #[test]
         fn no_altered_or_made_up_record_opens(record: Vec<u8>, garbage: Vec<u8>, at: prop::sample::Index, bit in 0..8u8) {
-            let sealer = RecordSealer::new(&[1; 32], b"one");
+            let sealer = RecordSealer::new(&[1; 32], b"one", 1);
             let mut sealed = sealer.seal(&record);
             let at = at.index(sealed.len());
             sealed[at] ^= 1 << bit;

@@ -71,8 +71,8 @@ impl Ticket {
         self.id
     }
 
-    fn sealer(&self) -> RecordSealer {
-        RecordSealer::new(&self.key, &self.id.0)
+    fn sealer(&self, version: Version) -> RecordSealer {
+        RecordSealer::new(&self.key, &self.id.0, version.number())
     }
 }
 
@@ -213,7 +213,7 @@ impl StoredSessions {
     }
 
     fn open(ticket: &Ticket, Kept { bytes, version }: Kept, now: UnixTime) -> Option<Stored> {
-        let packed = ticket.sealer().open(bytes).ok();
+        let packed = ticket.sealer(version).open(bytes).ok();
         let stored = packed.and_then(|packed| Stored::read(packed.into(), version, now));
         let stored = stored.filter(|stored| stored.record.marks.id == ticket.id);
         if stored.is_none() {
@@ -240,7 +240,7 @@ impl StoredSessions {
 
     /// Writes a new one, made for the id of `ticket`.
     pub(super) async fn create(&self, ticket: &Ticket, record: &Record, packed: Vec<u8>) -> Result<(), Unwritten> {
-        let sealed = ticket.sealer().seal(&packed);
+        let sealed = ticket.sealer(Version::FIRST).seal(&packed);
         let life = record.expires_at.since(self.clock.now());
         match self.store.create(ticket.id.into(), owner_of(record), sealed, life).await {
             Ok(Put::Kept(version)) => {
@@ -314,7 +314,7 @@ impl StoredSessions {
 
     /// The next version of a session. What it is made of cannot be had twice, so this tries for as long as the lease lasts.
     pub(super) async fn replace(&self, place: &Place, lease: Lease, packed: Vec<u8>) -> Result<(), Unwritten> {
-        let sealed = place.ticket.sealer().seal(&packed);
+        let sealed = place.ticket.sealer(lease.next_version()).seal(&packed);
         loop {
             match self.store.replace(lease, sealed.clone()).await {
                 Ok(Put::Kept(version)) => {
@@ -453,7 +453,8 @@ async fn write_again(
     let leased = store.try_lease(ticket.id.into(), lost, Bid::new(), LEASE).await;
     // Newer after all, as a rule: it was read a moment before it was written.
     let Ok(Leased::Granted(lease) | Leased::Abandoned(lease)) = leased else { return };
-    if let Ok(Put::Kept(version)) = store.replace(lease, ticket.sealer().seal(&newer.packed)).await {
+    let sealed = ticket.sealer(lease.next_version()).seal(&newer.packed);
+    if let Ok(Put::Kept(version)) = store.replace(lease, sealed).await {
         info!("the session store had lost the newest form of a session, which was written again");
         let Stored { record, contents, packed, read_at, .. } = &*newer;
         let (record, contents, packed) = (record.clone(), contents.clone(), packed.clone());
