@@ -193,8 +193,8 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
         location.as_ref().map(|location| Store::new(location, control.handle().clone())).transpose()
     };
     let store = open(&settings.session.store)?;
-    let shared = if store.is_some() { store.clone() } else { open(&settings.session.share_ended)? };
-    if let Some(shared) = shared {
+    let shared = if store.is_some() { store.clone() } else { open(&settings.session.share)? };
+    if let Some(shared) = shared.clone() {
         ended.share(shared, settings.session.lifetime, control.handle());
     }
     let ended_unwritten = {
@@ -213,6 +213,7 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
         passes_access_token: settings.upstreams.iter().any(|upstream| upstream.access_token),
         ended,
         store,
+        shared,
         control: control.handle().clone(),
     };
     let logout_state = ring.sealer(Purpose::Logout, "logout", &origin);
@@ -236,7 +237,7 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
     let endpoints = Arc::new(Endpoints {
         sign_ins: settings.endpoints.sign_in_rate.map(|rate| RateLimit::new(Per::Client, rate)),
         backchannel_logouts: RateLimit::new(Per::Client, Endpoints::BACKCHANNEL_LOGOUTS),
-        frontchannel_logouts: RateLimit::new(Per::Client, Endpoints::FRONTCHANNEL_LOGOUTS),
+        frontchannel_logouts: Arc::new(RateLimit::new(Per::Client, Endpoints::FRONTCHANNEL_LOGOUTS)),
         request_objects: RateLimit::new(Per::Client, Endpoints::REQUEST_OBJECTS),
         settings: settings.endpoints,
         providers: providers.clone(),

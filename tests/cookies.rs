@@ -73,6 +73,53 @@ async fn a_strict_session_survives_an_answer_that_comes_by_post_and_a_silent_ren
     assert_ne!(session(&browser), first);
 }
 
+/// Sessions in a file, which the cookie does not come along to at the callback.
+#[cfg(feature = "sql")]
+fn stored_and_strict(folder: &tempfile::TempDir) -> Stage {
+    let store = format!("store = \"sqlite:{}/sessions.db\"", folder.path().display());
+    Stage::with(&format!("{STRICT}[session]\n{store}\nrenew = false\nrenew_every = \"10m\"\n"))
+}
+
+#[cfg(feature = "sql")]
+#[tokio::test]
+async fn a_strict_session_in_a_store_is_renewed_silently_under_its_own_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let stage = stored_and_strict(&folder);
+    let browser = stage.signed_in_browser().await;
+    let (id, tab) = (browser.cookie(&stage.origin(), "vestibule").unwrap().value, browser.stolen_copy());
+    stage.clock.advance(Duration::from_secs(600));
+    assert_eq!(browser.follow(&stage.url("/page"), 10).await.json()["target"], "/page");
+    assert_eq!(asked_to_sign_in(&stage), 2);
+    // Whatever was under way with the old cookie goes on.
+    for browser in [&tab, &browser] {
+        assert_eq!(browser.fetch(&stage.url("/")).await.status, StatusCode::OK);
+    }
+    let late = stage.replica();
+    tab.connect(&late.origin(), late.address());
+    assert_eq!(tab.fetch(&late.url("/")).await.status, StatusCode::OK);
+    let renewed = browser.cookie(&stage.origin(), "vestibule").unwrap().value;
+    assert_ne!(renewed, id, "sealed anew, and the same ticket");
+    assert_eq!(browser.get(&stage.url("/auth/logout")).await.status.as_u16() / 100, 3);
+    stage.assert_signed_out(&browser).await;
+}
+
+#[cfg(feature = "sql")]
+#[tokio::test]
+async fn a_new_sign_in_with_a_strict_session_removes_the_old_one_from_the_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let stage = stored_and_strict(&folder);
+    let browser = stage.signed_in_browser().await;
+    let old = browser.stolen_copy();
+    assert_eq!(browser.follow(&stage.url("/auth/login?rd=/page"), 10).await.json()["target"], "/page");
+    // Behind the answer, so there is something to wait for; what was read is good for five seconds.
+    vestibule_test_support::until("the old session is gone", async || {
+        stage.clock.advance(Duration::from_secs(6));
+        old.fetch(&stage.url("/")).await.status == StatusCode::UNAUTHORIZED
+    })
+    .await;
+    assert_eq!(browser.fetch(&stage.url("/")).await.status, StatusCode::OK);
+}
+
 #[tokio::test]
 async fn a_callback_that_comes_twice_still_ends_in_the_application_with_a_strict_session() {
     let stage = Stage::with(STRICT);

@@ -112,6 +112,9 @@ mod store;
 // Sessions in a store: any replica knows them, one renews each, and they end everywhere.
 #[cfg(feature = "sql")]
 mod stored_sessions;
+// The same with sessions in cookies: replicas that share who renews.
+#[cfg(feature = "sql")]
+mod shared_renewals;
 // A folder or a fixed answer stands where an application would.
 mod static_files;
 // Events, interim answers and upgrades pass as they come.

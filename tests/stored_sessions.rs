@@ -1,11 +1,13 @@
 //! Sessions in a store: small cookies, any replica, one renewal of each, and gone everywhere when they end.
 
+use std::path::Path;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use http::StatusCode;
 use serde_json::json;
-use vestibule_test_support::{Browser, Reply, Stage, StoredCookie, TokenFault, until};
+use vestibule::store::{Bid, Filter, Leased, Location, Put, Store};
+use vestibule_test_support::{Browser, Reply, Stage, StoredCookie, TestClock, TokenFault, runtime, until};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// The fake provider's access tokens live five minutes.
@@ -233,9 +235,54 @@ async fn a_ticket_that_was_altered_or_is_no_ticket_opens_nothing() {
 }
 
 #[tokio::test]
+async fn an_older_form_of_a_session_opens_in_no_later_ones_place() {
+    let stored = Stored::with("");
+    let stage = &stored.stage;
+    let browser = stage.signed_in_browser().await;
+    let location = format!("sqlite:{}/sessions.db", stored.folder.path().display());
+    let location = Location::parse(&location, Path::new("/")).expect("a location");
+    // Whoever writes to the store.
+    let store = Store::new(&location, runtime().handle().clone()).expect("a store");
+    let handle = store.list(Filter::All, None).await.unwrap().records[0].handle;
+    let first = store.get(handle).await.unwrap().unwrap();
+    stage.clock.advance(2 * LIFE);
+    assert_eq!(fetch(stage, &browser).await.status, StatusCode::OK);
+    until("the renewed form", async || store.get(handle).await.unwrap().unwrap().version > first.version).await;
+    let second = store.get(handle).await.unwrap().unwrap();
+    let leased = store.try_lease(handle, second.version, Bid::new(), LIFE).await.unwrap();
+    let Leased::Granted(lease) = leased else { panic!("{leased:?}") };
+    assert!(matches!(store.replace(lease, first.bytes).await.unwrap(), Put::Kept(_)));
+    stage.clock.advance(FRESH);
+    stage.assert_signed_out(&browser).await;
+}
+
+#[tokio::test]
+async fn a_session_of_a_replica_whose_clock_is_ahead_ends_with_what_is_told_to_one_whose_is_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let toml = format!("[session]\nshare = \"sqlite:{}/ended.db\"", folder.path().display());
+    let ahead = Stage::with(&toml);
+    let clock = TestClock::new();
+    clock.rewind(20 * SECOND);
+    let builder = Stage::builder().toml(&toml).public_port(ahead.address().port()).clock(clock);
+    let behind = builder.provider(ahead.provider.clone()).upstream(ahead.upstream.clone()).start();
+    ahead.provider.set_user(json!({ "sub": "ada", "preferred_username": "ada", "sid": "s1" }));
+    let browser = ahead.signed_in_browser().await;
+    let frame = format!("/auth/frontchannel-logout?iss={}&sid=s1", ahead.provider.issuer());
+    assert_eq!(behind.browser().get(&behind.url(&frame)).await.status, StatusCode::OK);
+    let elsewhere = at(&behind, &browser);
+    behind.assert_signed_out(&elsewhere).await;
+    until("the other knows", async || fetch(&ahead, &browser).await.status == StatusCode::UNAUTHORIZED).await;
+    // Whoever comes back is signed in, by the same name too.
+    tokio::time::sleep(SECOND / 2).await;
+    let again = ahead.signed_in_browser().await;
+    assert_eq!(fetch(&ahead, &again).await.status, StatusCode::OK);
+    assert_eq!(fetch(&behind, &at(&behind, &again)).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
 async fn replicas_with_cookie_sessions_tell_one_another_what_has_ended() {
     let folder = tempfile::tempdir().unwrap();
-    let stage = Stage::with(&format!("[session]\nshare_ended = \"sqlite:{}/ended.db\"", folder.path().display()));
+    let stage = Stage::with(&format!("[session]\nshare = \"sqlite:{}/ended.db\"", folder.path().display()));
     let replica = stage.replica();
     let browser = stage.signed_in_browser().await;
     assert!(session_of(&stage, &browser).value.len() > 300, "it is in the cookie");

@@ -60,7 +60,26 @@ impl Renewals {
 
     /// Does what is to be done about a session that is due, and waits for it only where the session is stale.
     pub async fn settle(self: &Arc<Self>, inbound: &Inbound, session: (Identity, Renewal)) -> Settled {
-        let Some(due) = session.1.due() else { return Settled::Session(Box::new(session)) };
+        let mut settled = Settled::Session(Box::new(session));
+        // What another replica renewed long ago may be stale, too.
+        let mut last = None;
+        loop {
+            let Settled::Session(session) = settled else { return settled };
+            let Some(due) = session.1.due() else { return Settled::Session(session) };
+            if last.is_some_and(|last| due.record.generation <= last || !self.sessions.is_stale(&due)) {
+                return Settled::Session(session);
+            }
+            last = Some(due.record.generation);
+            settled = self.settle_once(inbound, *session, due).await;
+        }
+    }
+
+    async fn settle_once(
+        self: &Arc<Self>,
+        inbound: &Inbound,
+        session: (Identity, Renewal),
+        due: DueSession,
+    ) -> Settled {
         if !self.sessions.can_refresh(&due) {
             return self.by_browser(&due, session);
         }
@@ -82,30 +101,31 @@ impl Renewals {
             return Settled::Session(Box::new(session));
         }
         waiting.until_over(self.sessions.patience()).await;
-        match self.sessions.authenticate(inbound).await {
-            // What came in time brought no claims.
-            Ok(session) => match session.1.due().filter(|due| due.record.asks_for_browser(self.clock.now())) {
-                Some(due) => self.by_browser(&due, session),
-                None => Settled::Session(Box::new(session)),
-            },
-            Err(absence) => Settled::Over(absence),
-        }
+        self.look_again(inbound).await
     }
 
     async fn look_again(&self, inbound: &Inbound) -> Settled {
-        match self.sessions.authenticate(inbound).await {
-            Ok(session) if session.1.due().is_some_and(|due| self.sessions.is_stale(&due)) => {
-                Settled::Over(NoSession::NotRenewed)
-            }
-            Ok(session) => Settled::Session(Box::new(session)),
-            Err(absence) => Settled::Over(absence),
+        let session = match self.sessions.authenticate(inbound).await {
+            Ok(session) => session,
+            Err(absence) => return Settled::Over(absence),
+        };
+        match session.1.due() {
+            Some(due) if self.is_outdated(&due) => Settled::Over(NoSession::NotRenewed),
+            // What came in time brought no claims.
+            Some(due) if due.record.asks_for_browser(self.clock.now()) => self.by_browser(&due, session),
+            _ => Settled::Session(Box::new(session)),
         }
+    }
+
+    /// Whether it is what a session was before it was renewed, and its access token has expired.
+    fn is_outdated(&self, due: &DueSession) -> bool {
+        self.sessions.is_stale(due) && self.sessions.is_superseded(due)
     }
 
     /// Without a refresh token that is good only the browser can ask the provider; not while that is away.
     fn by_browser(&self, due: &DueSession, session: (Identity, Renewal)) -> Settled {
         if self.providers.at(session.0.provider()).is_ready() {
-            Settled::Silently(Renewing::of(&due.record), Box::new(session))
+            Settled::Silently(Renewing::of(due), Box::new(session))
         } else {
             Settled::Session(Box::new(session))
         }
@@ -122,7 +142,7 @@ impl Renewals {
         let signed_in = due.contents.sources().unwrap_or_default().claims;
         let token = due.contents.tokens().and_then(|tokens| tokens.refresh);
         let Some(token) = token else { return underway.finish(Outcome::Lost, self.clock.now()) };
-        let claim = match self.sessions.claim(&due).await {
+        let claim = match self.sessions.claim(&due, underway.is_spent()).await {
             Ok(claim) => claim,
             Err(outcome) => return underway.finish(outcome, self.clock.now()),
         };

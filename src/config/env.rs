@@ -111,9 +111,14 @@ static TABLE: &[Variable] = &[
         "How long sessions that were seen go on while the store is away",
     ),
     optional_secret(
+        "VESTIBULE_SESSION_SHARE",
+        "session.share",
+        "A store by which replicas with cookie sessions share what has ended and what was renewed",
+    ),
+    optional_secret(
         "VESTIBULE_SESSION_SHARE_ENDED",
         "session.share_ended",
-        "A store by which replicas with cookie sessions tell one another what has ended",
+        "The older name of `VESTIBULE_SESSION_SHARE`",
     ),
     plain("VESTIBULE_COOKIE_NAME", "cookie.name", "vestibule", "The name all our cookies begin with"),
     plain(

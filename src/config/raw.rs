@@ -185,10 +185,16 @@ pub(super) struct RawSession {
     /// A file that says the same: an address may hold a password.
     #[schemars(example = &"/run/secrets/session-store")]
     pub store_file: Option<PathBuf>,
-    /// A store by which replicas tell one another what has ended, with sessions in cookies.
+    /// A store by which replicas with sessions in cookies tell one another what has ended, and which of them renews.
+    #[schemars(with = "Option<String>", extend("writeOnly" = true), example = &"redis://sessions:6379")]
+    pub share: Option<SecretString>,
+    /// A file that says the same.
+    #[schemars(example = &"/run/secrets/session-share")]
+    pub share_file: Option<PathBuf>,
+    /// The older name of `share`.
     #[schemars(with = "Option<String>", extend("writeOnly" = true), example = &"redis://sessions:6379")]
     pub share_ended: Option<SecretString>,
-    /// A file that says the same.
+    /// The older name of `share_file`.
     #[schemars(example = &"/run/secrets/share-ended")]
     pub share_ended_file: Option<PathBuf>,
     /// How long sessions that were seen go on while the store is away; "0s": not at all. Default 1m.

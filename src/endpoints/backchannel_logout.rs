@@ -5,8 +5,8 @@ use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::json;
 use tracing::info;
 
-use super::Endpoints;
 use super::form::{self, FormFault};
+use super::{Endpoints, take_logout};
 use crate::authn::oidc::decryption::is_encrypted;
 use crate::authn::oidc::logout_token::{LogoutTokenError, UnprovenLogout};
 use crate::authn::session::ToldOf;
@@ -83,7 +83,7 @@ impl Endpoints {
         let client = inbound.client().address;
         let form = form::read(inbound.into_request()).await.map_err(LogoutFault::of)?;
         let token = logout_token(&form)?;
-        let take_turn = || self.take_logout(&self.backchannel_logouts, client).map_err(LogoutFault::TooMany);
+        let take_turn = || take_logout(&self.backchannel_logouts, client).map_err(LogoutFault::TooMany);
         let was_encrypted = is_encrypted(&token);
         // As dear as a signature of our own.
         if was_encrypted {

@@ -147,6 +147,7 @@ impl Endpoints {
             tokens: stored(&tokens),
             clock_skew: provider.settings().clock_skew,
             renewing: wish.renewing,
+            replaces: wish.replaces,
         };
         let mut set = self.sessions.create(&signed_in, cookies).await?;
         let how = if wish.renewing.is_some() { "renewed" } else { "signed in" };

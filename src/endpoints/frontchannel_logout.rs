@@ -2,21 +2,26 @@
 //! proves who asks, so it ends a session here for whoever knows the provider's name for it, and nothing at the provider.
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::sync::Arc;
 
 use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, PRAGMA};
 use http::{HeaderMap, HeaderValue, Response};
 use tracing::info;
 use url::Url;
 
-use super::Endpoints;
 use super::query::{self, Repeated};
-use crate::authn::oidc::Provider;
+use super::{Endpoints, take_logout};
 use crate::authn::oidc::provider::SigningOut;
+use crate::authn::oidc::{Party, Provider};
 use crate::authn::session::ended::Told;
 use crate::authn::session::marks::NameDigest;
-use crate::authn::session::{ToldOf, set_cookies};
+use crate::authn::session::record::Record;
+use crate::authn::session::stored::Away;
+use crate::authn::session::{Sessions, ToldOf, set_cookies};
 use crate::clock::UnixTime;
-use crate::message::{Body, Inbound, Origin};
+use crate::message::{Body, Inbound, Origin, OwnCookies};
+use crate::rate::RateLimit;
 use crate::reply::pages::protect;
 use crate::reply::{ClientFault, Rejection};
 
@@ -29,7 +34,6 @@ impl Endpoints {
                 .map_err(|Repeated| ClientFault::Logout("frontchannel_parameter_repeated"))
         };
         let (issuer, sid) = (single("iss")?, single("sid")?);
-        let session = self.sessions.read_for_sign_out(inbound.cookies()).await.map(|(record, _)| record);
         let (framed_by, ended) = match (issuer, sid) {
             (Some(issuer), Some(sid)) if !sid.is_empty() => {
                 let providers: Vec<_> =
@@ -37,37 +41,31 @@ impl Endpoints {
                 if providers.is_empty() {
                     return Err(ClientFault::Logout("frontchannel_issuer").into());
                 }
-                let is_meant = |provider: &Provider| {
-                    let party = provider.settings().party();
-                    session.as_ref().is_some_and(|record| {
-                        let name = record.marks.provider_session;
-                        record.party == party && name == Some(NameDigest::of_session(party, &issuer, &sid))
-                    })
+                let frame = Frame {
+                    sessions: Arc::clone(&self.sessions),
+                    limit: Arc::clone(&self.frontchannel_logouts),
+                    client: inbound.client().address,
+                    cookies: inbound.cookies().clone(),
+                    parties: providers.iter().map(|provider| provider.settings().party()).collect(),
+                    issuer: issuer.into_owned(),
+                    sid: sid.into_owned(),
                 };
-                let is_sent = providers.iter().any(|provider| is_meant(provider));
-                if !is_sent {
-                    self.take_logout(&self.frontchannel_logouts, inbound.client().address)?;
-                }
-                for provider in &providers {
-                    let party = provider.settings().party();
-                    // Told by a browser that is there now.
-                    let begun_by = UnixTime(u64::MAX);
-                    let names = ToldOf { party, issuer: &issuer, sid: Some(&sid), sub: None, begun_by };
-                    self.sessions.end_told(names, Told::ByAnyone).await;
-                }
-                (providers, session.filter(|_| is_sent))
+                // A store may be slow, and the page that shows the frame be gone before it answers.
+                (providers, self.sessions.detached(frame.end()).await.ok_or(Away)??)
             }
             (None, None) => {
-                let in_a_frame = is_in_a_frame(inbound.headers());
-                (self.providers.iter().collect(), session.filter(|_| in_a_frame))
+                let ended = match is_in_a_frame(inbound.headers()) {
+                    true => self.sessions.sign_out(inbound.cookies()).await.map(|(record, _)| record),
+                    false => None,
+                };
+                (self.providers.iter().collect(), ended)
             }
             _ => return Err(ClientFault::Logout("frontchannel_incomplete").into()),
         };
         let mut response = Response::new(Body::full(PAGE));
         let headers = response.headers_mut();
         protect(headers);
-        if let Some(record) = &ended {
-            self.sessions.end(record).await;
+        if ended.is_some() {
             info!("ended by the provider, in a frame");
             set_cookies(headers, self.sessions.jar().delete_session(inbound.cookies()));
         }
@@ -77,6 +75,42 @@ impl Endpoints {
         headers.insert(PRAGMA, HeaderValue::from_static("no-cache"));
         headers.insert(CONTENT_SECURITY_POLICY, policy(framed_by.into_iter().map(AsRef::as_ref)));
         Ok(response)
+    }
+}
+
+/// What a frame names.
+struct Frame {
+    sessions: Arc<Sessions>,
+    limit: Arc<RateLimit>,
+    client: IpAddr,
+    cookies: OwnCookies,
+    /// Whose issuer it is.
+    parties: Vec<Party>,
+    issuer: String,
+    sid: String,
+}
+
+impl Frame {
+    /// Ends it. Gives the session whose own cookie came along, if that is the one.
+    async fn end(self) -> Result<Option<Record>, ClientFault> {
+        let Self { sessions, issuer, sid, .. } = &self;
+        let session = sessions.read_for_sign_out(&self.cookies).await.map(|(record, _)| record);
+        let own = session.filter(|record| {
+            let name = NameDigest::of_session(record.party, issuer, sid);
+            self.parties.contains(&record.party) && record.marks.provider_session == Some(name)
+        });
+        if own.is_none() {
+            take_logout(&self.limit, self.client)?;
+        }
+        for party in self.parties.iter().copied() {
+            // Told by a browser that is there now.
+            let begun_by = UnixTime(u64::MAX);
+            sessions.end_told(ToldOf { party, issuer, sid: Some(sid), sub: None, begun_by }, Told::ByAnyone).await;
+        }
+        if let Some(record) = &own {
+            sessions.end(record).await;
+        }
+        Ok(own)
     }
 }
 

@@ -196,8 +196,9 @@ impl Endpoints {
     ) -> Result<Response<Body>, Rejection> {
         // A session that is only renewed is no worse for the page: what that demands besides is asked for afterwards.
         let route = self.route_of(start.return_to).filter(|_| start.wish.renewing.is_none());
-        let wish = route.map(|route| start.wish.and(&route.require.proof));
-        let start = Start { wish: wish.as_ref().unwrap_or(start.wish), ..start };
+        let mut wish = route.map_or_else(|| start.wish.clone(), |route| start.wish.and(&route.require.proof));
+        wish.replaces = self.sessions.shown_id(cookies).or(wish.replaces).filter(|_| wish.renewing.is_none());
+        let start = Start { wish: &wish, ..start };
         let started = self.logins.start(provider, cookies, start).await.map_err(ProviderFault::Start)?;
         let mut response = redirect(StatusCode::FOUND, &started.location);
         set_cookies(response.headers_mut(), [started.cookie]);

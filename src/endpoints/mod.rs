@@ -72,7 +72,7 @@ pub struct Endpoints {
     pub rules: ReturnRules,
     pub sign_ins: Option<RateLimit>,
     pub backchannel_logouts: RateLimit,
-    pub frontchannel_logouts: RateLimit,
+    pub frontchannel_logouts: Arc<RateLimit>,
     pub request_objects: RateLimit,
 }
 
@@ -145,11 +145,6 @@ impl Endpoints {
         turn.map_err(|TooMany { retry_after }| ClientFault::TooMany { reason: "too_many_sign_ins", retry_after })
     }
 
-    pub(in crate::endpoints) fn take_logout(&self, limit: &RateLimit, client: IpAddr) -> Result<(), ClientFault> {
-        let turn = turn_of(limit, client);
-        turn.map_err(|TooMany { retry_after }| ClientFault::TooMany { reason: "too_many_logouts", retry_after })
-    }
-
     /// Where the person wanted to go, from the request itself: only a GET can be repeated after a sign-in.
     pub(in crate::endpoints) fn asked_for(&self, inbound: &Inbound) -> ReturnTo {
         match *inbound.method() {
@@ -167,6 +162,12 @@ impl Endpoints {
     pub(in crate::endpoints) fn sign_in_url(&self) -> Option<String> {
         self.settings.login_path.as_ref().map(|path| format!("{}{path}", self.rules.own))
     }
+}
+
+/// So that nobody keeps others from ending sessions, or fills what remembers them.
+fn take_logout(limit: &RateLimit, client: IpAddr) -> Result<(), ClientFault> {
+    let turn = turn_of(limit, client);
+    turn.map_err(|TooMany { retry_after }| ClientFault::TooMany { reason: "too_many_logouts", retry_after })
 }
 
 /// A proxy on this machine that is not named in `trusted_proxies` lends its address to all its clients, so loopback says

@@ -6,8 +6,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Notify;
 
-use super::backend::{Answer, Backend, Claim};
-use super::{Cursor, Filter, Handle, Kept, Listed, News, Owner, Page, Position, Put, StoreError, Topic, Version};
+use super::backend::{Answer, Backend, Claim, Steps};
+use super::steps::{Brought, Step, Taken};
+use super::{Bid, Cursor, Filter, Handle, Kept, Listed, News, Owner, Page, Position, Put, StoreError, Topic, Version};
 
 const PAGE: usize = 200;
 
@@ -20,6 +21,7 @@ pub(super) struct Memory {
 #[derive(Debug, Default)]
 struct Inner {
     records: BTreeMap<Handle, Entry>,
+    series: HashMap<Handle, Mark>,
     topics: HashMap<Topic, Vec<Message>>,
     last: u64,
 }
@@ -29,12 +31,32 @@ struct Entry {
     bytes: Vec<u8>,
     owner: Owner,
     version: u64,
-    fence: u64,
+    /// Whose the last lease was; 0: nobody's.
+    bid: u64,
     /// 0: nobody has it.
     leased_until: u64,
+    abandoned: bool,
     created: u64,
     changed: u64,
     expires: u64,
+}
+
+/// Of a series of steps.
+#[derive(Debug)]
+struct Mark {
+    number: u64,
+    bid: u64,
+    state: State,
+    /// By which step, what, and until when.
+    brought: Option<(u64, Vec<u8>, u64)>,
+    expires: u64,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum State {
+    LeasedUntil(u64),
+    Over,
+    Lost,
 }
 
 #[derive(Debug)]
@@ -62,8 +84,8 @@ impl Inner {
         self.records.get_mut(handle).filter(|entry| entry.expires > now)
     }
 
-    fn held(&mut self, handle: &Handle, version: Version, fence: u64, now: u64) -> Option<&mut Entry> {
-        self.live(handle, now).filter(|entry| entry.version == version.0 && entry.fence == fence)
+    fn held(&mut self, handle: &Handle, version: Version, bid: Bid, now: u64) -> Option<&mut Entry> {
+        self.live(handle, now).filter(|entry| entry.version == version.0 && entry.bid == bid.0)
     }
 }
 
@@ -112,35 +134,38 @@ impl Backend for Memory {
         }
         let expires = now.saturating_add(millis(ttl));
         let (bytes, owner) = (bytes.to_vec(), *owner);
-        let entry = Entry { bytes, owner, version: 1, fence: 0, leased_until: 0, created: now, changed: now, expires };
+        let (created, changed) = (now, now);
+        let entry =
+            Entry { bytes, owner, version: 1, bid: 0, leased_until: 0, abandoned: false, created, changed, expires };
         inner.records.insert(*handle, entry);
         answer(Put::Kept(Version(1)))
     }
 
-    fn try_lease<'a>(&'a self, handle: &'a Handle, version: Version, ttl: Duration) -> Answer<'a, Claim> {
+    fn try_lease<'a>(&'a self, handle: &'a Handle, version: Version, bid: Bid, ttl: Duration) -> Answer<'a, Claim> {
         let now = now();
         let mut inner = self.inner();
         let Some(entry) = inner.live(handle, now) else { return answer(Claim::Gone) };
         if entry.version != version.0 {
             return answer(Claim::Newer);
         }
-        if entry.leased_until > now {
-            return answer(Claim::Busy(Duration::from_millis(entry.leased_until - now)));
+        if entry.leased_until == 0 || entry.bid != bid.0 {
+            if entry.leased_until > now {
+                return answer(Claim::Busy(Duration::from_millis(entry.leased_until - now)));
+            }
+            (entry.bid, entry.abandoned) = (bid.0, entry.leased_until > 0);
         }
-        let abandoned = entry.leased_until > 0;
-        entry.fence += 1;
         entry.leased_until = now.saturating_add(millis(ttl));
-        answer(Claim::Fenced { fence: entry.fence, abandoned })
+        answer(Claim::Ours { abandoned: entry.abandoned })
     }
 
-    fn replace<'a>(&'a self, handle: &'a Handle, version: Version, fence: u64, bytes: &'a [u8]) -> Answer<'a, Put> {
+    fn replace<'a>(&'a self, handle: &'a Handle, version: Version, bid: Bid, bytes: &'a [u8]) -> Answer<'a, Put> {
         let now = now();
         let mut inner = self.inner();
         let next = Version(version.0 + 1);
-        if inner.held(handle, next, fence, now).is_some_and(|entry| entry.bytes == bytes) {
+        if inner.held(handle, next, bid, now).is_some_and(|entry| entry.bytes == bytes) {
             return answer(Put::Kept(next));
         }
-        let Some(entry) = inner.held(handle, version, fence, now) else { return answer(Put::Refused) };
+        let Some(entry) = inner.held(handle, version, bid, now) else { return answer(Put::Refused) };
         entry.bytes = bytes.to_vec();
         entry.version += 1;
         entry.leased_until = 0;
@@ -148,9 +173,9 @@ impl Backend for Memory {
         answer(Put::Kept(Version(entry.version)))
     }
 
-    fn release<'a>(&'a self, handle: &'a Handle, version: Version, fence: u64) -> Answer<'a, bool> {
+    fn release<'a>(&'a self, handle: &'a Handle, version: Version, bid: Bid) -> Answer<'a, bool> {
         let mut inner = self.inner();
-        let entry = inner.held(handle, version, fence, now());
+        let entry = inner.held(handle, version, bid, now());
         answer(entry.map(|entry| entry.leased_until = 0).is_some())
     }
 
@@ -172,6 +197,10 @@ impl Backend for Memory {
         let records: Vec<_> = fitting.skip(skip).take(PAGE).map(|(handle, entry)| entry.listed(handle)).collect();
         let next = (records.len() == PAGE).then(|| Cursor((skip + PAGE).to_string()));
         answer(Page { records, next })
+    }
+
+    fn time(&self) -> Answer<'_, u64> {
+        answer(now().saturating_mul(1000))
     }
 
     fn publish<'a>(&'a self, topic: Topic, message: &'a [u8], keep: Duration) -> Answer<'a, ()> {
@@ -199,5 +228,76 @@ impl Backend for Memory {
                 }
             }
         })
+    }
+}
+
+impl Steps for Memory {
+    fn take_step<'a>(&'a self, step: &'a Step, lease: Duration, keep: Duration) -> Answer<'a, Taken> {
+        let now = now();
+        let mut inner = self.inner();
+        inner.series.retain(|_, mark| mark.expires > now);
+        let mark = inner.series.entry(step.series).or_insert_with(|| Mark::before(step));
+        let is_own = mark.bid == step.bid.0 && matches!(mark.state, State::LeasedUntil(_));
+        if mark.number > step.number || (mark.number == step.number && !is_own) {
+            let brought = mark.brought.as_ref().filter(|(by, _, until)| *by >= step.number && *until > now);
+            return answer(match mark.state {
+                State::LeasedUntil(until) if mark.number == step.number && until > now => {
+                    Taken::Busy(Duration::from_millis(until - now))
+                }
+                State::LeasedUntil(_) | State::Lost if mark.number == step.number => Taken::Lost,
+                _ => Taken::Over(brought.map(|(_, bytes, until)| Brought {
+                    bytes: bytes.clone(),
+                    left: Duration::from_millis(until - now),
+                })),
+            });
+        }
+        (mark.number, mark.bid) = (step.number, step.bid.0);
+        mark.state = State::LeasedUntil(now.saturating_add(millis(lease)));
+        mark.expires = mark.expires.max(now.saturating_add(millis(keep)));
+        answer(Taken::Ours)
+    }
+
+    fn finish_step<'a>(
+        &'a self,
+        step: &'a Step,
+        brought: Option<(&'a [u8], Duration)>,
+        keep: Duration,
+    ) -> Answer<'a, bool> {
+        let now = now();
+        let mut inner = self.inner();
+        let mark = inner.series.entry(step.series).or_insert_with(|| Mark::before(step));
+        if mark.number > step.number || (mark.number == step.number && mark.bid != step.bid.0) {
+            return answer(false);
+        }
+        (mark.number, mark.bid) = (step.number, step.bid.0);
+        mark.state = if brought.is_some() { State::Over } else { State::Lost };
+        mark.expires = mark.expires.max(now.saturating_add(millis(keep)));
+        if let Some((bytes, life)) = brought {
+            mark.brought = Some((step.number, bytes.to_vec(), now.saturating_add(millis(life))));
+        }
+        answer(true)
+    }
+
+    fn release_step<'a>(&'a self, step: &'a Step) -> Answer<'a, bool> {
+        let mut inner = self.inner();
+        let is_own = |mark: &&mut Mark| mark.number == step.number && mark.bid == step.bid.0;
+        let mark = inner.series.get_mut(&step.series).filter(is_own);
+        answer(mark.map(|mark| (mark.number, mark.state) = (step.number.saturating_sub(1), State::Over)).is_some())
+    }
+
+    fn shorten_step<'a>(&'a self, series: &'a Handle, number: u64, life: Duration) -> Answer<'a, ()> {
+        let end = now().saturating_add(millis(life));
+        let mut inner = self.inner();
+        let brought = inner.series.get_mut(series).and_then(|mark| mark.brought.as_mut());
+        if let Some((_, _, until)) = brought.filter(|(by, ..)| *by == number) {
+            *until = end.min(*until);
+        }
+        answer(())
+    }
+}
+
+impl Mark {
+    fn before(step: &Step) -> Self {
+        Self { number: step.number.saturating_sub(1), bid: 0, state: State::Over, brought: None, expires: 0 }
     }
 }

@@ -4,9 +4,10 @@
 //! with a key that it never had. Every call is bounded in time and runs on the control runtime, so that a store that is slow
 //! holds no worker, and a client that goes away cuts no write in two.
 //!
-//! One rule keeps renewals apart: a record changes only under a [`Lease`]. A lease is of one version and has a number of its
-//! own, so that of two holders only the later one can write; and a holder that fell silent leaves a mark, so that nobody
-//! sends a refresh token that may have been spent.
+//! One rule keeps renewals apart: a record changes only under a [`Lease`]. A lease is of one version and bears the random
+//! [`Bid`] of whoever asked for it, so that of two holders only the later one can write, and one whose answer was lost asks
+//! again and is told that it is theirs; and a holder that fell silent leaves a mark, so that nobody sends a refresh token
+//! that may have been spent.
 
 mod backend;
 mod location;
@@ -15,6 +16,7 @@ mod memory;
 mod redis;
 #[cfg(feature = "sql")]
 mod sql;
+mod steps;
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,6 +26,8 @@ use tokio::runtime;
 
 use self::backend::Backend;
 pub use self::location::{Location, LocationProblem};
+pub use self::steps::{Brought, Step, Stepped};
+use crate::random::random;
 
 /// The largest record, in bytes: a session of the largest claims and tokens is a tenth of it.
 pub const LARGEST: usize = 1 << 20;
@@ -65,6 +69,21 @@ pub struct Owner {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version(u64);
 
+impl Version {
+    /// That of a new record.
+    pub const FIRST: Self = Self(1);
+
+    /// The one after it.
+    pub fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+
+    /// Its number.
+    pub fn number(self) -> u64 {
+        self.0
+    }
+}
+
 /// A record as it was last written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {
@@ -74,16 +93,34 @@ pub struct Kept {
     pub version: Version,
 }
 
+/// Whoever asks for something that one alone gets. Drawn once for all attempts: where an answer was lost, the same question
+/// has the same answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bid(u64);
+
+impl Bid {
+    /// A random one, never 0; below 2^53, so that every store counts it exactly.
+    #[allow(clippy::new_without_default, reason = "no two are the same")]
+    pub fn new() -> Self {
+        Self((u64::from_le_bytes(random()) >> 11) | 1)
+    }
+}
+
 /// The right to change one version of one record, for a while.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lease {
     handle: Handle,
     version: Version,
-    fence: u64,
+    bid: Bid,
     until: Instant,
 }
 
 impl Lease {
+    /// The version that a write makes.
+    pub fn next_version(&self) -> Version {
+        self.version.next()
+    }
+
     /// Whether it lasts for at least `span` more. Asked before anything is done that must not be done twice.
     pub fn lasts(&self, span: Duration) -> bool {
         Instant::now() + span < self.until
@@ -178,8 +215,6 @@ impl Cursor {
 pub enum Topic {
     /// Sessions that ended.
     Ended,
-    /// Sessions that were renewed.
-    Renewed,
 }
 
 impl Topic {
@@ -187,7 +222,6 @@ impl Topic {
     fn name(self) -> &'static str {
         match self {
             Self::Ended => "ended",
-            Self::Renewed => "renewed",
         }
     }
 }
@@ -277,18 +311,25 @@ impl Store {
         self.bounded(TIMEOUT, move |backend| async move { backend.create(&handle, &owner, &bytes, ttl).await }).await
     }
 
-    /// Asks for the right to change `version` of a record, for `ttl`.
+    /// Asks for the right to change `version` of a record, for `ttl`. May be asked again with the same bid where the answer
+    /// was lost: what is its already lasts for `ttl` from then on.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn try_lease(&self, handle: Handle, version: Version, ttl: Duration) -> Result<Leased, StoreError> {
+    pub async fn try_lease(
+        &self,
+        handle: Handle,
+        version: Version,
+        bid: Bid,
+        ttl: Duration,
+    ) -> Result<Leased, StoreError> {
         // Counted from before the question: here it ends no later than there.
         let until = Instant::now() + ttl;
         self.bounded(TIMEOUT, move |backend| async move {
-            let lease = |fence| Lease { handle, version, fence, until };
-            Ok(match backend.try_lease(&handle, version, ttl).await? {
-                backend::Claim::Fenced { fence, abandoned: false } => Leased::Granted(lease(fence)),
-                backend::Claim::Fenced { fence, abandoned: true } => Leased::Abandoned(lease(fence)),
+            let lease = Lease { handle, version, bid, until };
+            Ok(match backend.try_lease(&handle, version, bid, ttl).await? {
+                backend::Claim::Ours { abandoned: false } => Leased::Granted(lease),
+                backend::Claim::Ours { abandoned: true } => Leased::Abandoned(lease),
                 backend::Claim::Busy(span) => Leased::Busy(span),
                 backend::Claim::Newer => Leased::Newer,
                 backend::Claim::Gone => Leased::Gone,
@@ -305,7 +346,7 @@ impl Store {
     pub async fn replace(&self, lease: Lease, bytes: Vec<u8>) -> Result<Put, StoreError> {
         fits(&bytes)?;
         self.bounded(TIMEOUT, move |backend| async move {
-            backend.replace(&lease.handle, lease.version, lease.fence, &bytes).await
+            backend.replace(&lease.handle, lease.version, lease.bid, &bytes).await
         })
         .await
     }
@@ -317,7 +358,7 @@ impl Store {
     pub async fn release(&self, lease: Lease) -> Result<bool, StoreError> {
         self.bounded(
             TIMEOUT,
-            move |backend| async move { backend.release(&lease.handle, lease.version, lease.fence).await },
+            move |backend| async move { backend.release(&lease.handle, lease.version, lease.bid).await },
         )
         .await
     }
@@ -347,6 +388,14 @@ impl Store {
             backend.list(&filter, from.as_ref().map(|cursor| cursor.0.as_str())).await
         })
         .await
+    }
+
+    /// What time it is by the clock that all replicas share, in microseconds since the Unix epoch; exact to a millisecond.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn time(&self) -> Result<u64, StoreError> {
+        self.bounded(TIMEOUT, move |backend| async move { backend.time().await }).await
     }
 
     /// Tells all replicas; whoever starts within `keep` hears of it too.

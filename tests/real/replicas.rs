@@ -21,12 +21,12 @@ struct Processes {
 }
 
 impl Processes {
-    async fn start(provider: &RealProvider, store: &str) -> Self {
+    /// `session` says where sessions lie.
+    async fn start(provider: &RealProvider, session: &str) -> Self {
         let port = free_port();
         let text = provider.toml().replace("{port}", &port.to_string());
-        let config = format!(
-            "{text}redirect_uri = \"http://localhost:{port}/auth/callback\"\n{PROXY}[session]\nstore = \"{store}\"\n"
-        );
+        let config =
+            format!("{text}redirect_uri = \"http://localhost:{port}/auth/callback\"\n{PROXY}[session]\n{session}\n");
         let mut processes = Self { port, programs: Vec::new(), config };
         for _ in 0..2 {
             processes.programs.push((Site::of(PROGRAM), None));
@@ -115,8 +115,18 @@ async fn open_pages_whatever_breaks(url: String, browser: Browser) -> Tale {
 #[tokio::test]
 async fn a_replica_is_killed_and_only_renewals_under_way_go_by_the_provider() {
     let redis = Redis::start(&[]);
+    a_replica_is_killed(&format!("store = \"redis://{}\"", redis.address())).await;
+}
+
+#[tokio::test]
+async fn with_cookies_alone_a_killed_replica_costs_only_renewals_under_way() {
+    let redis = Redis::start(&[]);
+    a_replica_is_killed(&format!("share = \"redis://{}\"", redis.address())).await;
+}
+
+async fn a_replica_is_killed(session: &str) {
     let provider = rotating();
-    let mut processes = Processes::start(&provider, &format!("redis://{}", redis.address())).await;
+    let mut processes = Processes::start(&provider, session).await;
     let front = Front::start(processes.port, processes.addresses()).await;
     let url = processes.url();
     let mut all = Vec::new();
@@ -146,7 +156,7 @@ async fn a_replica_is_killed_and_only_renewals_under_way_go_by_the_provider() {
 async fn a_replica_that_stands_still_holds_up_nobody_elsewhere_and_hears_what_has_ended_when_it_goes_on() {
     let redis = Redis::start(&[]);
     let provider = rotating();
-    let processes = Processes::start(&provider, &format!("redis://{}", redis.address())).await;
+    let processes = Processes::start(&provider, &format!("store = \"redis://{}\"", redis.address())).await;
     let (still, other) = (processes.addresses()[0], processes.addresses()[1]);
     let url = processes.url();
     let staying = processes.signed_in(&provider, other).await;

@@ -81,6 +81,8 @@ impl Front {
 enum Lie {
     /// In a store of two replicas.
     In(String),
+    /// In the cookies of two replicas that share what they renew.
+    Shared(String),
     /// In the cookies, of one proxy.
     InCookies,
 }
@@ -97,11 +99,12 @@ impl Replicas {
         let port = free_port();
         let session = match lie {
             Lie::In(store) => format!("[session]\nstore = \"{store}\""),
+            Lie::Shared(store) => format!("[session]\nshare = \"{store}\""),
             Lie::InCookies => String::new(),
         };
         let toml = format!("{}{PROXY}{session}", provider.toml());
         let one = Stage::builder().public_port(port).toml(&toml).start();
-        let other = matches!(lie, Lie::In(_)).then(|| one.replica());
+        let other = (!matches!(lie, Lie::InCookies)).then(|| one.replica());
         let addresses = [Some(&one), other.as_ref()].into_iter().flatten().map(Stage::address).collect();
         let front = Front::start(port, addresses).await;
         Self { one, _other: other, front }
@@ -211,6 +214,25 @@ async fn one_proxy_renews_each_session_of_oidc_provider_in_its_cookie_once() {
 async fn two_replicas_and_redis_renew_each_session_of_keycloak_once() {
     let redis = Redis::start(&[]);
     nobody_notices(provider(keycloak).await, Lie::In(format!("redis://{}", redis.address())), async {}).await;
+}
+
+#[tokio::test]
+async fn two_replicas_with_cookies_alone_renew_each_session_once() {
+    let redis = Redis::start(&[]);
+    nobody_notices(provider(rotating).await, Lie::Shared(format!("redis://{}", redis.address())), async {}).await;
+}
+
+#[tokio::test]
+async fn with_cookies_alone_redis_may_be_killed_and_no_refresh_token_is_sent_twice() {
+    let mut redis = Redis::start(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let store = format!("redis://{}", redis.address());
+    nobody_notices(provider(rotating).await, Lie::Shared(store), async {
+        after(5).await;
+        redis.kill();
+        after(2).await;
+        redis.begin();
+    })
+    .await;
 }
 
 #[tokio::test]

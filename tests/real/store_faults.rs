@@ -3,8 +3,10 @@
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 use vestibule_test_support::stores::{Postgres, Redis};
-use vestibule_test_support::{Browser, Relay, Stage, until};
+use vestibule_test_support::{Browser, Relay, Stage, json, until};
 
 use crate::session_streams::Stream;
 
@@ -200,9 +202,35 @@ async fn while_redis_is_away_those_who_were_seen_go_on_for_the_grace_and_nobody_
 }
 
 #[tokio::test]
+async fn a_frame_that_was_gone_before_a_slow_store_answered_has_ended_the_session_all_the_same() {
+    let redis = Redis::start(&[]);
+    let stage = Stage::with(&format!("[session]\nstore = \"redis://{}\"", redis.address()));
+    stage.provider.set_user(json!({ "sub": "ada", "preferred_username": "ada", "sid": "s1" }));
+    let browser = stage.signed_in_browser().await;
+    // One that has never seen the session, so that it has to ask.
+    let other = stage.replica();
+    let frame = format!("/auth/frontchannel-logout?iss={}&sid=s1", stage.provider.issuer());
+    let request = format!(
+        "GET {frame} HTTP/1.1\r\nHost: {}\r\nCookie: {}\r\nSec-Fetch-Dest: iframe\r\n\r\n",
+        stage.host(),
+        browser.cookie_line(&stage.origin())
+    );
+    redis.cli(&["client", "pause", "1200"]);
+    let mut client = TcpStream::connect(other.address()).await.unwrap();
+    client.write_all(request.as_bytes()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    drop(client);
+    let copy = browser.stolen_copy();
+    copy.connect(&other.origin(), other.address());
+    for (stage, browser) in [(&other, &copy), (&stage, &browser)] {
+        until("it has ended", async || browser.fetch(&stage.url("/")).await.status == StatusCode::UNAUTHORIZED).await;
+    }
+}
+
+#[tokio::test]
 async fn a_store_that_came_back_with_less_is_told_again_what_has_ended() {
     let mut redis = Redis::start(&[]);
-    let stage = Stage::with(&format!("[session]\nshare_ended = \"redis://{}\"", redis.address()));
+    let stage = Stage::with(&format!("[session]\nshare = \"redis://{}\"", redis.address()));
     let browser = stage.signed_in_browser().await;
     let copy = browser.stolen_copy();
     browser.get(&stage.url("/auth/logout")).await;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use vestibule::store::{Leased, Location, Put, Store, StoreError, Topic};
+use vestibule::store::{Bid, Leased, Location, Put, Stepped, Store, StoreError, Topic};
 use vestibule_test_support::runtime;
 use vestibule_test_support::stores::{Postgres, Redis};
 
@@ -43,21 +43,26 @@ async fn postgresql_keeps_what_a_store_promises() {
 /// While it is away, every call is an error within its bound and none is a miss; afterwards all of it is there.
 async fn comes_back(store: &Store, mut kill: impl FnMut(), mut begin: impl FnMut()) {
     let (handle, version) = contract::created(store, b"kept").await;
-    let Leased::Granted(lease) = store.try_lease(handle, version, HOUR).await.unwrap() else { panic!("no lease") };
+    let Leased::Granted(lease) = store.try_lease(handle, version, Bid::new(), HOUR).await.unwrap() else {
+        panic!("no lease")
+    };
     let position = store.read(Topic::Ended, None, Duration::ZERO).await.unwrap().position;
     let waiting = tokio::spawn({
         let (store, position) = (store.clone(), position.clone());
         async move { store.read(Topic::Ended, Some(position), Duration::from_secs(20)).await }
     });
-    store.publish(Topic::Renewed, b"before".to_vec(), HOUR).await.unwrap();
+    let (series, bid) = (contract::fresh(), Bid::new());
+    let step = async || store.take_step(series, 1, bid, (HOUR, HOUR)).await;
+    assert!(matches!(step().await, Ok(Stepped::Ours(_))));
     kill();
     let begun = Instant::now();
     for _ in 0..3 {
         for error in [
             store.get(handle).await.map(drop),
-            store.try_lease(handle, version, HOUR).await.map(drop),
+            store.try_lease(handle, version, Bid::new(), HOUR).await.map(drop),
             store.replace(lease, b"new".to_vec()).await.map(drop),
             store.delete(handle).await.map(drop),
+            step().await.map(drop),
             store.publish(Topic::Ended, b"x".to_vec(), HOUR).await,
             store.read(Topic::Ended, Some(position.clone()), Duration::from_millis(10)).await.map(drop),
         ] {
@@ -74,8 +79,9 @@ async fn comes_back(store: &Store, mut kill: impl FnMut(), mut begin: impl FnMut
     assert_eq!((kept.bytes.as_slice(), kept.version), (&b"kept"[..], version));
     let put = contract::within(async || store.replace(lease, b"new".to_vec()).await.ok()).await;
     assert!(matches!(put, Put::Kept(_)), "{put:?}");
-    let renewed = contract::within(async || store.read(Topic::Renewed, None, Duration::ZERO).await.ok()).await;
-    assert!(renewed.messages.contains(&b"before".to_vec()));
+    assert!(matches!(contract::within(async || step().await.ok()).await, Stepped::Ours(_)));
+    let other = store.take_step(series, 1, Bid::new(), (HOUR, HOUR)).await.unwrap();
+    assert!(matches!(other, Stepped::Busy(_)), "{other:?}");
     // Whoever followed goes on where it stopped, whether it noticed or not.
     let mut position = waiting.await.unwrap().map_or(position, |news| news.position);
     contract::within(async || store.publish(Topic::Ended, b"after".to_vec(), HOUR).await.ok()).await;
@@ -146,6 +152,32 @@ async fn a_cluster_keeps_what_a_store_promises_wherever_its_keys_go() {
     for handle in handles {
         let kept = contract::within(async || store.get(handle).await.ok()).await;
         assert_eq!(kept.map(|kept| kept.bytes).as_deref(), Some(&b"here"[..]));
+    }
+}
+
+#[tokio::test]
+async fn what_a_cluster_acknowledged_is_at_a_replica_and_outlives_the_node_that_it_was_written_to() {
+    let mut nodes = Redis::cluster_of(1);
+    let addresses: Vec<_> = nodes.iter().map(|node| node.address().to_string()).collect();
+    let store = at(&format!("redis+cluster://{}", addresses.join(",")));
+    let mut leased = Vec::new();
+    for _ in 0..30 {
+        let (handle, version) = contract::created(&store, b"here").await;
+        let series = contract::fresh();
+        let begun = store.take_step(series, 1, Bid::new(), (HOUR, HOUR)).await.unwrap();
+        assert!(matches!(begun, Stepped::Ours(_)), "{begun:?}");
+        let lease = store.try_lease(handle, version, Bid::new(), HOUR).await.unwrap();
+        assert!(matches!(lease, Leased::Granted(_)), "{lease:?}");
+        leased.push((handle, version, series));
+    }
+    // At once: what nobody waited for would be lost as often as not.
+    nodes[0].kill();
+    for (handle, version, series) in leased {
+        let again = contract::within(async || store.try_lease(handle, version, Bid::new(), HOUR).await.ok()).await;
+        assert!(matches!(again, Leased::Busy(_)), "the lease is remembered: {again:?}");
+        let spans = (HOUR, HOUR);
+        let again = contract::within(async || store.take_step(series, 1, Bid::new(), spans).await.ok()).await;
+        assert!(matches!(again, Stepped::Busy(_)), "and so is the step: {again:?}");
     }
 }
 

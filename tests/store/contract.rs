@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use vestibule::store::{Filter, Handle, LARGEST, Lease, Leased, Owner, Put, Store, StoreError, Topic, Version};
+use vestibule::store::{
+    Bid, Filter, Handle, LARGEST, Lease, Leased, Owner, Put, Step, Stepped, Store, StoreError, Topic, Version,
+};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const SECOND: Duration = Duration::from_secs(1);
@@ -14,11 +16,15 @@ pub(crate) async fn holds(store: &Store) {
     a_record_is_what_was_written_and_only_once(store).await;
     a_lease_is_one_holders_and_ends_with_the_write(store).await;
     a_holder_that_fell_silent_is_told_of_and_writes_no_more(store).await;
+    a_lease_whose_answer_was_lost_is_still_its_bidders(store).await;
     whatever_is_deleted_or_has_expired_never_comes_back(store).await;
     of_many_who_ask_at_once_one_gets_the_lease(store).await;
     large_records_and_all_bytes_are_kept(store).await;
     records_are_listed_by_whose_they_are(store).await;
     what_is_told_reaches_everybody_once_and_in_order(store).await;
+    a_step_is_taken_once_and_what_it_brought_is_there_for_others(store).await;
+    a_step_that_brought_nothing_is_nobodys_again(store).await;
+    of_many_who_ask_at_once_one_takes_the_step(store).await;
 }
 
 pub(crate) fn fresh() -> Handle {
@@ -42,7 +48,7 @@ pub(crate) async fn created(store: &Store, bytes: &[u8]) -> (Handle, Version) {
 }
 
 async fn granted(store: &Store, handle: Handle, version: Version, ttl: Duration) -> Lease {
-    match store.try_lease(handle, version, ttl).await.unwrap() {
+    match store.try_lease(handle, version, Bid::new(), ttl).await.unwrap() {
         Leased::Granted(lease) => lease,
         other => panic!("{other:?}"),
     }
@@ -70,7 +76,7 @@ async fn a_lease_is_one_holders_and_ends_with_the_write(store: &Store) {
     let (handle, first) = created(store, b"one").await;
     let lease = granted(store, handle, first, HOUR).await;
     assert!(lease.lasts(SECOND) && !lease.lasts(HOUR));
-    let busy = store.try_lease(handle, first, HOUR).await.unwrap();
+    let busy = store.try_lease(handle, first, Bid::new(), HOUR).await.unwrap();
     assert!(matches!(busy, Leased::Busy(rest) if rest <= HOUR && rest > HOUR / 2), "{busy:?}");
     assert!(store.release(lease).await.unwrap());
     let lease = granted(store, handle, first, HOUR).await;
@@ -80,14 +86,14 @@ async fn a_lease_is_one_holders_and_ends_with_the_write(store: &Store) {
     assert_eq!(store.replace(lease, b"three".to_vec()).await.unwrap(), Put::Refused, "a late write");
     assert!(!store.release(lease).await.unwrap());
     assert_eq!(bytes(store, handle).await.as_deref(), Some(&b"two"[..]));
-    assert_eq!(store.try_lease(handle, first, HOUR).await.unwrap(), Leased::Newer);
+    assert_eq!(store.try_lease(handle, first, Bid::new(), HOUR).await.unwrap(), Leased::Newer);
     granted(store, handle, second, HOUR).await;
 }
 
 async fn a_holder_that_fell_silent_is_told_of_and_writes_no_more(store: &Store) {
     let (handle, version) = created(store, b"one").await;
     let silent = granted(store, handle, version, Duration::from_millis(300)).await;
-    let next = within(async || match store.try_lease(handle, version, HOUR).await.unwrap() {
+    let next = within(async || match store.try_lease(handle, version, Bid::new(), HOUR).await.unwrap() {
         Leased::Abandoned(lease) => Some(lease),
         Leased::Busy(_) => None,
         other => panic!("{other:?}"),
@@ -106,13 +112,38 @@ async fn a_holder_that_fell_silent_is_told_of_and_writes_no_more(store: &Store) 
     assert!(matches!(store.replace(late, b"two".to_vec()).await.unwrap(), Put::Kept(_)));
 }
 
+async fn a_lease_whose_answer_was_lost_is_still_its_bidders(store: &Store) {
+    let (handle, version) = created(store, b"one").await;
+    let bid = Bid::new();
+    let ask = async |bid, ttl| store.try_lease(handle, version, bid, ttl).await.unwrap();
+    assert!(matches!(ask(bid, Duration::from_millis(400)).await, Leased::Granted(_)));
+    assert!(matches!(ask(bid, HOUR).await, Leased::Granted(_)), "the same question, the same answer");
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    let busy = ask(Bid::new(), HOUR).await;
+    assert!(matches!(busy, Leased::Busy(rest) if rest > HOUR / 2), "it lasts from the last question on: {busy:?}");
+    let Leased::Granted(lease) = ask(bid, Duration::from_millis(50)).await else { panic!("not granted") };
+    // Ours as long as nobody came in between, and then with its mark, however often it is asked.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(matches!(ask(bid, Duration::from_millis(50)).await, Leased::Granted(_)));
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let other = Bid::new();
+    for _ in 0..2 {
+        assert!(matches!(ask(other, HOUR).await, Leased::Abandoned(_)));
+    }
+    assert!(matches!(ask(bid, HOUR).await, Leased::Busy(_)));
+    assert_eq!(store.replace(lease, b"late".to_vec()).await.unwrap(), Put::Refused);
+    let Leased::Abandoned(lease) = ask(other, HOUR).await else { panic!("not abandoned") };
+    assert!(store.release(lease).await.unwrap());
+    assert!(matches!(ask(other, HOUR).await, Leased::Granted(_)), "given back, it bears no mark");
+}
+
 async fn whatever_is_deleted_or_has_expired_never_comes_back(store: &Store) {
     let (handle, version) = created(store, b"one").await;
     let lease = granted(store, handle, version, HOUR).await;
     assert!(store.delete(handle).await.unwrap());
     assert!(!store.delete(handle).await.unwrap());
     assert_eq!(store.replace(lease, b"two".to_vec()).await.unwrap(), Put::Refused);
-    assert_eq!(store.try_lease(handle, version, HOUR).await.unwrap(), Leased::Gone);
+    assert_eq!(store.try_lease(handle, version, Bid::new(), HOUR).await.unwrap(), Leased::Gone);
     assert_eq!(store.get(handle).await.unwrap(), None);
 
     let handle = fresh();
@@ -128,7 +159,7 @@ async fn of_many_who_ask_at_once_one_gets_the_lease(store: &Store) {
     let (handle, version) = created(store, b"one").await;
     let asking = (0..32).map(|_| {
         let store = store.clone();
-        tokio::spawn(async move { store.try_lease(handle, version, HOUR).await.unwrap() })
+        tokio::spawn(async move { store.try_lease(handle, version, Bid::new(), HOUR).await.unwrap() })
     });
     let mut granted = 0;
     for one in asking.collect::<Vec<_>>() {
@@ -211,7 +242,6 @@ async fn what_is_told_reaches_everybody_once_and_in_order(store: &Store) {
     for number in 0..10 {
         told(number).await.unwrap();
     }
-    store.publish(Topic::Renewed, b"another topic".to_vec(), HOUR).await.unwrap();
     store.publish(Topic::Ended, b"short".to_vec(), Duration::from_millis(1)).await.unwrap();
     for _reader in 0..2 {
         let mut position = start.clone();
@@ -247,6 +277,134 @@ async fn what_is_told_reaches_everybody_once_and_in_order(store: &Store) {
     assert!(heard.saturating_duration_since(sent) < SECOND, "{:?}", heard - sent);
     let late = store.read(Topic::Ended, None, Duration::ZERO).await.unwrap();
     assert!(late.messages.iter().any(|message| message == b"wake"), "whoever starts later hears of it too");
+}
+
+/// Of a series that is remembered for an hour.
+async fn stepped(store: &Store, series: Handle, number: u64, bid: Bid, lease: Duration) -> Stepped {
+    store.take_step(series, number, bid, (lease, HOUR)).await.unwrap()
+}
+
+async fn taken(store: &Store, series: Handle, number: u64) -> Step {
+    match stepped(store, series, number, Bid::new(), HOUR).await {
+        Stepped::Ours(step) => step,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What a step that is over brought.
+async fn brought(store: &Store, series: Handle, number: u64) -> Option<Vec<u8>> {
+    match stepped(store, series, number, Bid::new(), HOUR).await {
+        Stepped::Over(brought) => brought.map(|brought| {
+            assert!(!brought.left.is_zero() && brought.left <= HOUR, "{brought:?}");
+            brought.bytes
+        }),
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn a_step_is_taken_once_and_what_it_brought_is_there_for_others(store: &Store) {
+    let (series, other) = (fresh(), fresh());
+    let bid = Bid::new();
+    for _ in 0..2 {
+        let Stepped::Ours(step) = stepped(store, series, 1, bid, HOUR).await else { panic!("asked again") };
+        assert!(step.lasts(SECOND) && !step.lasts(HOUR));
+    }
+    let busy = stepped(store, series, 1, Bid::new(), HOUR).await;
+    assert!(matches!(busy, Stepped::Busy(rest) if rest <= HOUR && rest > HOUR / 2), "{busy:?}");
+    let _other_series = taken(store, other, 1).await;
+    let Stepped::Ours(first) = stepped(store, series, 1, bid, HOUR).await else { panic!() };
+    for _ in 0..2 {
+        assert!(store.finish_step(first, Some((b"one".to_vec(), HOUR)), HOUR).await.unwrap(), "asked again");
+    }
+    assert_eq!(brought(store, series, 1).await.as_deref(), Some(&b"one"[..]));
+    assert!(
+        matches!(stepped(store, series, 1, bid, HOUR).await, Stepped::Over(Some(_))),
+        "not even by whoever took it"
+    );
+    // While the next is under way, whoever is two behind still gets what there is.
+    let second = taken(store, series, 2).await;
+    assert_eq!(brought(store, series, 1).await.as_deref(), Some(&b"one"[..]));
+    assert!(store.finish_step(second, Some((b"two".to_vec(), HOUR)), HOUR).await.unwrap());
+    assert!(!store.finish_step(first, Some((b"late".to_vec(), HOUR)), HOUR).await.unwrap());
+    for number in [1, 2] {
+        assert_eq!(brought(store, series, number).await.as_deref(), Some(&b"two"[..]), "{number}");
+    }
+    // It goes, and that it was taken stays.
+    store.shorten_step(series, 1, Duration::from_millis(1)).await.unwrap();
+    assert!(brought(store, series, 2).await.is_some(), "that was another step's");
+    store.shorten_step(series, 2, Duration::from_millis(200)).await.unwrap();
+    store.shorten_step(series, 2, HOUR).await.unwrap();
+    within(async || brought(store, series, 2).await.is_none().then_some(())).await;
+    assert_eq!(brought(store, series, 1).await, None);
+    // Given back, it is the next one's.
+    let third = taken(store, series, 3).await;
+    assert!(store.release_step(third).await.unwrap());
+    assert!(!store.release_step(third).await.unwrap());
+    assert_eq!(brought(store, series, 2).await, None);
+    let third = taken(store, series, 3).await;
+    assert!(store.finish_step(third, Some((vec![0; 20_000], Duration::from_millis(1))), HOUR).await.unwrap());
+    within(async || brought(store, series, 3).await.is_none().then_some(())).await;
+    let too_large = vec![0; LARGEST + 1];
+    let fourth = taken(store, series, 4).await;
+    let refused = store.finish_step(fourth, Some((too_large, HOUR)), HOUR).await;
+    assert!(matches!(refused, Err(StoreError::TooLarge)), "{refused:?}");
+    // The first of all too.
+    let series = fresh();
+    let first = taken(store, series, 1).await;
+    assert!(store.release_step(first).await.unwrap());
+    taken(store, series, 1).await;
+    // A series that nobody knows any more begins anew, and a step that was taken in it is taken all the same.
+    let series = fresh();
+    let Stepped::Ours(step) = store.take_step(series, 7, Bid::new(), (HOUR, Duration::from_millis(50))).await.unwrap()
+    else {
+        panic!("a new series")
+    };
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(store.finish_step(step, Some((b"seven".to_vec(), HOUR)), HOUR).await.unwrap());
+    assert_eq!(brought(store, series, 7).await.as_deref(), Some(&b"seven"[..]));
+}
+
+async fn a_step_that_brought_nothing_is_nobodys_again(store: &Store) {
+    let series = fresh();
+    let first = taken(store, series, 1).await;
+    assert!(store.finish_step(first, None, HOUR).await.unwrap());
+    assert_eq!(stepped(store, series, 1, Bid::new(), HOUR).await, Stepped::Lost);
+    // Whoever falls silent.
+    let series = fresh();
+    let bid = Bid::new();
+    let Stepped::Ours(silent) = stepped(store, series, 1, bid, Duration::from_millis(100)).await else { panic!() };
+    within(async || match stepped(store, series, 1, Bid::new(), HOUR).await {
+        Stepped::Lost => Some(()),
+        Stepped::Busy(_) => None,
+        other => panic!("{other:?}"),
+    })
+    .await;
+    // What comes late is there for all that.
+    assert!(store.finish_step(silent, Some((b"late".to_vec(), HOUR)), HOUR).await.unwrap());
+    assert_eq!(brought(store, series, 1).await.as_deref(), Some(&b"late"[..]));
+    // And what a step brought outlives that the next one is lost.
+    let second = taken(store, series, 2).await;
+    assert!(store.finish_step(second, None, HOUR).await.unwrap());
+    assert_eq!(brought(store, series, 1).await.as_deref(), Some(&b"late"[..]));
+    assert_eq!(stepped(store, series, 2, Bid::new(), HOUR).await, Stepped::Lost);
+    taken(store, series, 3).await;
+}
+
+async fn of_many_who_ask_at_once_one_takes_the_step(store: &Store) {
+    let series = fresh();
+    let asking = (0..32).map(|_| {
+        let store = store.clone();
+        tokio::spawn(async move { stepped(&store, series, 1, Bid::new(), HOUR).await })
+    });
+    let mut taken = 0;
+    for one in asking.collect::<Vec<_>>() {
+        match one.await.unwrap() {
+            Stepped::Ours(_) => taken += 1,
+            Stepped::Busy(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(taken, 1);
 }
 
 /// Asks until there is an answer.

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::authn::proof::ProofDemand;
+use crate::authn::session::SessionId;
 use crate::authn::session::renewing::Renewing;
 
 /// Parameters of one authorization request (OpenID Connect Core §3.1.2.1). Those that the ID token has to answer to travel
@@ -19,6 +20,8 @@ pub struct Wish {
     pub max_age: Option<u32>,
     /// The session that it is to renew without a word to the person (`prompt=none`).
     pub renewing: Option<Renewing>,
+    /// The session that it takes the place of: its cookie may not come along with the answer.
+    pub replaces: Option<SessionId>,
 }
 
 impl Wish {
@@ -38,7 +41,8 @@ impl Wish {
             (wished, demanded) => wished.clone().or(demanded),
         };
         let max_age = [self.max_age, demand.max_age()].into_iter().flatten().min();
-        Self { login_hint: self.login_hint.clone(), acr_values, max_age, renewing: self.renewing }
+        let (renewing, replaces) = (self.renewing, self.replaces);
+        Self { login_hint: self.login_hint.clone(), acr_values, max_age, renewing, replaces }
     }
 }
 
@@ -54,7 +58,7 @@ mod tests {
             login_hint: Some("ada".into()),
             acr_values: (!acr.is_empty()).then(|| acr.to_owned()),
             max_age,
-            renewing: None,
+            ..Wish::default()
         };
         let demand = |acr: &str, age: Option<u64>| {
             ProofDemand::new(

@@ -32,6 +32,8 @@ pub struct SignedIn<'a> {
     pub clock_skew: Duration,
     /// The session that this was to renew.
     pub renewing: Option<Renewing>,
+    /// The session that the browser showed when this began.
+    pub replaces: Option<SessionId>,
 }
 
 impl Sessions {
@@ -44,16 +46,21 @@ impl Sessions {
         signed_in: &SignedIn<'_>,
         present: &OwnCookies,
     ) -> Result<Vec<HeaderValue>, CreateError> {
+        // Only then the order of sign-ins and sign-outs is known here.
+        self.ended.started().await;
         let now = self.clock.now();
         let claims = record::merged(signed_in.claims.claims(), signed_in.userinfo);
         let mapped = self.map_at(signed_in.party, &claims)?;
         let (party, issuer) = (signed_in.party, signed_in.claims.issuer());
-        let before = self.shown(present);
+        // What is meant for a page of our own site only does not come with the provider's answer.
+        let lifetime = self.settings.lifetime;
+        let absent = signed_in.replaces.map(|id| Shown { id, expires_at: now.after(lifetime), ticket: None });
+        let before = self.shown(present).or(absent);
         let marks = Marks {
             id: SessionId(random()),
             provider_session: signed_in.claims.session().map(|sid| NameDigest::of_session(party, issuer, sid)),
             subject: NameDigest::of_subject(party, issuer, signed_in.claims.subject()),
-            begun: self.ended.next_turn(),
+            begun: self.ended.beginning(),
         };
         // What is renewed neither lives longer by it nor gets away from what ends it.
         let (marks, issued_at, generation) = match &signed_in.renewing {
@@ -86,7 +93,8 @@ impl Sessions {
             None => (self.sealer.seal_bytes(&pack(&record)?), record.marks.id),
             Some(stored) => {
                 // The browser's own session, where that is renewed; anything else becomes one of the store's.
-                let own = before.as_ref().and_then(|before| before.ticket.clone());
+                let own = signed_in.renewing.and_then(|old| old.ticket);
+                let own = own.or_else(|| before.as_ref()?.ticket);
                 let ticket = match own.filter(|ticket| generation > 0 && ticket.id() == record.marks.id) {
                     Some(ticket) => {
                         stored.overwrite(&ticket, pack(&record)?).await?;
@@ -125,6 +133,11 @@ impl Sessions {
         Ok(cookies)
     }
 
+    /// The id of that.
+    pub fn shown_id(&self, present: &OwnCookies) -> Option<SessionId> {
+        self.shown(present).map(|shown| shown.id)
+    }
+
     /// What a browser shows of a session that is about to be replaced, whether it is good for anything or not.
     pub(super) fn shown(&self, present: &OwnCookies) -> Option<Shown> {
         let value = self.jar.join(present).ok().flatten()?;
@@ -138,9 +151,12 @@ impl Sessions {
     }
 
     fn replaced(&self, before: &Shown) {
-        match (&before.ticket, &self.stored) {
-            (Some(_), Some(stored)) => stored.delete(before.id),
-            _ => self.successors.retire(before.id, u32::MAX, before.expires_at),
+        // Of one that was not shown to us it is not known where it lies.
+        if let Some(stored) = &self.stored {
+            stored.delete(before.id);
+        }
+        if before.ticket.is_none() {
+            self.successors.retire(before.id, u32::MAX, before.expires_at);
         }
     }
 }

@@ -14,6 +14,7 @@ pub mod record;
 mod remembered;
 pub mod renewing;
 pub mod seal;
+mod shared;
 pub mod stored;
 pub mod successors;
 
@@ -37,6 +38,7 @@ use self::record::{Contents, Record};
 use self::remembered::{Remembered, Slot};
 use self::renewing::{DueSession, When};
 use self::seal::{KeyRing, OpenError, Purpose, Sealer};
+use self::shared::SharedRenewals;
 use self::stored::{Away, Place, Stored, StoredSessions, Ticket};
 use self::successors::Successors;
 use super::identity::{Evidence, Identity};
@@ -73,8 +75,8 @@ pub struct Settings {
     pub cookie: cookie::Settings,
     /// Where sessions lie, if not in their cookies.
     pub store: Option<Location>,
-    /// By what replicas tell one another which sessions have ended, where those are in cookies.
-    pub share_ended: Option<Location>,
+    /// By what replicas share which sessions have ended and which were renewed, where those are in cookies.
+    pub share: Option<Location>,
     /// How long sessions that were seen go on while the store is away. Default 1 min.
     pub store_grace: Duration,
     /// `state_dir`: where ended sessions are written down. `None`: a restart forgets them.
@@ -116,6 +118,8 @@ pub struct Sessions {
     ended: Arc<EndedSessions>,
     successors: Arc<Successors>,
     stored: Option<StoredSessions>,
+    /// Of sessions in cookies.
+    shared: Option<Arc<SharedRenewals>>,
     control: runtime::Handle,
     clock: SharedClock,
     keeps_access_token: bool,
@@ -190,6 +194,8 @@ pub struct Binding<'a> {
     pub ended: Arc<EndedSessions>,
     /// Where sessions lie, if not in their cookies.
     pub store: Option<Store>,
+    /// By which replicas share the renewals of sessions that lie in cookies; the same store, if there is that one.
+    pub shared: Option<Store>,
     /// Where the store is asked, and sessions end.
     pub control: runtime::Handle,
 }
@@ -204,9 +210,14 @@ impl Sessions {
             let tickets = binding.ring.sealer(Purpose::Ticket, jar.session_name(), binding.origin);
             StoredSessions::new(store, tickets, settings.store_grace, control.clone(), Arc::clone(&clock))
         });
+        let shared = binding.shared.map(|store| {
+            let sealer = binding.ring.sealer(Purpose::Renewed, jar.session_name(), binding.origin);
+            SharedRenewals::new(store, sealer, control.clone())
+        });
         Self {
             control,
             stored,
+            shared,
             sealer: binding.ring.sealer(Purpose::Session, jar.session_name(), binding.origin),
             idle_sealer: binding.ring.sealer(Purpose::Idle, jar.idle_name(), binding.origin),
             providers: binding.providers,
@@ -321,9 +332,12 @@ impl Sessions {
     /// goes away meanwhile has signed out all the same.
     pub async fn sign_out(self: &Arc<Self>, cookies: &OwnCookies) -> Option<(Record, Contents)> {
         let (this, cookies) = (Arc::clone(self), cookies.clone());
-        let ending = async move { this.end_shown(&cookies).await };
-        // A task of the control runtime is lost only where that stops.
-        self.control.spawn(ending).await.ok().flatten()
+        self.detached(async move { this.end_shown(&cookies).await }).await.flatten()
+    }
+
+    /// What goes on when whoever asked for it goes away meanwhile. `None`: the control runtime stops.
+    pub async fn detached<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Option<T> {
+        self.control.spawn(work).await.ok()
     }
 
     async fn end_shown(&self, cookies: &OwnCookies) -> Option<(Record, Contents)> {

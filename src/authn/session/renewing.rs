@@ -8,8 +8,9 @@ use serde_json::Value;
 
 use super::marks::{Marks, NameDigest};
 use super::record::{self, Anew, Contents, Due, PackError, Record, Sources, StoredTokens};
-use super::stored::{self, Place, StoredSessions};
-use super::successors::{NextStep, Outcome, Successor};
+use super::shared::Elsewhere;
+use super::stored::{self, Place, StoredSessions, Ticket};
+use super::successors::{GRACE, NextStep, Outcome, Successor};
 use super::{CreateError, Renewal, Sessions};
 use crate::authn::oidc::Party;
 use crate::authn::oidc::id_token::VerifiedClaims;
@@ -17,7 +18,7 @@ use crate::authn::oidc::refresh::Refreshed;
 use crate::authn::proof::Proof;
 use crate::clock::UnixTime;
 use crate::random::random;
-use crate::store::Lease;
+use crate::store::{Lease, Step};
 
 /// How long before its end an access token is renewed, at most.
 const LONGEST_LEAD: Duration = Duration::from_secs(300);
@@ -79,12 +80,21 @@ pub struct Renewing {
     pub(super) issued_at: UnixTime,
     pub(super) expires_at: UnixTime,
     pub(super) generation: u32,
+    /// Where it lies, if not in the cookie: that may not come along with the provider's answer.
+    pub(super) ticket: Option<Ticket>,
 }
 
 impl Renewing {
-    pub(in crate::authn) fn of(record: &Record) -> Self {
-        let Record { party, marks, issued_at, expires_at, generation, .. } = *record;
-        Self { party, marks, issued_at, expires_at, generation }
+    pub(in crate::authn) fn of(session: &DueSession) -> Self {
+        let Record { party, marks, issued_at, expires_at, generation, .. } = session.record;
+        Self {
+            party,
+            marks,
+            issued_at,
+            expires_at,
+            generation,
+            ticket: session.place.as_ref().map(|place| place.ticket),
+        }
     }
 
     /// Where it is renewed.
@@ -104,9 +114,16 @@ pub struct DueSession {
     pub(super) place: Option<Place>,
 }
 
-/// That a session is ours to renew: with a lease, where replicas share it.
+/// That a session is ours to renew.
 #[derive(Debug)]
-pub(in crate::authn) struct Claim(Option<Lease>);
+pub(in crate::authn) enum Claim {
+    /// This replica alone has it.
+    Alone,
+    /// It lies in the store that replicas share.
+    Stored(Lease),
+    /// It lies in its cookie, which may come to any replica.
+    Shared(Step),
+}
 
 impl DueSession {
     fn without_refresh_token(&self) -> Option<Vec<u8>> {
@@ -160,6 +177,11 @@ impl Sessions {
         !self.ended.contains(&renewing.marks, renewing.party) && self.clock.now() < renewing.expires_at
     }
 
+    /// Whether a request shows what a session was, long after it was renewed.
+    pub(in crate::authn) fn is_superseded(&self, session: &DueSession) -> bool {
+        self.successors.is_superseded(&session.record)
+    }
+
     /// Whether a session has ended.
     pub(in crate::authn) fn has_ended(&self, record: &Record) -> bool {
         self.ended.contains(&record.marks, record.party)
@@ -170,35 +192,79 @@ impl Sessions {
         self.end_marked(&renewing.marks, renewing.expires_at).await;
     }
 
-    /// Takes a session for one renewal by its refresh token.
+    /// Takes a session for one renewal by its refresh token; one that `is_spent` is never taken.
     ///
     /// # Errors
     /// How the renewal ended without that.
-    pub(in crate::authn) async fn claim(&self, session: &DueSession) -> Result<Claim, Outcome> {
-        let Some((stored, place)) = self.place(session) else { return Ok(Claim(None)) };
-        stored.claim(place, || session.without_refresh_token()).await.map(|lease| Claim(Some(lease)))
+    pub(in crate::authn) async fn claim(&self, session: &DueSession, is_spent: bool) -> Result<Claim, Outcome> {
+        if let Some((stored, place)) = self.place(session) {
+            let lease = stored.claim(place, || session.without_refresh_token()).await?;
+            return Ok(Claim::Stored(lease));
+        }
+        let Some(shared) = &self.shared else { return Ok(Claim::Alone) };
+        let now = self.clock.now();
+        match shared.claim(&session.record, now).await {
+            Ok(step) if is_spent => {
+                // The store has forgotten what is known here.
+                shared.lose(step, &session.record, now).await;
+                Err(Outcome::Lost)
+            }
+            Ok(step) => Ok(Claim::Shared(step)),
+            Err(Elsewhere::Renewed(packed, left)) => {
+                // What another replica could give to a browser is not too large.
+                let successor = self.successor(packed, now.after(left)).map_err(|_| Outcome::Unused)?;
+                Err(Outcome::Shared(Box::new(successor.shared_by(shared, now.after(GRACE)))))
+            }
+            Err(Elsewhere::Superseded) => Err(Outcome::Superseded),
+            Err(Elsewhere::Lost) => Err(Outcome::Lost),
+            Err(Elsewhere::Unused) => Err(Outcome::Unused),
+        }
+    }
+
+    /// The next form of a session in its cookie, wanted until then.
+    ///
+    /// # Errors
+    /// How long its cookie would be, where no browser would keep that.
+    fn successor(&self, packed: Vec<u8>, wanted_until: UnixTime) -> Result<Successor, usize> {
+        let sealed = self.sealer.seal_bytes(&packed);
+        // What was just packed is read back as it will be from the cookie.
+        let opened = record::unpack(packed).filter(|_| self.jar.holds(&sealed)).ok_or(sealed.len())?;
+        let max_age = self.max_age(&opened.0, self.clock.now());
+        Ok(Successor::new(opened, sealed, max_age, wanted_until))
     }
 
     /// How long the provider may take: while the claim lasts, what it brings can be written.
     pub(in crate::authn) fn limit(&self, claim: &Claim) -> Duration {
-        match claim.0 {
-            Some(_) => stored::LEASE - stored::LEASE / 6,
+        match claim {
+            Claim::Stored(_) | Claim::Shared(_) => stored::LEASE - stored::LEASE / 6,
             // It has bounds of its own.
-            None => Duration::from_secs(3600),
+            Claim::Alone => Duration::from_secs(3600),
         }
     }
 
     /// The refresh token was not sent.
     pub(in crate::authn) async fn unclaim(&self, session: &DueSession, claim: Claim) {
-        if let (Some((stored, _)), Some(lease)) = (self.place(session), claim.0) {
-            stored.give_back(lease).await;
+        match (claim, &self.shared) {
+            (Claim::Stored(lease), _) => {
+                if let Some((stored, _)) = self.place(session) {
+                    stored.give_back(lease).await;
+                }
+            }
+            (Claim::Shared(step), Some(shared)) => shared.give_back(step).await,
+            (Claim::Alone | Claim::Shared(_), _) => {}
         }
     }
 
     /// The refresh token may be spent, and brought nothing.
     pub(in crate::authn) async fn lose(&self, session: &DueSession, claim: Claim) {
-        if let (Some((stored, place)), Some(lease)) = (self.place(session), claim.0) {
-            stored.write_spent(place, lease, session.without_refresh_token()).await;
+        match (claim, &self.shared) {
+            (Claim::Stored(lease), _) => {
+                if let Some((stored, place)) = self.place(session) {
+                    stored.write_spent(place, lease, session.without_refresh_token()).await;
+                }
+            }
+            (Claim::Shared(step), Some(shared)) => shared.lose(step, &session.record, self.clock.now()).await,
+            (Claim::Alone | Claim::Shared(_), _) => {}
         }
     }
 
@@ -254,19 +320,19 @@ impl Sessions {
             anew,
         };
         let packed = record::pack(&record, &mapped, userinfo, &tokens)?;
-        if let (Some((stored, place)), Some(lease)) = (self.place(session), claim.0) {
-            stored.replace(place, lease, packed).await?;
+        if let (Some((stored, place)), Claim::Stored(lease)) = (self.place(session), &claim) {
+            stored.replace(place, *lease, packed).await?;
             return Ok(Outcome::Elsewhere);
         }
-        let sealed = self.sealer.seal_bytes(&packed);
-        if !self.jar.holds(&sealed) {
-            return Err(PackError::largest_of(&merged, sealed.len()).into());
+        let idle = self.settings.idle;
+        let successor = self.successor(packed.clone(), now.after(idle));
+        let successor = successor.map_err(|length| PackError::largest_of(&merged, length))?;
+        match (claim, &self.shared) {
+            (Claim::Shared(step), Some(shared)) if shared.publish(step, &packed, (old, idle), now).await => {
+                Ok(Outcome::Shared(Box::new(successor.shared_by(shared, now.after(GRACE)))))
+            }
+            _ => Ok(Outcome::Renewed(Box::new(successor))),
         }
-        // What was just packed is read back as it will be from the cookie.
-        let opened = record::unpack(packed).ok_or_else(|| PackError::largest_of(&merged, sealed.len()))?;
-        let max_age = self.max_age(&record, now);
-        let successor = Successor::new(opened, sealed, max_age, now.after(self.settings.idle));
-        Ok(Outcome::Renewed(Box::new(successor)))
     }
 }
 

@@ -47,6 +47,8 @@ pub enum Purpose {
     Session,
     /// What says which record of a store is the session, and opens it.
     Ticket,
+    /// A renewed session, on its way from replica to replica: no cookie.
+    Renewed,
     /// The time of the last request.
     Idle,
     /// The `state` of an authorization request.
@@ -68,6 +70,7 @@ impl Purpose {
         match self {
             Self::Session => "session",
             Self::Ticket => "ticket",
+            Self::Renewed => "renewed session",
             Self::Idle => "idle",
             Self::Login => "login state",
             Self::Logout => "logout state",
@@ -306,12 +309,12 @@ fn key_id_of(bytes: &[u8]) -> Result<KeyId, OpenError> {
     Ok(id)
 }
 
-/// Seals and opens the one record of a store that `name` stands for, with a key that nothing but its ticket has.
+/// Seals and opens the one record that `context` names, with a key of its own that whoever keeps the record does not have.
 pub(super) struct RecordSealer(SealKey);
 
 impl RecordSealer {
-    pub(super) fn new(key: &[u8; 32], name: &[u8]) -> Self {
-        Self(SealKey::new(KeyId::default(), key, &[b"stored session", name]))
+    pub(super) fn new(key: &[u8; 32], context: &[&[u8]]) -> Self {
+        Self(SealKey::new(KeyId::default(), key, context))
     }
 
     pub(super) fn seal(&self, record: &[u8]) -> Vec<u8> {
@@ -493,10 +496,11 @@ mod tests {
 
     #[test]
     fn a_stored_record_opens_with_its_own_key_and_under_its_own_name() {
-        let sealer = RecordSealer::new(&[1; 32], b"one");
+        let of = |key, name: &[u8]| RecordSealer::new(&[key; 32], &[b"record", name]);
+        let sealer = of(1, b"one");
         let sealed = sealer.seal(b"record");
         assert_eq!(sealer.open(sealed.clone()).unwrap(), b"record");
-        for other in [RecordSealer::new(&[2; 32], b"one"), RecordSealer::new(&[1; 32], b"two")] {
+        for other in [of(2, b"one"), of(1, b"two"), RecordSealer::new(&[1; 32], &[b"recordone"])] {
             assert_eq!(other.open(sealed.clone()), Err(OpenError::Forged));
         }
         // What a ring sealed is none of them, and neither is what another release wrote.
@@ -549,7 +553,7 @@ mod tests {
 
         #[test]
         fn no_altered_or_made_up_record_opens(record: Vec<u8>, garbage: Vec<u8>, at: prop::sample::Index, bit in 0..8u8) {
-            let sealer = RecordSealer::new(&[1; 32], b"one");
+            let sealer = RecordSealer::new(&[1; 32], &[b"one"]);
             let mut sealed = sealer.seal(&record);
             let at = at.index(sealed.len());
             sealed[at] ^= 1 << bit;

@@ -27,7 +27,7 @@ use super::successors::Outcome;
 use crate::authn::oidc::Party;
 use crate::clock::{SharedClock, UnixTime};
 use crate::random::random;
-use crate::store::{Filter, Handle, Kept, Lease, Leased, Owner, Put, Store, StoreError, Version};
+use crate::store::{Bid, Filter, Handle, Kept, Lease, Leased, Owner, Put, Store, StoreError, Version};
 use crate::telemetry::chain;
 
 /// For how long what was read of a session is as good as the store.
@@ -39,18 +39,18 @@ const OVERHEAD: usize = 1024;
 /// How long one renewal of a session keeps all others away: longer than a provider's answer may take.
 pub(super) const LEASE: Duration = Duration::from_secs(30);
 /// How often a replica looks whether another has finished.
-const POLL: Duration = Duration::from_millis(50);
+pub(super) const POLL: Duration = Duration::from_millis(50);
 /// Between two attempts to write down what cannot be had again.
-const AGAIN: Duration = Duration::from_millis(500);
+pub(super) const AGAIN: Duration = Duration::from_millis(500);
 /// How long a renewal waits for a store that is away before it is put off: a restart, a fail-over.
-const OUTAGE: Duration = Duration::from_secs(10);
+pub(super) const OUTAGE: Duration = Duration::from_secs(10);
 /// How often a store that is away is asked for sessions that can go on without it.
 const PROBE: Duration = Duration::from_secs(1);
 /// What the value of a cookie with a ticket begins with; no sealed text has it.
 const MARK: u8 = b'.';
 
 /// What the cookie carries.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Ticket {
     id: SessionId,
     key: [u8; 32],
@@ -71,29 +71,30 @@ impl Ticket {
         self.id
     }
 
-    fn sealer(&self) -> RecordSealer {
-        RecordSealer::new(&self.key, &self.id.0)
+    fn sealer(&self, version: Version) -> RecordSealer {
+        // An older form does not open in a newer one's place.
+        RecordSealer::new(&self.key, &[b"stored session", &self.id.0, &version.number().to_be_bytes()])
     }
 
     /// What a store holds under its id: the packed bytes, and what they say; `None`: no session, or another one.
-    fn open(&self, bytes: Vec<u8>) -> Option<(Bytes, (Record, Contents))> {
-        let packed = Bytes::from(self.sealer().open(bytes).ok()?);
+    fn open(&self, version: Version, bytes: Vec<u8>) -> Option<(Bytes, (Record, Contents))> {
+        let packed = Bytes::from(self.sealer(version).open(bytes).ok()?);
         let session = record::unpack(packed.clone())?;
         (session.0.marks.id == self.id).then_some((packed, session))
     }
 }
 
-/// The session that `bytes` of a store are, for whoever shows a ticket of this plain text; `None`: they are none, or another
-/// one. A door for `tests/fuzz` and for samples of what older releases wrote.
+/// The session that `bytes` of a store are in its first version, for whoever shows a ticket of this plain text; `None`: they are
+/// none, or another one. A door for `tests/fuzz` and for samples of what older releases wrote.
 pub fn open(ticket: &[u8], bytes: Vec<u8>) -> Option<(Record, Contents)> {
     let ticket: Ticket = postcard::from_bytes(ticket).ok()?;
-    ticket.open(bytes).map(|(_, session)| session)
+    ticket.open(Version::FIRST, bytes).map(|(_, session)| session)
 }
 
-/// What a store would be given for a packed session under a ticket of this plain text.
+/// What a store would be given at first for a packed session under a ticket of this plain text.
 pub fn seal(ticket: &[u8], packed: &[u8]) -> Option<Vec<u8>> {
     let ticket: Ticket = postcard::from_bytes(ticket).ok()?;
-    Some(ticket.sealer().seal(packed))
+    Some(ticket.sealer(Version::FIRST).seal(packed))
 }
 
 impl From<SessionId> for Handle {
@@ -233,7 +234,7 @@ impl StoredSessions {
     }
 
     fn open(ticket: &Ticket, Kept { bytes, version }: Kept, now: UnixTime) -> Option<Stored> {
-        let opened = ticket.open(bytes);
+        let opened = ticket.open(version, bytes);
         if opened.is_none() {
             warn!(reason = "session_record_unreadable", "what the session store holds is no session of ours");
         }
@@ -251,14 +252,14 @@ impl StoredSessions {
         let kept = entry.into_value();
         if newer(&kept) {
             let (store, at_hand) = (self.store.clone(), self.at_hand.clone());
-            self.control.spawn(write_again(store, at_hand, ticket.clone(), stored.version, Arc::clone(&kept)));
+            self.control.spawn(write_again(store, at_hand, *ticket, stored.version, Arc::clone(&kept)));
         }
         kept
     }
 
     /// Writes a new one, made for the id of `ticket`.
     pub(super) async fn create(&self, ticket: &Ticket, record: &Record, packed: Vec<u8>) -> Result<(), Unwritten> {
-        let sealed = ticket.sealer().seal(&packed);
+        let sealed = ticket.sealer(Version::FIRST).seal(&packed);
         let life = record.expires_at.since(self.clock.now());
         match self.store.create(ticket.id.into(), owner_of(record), sealed, life).await {
             Ok(Put::Kept(version)) => {
@@ -282,9 +283,10 @@ impl StoredSessions {
         place: &Place,
         without_token: impl Fn() -> Option<Vec<u8>>,
     ) -> Result<Lease, Outcome> {
-        let begun = Instant::now();
+        // One for all attempts: a lease whose answer was lost is still ours, and its token was not sent.
+        let (begun, bid) = (Instant::now(), Bid::new());
         loop {
-            match self.store.try_lease(place.ticket.id.into(), place.version, LEASE).await {
+            match self.store.try_lease(place.ticket.id.into(), place.version, bid, LEASE).await {
                 Ok(Leased::Granted(lease)) => return Ok(lease),
                 Ok(Leased::Abandoned(lease)) => {
                     info!("a replica fell silent while it renewed a session; its refresh token is not sent again");
@@ -331,7 +333,7 @@ impl StoredSessions {
 
     /// The next version of a session. What it is made of cannot be had twice, so this tries for as long as the lease lasts.
     pub(super) async fn replace(&self, place: &Place, lease: Lease, packed: Vec<u8>) -> Result<(), Unwritten> {
-        let sealed = place.ticket.sealer().seal(&packed);
+        let sealed = place.ticket.sealer(lease.next_version()).seal(&packed);
         loop {
             match self.store.replace(lease, sealed.clone()).await {
                 Ok(Put::Kept(version)) => {
@@ -354,11 +356,11 @@ impl StoredSessions {
 
     /// Writes a session that the person's own browser renewed, whichever version it is in now.
     pub(super) async fn overwrite(&self, ticket: &Ticket, packed: Vec<u8>) -> Result<(), Unwritten> {
-        let begun = Instant::now();
+        let (begun, bid) = (Instant::now(), Bid::new());
         loop {
             let stored = self.ask(ticket).await.map_err(|Away| Unwritten::Away)?.ok_or(Unwritten::Gone)?;
-            let place = stored.place(ticket.clone());
-            match self.store.try_lease(ticket.id.into(), place.version, LEASE).await {
+            let place = stored.place(*ticket);
+            match self.store.try_lease(ticket.id.into(), place.version, bid, LEASE).await {
                 // What somebody else may have spent is replaced here.
                 Ok(Leased::Granted(lease) | Leased::Abandoned(lease)) => {
                     return self.replace(&place, lease, packed).await;
@@ -467,10 +469,11 @@ async fn write_again(
     lost: Version,
     newer: Arc<Stored>,
 ) {
-    let leased = store.try_lease(ticket.id.into(), lost, LEASE).await;
+    let leased = store.try_lease(ticket.id.into(), lost, Bid::new(), LEASE).await;
     // Newer after all, as a rule: it was read a moment before it was written.
     let Ok(Leased::Granted(lease) | Leased::Abandoned(lease)) = leased else { return };
-    if let Ok(Put::Kept(version)) = store.replace(lease, ticket.sealer().seal(&newer.packed)).await {
+    let sealed = ticket.sealer(lease.next_version()).seal(&newer.packed);
+    if let Ok(Put::Kept(version)) = store.replace(lease, sealed).await {
         info!("the session store had lost the newest form of a session, which was written again");
         let Stored { record, contents, packed, read_at, .. } = &*newer;
         let (record, contents, packed) = (record.clone(), contents.clone(), packed.clone());

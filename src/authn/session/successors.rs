@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use super::SessionId;
 use super::cookie::CookieJar;
 use super::record::{Contents, Record};
+use super::shared::SharedRenewals;
 use crate::clock::UnixTime;
 use crate::message::OwnCookies;
 
@@ -46,6 +47,8 @@ pub struct Successor {
     pub(super) wanted_until: UnixTime,
     /// When an answer first took it along; 0: none has.
     given_at: AtomicU64,
+    /// Where other replicas find it.
+    shared: Option<Arc<SharedRenewals>>,
 }
 
 impl Successor {
@@ -55,12 +58,26 @@ impl Successor {
         max_age: Option<Duration>,
         wanted_until: UnixTime,
     ) -> Self {
-        Self { record, contents, sealed, max_age, wanted_until, given_at: AtomicU64::new(0) }
+        Self { record, contents, sealed, max_age, wanted_until, given_at: AtomicU64::new(0), shared: None }
+    }
+
+    /// The same, kept here until then at most, since other replicas have it too.
+    pub(super) fn shared_by(self, shared: &Arc<SharedRenewals>, until: UnixTime) -> Self {
+        Self { shared: Some(Arc::clone(shared)), wanted_until: self.wanted_until.min(until), ..self }
     }
 
     fn is_wanted(&self, now: UnixTime) -> bool {
         let given_at = self.given_at.load(Ordering::Relaxed);
         now < self.wanted_until && (given_at == 0 || now.since(UnixTime(given_at)) < GRACE)
+    }
+
+    /// An answer takes it along. The first one counts: whoever comes much later with the old cookie is not the browser that
+    /// took it.
+    fn is_given(&self, now: UnixTime) {
+        let first = self.given_at.compare_exchange(0, now.0.max(1), Ordering::Relaxed, Ordering::Relaxed);
+        if let (Ok(_), Some(shared)) = (first, &self.shared) {
+            shared.is_taken(self.record.marks.id, self.record.generation);
+        }
     }
 }
 
@@ -72,6 +89,8 @@ struct Slot {
     spent: Option<u32>,
     /// The generation that was renewed last.
     renewed: Option<u32>,
+    /// The generation whose newer form other replicas have too: what of it is not here (any more) can be asked for.
+    shared: Option<u32>,
     underway: Option<Waiting>,
     /// Not before.
     again_at: UnixTime,
@@ -118,8 +137,12 @@ impl Waiting {
 pub enum Outcome {
     /// With a newer form.
     Renewed(Box<Successor>),
+    /// With a newer form that other replicas have too: here it is kept for [`GRACE`] at most.
+    Shared(Box<Successor>),
     /// With a newer form, which lies in the store.
     Elsewhere,
+    /// With a newer form that the browser has had for a while.
+    Superseded,
     /// The refresh token was not used: it can be sent again.
     Unused,
     /// It may have been used, and nothing came back.
@@ -134,6 +157,8 @@ pub struct Underway {
     generation: u32,
     until: UnixTime,
     now: UnixTime,
+    /// The refresh token was sent, by this replica or another: what came of it can be asked for, and nothing else.
+    is_spent: bool,
     outcome: Outcome,
     begun: Instant,
     // Dropped last: whoever waits for it finds the outcome.
@@ -144,6 +169,11 @@ impl Underway {
     /// To wait for it, however it ends.
     pub fn waiting(&self) -> Waiting {
         Waiting { begun: self.begun, done: self.done.subscribe() }
+    }
+
+    /// Whether the refresh token was sent before, and must not be again.
+    pub fn is_spent(&self) -> bool {
+        self.is_spent
     }
 
     /// Tells how it ended; `now` is when it did.
@@ -195,8 +225,7 @@ impl Successors {
     ) -> Option<Vec<HeaderValue>> {
         let newest = self.newest(shown, now)?;
         let cookies = self.jar.store(&newest.sealed, newest.max_age, present)?;
-        // The first one counts: whoever comes much later with the old cookie is not the browser that took it.
-        let _ = newest.given_at.compare_exchange(0, now.0.max(1), Ordering::Relaxed, Ordering::Relaxed);
+        newest.is_given(now);
         Some(cookies)
     }
 
@@ -211,7 +240,8 @@ impl Successors {
         if slot.renewed.is_some_and(|renewed| renewed >= record.generation) {
             return NextStep::Superseded;
         }
-        if slot.spent.is_some_and(|spent| spent >= record.generation) {
+        let is_spent = slot.spent.is_some_and(|spent| spent >= record.generation);
+        if is_spent && slot.shared.is_none_or(|shared| shared < record.generation) {
             return NextStep::Lost;
         }
         if now < slot.again_at {
@@ -221,17 +251,25 @@ impl Successors {
         let begun = Instant::now();
         slot.underway = Some(Waiting { begun, done: underway });
         // Before it is sent: whatever becomes of us then, it is not sent twice.
-        slot.spent = Some(record.generation);
+        slot.spent = slot.spent.max(Some(record.generation));
         NextStep::Renew(Underway {
             successors: Arc::clone(self),
             id: record.marks.id,
             generation: record.generation,
             until: record.expires_at,
             now,
+            is_spent,
             outcome: Outcome::Lost,
             begun,
             done,
         })
+    }
+
+    /// Whether there is, or was, a newer form of a session than this.
+    pub fn is_superseded(&self, record: &Record) -> bool {
+        let shard = self.shard(record.marks.id);
+        let renewed = shard.slots.get(&record.marks.id).and_then(|slot| slot.renewed);
+        renewed.is_some_and(|renewed| renewed >= record.generation)
     }
 
     /// Whether it is time to try something with a session that must not be tried all the time; `pause` until the next.
@@ -263,10 +301,15 @@ impl Successors {
         slot.underway = None;
         match outcome {
             // Another session took its place meanwhile, or the browser renewed it by itself.
-            Outcome::Renewed(_) if slot.renewed.is_some_and(|renewed| renewed >= underway.generation) => {}
-            outcome @ (Outcome::Renewed(_) | Outcome::Elsewhere) => {
-                slot.failures = 0;
-                slot.again_at = UnixTime(0);
+            Outcome::Renewed(_) | Outcome::Shared(_)
+                if slot.renewed.is_some_and(|renewed| renewed >= underway.generation) => {}
+            Outcome::Shared(successor) => {
+                slot.succeeded();
+                slot.shared = slot.shared.max(Some(underway.generation));
+                slot.newest = Some(Arc::new(*successor));
+            }
+            outcome @ (Outcome::Renewed(_) | Outcome::Elsewhere | Outcome::Superseded) => {
+                slot.succeeded();
                 slot.renewed = slot.renewed.max(Some(underway.generation));
                 if let Outcome::Renewed(successor) = outcome {
                     slot.newest = Some(Arc::new(*successor));
@@ -277,7 +320,9 @@ impl Successors {
                 let pause =
                     SHORTEST_PAUSE.saturating_mul(1 << slot.failures.min(6).saturating_sub(1)).min(LONGEST_PAUSE);
                 slot.again_at = underway.now.after(pause);
-                slot.spent = underway.generation.checked_sub(1);
+                if !underway.is_spent {
+                    slot.spent = underway.generation.checked_sub(1);
+                }
             }
             Outcome::Lost => {}
         }
@@ -291,7 +336,16 @@ impl Successors {
 
 impl Slot {
     fn new(until: UnixTime) -> Self {
-        Self { newest: None, spent: None, renewed: None, underway: None, again_at: UnixTime(0), failures: 0, until }
+        Self {
+            newest: None,
+            spent: None,
+            renewed: None,
+            shared: None,
+            underway: None,
+            again_at: UnixTime(0),
+            failures: 0,
+            until,
+        }
     }
 }
 
@@ -331,6 +385,11 @@ impl Shard {
 }
 
 impl Slot {
+    fn succeeded(&mut self) {
+        self.failures = 0;
+        self.again_at = UnixTime(0);
+    }
+
     fn age(&self) -> UnixTime {
         self.newest.as_ref().map_or(UnixTime(0), |newest| newest.wanted_until)
     }

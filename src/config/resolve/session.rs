@@ -63,12 +63,7 @@ impl Resolver {
         let store_grace = self.store_grace(&raw);
         let store = ("session.store", raw.store.as_ref());
         let store = self.store(store, ("session.store_file", raw.store_file.as_ref()));
-        let shared = ("session.share_ended", raw.share_ended.as_ref());
-        let share_ended = self.store(shared, ("session.share_ended_file", raw.share_ended_file.as_ref()));
-        if store.is_some() && share_ended.is_some() {
-            let what = "is not needed: replicas tell one another by session.store what has ended";
-            self.error("session.share_ended", what, "remove it");
-        }
+        let share = self.share(&raw, store.is_some());
         let secrets = self.secrets(&raw)?;
         Some(session::Settings {
             secrets,
@@ -78,7 +73,7 @@ impl Resolver {
             browser_session: raw.browser_session.unwrap_or(false),
             cookie,
             store,
-            share_ended,
+            share,
             store_grace,
             state_dir,
         })
@@ -92,6 +87,27 @@ impl Resolver {
             self.error("session.store_grace", what, "write at most \"1h\"; \"0s\" is none at all");
         }
         grace
+    }
+
+    /// By what replicas share what they know of sessions in cookies, under its present name or the older one.
+    fn share(&mut self, raw: &RawSession, has_store: bool) -> Option<Location> {
+        let older = raw.share_ended.is_some() || raw.share_ended_file.is_some();
+        let (key, file_key) = match older {
+            true => ("session.share_ended", "session.share_ended_file"),
+            false => ("session.share", "session.share_file"),
+        };
+        if older && (raw.share.is_some() || raw.share_file.is_some()) {
+            self.error(key, "is the older name of session.share, which is there too", "keep session.share");
+            return None;
+        }
+        let written = raw.share.as_ref().or(raw.share_ended.as_ref());
+        let file = raw.share_file.as_ref().or(raw.share_ended_file.as_ref());
+        let share = self.store((key, written), (file_key, file));
+        if has_store && share.is_some() {
+            let what = "is not needed: replicas share by session.store what they know";
+            self.error(key, what, "remove it");
+        }
+        share
     }
 
     /// A store that is named by one of two keys; `None` for "cookie".

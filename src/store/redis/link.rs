@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
+use redis::cluster_routing::{Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr};
 use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ErrorKind, IntoConnectionInfo, Pipeline, RedisConnectionInfo,
@@ -27,6 +28,23 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(super) enum Connection {
     One(MultiplexedConnection),
     Cluster(Box<ClusterConnection>),
+}
+
+impl Connection {
+    /// Waits until a replica has what was written to `key`, for so many milliseconds at most. Says how many have.
+    pub(super) async fn settle(self, key: &[u8], millis: u64) -> RedisResult<i64> {
+        let mut wait = redis::cmd("WAIT");
+        wait.arg(1).arg(millis);
+        match self {
+            Self::One(mut connection) => wait.query_async(&mut connection).await,
+            Self::Cluster(mut connection) => {
+                // Of the node that was written to, which has one connection: it counts what came by that.
+                let route = Route::with_key(key, SlotAddr::Master);
+                let route = RoutingInfo::SingleNode(SingleNodeRoutingInfo::SpecificNode(route));
+                Ok(redis::from_redis_value(connection.route_command(wait, route).await?)?)
+            }
+        }
+    }
 }
 
 impl ConnectionLike for Connection {

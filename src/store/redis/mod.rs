@@ -6,8 +6,10 @@
 
 mod link;
 mod scripts;
+mod steps;
 
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
 use redis::streams::{StreamReadOptions, StreamReadReply};
@@ -17,7 +19,7 @@ use self::link::{Connection, Link};
 use self::scripts::CORRUPT;
 use super::backend::{Answer, Backend, Claim};
 use super::location::{Redis as Location, Together};
-use super::{Cursor, Filter, Handle, Kept, Listed, News, Owner, Page, Position, Put, StoreError, Topic, Version};
+use super::{Bid, Cursor, Filter, Handle, Kept, Listed, News, Owner, Page, Position, Put, StoreError, Topic, Version};
 
 /// Sorted sets that name all records.
 const SHARDS: u8 = 64;
@@ -25,18 +27,57 @@ const SHARDS: u8 = 64;
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// How long a replica may take to have what was written, in milliseconds: others wait behind it on the same connection.
 const SETTLED: u64 = 20;
+/// How long nobody waits for the replicas of a cluster after none had answered.
+const UNSETTLED: Duration = Duration::from_secs(1);
 /// Messages that are read at once.
 const MESSAGES: usize = 1000;
 
 #[derive(Debug)]
 pub(super) struct Redis {
     prefix: String,
-    /// A replica can take the master's place.
-    has_replicas: bool,
+    /// Who waits until a replica has what was written.
+    settling: Settling,
     link: Link,
-    /// One for each topic: waiting for news holds a connection.
-    readers: [Link; 2],
+    /// Waiting for news holds a connection.
+    reader: Link,
     scripts: Scripts,
+}
+
+/// Whether a replica can take the place of a server.
+#[derive(Debug)]
+enum Settling {
+    /// There is one server.
+    Never,
+    /// Behind Sentinels there is one.
+    Always,
+    /// The nodes of a cluster may have some. Milliseconds after the first moment, before which it is no use to wait: where
+    /// there is none, waiting would hold up all others on the connection.
+    From(Instant, AtomicU64),
+}
+
+impl Settling {
+    fn of(together: &Together) -> Self {
+        match together {
+            Together::Single => Self::Never,
+            Together::Sentinel(_) => Self::Always,
+            Together::Cluster => Self::From(Instant::now(), AtomicU64::new(0)),
+        }
+    }
+
+    fn is_due(&self) -> bool {
+        match self {
+            Self::Never => false,
+            Self::Always => true,
+            Self::From(begun, from) => begun.elapsed() >= Duration::from_millis(from.load(Ordering::Relaxed)),
+        }
+    }
+
+    fn tell(&self, replicas: i64) {
+        if let (Self::From(begun, from), 0) = (self, replicas) {
+            let next = (begun.elapsed() + UNSETTLED).as_millis();
+            from.store(u64::try_from(next).unwrap_or(u64::MAX), Ordering::Relaxed);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -47,16 +88,21 @@ struct Scripts {
     release: Script,
     index: Script,
     publish: Script,
+    time: Script,
+    take_step: Script,
+    finish_step: Script,
+    release_step: Script,
+    bring: Script,
+    shorten: Script,
 }
 
 impl Redis {
     pub(super) fn new(location: &Location) -> Result<Self, StoreError> {
-        let reader = || Link::new(location, Some(LONGEST_WAIT * 2));
         Ok(Self {
             prefix: location.prefix.clone(),
-            has_replicas: matches!(location.together, Together::Sentinel(_)),
+            settling: Settling::of(&location.together),
             link: Link::new(location, Some(Duration::from_secs(10)))?,
-            readers: [reader()?, reader()?],
+            reader: Link::new(location, Some(LONGEST_WAIT * 2))?,
             scripts: Scripts {
                 create: Script::new(scripts::CREATE),
                 lease: Script::new(scripts::LEASE),
@@ -64,6 +110,12 @@ impl Redis {
                 release: Script::new(scripts::RELEASE),
                 index: Script::new(scripts::INDEX),
                 publish: Script::new(scripts::PUBLISH),
+                time: Script::new(scripts::TIME),
+                take_step: Script::new(scripts::TAKE_STEP),
+                finish_step: Script::new(scripts::FINISH_STEP),
+                release_step: Script::new(scripts::RELEASE_STEP),
+                bring: Script::new(scripts::BRING),
+                shorten: Script::new(scripts::SHORTEN),
             },
         })
     }
@@ -100,14 +152,14 @@ impl Redis {
             .await
     }
 
-    /// Waits a moment until a replica has what was written, so that a fail-over does not take it back.
-    async fn settle(&self) {
-        if self.has_replicas {
-            let wait = |mut connection: Connection| async move {
-                redis::cmd("WAIT").arg(1).arg(SETTLED).query_async::<i64>(&mut connection).await
-            };
+    /// Waits a moment until a replica has what was written to `key`, so that a fail-over does not take it back.
+    async fn settle(&self, key: &[u8]) {
+        if self.settling.is_due() {
+            let wait = |connection: Connection| connection.settle(key, SETTLED);
             // Written it is in any case.
-            let _ = self.link.ask(false, wait).await;
+            if let Ok(replicas) = self.link.ask(false, wait).await {
+                self.settling.tell(replicas);
+            }
         }
     }
 
@@ -193,24 +245,25 @@ impl Backend for Redis {
             for index in self.indexes(handle, owner) {
                 let () = self.run(true, &self.scripts.index, &index, &[handle.bytes(), &ttl]).await?;
             }
-            let arguments: [&[u8]; 3] = [bytes, &packed(owner), &ttl];
-            let put = written(self.run(true, &self.scripts.create, &self.record(handle), &arguments).await?)?;
-            self.settle().await;
+            let (key, owner) = (self.record(handle), packed(owner));
+            let arguments: [&[u8]; 3] = [bytes, &owner, &ttl];
+            let put = written(self.run(true, &self.scripts.create, &key, &arguments).await?)?;
+            self.settle(&key).await;
             Ok(put)
         })
     }
 
-    fn try_lease<'a>(&'a self, handle: &'a Handle, version: Version, ttl: Duration) -> Answer<'a, Claim> {
+    fn try_lease<'a>(&'a self, handle: &'a Handle, version: Version, bid: Bid, ttl: Duration) -> Answer<'a, Claim> {
         Box::pin(async move {
-            let arguments: [&[u8]; 2] = [&number(version.0), &millis(ttl)];
-            // Not asked twice: the second answer would be that the first has it.
-            let answer: Vec<i64> = self.run(false, &self.scripts.lease, &self.record(handle), &arguments).await?;
+            let arguments: [&[u8]; 3] = [&number(version.0), &millis(ttl), &number(bid.0)];
+            let key = self.record(handle);
+            let answer: Vec<i64> = self.run(true, &self.scripts.lease, &key, &arguments).await?;
             let span = |millis: i64| u64::try_from(millis).unwrap_or(0);
             if answer.first() == Some(&1) {
-                self.settle().await;
+                self.settle(&key).await;
             }
             match *answer {
-                [1, fence, abandoned] => Ok(Claim::Fenced { fence: span(fence), abandoned: abandoned == 1 }),
+                [1, abandoned] => Ok(Claim::Ours { abandoned: abandoned == 1 }),
                 [2, rest] => Ok(Claim::Busy(Duration::from_millis(span(rest)))),
                 [3] => Ok(Claim::Newer),
                 [4] => Ok(Claim::Gone),
@@ -219,18 +272,19 @@ impl Backend for Redis {
         })
     }
 
-    fn replace<'a>(&'a self, handle: &'a Handle, version: Version, fence: u64, bytes: &'a [u8]) -> Answer<'a, Put> {
+    fn replace<'a>(&'a self, handle: &'a Handle, version: Version, bid: Bid, bytes: &'a [u8]) -> Answer<'a, Put> {
         Box::pin(async move {
-            let arguments: [&[u8]; 3] = [&number(version.0), &number(fence), bytes];
-            let put = written(self.run(true, &self.scripts.replace, &self.record(handle), &arguments).await?)?;
-            self.settle().await;
+            let arguments: [&[u8]; 3] = [&number(version.0), &number(bid.0), bytes];
+            let key = self.record(handle);
+            let put = written(self.run(true, &self.scripts.replace, &key, &arguments).await?)?;
+            self.settle(&key).await;
             Ok(put)
         })
     }
 
-    fn release<'a>(&'a self, handle: &'a Handle, version: Version, fence: u64) -> Answer<'a, bool> {
+    fn release<'a>(&'a self, handle: &'a Handle, version: Version, bid: Bid) -> Answer<'a, bool> {
         Box::pin(async move {
-            let arguments: [&[u8]; 2] = [&number(version.0), &number(fence)];
+            let arguments: [&[u8]; 2] = [&number(version.0), &number(bid.0)];
             match self.run(true, &self.scripts.release, &self.record(handle), &arguments).await? {
                 CORRUPT => Err(StoreError::Corrupt("fields that are no record's")),
                 answer => Ok(answer == 1),
@@ -292,6 +346,15 @@ impl Backend for Redis {
         })
     }
 
+    fn time(&self) -> Answer<'_, u64> {
+        Box::pin(async move {
+            // By a script, so that in a cluster it is one node's whoever asks.
+            let key = self.key("told", Topic::Ended.name().as_bytes());
+            let (seconds, micros): (u64, u64) = self.run(true, &self.scripts.time, &key, &[]).await?;
+            Ok(seconds.saturating_mul(1_000_000).saturating_add(micros))
+        })
+    }
+
     fn publish<'a>(&'a self, topic: Topic, message: &'a [u8], keep: Duration) -> Answer<'a, ()> {
         Box::pin(async move {
             let key = self.key("told", topic.name().as_bytes());
@@ -314,7 +377,7 @@ impl Backend for Redis {
                 }
             };
             // Not asked again behind a connection that broke: whoever reads wants to know that something may be missing.
-            let reply = self.readers[topic as usize].ask(false, read).await?;
+            let reply = self.reader.ask(false, read).await?;
             let mut news = News { messages: Vec::new(), position: Position(after.to_owned()) };
             for entry in reply.into_iter().flat_map(|reply| reply.keys).flat_map(|key| key.ids) {
                 // What somebody else put there must not keep the rest from being heard.

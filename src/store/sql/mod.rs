@@ -22,7 +22,7 @@ use self::statements::{
 };
 use super::backend::{Answer, Backend, Claim};
 use super::location::Postgres;
-use super::{Cursor, Filter, Handle, Kept, Listed, News, Owner, Page, Position, Put, StoreError, Topic, Version};
+use super::{Bid, Cursor, Filter, Handle, Kept, Listed, News, Owner, Page, Position, Put, StoreError, Topic, Version};
 
 const PAGE: i64 = 200;
 const MESSAGES: i64 = 1000;
@@ -45,8 +45,7 @@ pub(super) struct Sql {
     /// Of SQLite.
     file: Option<PathBuf>,
     ready: OnceCell<()>,
-    /// Of each topic.
-    listeners: [Mutex<Option<PgListener>>; 2],
+    listener: Mutex<Option<PgListener>>,
     tidied: AtomicI64,
 }
 
@@ -66,6 +65,8 @@ macro_rules! each {
     };
 }
 
+mod steps;
+
 impl Sql {
     pub(super) fn postgres(location: &Postgres, control: &runtime::Handle) -> Result<Self, StoreError> {
         Ok(Self::new(Pool::Postgres(connect::postgres(location, control)?), None))
@@ -76,8 +77,7 @@ impl Sql {
     }
 
     fn new(pool: Pool, file: Option<PathBuf>) -> Self {
-        let listeners = [Mutex::new(None), Mutex::new(None)];
-        Self { pool, file, ready: OnceCell::new(), listeners, tidied: AtomicI64::new(0) }
+        Self { pool, file, ready: OnceCell::new(), listener: Mutex::new(None), tidied: AtomicI64::new(0) }
     }
 
     /// The tables are there, as far as this process knows.
@@ -240,14 +240,17 @@ impl Backend for Sql {
         })
     }
 
-    fn try_lease<'a>(&'a self, handle: &'a Handle, version: Version, ttl: Duration) -> Answer<'a, Claim> {
+    fn try_lease<'a>(&'a self, handle: &'a Handle, version: Version, bid: Bid, ttl: Duration) -> Answer<'a, Claim> {
         Box::pin(async move {
             self.ready().await?;
             each!(self, |pool, sql| {
-                let lease = sqlx::query(sql.lease).bind(&handle.0[..]).bind(whole(version.0)).bind(millis(ttl));
+                let lease = sqlx::query(sql.lease)
+                    .bind(&handle.0[..])
+                    .bind(whole(version.0))
+                    .bind(millis(ttl))
+                    .bind(whole(bid.0));
                 if let Some(row) = lease.fetch_optional(pool).await.map_err(told)? {
-                    let abandoned = row.try_get::<i64, _>(1).map_err(told)? == 1;
-                    return Ok(Claim::Fenced { fence: natural(row.try_get(0).map_err(told)?)?, abandoned });
+                    return Ok(Claim::Ours { abandoned: row.try_get::<i64, _>(0).map_err(told)? == 1 });
                 }
                 let why = sqlx::query(sql.leased).bind(&handle.0[..]).fetch_optional(pool).await.map_err(told)?;
                 let Some(row) = why else { return Ok(Claim::Gone) };
@@ -261,12 +264,12 @@ impl Backend for Sql {
         })
     }
 
-    fn replace<'a>(&'a self, handle: &'a Handle, version: Version, fence: u64, bytes: &'a [u8]) -> Answer<'a, Put> {
+    fn replace<'a>(&'a self, handle: &'a Handle, version: Version, bid: Bid, bytes: &'a [u8]) -> Answer<'a, Put> {
         Box::pin(async move {
             self.ready().await?;
             each!(self, |pool, sql| {
                 for statement in [sql.replace, sql.replaced] {
-                    let query = sqlx::query(statement).bind(&handle.0[..]).bind(whole(version.0)).bind(whole(fence));
+                    let query = sqlx::query(statement).bind(&handle.0[..]).bind(whole(version.0)).bind(whole(bid.0));
                     if let Some(row) = query.bind(bytes).fetch_optional(pool).await.map_err(told)? {
                         return Ok(Put::Kept(Version(natural(row.try_get(0).map_err(told)?)?)));
                     }
@@ -276,11 +279,11 @@ impl Backend for Sql {
         })
     }
 
-    fn release<'a>(&'a self, handle: &'a Handle, version: Version, fence: u64) -> Answer<'a, bool> {
+    fn release<'a>(&'a self, handle: &'a Handle, version: Version, bid: Bid) -> Answer<'a, bool> {
         Box::pin(async move {
             self.ready().await?;
             each!(self, |pool, sql| {
-                let query = sqlx::query(sql.release).bind(&handle.0[..]).bind(whole(version.0)).bind(whole(fence));
+                let query = sqlx::query(sql.release).bind(&handle.0[..]).bind(whole(version.0)).bind(whole(bid.0));
                 Ok(query.execute(pool).await.map_err(told)?.rows_affected() > 0)
             })
         })
@@ -337,6 +340,15 @@ impl Backend for Sql {
         })
     }
 
+    fn time(&self) -> Answer<'_, u64> {
+        Box::pin(async move {
+            each!(self, |pool, sql| {
+                let millis: i64 = sqlx::query_scalar(sql.time).fetch_one(pool).await.map_err(told)?;
+                Ok(natural(millis)?.saturating_mul(1000))
+            })
+        })
+    }
+
     fn publish<'a>(&'a self, topic: Topic, message: &'a [u8], keep: Duration) -> Answer<'a, ()> {
         Box::pin(async move {
             self.ready().await?;
@@ -366,7 +378,7 @@ impl Backend for Sql {
             self.ready().await?;
             let Ok(after) = after.unwrap_or("0").parse() else { return Err(StoreError::Corrupt("a position")) };
             let deadline = Instant::now() + wait;
-            let mut listener = self.listeners[topic as usize].lock().await;
+            let mut listener = self.listener.lock().await;
             if let (Pool::Postgres(pool), None) = (&self.pool, &*listener) {
                 let mut open = PgListener::connect_with(pool).await.map_err(told)?;
                 open.listen("vestibule_messages").await.map_err(told)?;

@@ -17,9 +17,15 @@ pub(super) struct Statements {
     pub(super) release: &'static str,
     pub(super) delete: &'static str,
     pub(super) list: &'static str,
+    pub(super) time: &'static str,
     pub(super) publish: &'static str,
     pub(super) read: &'static str,
-    pub(super) tidy: [&'static str; 2],
+    pub(super) take_step: &'static str,
+    pub(super) step: &'static str,
+    pub(super) finish_step: &'static str,
+    pub(super) release_step: &'static str,
+    pub(super) shorten_step: &'static str,
+    pub(super) tidy: [&'static str; 4],
 }
 
 macro_rules! statements {
@@ -33,11 +39,11 @@ macro_rules! statements {
                 "ON CONFLICT (handle) DO NOTHING"),
             created: concat!(
                 "SELECT 1 FROM vestibule_sessions WHERE handle = $1 AND version = 1 AND sealed = $2 AND expires > ", $now),
-            // What is on the right of a = is what was there before.
+            // What is on the right of a = is what was there before. `fence`: whose the last lease was.
             lease: concat!(
-                "UPDATE vestibule_sessions SET fence = fence + 1, abandoned = CASE WHEN leased > 0 THEN 1 ELSE 0 END, leased = ",
-                $now, " + $3 WHERE handle = $1 AND version = $2 AND leased <= ", $now, " AND expires > ", $now,
-                " RETURNING fence, abandoned"),
+                "UPDATE vestibule_sessions SET abandoned = CASE WHEN leased = 0 THEN 0 WHEN fence = $4 THEN abandoned ELSE 1 END, ",
+                "fence = $4, leased = ", $now, " + $3 WHERE handle = $1 AND version = $2 AND (leased <= ", $now,
+                " OR fence = $4) AND expires > ", $now, " RETURNING abandoned"),
             leased: concat!(
                 "SELECT version, leased - ", $now, " FROM vestibule_sessions WHERE handle = $1 AND expires > ", $now),
             replace: concat!(
@@ -55,11 +61,39 @@ macro_rules! statements {
                 "SELECT handle, party, subject, version, created, changed, expires FROM vestibule_sessions ",
                 "WHERE handle > $1 AND ($2 = 0 OR party = $3) AND ($2 < 2 OR subject = $4) AND expires > ", $now,
                 " ORDER BY handle LIMIT $5"),
+            time: concat!("SELECT ", $now),
             publish: concat!("INSERT INTO vestibule_messages (topic, message, expires) VALUES ($1, $2, ", $now, " + $3)"),
             read: concat!(
                 "SELECT number, message FROM vestibule_messages WHERE topic = $1 AND number > $2 AND expires > ", $now,
                 " ORDER BY number LIMIT $3"),
+            // `leased`: 0 is over, -1 is lost.
+            take_step: concat!(
+                "INSERT INTO vestibule_steps AS was (series, number, bid, leased, brought_by, brought_until, expires) ",
+                "VALUES ($1, $2, $3, ", $now, " + $4, 0, 0, ", $now, " + $5) ON CONFLICT (series) DO UPDATE SET ",
+                "number = excluded.number, bid = excluded.bid, leased = excluded.leased, expires = excluded.expires ",
+                "WHERE was.expires <= ", $now, " OR was.number < excluded.number ",
+                "OR (was.number = excluded.number AND was.bid = excluded.bid AND was.leased > 0)"),
+            step: concat!(
+                "SELECT number, leased, leased - ", $now, ", CASE WHEN brought_by >= $2 THEN brought END, brought_until - ", $now,
+                " FROM vestibule_steps WHERE series = $1 AND expires > ", $now),
+            finish_step: concat!(
+                "INSERT INTO vestibule_steps AS was (series, number, bid, leased, brought, brought_by, brought_until, expires) ",
+                "VALUES ($1, $2, $3, $4, $5, $2, ", $now, " + $6, ", $now, " + $7) ON CONFLICT (series) DO UPDATE SET ",
+                "number = excluded.number, bid = excluded.bid, leased = excluded.leased, expires = excluded.expires, ",
+                "brought = COALESCE(excluded.brought, was.brought), ",
+                "brought_by = CASE WHEN excluded.brought IS NULL THEN was.brought_by ELSE excluded.brought_by END, ",
+                "brought_until = CASE WHEN excluded.brought IS NULL THEN was.brought_until ELSE excluded.brought_until END ",
+                "WHERE was.expires <= ", $now, " OR was.number < excluded.number ",
+                "OR (was.number = excluded.number AND was.bid = excluded.bid)"),
+            release_step: concat!(
+                "UPDATE vestibule_steps SET number = number - 1, leased = 0 WHERE series = $1 AND number = $2 AND bid = $3 ",
+                "AND expires > ", $now),
+            shorten_step: concat!(
+                "UPDATE vestibule_steps SET brought_until = ", $now, " + $3 WHERE series = $1 AND brought_by = $2 ",
+                "AND brought_until > ", $now, " + $3"),
             tidy: [
+                concat!("DELETE FROM vestibule_steps WHERE expires <= ", $now),
+                concat!("UPDATE vestibule_steps SET brought = NULL WHERE brought IS NOT NULL AND brought_until <= ", $now),
                 concat!("DELETE FROM vestibule_sessions WHERE expires <= ", $now),
                 concat!("DELETE FROM vestibule_messages WHERE expires <= ", $now),
             ],
@@ -79,6 +113,8 @@ pub(super) const POSTGRES_TABLES: &[&str] = &[
     "CREATE INDEX IF NOT EXISTS vestibule_sessions_expires ON vestibule_sessions (expires)",
     "CREATE TABLE IF NOT EXISTS vestibule_messages (number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, \
      topic text NOT NULL, message bytea NOT NULL, expires bigint NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS vestibule_steps (series bytea PRIMARY KEY, number bigint NOT NULL, bid bigint NOT NULL, \
+     leased bigint NOT NULL, brought bytea, brought_by bigint NOT NULL, brought_until bigint NOT NULL, expires bigint NOT NULL)",
 ];
 
 /// The tables of SQLite; numbers are never given twice.
@@ -91,11 +127,14 @@ pub(super) const SQLITE_TABLES: &[&str] = &[
     "CREATE INDEX IF NOT EXISTS vestibule_sessions_expires ON vestibule_sessions (expires)",
     "CREATE TABLE IF NOT EXISTS vestibule_messages (number INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL, \
      message BLOB NOT NULL, expires INTEGER NOT NULL) STRICT",
+    "CREATE TABLE IF NOT EXISTS vestibule_steps (series BLOB PRIMARY KEY, number INTEGER NOT NULL, bid INTEGER NOT NULL, \
+     leased INTEGER NOT NULL, brought BLOB, brought_by INTEGER NOT NULL, brought_until INTEGER NOT NULL, \
+     expires INTEGER NOT NULL) STRICT",
 ];
 
 /// Whether the tables of PostgreSQL are there: a role that may not create any need not.
-pub(super) const POSTGRES_READY: &str =
-    "SELECT to_regclass('vestibule_sessions') IS NOT NULL AND to_regclass('vestibule_messages') IS NOT NULL";
+pub(super) const POSTGRES_READY: &str = "SELECT to_regclass('vestibule_sessions') IS NOT NULL AND to_regclass('vestibule_messages') IS NOT NULL \
+     AND to_regclass('vestibule_steps') IS NOT NULL";
 
 /// One at a time: two that create the same table at once would fail, and a message with a lower number that is seen later
 /// would never be read.

@@ -45,7 +45,15 @@ impl Redis {
     /// # Panics
     /// When they do not become a cluster.
     pub fn cluster() -> Vec<Self> {
-        let nodes: Vec<_> = (0..3)
+        Self::cluster_of(0)
+    }
+
+    /// The same, each with so many replicas, which come after all three.
+    ///
+    /// # Panics
+    /// When they do not become a cluster.
+    pub fn cluster_of(replicas: usize) -> Vec<Self> {
+        let nodes: Vec<_> = (0..3 * (1 + replicas))
             .map(|_| {
                 // The usual port of the bus is 10,000 above, which may be none.
                 let bus = free_port().to_string();
@@ -56,11 +64,20 @@ impl Redis {
         let addresses: Vec<_> = nodes.iter().map(|node| node.address().to_string()).collect();
         let made = cli(
             &nodes[0],
-            &[&["--cluster", "create"], &*addresses.iter().map(String::as_str).collect::<Vec<_>>(), &["--cluster-yes"]]
-                .concat(),
+            &[
+                &["--cluster", "create"],
+                &*addresses.iter().map(String::as_str).collect::<Vec<_>>(),
+                &["--cluster-replicas", &replicas.to_string(), "--cluster-yes"],
+            ]
+            .concat(),
         );
         let end = Instant::now() + START_DEADLINE;
-        while !nodes.iter().all(|node| cli(node, &["cluster", "info"]).contains("cluster_state:ok")) {
+        let is_ready = |node: &Self| {
+            let is_replica = cli(node, &["info", "replication"]);
+            let follows = !is_replica.contains("role:slave") || is_replica.contains("master_link_status:up");
+            follows && cli(node, &["cluster", "info"]).contains("cluster_state:ok")
+        };
+        while !nodes.iter().all(is_ready) {
             assert!(Instant::now() < end, "no cluster: {made}");
             std::thread::sleep(Duration::from_millis(50));
         }

@@ -9,7 +9,7 @@ use crate::authn::oidc::jwks::KeySet;
 use crate::authn::oidc::test_keys::{TestKey, b64, hmac, hs256, key_set};
 use crate::secret::SecretString;
 
-const NOTHING: Wish = Wish { login_hint: None, acr_values: None, max_age: None, renewing: None };
+const NOTHING: Wish = Wish { login_hint: None, acr_values: None, max_age: None, renewing: None, replaces: None };
 const NOW: u64 = 1_700_000_000;
 const NONCE: &str = "n-0S6_WzA2Mj";
 const ACCESS_TOKEN: &str = "jHkWEdUXMU1BwAsC4vtUsZwnNvTIxEl0z9K3vx5KF0Y";

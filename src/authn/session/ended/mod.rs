@@ -13,6 +13,7 @@ mod statement;
 mod table;
 #[cfg(test)]
 mod tests;
+mod timeline;
 
 use std::io;
 use std::path::Path;
@@ -32,6 +33,7 @@ use self::sharing::Sharing;
 pub use self::spool::Written;
 use self::statement::{Entry, Named, Statement};
 use self::table::{Key, Table};
+use self::timeline::Timeline;
 use super::SessionId;
 use super::marks::{Marks, NameDigest, Turn};
 use crate::authn::oidc::Party;
@@ -64,6 +66,7 @@ pub enum Told {
 #[derive(Debug)]
 pub struct EndedSessions {
     clock: SharedClock,
+    timeline: Timeline,
     last_turn: AtomicU64,
     /// Every session that began at this turn or before has ended.
     horizon: AtomicU64,
@@ -195,6 +198,7 @@ impl EndedSessions {
 
     fn with_capacity(clock: SharedClock, capacity: usize, max_unproven: usize) -> Self {
         Self {
+            timeline: Timeline::new(Arc::clone(&clock)),
             clock,
             last_turn: AtomicU64::new(0),
             horizon: AtomicU64::new(0),
@@ -211,8 +215,18 @@ impl EndedSessions {
         }
     }
 
-    /// The next turn: later than every one before.
-    pub fn next_turn(&self) -> Turn {
+    /// When a session begins that begins now: the earliest moment that this can be, for any replica.
+    pub fn beginning(&self) -> Turn {
+        self.timeline.now().map_or_else(|| self.next_turn(), |(earliest, _)| Turn(earliest))
+    }
+
+    /// When sessions end that end now: the latest moment that this can be, for any replica.
+    fn ending(&self) -> Turn {
+        self.timeline.now().map_or_else(|| self.next_turn(), |(_, latest)| Turn(latest))
+    }
+
+    /// The next turn here: later than every one before.
+    fn next_turn(&self) -> Turn {
         let now = self.clock.micros();
         let next = |last: u64| Some(now.max(last.saturating_add(1)));
         let last = self.last_turn.fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
@@ -252,7 +266,7 @@ impl EndedSessions {
     pub fn end(&self, marks: &Marks, until: UnixTime) -> Written {
         let mut writing = self.writing();
         // Another replica's clock may have been ahead.
-        let at = self.next_turn().max(marks.begun);
+        let at = self.ending().max(marks.begun);
         self.tidy(&mut writing);
         self.state(&writing, Statement::Id(marks.id.0, Entry { at, until }))
     }
@@ -260,7 +274,7 @@ impl EndedSessions {
     /// Ends one session of ours of which only the id is known.
     pub fn end_id(&self, id: SessionId, until: UnixTime) -> Written {
         let mut writing = self.writing();
-        let at = self.next_turn();
+        let at = self.ending();
         self.tidy(&mut writing);
         self.state(&writing, Statement::Id(id.0, Entry { at, until }))
     }
@@ -285,7 +299,7 @@ impl EndedSessions {
     pub fn end_all(&self) -> Written {
         let mut writing = self.writing();
         self.tidy(&mut writing);
-        let turn = self.next_turn();
+        let turn = self.ending();
         self.state(&writing, Statement::Horizon(turn))
     }
 
@@ -315,6 +329,7 @@ impl EndedSessions {
 
     /// Tells other replicas what is ended here, and hears of what they end; once. `lifetime` is the longest that a session has.
     pub fn share(self: &Arc<Self>, store: Store, lifetime: Duration, control: &runtime::Handle) {
+        self.timeline.is_shared();
         self.sharing.get_or_init(|| Sharing::start(self, store, lifetime, control));
     }
 
@@ -335,7 +350,8 @@ impl EndedSessions {
     fn hear(&self, statement: Statement) {
         let mut writing = self.writing();
         let now = self.tidy(&mut writing);
-        let mut statement = statement.no_later_than(Turn(self.clock.micros().saturating_add(SKEW.as_micros() as u64)));
+        let (_, latest) = self.timeline.now().unwrap_or((0, self.clock.micros()));
+        let mut statement = statement.no_later_than(Turn(latest.saturating_add(SKEW.as_micros() as u64)));
         let mut is_news = false;
         if let Statement::Name(name, named) = &mut statement {
             let told = self.believed(name, named.told);
@@ -431,7 +447,7 @@ impl EndedSessions {
     /// said by as much as clocks may be apart: rather one more sign-in of those who came back in these seconds than a session
     /// that goes on although it has ended.
     fn entry(&self, now: UnixTime, begun_by: UnixTime, lifetime: Duration) -> Entry {
-        let at = self.next_turn();
+        let at = self.ending();
         let at = if begun_by < now { at.min(Turn(begun_by.0.saturating_mul(1_000_000))) } else { at };
         // A session that another replica began may look newer than this moment.
         Entry { at, until: now.after(lifetime).after(SKEW) }
@@ -463,7 +479,7 @@ impl EndedSessions {
         let oldest = *oldest;
         // A session that another replica began just before then may look newer.
         let skew = u64::try_from(SKEW.as_micros()).unwrap_or(u64::MAX);
-        let horizon = oldest.0.saturating_add(skew).min(self.next_turn().0).max(oldest.0);
+        let horizon = oldest.0.saturating_add(skew).min(self.ending().0).max(oldest.0);
         // Whoever ends a session now waits for what is said after it.
         drop(self.state(writing, Statement::Horizon(Turn(horizon))));
         self.drop_entries(None, |entry| entry.at > oldest);

@@ -24,6 +24,8 @@ use crate::telemetry::chain;
 
 /// How long one question for news waits for some.
 const WAIT: Duration = Duration::from_secs(2);
+/// How often the store is asked for the time.
+const LOOK: Duration = Duration::from_secs(2);
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(250);
 /// Whoever has heard nothing for so long, be it that there was nothing, cannot hear.
@@ -160,7 +162,13 @@ impl Listener {
     async fn run(self) {
         let mut round = Round::default();
         let mut is_away = false;
+        let mut looked: Option<Instant> = None;
         loop {
+            // Before anything is heard: whoever begins a session here is told from those before.
+            if looked.is_none_or(|looked| looked.elapsed() >= LOOK) {
+                looked = Some(Instant::now());
+                self.look_at_clock().await;
+            }
             let wait = if round.is_complete { WAIT } else { Duration::from_millis(1) };
             let begun = Instant::now();
             match self.store.read(Topic::Ended, round.position.clone(), wait).await {
@@ -186,6 +194,17 @@ impl Listener {
                     sleep(PAUSE).await;
                 }
             }
+        }
+    }
+}
+
+impl Listener {
+    /// Where it does not answer, what is known is counted on.
+    async fn look_at_clock(&self) {
+        let asked = std::time::Instant::now();
+        let time = self.store.time().await;
+        if let (Ok(time), Some(ended)) = (time, self.ended.upgrade()) {
+            ended.timeline.heard(time, asked, std::time::Instant::now());
         }
     }
 }

@@ -636,3 +636,43 @@ mod kept {
         }
     }
 }
+
+/// Two replicas whose clocks are apart, and what they know of the store's.
+fn apart(seconds: u64, is_known: bool) -> [Scene; 2] {
+    let scenes = [Scene::new(CAPACITY, UNPROVEN), Scene::new(CAPACITY, UNPROVEN)];
+    scenes[1].pass(Duration::from_secs(seconds));
+    for scene in &scenes {
+        scene.ended.timeline.is_shared();
+        if is_known {
+            let now = std::time::Instant::now();
+            scene.ended.timeline.heard(1_700_000_000_000_000, now, now);
+        }
+    }
+    scenes
+}
+
+#[test]
+fn what_one_replica_ends_began_before_that_at_any_other_whatever_its_clock_says() {
+    for (ahead, is_known) in [(0, true), (55, true), (0, false), (55, false)] {
+        let [behind, ahead_of_it] = apart(ahead, is_known);
+        for (teller, other) in [(&behind, &ahead_of_it), (&ahead_of_it, &behind)] {
+            let sign_in = || Marks { begun: other.ended.beginning(), ..other.sign_in("ada", "s1") };
+            let (by_sub, by_sid) = (sign_in(), Marks { subject: subject("bob"), ..sign_in() });
+            said(teller.ended.end_subject(subject("ada"), NOW_FOR_A_DAY));
+            teller.told("s1", Some("bob"));
+            for statement in frame::read(&teller.ended.snapshot()).statements {
+                other.ended.hear(statement);
+            }
+            for scene in [teller, other] {
+                for marks in [&by_sub, &by_sid] {
+                    assert!(scene.ended.contains(marks, party()), "{ahead} {is_known}");
+                }
+            }
+            if is_known {
+                std::thread::sleep(Duration::from_millis(20));
+                let again = sign_in();
+                assert!(!teller.ended.contains(&again, party()) && !other.ended.contains(&again, party()));
+            }
+        }
+    }
+}

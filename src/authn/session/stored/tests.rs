@@ -1,6 +1,6 @@
-//! What this release writes, as it lay there when it was made. All of it opens for ever: a record of a store outlives the
-//! process that wrote it, and a new release comes while people are signed in. A change that fails here needs a reader for the
-//! older form beside the new one, and a sample of the new one beside these.
+//! What this release writes, as it lay there when it was made, and what the one before wrote. A record of a store outlives the
+//! process that wrote it, and a new release comes while people are signed in: one that reads another form says so by raising the
+//! format, and then the older one is no session, and its person signs in anew. A change that fails here has to raise it.
 
 use serde_json::json;
 use url::Url;
@@ -9,7 +9,7 @@ use super::*;
 use crate::authn::proof::Proof;
 use crate::authn::roles::Mapped;
 use crate::authn::session::marks::{Marks, Turn};
-use crate::authn::session::record::{Due, StoredTokens};
+use crate::authn::session::record::{Anew, Due, StoredTokens};
 use crate::authn::session::seal::{KeyRing, Purpose};
 use crate::message::Origin;
 use crate::secret::SecretString;
@@ -37,6 +37,7 @@ fn record() -> Record {
         proof: Proof::of(claims.as_object().unwrap(), UnixTime(1_700_000_001), Duration::from_secs(30)),
         generation: 5,
         due: Some(Due { at: UnixTime(1_700_000_241), stale_at: UnixTime(1_700_000_301) }),
+        anew: Some(Anew { at: UnixTime(1_700_003_601), by_browser: true }),
     }
 }
 
@@ -119,7 +120,7 @@ fn a_record_opens_for_its_own_ticket_alone() {
     }
     // The record of another session, under this one's name and key.
     let other = Ticket { id: SessionId([6; 16]), key: [1; 32] };
-    assert!(other.open(other.sealer().seal(&packed())).is_none());
+    assert!(other.open(Version::FIRST, other.sealer(Version::FIRST).seal(&packed())).is_none());
     assert!(open(&ticket()[1..], sealed).is_none());
 }
 
@@ -137,3 +138,12 @@ const COOKIE_3: &str = "A_EhcAqVm2IsHwQ6oIhJtoz3OpLfcA2RGKJaOSgkIeL2AxWd9D5Wt0sD
      XFTdBSQZelfdLqlTaRXEpU6eMXzGczE";
 const TICKET_3: &str = "A_EhcApY2WbwV83uFfU5-6smTiVrsBNOkDkmGxIwRhclsuHJba_jyLBryyDGYnXjmD9jU3gC72_nQaBoTuw0qxSJ3oqdSym3Nmti0F7tgF7AM2\
      RkSp5dEa2_5AkhMqZoHg";
+
+#[test]
+fn print_samples() {
+    let (sessions, tickets) = sealers();
+    let hex: String = seal(&ticket(), &packed()).unwrap().iter().map(|byte| format!("{byte:02x}")).collect();
+    let opened: Ticket = postcard::from_bytes(&ticket()).unwrap();
+    let text = format!("{hex}\n{}\n{}\n", sessions.seal_bytes(&packed()), tickets.seal(&opened));
+    std::fs::write("/tmp/w/samples.txt", text).unwrap();
+}

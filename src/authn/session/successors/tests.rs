@@ -113,6 +113,37 @@ fn old_cookies_get_the_newest_form_until_a_while_after_it_was_given() {
 }
 
 #[test]
+fn what_other_replicas_have_too_is_kept_for_a_while_and_then_asked_for_again() {
+    let all = successors();
+    let old = record(1, 3);
+    let shared = |now: UnixTime| {
+        let successor = successor(1, 4, now);
+        Outcome::Shared(Box::new(Successor { wanted_until: now.after(GRACE), ..*successor }))
+    };
+    let first = begin(&all, &old, NOW);
+    assert!(!first.is_spent());
+    first.finish(shared(NOW), NOW);
+    assert!(!all.is_superseded(&old) && all.newest(shown(&old), later(59)).is_some());
+    assert!(all.newest(shown(&old), later(60)).is_none());
+    // Its token was sent: what is asked for is what came of it, however often that is put off.
+    for seconds in [60, 61, 63] {
+        let again = begin(&all, &old, later(seconds));
+        assert!(again.is_spent());
+        again.finish(Outcome::Unused, later(seconds));
+    }
+    begin(&all, &old, later(100)).finish(shared(later(100)), later(100));
+    assert!(all.newest(shown(&old), later(159)).is_some());
+    begin(&all, &old, later(160)).finish(Outcome::Superseded, later(160));
+    assert!(all.is_superseded(&old) && matches!(all.turn(&old, later(200)), NextStep::Superseded));
+    assert!(!begin(&all, &record(1, 4), later(200)).is_spent(), "the next one's was not");
+    // The store forgot it.
+    let other = record(2, 0);
+    begin(&all, &other, NOW).finish(Outcome::Shared(successor(2, 1, NOW)), NOW);
+    begin(&all, &other, later(4_000)).finish(Outcome::Lost, later(4_000));
+    assert!(matches!(all.turn(&other, later(4_000)), NextStep::Renew(again) if again.is_spent()));
+}
+
+#[test]
 fn while_a_session_is_renewed_again_older_cookies_still_get_what_there_is() {
     let all = successors();
     begin(&all, &record(1, 0), NOW).finish(Outcome::Renewed(successor(1, 1, NOW)), NOW);

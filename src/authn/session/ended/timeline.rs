@@ -1,0 +1,146 @@
+//! The clock that sign-ins and sign-outs are put in order by. One replica has its own. Several have that of the store which they
+//! share, as far as it is known: asked again and again, and counted on in between by a clock that nobody sets.
+//!
+//! How far that may be off is known, too: a session counts as begun at the earliest moment that it can have been, and what
+//! ends some ends all that began until the latest. So whatever began before the end has ended, whichever replica began it and
+//! whatever its own clock says; and whoever signs in within that span afterwards, which is some milliseconds as a rule, signs
+//! in once more.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::SKEW;
+use crate::clock::SharedClock;
+
+/// The finest that every store counts.
+const GRAIN: Duration = Duration::from_millis(1);
+/// How fast two clocks run apart, at most: one part in so many.
+const DRIFT: u32 = 2_000;
+
+/// Whose clock it is.
+#[derive(Debug)]
+pub(super) struct Timeline {
+    clock: SharedClock,
+    shared: Mutex<Shared>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Shared {
+    /// There is no store: the order is this process's own.
+    No,
+    /// It has never answered.
+    Unknown,
+    Known(Sample),
+}
+
+/// What the store said.
+#[derive(Debug, Clone, Copy)]
+struct Sample {
+    /// Microseconds since the Unix epoch.
+    time: u64,
+    at: Instant,
+    /// How far it may be off.
+    error: Duration,
+}
+
+impl Sample {
+    fn error_at(&self, now: Instant) -> Duration {
+        self.error + now.duration_since(self.at) / DRIFT
+    }
+
+    fn time_at(&self, now: Instant) -> u64 {
+        self.time.saturating_add(micros(now.duration_since(self.at)))
+    }
+}
+
+impl Timeline {
+    pub(super) fn new(clock: SharedClock) -> Self {
+        Self { clock, shared: Mutex::new(Shared::No) }
+    }
+
+    /// From now on it is that of a store.
+    pub(super) fn is_shared(&self) {
+        let mut shared = self.shared();
+        if matches!(*shared, Shared::No) {
+            *shared = Shared::Unknown;
+        }
+    }
+
+    /// The store was asked at `asked`, and has just said that it is `time`. Counts if it is better than what is known.
+    pub(super) fn heard(&self, time: u64, asked: Instant, now: Instant) {
+        let half = now.duration_since(asked) / 2;
+        let sample = Sample { time: time.saturating_add(micros(half)), at: now, error: half + GRAIN };
+        let mut shared = self.shared();
+        if !matches!(*shared, Shared::Known(known) if known.error_at(now) < sample.error) {
+            *shared = Shared::Known(sample);
+        }
+    }
+
+    /// Now, in microseconds since the Unix epoch: the earliest and the latest that it can be. `None`: the order is our own.
+    pub(super) fn now(&self) -> Option<(u64, u64)> {
+        let (time, error) = match *self.shared() {
+            Shared::No => return None,
+            Shared::Unknown => (self.clock.micros(), SKEW),
+            Shared::Known(sample) => {
+                let now = Instant::now();
+                (sample.time_at(now), sample.error_at(now))
+            }
+        };
+        Some((time.saturating_sub(micros(error)), time.saturating_add(micros(error))))
+    }
+
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn micros(span: Duration) -> u64 {
+    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::clock::SystemClock;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    /// Far from what this machine's clock says.
+    const TIME: u64 = 1_000_000_000_000;
+
+    #[test]
+    fn the_time_of_the_store_lies_within_what_is_said_of_it_however_long_it_took_to_ask() {
+        let timeline = Timeline::new(Arc::new(SystemClock));
+        assert_eq!(timeline.now(), None);
+        timeline.is_shared();
+        let (earliest, latest) = timeline.now().unwrap();
+        assert_eq!(latest - earliest, 2 * micros(SKEW), "not known, it is our own as far as that can be trusted");
+        let asked = Instant::now();
+        for (late, width) in [(200, 202), (20, 22), (100, 22), (20, 22)] {
+            let late = Duration::from_millis(late);
+            // When the store said so is known to be between both.
+            timeline.heard(TIME, asked, asked + late);
+            let (earliest, latest) = timeline.now().unwrap();
+            let width = Duration::from_millis(width);
+            assert!((micros(width)..micros(width + SECOND / 100)).contains(&(latest - earliest)), "{width:?}");
+        }
+        timeline.is_shared();
+        let since = micros(asked.elapsed());
+        let (earliest, latest) = timeline.now().unwrap();
+        assert!(earliest <= TIME + since && TIME + since <= latest, "it is not forgotten");
+    }
+
+    #[test]
+    fn what_was_said_long_ago_counts_for_less() {
+        let timeline = Timeline::new(Arc::new(SystemClock));
+        let Some(long_ago) = Instant::now().checked_sub(100 * SECOND) else { return };
+        timeline.heard(TIME, long_ago, long_ago);
+        let (earliest, latest) = timeline.now().unwrap();
+        assert!((TIME + 99_000_000..TIME + 101_000_000).contains(&earliest));
+        assert!(latest - earliest >= 2 * 50_000, "{} µs", latest - earliest);
+        let now = Instant::now();
+        timeline.heard(2 * TIME, now, now + SECOND / 50);
+        assert!(timeline.now().unwrap().0 > TIME + TIME / 2, "a newer word is better");
+    }
+}
