@@ -173,9 +173,18 @@ impl KeyRing {
     /// A value that anyone with the ring can derive again: HMAC-SHA256 over the length-delimited `parts`, base64url (43
     /// characters). `None` when `key` is not in the ring.
     pub fn derive(&self, key: KeyId, parts: &[&[u8]]) -> Option<String> {
+        Some(URL_SAFE_NO_PAD.encode(self.tag(key, parts)?))
+    }
+
+    /// The same as a key.
+    pub(super) fn derive_key(&self, key: KeyId, parts: &[&[u8]]) -> Option<[u8; 32]> {
+        self.tag(key, parts)?.as_ref().try_into().ok()
+    }
+
+    fn tag(&self, key: KeyId, parts: &[&[u8]]) -> Option<hmac::Tag> {
         let masters = self.0.masters.load();
         let master = masters.iter().find(|master| master.id == key)?;
-        Some(URL_SAFE_NO_PAD.encode(hmac::sign(&master.derive, &delimited(parts))))
+        Some(hmac::sign(&master.derive, &delimited(parts)))
     }
 }
 
@@ -306,12 +315,12 @@ fn key_id_of(bytes: &[u8]) -> Result<KeyId, OpenError> {
     Ok(id)
 }
 
-/// Seals and opens the one record of a store that `name` stands for, with a key that nothing but its ticket has.
+/// Seals and opens the one record that `name` stands for, with a key of its own that whoever keeps the record does not have.
 pub(super) struct RecordSealer(SealKey);
 
 impl RecordSealer {
-    pub(super) fn new(key: &[u8; 32], name: &[u8]) -> Self {
-        Self(SealKey::new(KeyId::default(), key, &[b"stored session", name]))
+    pub(super) fn new(key: &[u8; 32], purpose: &str, name: &[u8]) -> Self {
+        Self(SealKey::new(KeyId::default(), key, &[purpose.as_bytes(), name]))
     }
 
     pub(super) fn seal(&self, record: &[u8]) -> Vec<u8> {
@@ -493,10 +502,11 @@ mod tests {
 
     #[test]
     fn a_stored_record_opens_with_its_own_key_and_under_its_own_name() {
-        let sealer = RecordSealer::new(&[1; 32], b"one");
+        let sealer = RecordSealer::new(&[1; 32], "record", b"one");
         let sealed = sealer.seal(b"record");
         assert_eq!(sealer.open(sealed.clone()).unwrap(), b"record");
-        for other in [RecordSealer::new(&[2; 32], b"one"), RecordSealer::new(&[1; 32], b"two")] {
+        let others = [(2, "record", b"one"), (1, "record", b"two"), (1, "other", b"one")];
+        for other in others.map(|(key, purpose, name)| RecordSealer::new(&[key; 32], purpose, name)) {
             assert_eq!(other.open(sealed.clone()), Err(OpenError::Forged));
         }
         // What a ring sealed is none of them, and neither is what another release wrote.
@@ -549,7 +559,7 @@ mod tests {
 
         #[test]
         fn no_altered_or_made_up_record_opens(record: Vec<u8>, garbage: Vec<u8>, at: prop::sample::Index, bit in 0..8u8) {
-            let sealer = RecordSealer::new(&[1; 32], b"one");
+            let sealer = RecordSealer::new(&[1; 32], "record", b"one");
             let mut sealed = sealer.seal(&record);
             let at = at.index(sealed.len());
             sealed[at] ^= 1 << bit;

@@ -72,7 +72,7 @@ impl Ticket {
     }
 
     fn sealer(&self) -> RecordSealer {
-        RecordSealer::new(&self.key, &self.id.0)
+        RecordSealer::new(&self.key, "stored session", &self.id.0)
     }
 
     /// What a store holds under its id: the packed bytes, and what they say; `None`: no session, or another one.
