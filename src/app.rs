@@ -20,6 +20,7 @@ use crate::authn::password::Passwords;
 use crate::authn::renewal::Renewals;
 use crate::authn::roles::Mapper;
 use crate::authn::session::ended::{EndedSessions, JournalError};
+use crate::authn::session::kept::KeptPosts;
 use crate::authn::session::seal::{KeyRing, Purpose};
 use crate::authn::session::{Binding, Sessions};
 use crate::clock::SharedClock;
@@ -195,7 +196,7 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
     let store = open(&settings.session.store)?;
     let shared = if store.is_some() { store.clone() } else { open(&settings.session.share)? };
     if let Some(shared) = shared.clone() {
-        ended.share(shared, settings.session.lifetime, control.handle());
+        ended.share(shared, settings.session.remembered_for(), control.handle());
     }
     let ended_unwritten = {
         let ended = Arc::clone(&ended);
@@ -218,6 +219,10 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
     };
     let logout_state = ring.sealer(Purpose::Logout, "logout", &origin);
     let demands = ring.sealer(Purpose::Demand, "demand", &origin);
+    let kept_posts = settings.session.keep_posts.map(|keep| {
+        let posts = KeptPosts::new(keep, ring.clone(), origin.clone(), Arc::clone(&clock));
+        Arc::new(posts)
+    });
     let mapper = Mapper::new(settings.identity);
     let bearer = settings.bearer.map(|bearer| {
         let mapper = mapper.clone();
@@ -246,6 +251,7 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
         api_clients,
         logout_state,
         demands,
+        kept_posts,
         routes: Arc::clone(&routes),
         rules,
     });
@@ -403,7 +409,8 @@ fn return_rules(settings: &Settings, own: &Origin) -> ReturnRules {
     let callbacks = settings.routes.endpoints.iter().filter(|(endpoint, _)| matches!(endpoint, Endpoint::Callback(_)));
     let mut own_paths = vec![settings.routes.prefix.clone()];
     own_paths.extend(callbacks.map(|(_, path)| path.clone()));
-    ReturnRules { own: own.clone(), allowed: settings.endpoints.return_origins.clone(), own_paths }
+    let kept_post = settings.endpoints.kept_post_path.clone();
+    ReturnRules { own: own.clone(), allowed: settings.endpoints.return_origins.clone(), own_paths, kept_post }
 }
 
 /// Must be called inside the runtime that will serve it.

@@ -64,7 +64,7 @@ impl Handler for Gateway {
 impl Gateway {
     async fn dispatch<'g>(
         &'g self,
-        inbound: Inbound,
+        mut inbound: Inbound,
         exchange: &mut Exchange<'g>,
     ) -> Result<Response<Body>, Rejection> {
         let Parts { routes, admission, endpoints, replies, upstreams, .. } = &*self.0;
@@ -94,7 +94,7 @@ impl Gateway {
                     Decision::Refuse(error) => Ok(replies.reject(&error.into(), exchange)),
                     Decision::Unknown(away) => Err(away.into()),
                     Decision::Challenge(challenge) => {
-                        Box::pin(endpoints.challenge(challenge, &inbound, replies, exchange)).await
+                        Box::pin(endpoints.challenge(challenge, inbound, replies, exchange)).await
                     }
                     Decision::Deny(denial, renewal) => {
                         Ok(renewal.attach(endpoints.deny(denial, &inbound, replies, exchange)))
@@ -103,7 +103,12 @@ impl Gateway {
                     Decision::Admit(permit, renewal) => {
                         exchange.admitted(&permit);
                         let signed_in_at = permit.signed_in_at();
+                        let kept = match endpoints.restore(&mut inbound, &permit, replies).await {
+                            Ok(kept) => kept,
+                            Err(rejection) => return Ok(renewal.attach(replies.reject(&rejection, exchange))),
+                        };
                         let outcome = upstreams.forward(Outbound::on_behalf_of(inbound, permit)).await;
+                        endpoints.settle(kept, &outcome, replies);
                         let outcome = endpoints.or_step_up(outcome, signed_in_at, exchange);
                         // A renewed session survives even a 502.
                         Ok(renewal.attach(replies.guarded(outcome, route, exchange)))

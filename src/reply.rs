@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use hyper::body::Incoming;
 use serde_json::json;
 
-pub use notice::{ClientFault, Notice, ProviderFault, Rejection, Way};
+pub use notice::{ClientFault, KeptPostFault, Notice, ProviderFault, Rejection, Way};
 pub use onward::onward;
 
 use self::pages::{PageContext, Pages, protect};
@@ -312,6 +312,8 @@ impl Replies {
             action_url: notice.action.as_ref().map(|(way, _)| url(way)),
             action_label: notice.action.as_ref().map(|(_, label)| *label),
             action_post: notice.post,
+            field_name: notice.field.as_ref().map(|(name, _)| *name),
+            field_value: notice.field.as_ref().map(|(_, value)| value.as_str()),
             other_url: notice.other.as_ref().map(|(url, _)| url.as_str()),
             other_label: notice.other.as_ref().map(|(_, label)| *label),
             choices: &notice.choices,

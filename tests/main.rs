@@ -73,6 +73,8 @@ mod instances;
 mod providers;
 // What is too long, too large or too slow is refused, and what is merely large or slow is not.
 mod limits;
+// A form whose session is over is sent after the sign-in of the same person, once, and by nobody else.
+mod kept_posts;
 // Signing in works from every tab, after every detour, and never in a circle.
 mod login;
 // Signing out ends the session here and at the provider.

@@ -200,6 +200,16 @@ pub(super) struct RawSession {
     /// How long sessions that were seen go on while the store is away; "0s": not at all. Default 1m.
     #[schemars(example = &"1m")]
     pub store_grace: Option<Span>,
+    /// Keep forms whose session is over, this many bytes of each at most, and send them after the sign-in of the same person, who
+    /// is asked first. Default: none.
+    #[schemars(example = &"64KiB")]
+    pub keep_posts: Option<Size>,
+    /// All of them together, in this process. Default 16MiB.
+    #[schemars(example = &"16MiB")]
+    pub keep_posts_total: Option<Size>,
+    /// How long each is kept. Default 15m.
+    #[schemars(example = &"15m")]
+    pub keep_posts_for: Option<Span>,
 }
 
 /// Access tokens of programs, as Authorization: Bearer on guarded routes.
@@ -302,6 +312,9 @@ pub(super) struct RawEndpoints {
     /// Where a sign-out ends.
     #[schemars(example = &"/auth/signed-out")]
     pub signed_out: Option<PathOrOff>,
+    /// Where a form that was kept is sent after all (session.keep_posts).
+    #[schemars(example = &"/auth/kept-post")]
+    pub kept_post: Option<PathOrOff>,
     /// Where providers end sessions with a logout token; registered there as backchannel_logout_uri.
     #[schemars(example = &"/auth/backchannel-logout")]
     pub backchannel_logout: Option<PathOrOff>,
@@ -368,6 +381,9 @@ pub(super) struct RawPages {
     /// Asks for a click before signing out.
     #[schemars(example = &"pages/confirm-sign-out.html")]
     pub confirm_sign_out: Option<PathBuf>,
+    /// Asks for a click before a form that was kept is sent.
+    #[schemars(example = &"pages/send-form.html")]
+    pub send_form: Option<PathBuf>,
     /// The application or the provider is away.
     #[schemars(example = &"pages/unavailable.html")]
     pub unavailable: Option<PathBuf>,

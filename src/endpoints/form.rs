@@ -45,7 +45,12 @@ pub(super) async fn read(request: Request<Incoming>) -> Result<Bytes, FormFault>
     if !is_form(request.headers()) {
         return Err(FormFault::MediaType);
     }
-    let whole = Limited::new(request.into_body(), MAX_FORM).collect();
+    whole(&mut request.into_body(), MAX_FORM).await
+}
+
+/// Reads a body whole, of `most` bytes.
+pub(super) async fn whole(body: &mut Incoming, most: usize) -> Result<Bytes, FormFault> {
+    let whole = Limited::new(body, most).collect();
     match tokio::time::timeout(TIMEOUT, whole).await {
         Err(_) => Err(FormFault::TooSlow),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(FormFault::TooLarge),
@@ -55,8 +60,16 @@ pub(super) async fn read(request: Request<Incoming>) -> Result<Bytes, FormFault>
 }
 
 fn is_form(headers: &HeaderMap) -> bool {
-    let mut types = headers.get_all(header::CONTENT_TYPE).iter();
-    let (Some(one), None) = (types.next(), types.next()) else { return false };
-    let essence = one.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
-    essence.eq_ignore_ascii_case("application/x-www-form-urlencoded")
+    content_type(headers).is_some_and(|(_, essence)| essence.eq_ignore_ascii_case(URL_ENCODED))
 }
+
+/// The one media type, whole and without its parameters.
+pub(super) fn content_type(headers: &HeaderMap) -> Option<(&str, &str)> {
+    let mut types = headers.get_all(header::CONTENT_TYPE).iter();
+    let (Some(one), None) = (types.next(), types.next()) else { return None };
+    let text = one.to_str().ok()?;
+    Some((text, text.split(';').next().unwrap_or_default().trim()))
+}
+
+/// What forms are sent as, unless they say otherwise.
+pub(super) const URL_ENCODED: &str = "application/x-www-form-urlencoded";

@@ -10,6 +10,7 @@ use url::Url;
 use super::Endpoints;
 use super::choose::{Choosing, Named};
 use super::initiated::{Initiated, in_a_window};
+use super::kept_post::told;
 use super::query::{self, Repeated};
 use crate::admission::Challenge;
 use crate::authn::oidc::login::{MAX_ATTEMPTS, Start, StrayCause};
@@ -89,13 +90,20 @@ impl Endpoints {
     pub async fn challenge(
         &self,
         challenge: Challenge<'_>,
-        inbound: &Inbound,
+        mut inbound: Inbound,
         replies: &Replies,
         exchange: &mut Exchange<'_>,
     ) -> Result<Response<Body>, Rejection> {
         exchange.refused(challenge.reason);
+        let kept = self.keep(&challenge, &mut inbound, replies).await;
+        let inbound = &inbound;
+        let not_kept = match kept {
+            Ok(Some(response)) => return Ok(response),
+            Ok(None) => "",
+            Err(not_kept) => told(not_kept),
+        };
         if !inbound.is_navigation() {
-            let notice = self.unauthorized(challenge.reason, inbound);
+            let notice = self.unauthorized(challenge.reason, inbound).advice(not_kept);
             let step_up = challenge.is_step_up.then(|| Box::new(challenge.route.require.proof.clone()));
             return Ok(replies.notify(&Notice { step_up, ..notice }, exchange));
         }

@@ -12,6 +12,7 @@ pub mod health;
 mod hop;
 mod initiated;
 mod jwks;
+mod kept_post;
 pub mod login;
 pub mod logout;
 pub mod query;
@@ -31,6 +32,7 @@ use crate::authn::api_clients::{self, ApiClients};
 use crate::authn::oidc::Providers;
 use crate::authn::oidc::login::Logins;
 use crate::authn::session::Sessions;
+use crate::authn::session::kept::KeptPosts;
 use crate::authn::session::seal::Sealer;
 use crate::message::return_to::ReturnRules;
 use crate::message::{Body, Inbound, Origin, ReturnTo};
@@ -47,6 +49,8 @@ pub struct Settings {
     pub logout_path: Option<String>,
     /// Where a sign-out ends; `None` when it is switched off.
     pub signed_out_path: Option<String>,
+    /// Where a form that was kept is sent after all; `None` where none is kept.
+    pub kept_post_path: Option<String>,
     /// Further origins people may be sent back to.
     pub return_origins: Vec<Origin>,
     /// Access tokens are taken on guarded routes, so a challenge says so.
@@ -68,6 +72,7 @@ pub struct Endpoints {
     pub api_clients: Option<ApiClients>,
     pub logout_state: Sealer<Option<String>>,
     pub demands: Sealer<Demand>,
+    pub kept_posts: Option<Arc<KeptPosts>>,
     pub routes: Arc<Routes>,
     pub rules: ReturnRules,
     pub sign_ins: Option<RateLimit>,
@@ -97,6 +102,7 @@ impl Endpoints {
             }
             Endpoint::Callback(_)
             | Endpoint::SignedOut
+            | Endpoint::KeptPost
             | Endpoint::FrontchannelLogout
             | Endpoint::Userinfo
             | Endpoint::Jwks
@@ -122,6 +128,7 @@ impl Endpoints {
             Endpoint::BackchannelLogout => self.backchannel_logout(inbound, exchange).await,
             Endpoint::FrontchannelLogout => self.frontchannel_logout(&inbound).await,
             Endpoint::SignedOut => self.signed_out(&inbound, replies, exchange).await,
+            Endpoint::KeptPost => self.kept_post(inbound, replies, exchange).await,
             Endpoint::Userinfo => self.userinfo(&inbound, replies, exchange).await,
             Endpoint::Jwks => self.jwks(),
             Endpoint::Device => Ok(self.device(inbound, exchange).await),

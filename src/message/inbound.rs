@@ -8,17 +8,18 @@ mod request_id;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING, UPGRADE};
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue, REFERER, TRANSFER_ENCODING, UPGRADE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 
 use self::authority::Authority;
-pub use self::navigation::{is_navigation, is_prefetch, prefers_html};
+pub use self::navigation::{is_navigation, is_own_form, is_prefetch, prefers_html};
 pub use self::request_id::RequestId;
 use super::forwarded::Peer;
 use super::headers::{IdentityNames, list_members, strip_forwarding};
-use super::{Client, ClientCertificate, Forwarding, OwnCookies, PathError, Recall, RequestPath, Scheme};
+use super::{Body, Client, ClientCertificate, Forwarding, Origin, OwnCookies, PathError, Recall, RequestPath, Scheme};
 
 /// The connection a request came on.
 #[derive(Debug, Clone)]
@@ -75,6 +76,8 @@ impl Default for Settings {
 #[derive(Debug)]
 pub struct Inbound {
     request: Request<Incoming>,
+    /// What is sent on instead of a body that was read here.
+    instead: Option<Bytes>,
     id: RequestId,
     head: Head,
 }
@@ -177,7 +180,7 @@ impl Inbound {
     ) -> Result<Self, (Malformed, RequestId)> {
         let id = RequestId::generate();
         match read(&mut request, connection, settings) {
-            Ok(head) => Ok(Self { request, id, head }),
+            Ok(head) => Ok(Self { request, instead: None, id, head }),
             Err(malformed) => Err((malformed, id)),
         }
     }
@@ -243,6 +246,11 @@ impl Inbound {
         navigation::is_navigation(self.request.method(), self.request.headers())
     }
 
+    /// Whether a page of our own sends a form with it, in a window: see [`is_own_form`].
+    pub fn is_own_form(&self, own: &Origin) -> bool {
+        navigation::is_own_form(self.request.method(), self.request.headers(), own)
+    }
+
     /// The path and query as sent, for the way back after a sign-in.
     pub fn path_and_query(&self) -> &str {
         self.request.uri().path_and_query().map_or("/", |target| target.as_str())
@@ -252,6 +260,30 @@ impl Inbound {
     /// (RFC 9113 §8.1).
     pub fn ends_connection_unread(&self) -> bool {
         self.request.version() != Version::HTTP_2 && !http_body::Body::is_end_stream(self.request.body())
+    }
+
+    /// How long the body is, where that is said before it comes.
+    pub fn body_length(&self) -> Option<u64> {
+        http_body::Body::size_hint(self.request.body()).exact()
+    }
+
+    /// The body as it comes in, to be read whole: the upstream gets nothing of it but what is put in its place.
+    pub fn body_mut(&mut self) -> &mut Incoming {
+        self.request.body_mut()
+    }
+
+    /// Puts `body` in the place of one that was read.
+    pub fn put_body(&mut self, body: Bytes) {
+        self.instead = Some(body);
+    }
+
+    /// The same with a form that came before: its type, and the page that it was on.
+    pub fn put_form(&mut self, body: Bytes, content_type: HeaderValue, referer: Option<HeaderValue>) {
+        let headers = self.request.headers_mut();
+        headers.insert(CONTENT_TYPE, content_type);
+        headers.remove(REFERER);
+        headers.extend(referer.map(|referer| (REFERER, referer)));
+        self.put_body(body);
     }
 
     /// The upgrade the request asks for (`websocket`, lower case), when `Connection` names `upgrade` and exactly one
@@ -267,9 +299,13 @@ impl Inbound {
     }
 
     /// The request for the upstream, as [`Inbound::into_request`] gives it, and what the upstream is told of its origin.
-    pub fn into_parts(self) -> (Request<Incoming>, RequestId, Forwarding) {
+    pub fn into_parts(self) -> (Request<Body>, RequestId, Forwarding) {
         let Head { authority, client, .. } = self.head;
-        (self.request, self.id, Forwarding { client, authority: authority.into_value() })
+        let request = match self.instead {
+            None => self.request.map(Body::Incoming),
+            Some(body) => self.request.map(|_| Body::full(body)),
+        };
+        (request, self.id, Forwarding { client, authority: authority.into_value() })
     }
 
     /// Gives up the request itself; for the upstream module and for endpoints that read a body. Its target is in

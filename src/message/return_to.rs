@@ -58,6 +58,8 @@ pub struct ReturnRules {
     pub allowed: Vec<Origin>,
     /// Paths no one is sent back to: the prefix (`/auth`, everything below) and the callback path.
     pub own_paths: Vec<String>,
+    /// The one path below these that people are sent back to all the same: where a form waits for them.
+    pub kept_post: Option<String>,
 }
 
 impl ReturnTo {
@@ -82,7 +84,7 @@ impl ReturnTo {
         }
         let origin = Origin::of(&url).ok_or(ReturnToError::ForeignOrigin)?;
         let target = if origin == rules.own {
-            check_path(url.path(), &rules.own_paths)?;
+            check_path(url.path(), rules)?;
             // Without the origin it stays ours however it is resolved.
             url[url::Position::BeforePath..].to_owned()
         } else if rules.allowed.contains(&origin) {
@@ -124,14 +126,17 @@ fn check_text(text: &str) -> Result<(), ReturnToError> {
 }
 
 /// A path that we would serve, and that no reading takes elsewhere or into our own endpoints.
-fn check_path(path: &str, own_paths: &[String]) -> Result<(), ReturnToError> {
+fn check_path(path: &str, rules: &ReturnRules) -> Result<(), ReturnToError> {
+    if rules.kept_post.as_deref() == Some(path) {
+        return Ok(());
+    }
     let path = RequestPath::parse(path).map_err(|_| ReturnToError::Invalid)?;
     for reading in path.readings() {
         // `/.//host`, `/%2fhost`: once normalised or decoded, a reference to another host.
         if reading.starts_with("//") {
             return Err(ReturnToError::Invalid);
         }
-        if own_paths.iter().any(|own| is_at_or_below(reading, own)) {
+        if rules.own_paths.iter().any(|own| is_at_or_below(reading, own)) {
             return Err(ReturnToError::OwnEndpoint);
         }
     }
@@ -160,6 +165,7 @@ mod tests {
             own: origin("https://app.example.com"),
             allowed: vec![origin("https://other.example.com"), origin("http://localhost:3000")],
             own_paths: vec!["/auth".to_owned(), "/oidc/callback".to_owned()],
+            kept_post: Some("/auth/kept-post".to_owned()),
         }
     }
 
@@ -188,6 +194,26 @@ mod tests {
             assert_eq!(parse(text), Ok(target.to_owned()), "{text}");
         }
         assert_eq!(ReturnTo::root().as_str(), "/");
+    }
+
+    #[test]
+    fn of_our_endpoints_only_the_one_where_a_form_waits_is_led_to() {
+        assert_eq!(parse("/auth/kept-post?form=x"), Ok("/auth/kept-post?form=x".to_owned()));
+        assert_eq!(parse("https://app.example.com/auth/kept-post"), Ok("/auth/kept-post".to_owned()));
+        for text in [
+            "/auth/kept-post/",
+            "/auth/kept-post/x",
+            "/auth/kept-post;x",
+            "/auth/Kept-Post",
+            "/auth//kept-post",
+            "/auth/kept%2dpost",
+            "/auth/kept-postx",
+            "/auth/login",
+        ] {
+            assert_eq!(parse(text), Err(ReturnToError::OwnEndpoint), "{text}");
+        }
+        let without = ReturnRules { kept_post: None, ..rules() };
+        assert!(ReturnTo::parse("/auth/kept-post", &without).is_err());
     }
 
     #[test]

@@ -78,6 +78,9 @@ pub enum ClientFault {
     /// There is no request object (any more) at the address.
     #[error("the address of a request object is unreadable or too old")]
     RequestObjectGone,
+    /// A form that was kept is not sent.
+    #[error(transparent)]
+    KeptPost(#[from] KeptPostFault),
     /// `rd` leads elsewhere.
     #[error("the return address is refused")]
     ReturnTo(#[source] ReturnToError),
@@ -115,6 +118,55 @@ pub enum ClientFault {
     Chain(StrayCause),
 }
 
+/// Why a form that was kept over a sign-in is not sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum KeptPostFault {
+    /// Sent already, kept too long, kept by a process that is gone, or another browser's.
+    #[error("no such form is kept for this browser")]
+    Gone,
+    /// Somebody else is signed in now.
+    #[error("the form is another person's")]
+    OtherPerson,
+    /// The page that it was for is no page any more for which people sign in, or it came to another one.
+    #[error("the form is for another page")]
+    OtherPage,
+}
+
+impl KeptPostFault {
+    /// The constant reason code for the log.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Gone => "kept_post_gone",
+            Self::OtherPerson => "kept_post_other_person",
+            Self::OtherPage => "kept_post_other_page",
+        }
+    }
+
+    fn notice(self) -> Notice<'static> {
+        let (status, message, advice) = match self {
+            Self::Gone => (
+                StatusCode::GONE,
+                "This form was sent already, or it was kept for too long.",
+                "If you don't see what came of it, please fill it in once more.",
+            ),
+            Self::OtherPerson => (
+                StatusCode::FORBIDDEN,
+                "This form was filled in by somebody else than the person who is signed in now. It was not sent, and is not kept \
+                 any longer.",
+                "",
+            ),
+            Self::OtherPage => (
+                StatusCode::CONFLICT,
+                "The page that this form was for has changed in the meantime, so it was not sent.",
+                "Please fill it in once more.",
+            ),
+        };
+        Notice::new(status, self.code(), Page::Error, "Not sent", message)
+            .advice(advice)
+            .action("/", "Go to the front page")
+    }
+}
+
 /// What the provider did.
 #[derive(Debug, thiserror::Error)]
 pub enum ProviderFault {
@@ -141,6 +193,12 @@ pub enum ProviderFault {
     /// Userinfo is needed and not to be had.
     #[error("userinfo is not to be had")]
     Userinfo(#[source] UserinfoError),
+}
+
+impl From<KeptPostFault> for Rejection {
+    fn from(fault: KeptPostFault) -> Self {
+        ClientFault::KeptPost(fault).into()
+    }
 }
 
 impl From<UpstreamError> for Rejection {
@@ -210,6 +268,8 @@ pub struct Notice<'a> {
     pub other: Option<(String, &'static str)>,
     /// Whether the button is a form that POSTs.
     pub post: bool,
+    /// That form's hidden field.
+    pub field: Option<(&'static str, String)>,
     /// Several ways on, one to be chosen.
     pub choices: Vec<Choice>,
     /// Where an e-mail address can be sent to choose among them, and the page to return to.
@@ -257,6 +317,7 @@ impl<'a> Notice<'a> {
             action: None,
             other: None,
             post: false,
+            field: None,
             choices: Vec::new(),
             email_form: None,
             sign_in_url: None,
@@ -346,6 +407,7 @@ impl ClientFault {
                 let message = "There is nothing at this address, or not any more.";
                 Notice::new(StatusCode::NOT_FOUND, "request_object_gone", Page::Error, "Not found", message)
             }
+            Self::KeptPost(fault) => fault.notice(),
             Self::ReturnTo(_) => bad("return_to", "The page to return to is not on this site."),
             Self::CrossSite => {
                 let message = "This request came from another site, so nothing was done.";

@@ -33,6 +33,8 @@ pub enum Page {
     SignedOut,
     /// Asks for a click before signing out (a cross-site GET does not sign out).
     ConfirmSignOut,
+    /// Asks for a click before a form that was kept over a sign-in is sent.
+    SendForm,
     /// 502, 503, 504: the application or the provider is away.
     Unavailable,
     /// Any other refusal (400, 404, 405, 421, 431 …).
@@ -41,12 +43,13 @@ pub enum Page {
 
 impl Page {
     /// Every page.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::ChooseProvider,
         Self::SignInFailed,
         Self::AccessDenied,
         Self::SignedOut,
         Self::ConfirmSignOut,
+        Self::SendForm,
         Self::Unavailable,
         Self::Error,
     ];
@@ -59,6 +62,7 @@ impl Page {
             Self::AccessDenied => "access_denied",
             Self::SignedOut => "signed_out",
             Self::ConfirmSignOut => "confirm_sign_out",
+            Self::SendForm => "send_form",
             Self::Unavailable => "unavailable",
             Self::Error => "error",
         }
@@ -89,8 +93,12 @@ pub struct PageContext<'a> {
     pub action_url: Option<&'a str>,
     /// What the main button says.
     pub action_label: Option<&'a str>,
-    /// Whether the main button is a form that POSTs (only `ConfirmSignOut`).
+    /// Whether the main button is a form that POSTs (only `ConfirmSignOut` and `SendForm`).
     pub action_post: bool,
+    /// The name of that form's one hidden field, where it has one (only `SendForm`).
+    pub field_name: Option<&'a str>,
+    /// Its value.
+    pub field_value: Option<&'a str>,
     /// Where a second, less prominent link leads, when there is one; as `action_url`.
     pub other_url: Option<&'a str>,
     /// What that link says.
@@ -217,6 +225,8 @@ mod tests {
             action_url: Some("/auth/logout"),
             action_label: Some("Sign out"),
             action_post: false,
+            field_name: None,
+            field_value: None,
             other_url: Some("/auth/other"),
             other_label: Some("Another way"),
             choices: &[],

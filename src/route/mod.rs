@@ -146,6 +146,8 @@ pub enum Endpoint {
     Logout,
     /// Where a sign-out ends.
     SignedOut,
+    /// Where a form that was kept over a sign-in is sent after all.
+    KeptPost,
     /// The provider ends a session with a token.
     BackchannelLogout,
     /// The provider's page ends a session in a frame.
@@ -170,6 +172,7 @@ impl Endpoint {
             Self::Callback(_) => "callback",
             Self::Logout => "logout",
             Self::SignedOut => "signed_out",
+            Self::KeptPost => "kept_post",
             Self::BackchannelLogout => "backchannel_logout",
             Self::FrontchannelLogout => "frontchannel_logout",
             Self::Userinfo => "userinfo",

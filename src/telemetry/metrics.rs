@@ -52,6 +52,7 @@ struct Cells {
     /// Keys are constants of the program, so both tables are bounded by it.
     refusals: Mutex<Table>,
     sign_ins: Mutex<Table>,
+    kept_posts: Mutex<Table>,
     cuts: Mutex<Table>,
 }
 
@@ -139,6 +140,7 @@ impl Metrics {
             totals.micros += cells.micros.load(Ordering::Relaxed);
             merge(&mut totals.refusals, &cells.refusals);
             merge(&mut totals.sign_ins, &cells.sign_ins);
+            merge(&mut totals.kept_posts, &cells.kept_posts);
             merge(&mut totals.cuts, &cells.cuts);
         }
         totals
@@ -189,6 +191,11 @@ impl WorkerMetrics {
     pub fn sign_in(&self, outcome: &'static str) {
         count(&self.cells.sign_ins, outcome);
     }
+
+    /// One post whose session was over: `kept`, `sent` after all, or the reason code of why not.
+    pub fn kept_post(&self, outcome: &'static str) {
+        count(&self.cells.kept_posts, outcome);
+    }
 }
 
 /// All workers together.
@@ -199,6 +206,7 @@ struct Totals {
     micros: u64,
     refusals: Table,
     sign_ins: Table,
+    kept_posts: Table,
     cuts: Table,
 }
 
@@ -212,6 +220,8 @@ impl Collector for Metrics {
         encode_counters(&mut encoder, ("vestibule_refusals", refusals), "reason", totals.refusals)?;
         let sign_ins = "Sign-ins finished, by outcome: ok, or a reason code.";
         encode_counters(&mut encoder, ("vestibule_sign_ins", sign_ins), "outcome", totals.sign_ins)?;
+        let kept_posts = "Forms whose session was over, by outcome: kept, sent, or a reason code.";
+        encode_counters(&mut encoder, ("vestibule_kept_posts", kept_posts), "outcome", totals.kept_posts)?;
         let cuts = "Answers and tunnels that ended before their end, by reason code.";
         encode_counters(&mut encoder, ("vestibule_streams_cut", cuts), "reason", totals.cuts)?;
 

@@ -254,6 +254,11 @@ impl UpstreamError {
         matches!(self, Self::Connect(_) | Self::ConnectTimeout | Self::Certificate(_) | Self::Tls(_))
     }
 
+    /// Whether nothing of the request was sent.
+    pub fn is_before_sending(&self) -> bool {
+        self.is_of_the_instance() || matches!(self, Self::OwnToken(_))
+    }
+
     /// 502, 503, 504, 501, 400, 401, 408 or 413.
     pub fn status(&self) -> StatusCode {
         match self {

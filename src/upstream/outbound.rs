@@ -119,7 +119,7 @@ impl<'r> Outbound<'r> {
             headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
             headers.insert(UPGRADE, protocol);
         }
-        (request.map(Body::Incoming), ours, upgrade)
+        (request, ours, upgrade)
     }
 }
 

@@ -28,6 +28,8 @@ mod grpc;
 mod image;
 // The Kubernetes example passes a strict validator.
 mod kubernetes;
+// Forms that wait for a sign-in.
+mod kept_posts;
 // Providers end sessions, and tokens end with them.
 mod logout;
 // A sign-in at each provider, through its own pages.

@@ -157,7 +157,7 @@ impl Sessions {
     /// Ends sessions: whatever began before this moment, and one that is named by its id however it is renewed. Waits until
     /// that is written down and told, and a moment for the store.
     pub async fn end_by_operator(&self, which: Which) -> Ended {
-        let lifetime = self.settings.lifetime;
+        let lifetime = self.settings.remembered_for();
         let written = match which {
             Which::One(id) => self.ended.end_id(id, self.clock.now().after(lifetime)),
             // By the order of turns alone: it is said of this moment.

@@ -9,6 +9,7 @@
 //! | `base.post` | the same where the provider answers by a POST from its own site | the host's; `SameSite=None` |
 //! | `base.done` | for half a minute after a sign-in: how many in a row there were | the host's; Lax |
 //! | `base.hop` | for seconds, where the session is Strict: the address just led to once more | the host's; Lax |
+//! | `base.kept` | where posts are kept: this browser's secret that opens its own | the host's; Lax |
 //! | `base.logout` | for as long as a sign-out is on its way through the provider: a digest of its `state` | the domain's; Lax |
 //!
 //! `base` is `cookie.name` behind the prefix that goes with the attributes. The settings' are Domain, Path and SameSite as
@@ -45,6 +46,7 @@ pub struct CookieJar {
     post: OwnCookie,
     done: OwnCookie,
     hop: OwnCookie,
+    kept: OwnCookie,
     logout: OwnCookie,
 }
 
@@ -83,6 +85,7 @@ impl CookieJar {
             post: post.cookie(name, ".post"),
             done: host.cookie(name, ".done"),
             hop: host.cookie(name, ".hop"),
+            kept: host.cookie(name, ".kept"),
             logout: logout.cookie(name, ".logout"),
         }
     }
@@ -135,6 +138,11 @@ impl CookieJar {
     /// What remembers the last hop over a page of our own.
     pub fn hop(&self) -> &OwnCookie {
         &self.hop
+    }
+
+    /// What opens the posts that are kept for this browser.
+    pub fn kept(&self) -> &OwnCookie {
+        &self.kept
     }
 
     /// What binds a sign-out to this browser.

@@ -9,7 +9,9 @@ mod attach;
 pub mod cookie;
 mod creating;
 pub mod ended;
+pub mod kept;
 pub mod marks;
+mod over;
 pub mod record;
 mod remembered;
 pub mod renewing;
@@ -79,8 +81,19 @@ pub struct Settings {
     pub share: Option<Location>,
     /// How long sessions that were seen go on while the store is away. Default 1 min.
     pub store_grace: Duration,
+    /// How long cookies stay in the browser after their session, so that its posts can be kept; 0 where they are not.
+    pub outlives: Duration,
+    /// Posts that are kept over a sign-in, if any.
+    pub keep_posts: Option<kept::Settings>,
     /// `state_dir`: where ended sessions are written down. `None`: a restart forgets them.
     pub state_dir: Option<PathBuf>,
+}
+
+impl Settings {
+    /// How long what has ended is remembered: until the last cookie of it is gone.
+    pub fn remembered_for(&self) -> Duration {
+        self.lifetime + self.outlives
+    }
 }
 
 /// The time of the last request, bound to its session.
@@ -359,7 +372,7 @@ impl Sessions {
         if let Some(stored) = &self.stored {
             stored.delete(id);
         }
-        self.ended.end_id(id, until).wait().await;
+        self.ended.end_id(id, until.after(self.settings.outlives)).wait().await;
     }
 
     /// Ends a session: its id is remembered until its cookie would expire. Waits until that is written down.
@@ -371,7 +384,7 @@ impl Sessions {
         if let Some(stored) = &self.stored {
             stored.delete(marks.id);
         }
-        self.ended.end(marks, until).wait().await;
+        self.ended.end(marks, until.after(self.settings.outlives)).wait().await;
     }
 
     /// Ends what the provider, or whoever knows the name of the session there, says has ended: the session `sid`, only if it
@@ -382,13 +395,13 @@ impl Sessions {
         let written = match (sid, subject) {
             (Some(sid), subject) => {
                 let name = NameDigest::of_session(party, issuer, sid);
-                self.ended.end_named(name, subject, told, (begun_by, self.settings.lifetime))
+                self.ended.end_named(name, subject, told, (begun_by, self.settings.remembered_for()))
             }
             (None, Some(subject)) => {
                 if let Some(stored) = &self.stored {
                     stored.delete_of(party, subject, begun_by);
                 }
-                self.ended.end_subject(subject, (begun_by, self.settings.lifetime))
+                self.ended.end_subject(subject, (begun_by, self.settings.remembered_for()))
             }
             (None, None) => return,
         };
@@ -564,7 +577,7 @@ impl Sessions {
     }
 
     fn max_age(&self, record: &Record, now: UnixTime) -> Option<Duration> {
-        (!self.settings.browser_session).then(|| record.expires_at.since(now))
+        (!self.settings.browser_session).then(|| record.expires_at.since(now) + self.settings.outlives)
     }
 }
 

@@ -176,9 +176,18 @@ impl KeyRing {
     /// A value that anyone with the ring can derive again: HMAC-SHA256 over the length-delimited `parts`, base64url (43
     /// characters). `None` when `key` is not in the ring.
     pub fn derive(&self, key: KeyId, parts: &[&[u8]]) -> Option<String> {
+        Some(URL_SAFE_NO_PAD.encode(self.tag(key, parts)?))
+    }
+
+    /// The same as a key.
+    pub(super) fn derive_key(&self, key: KeyId, parts: &[&[u8]]) -> Option<[u8; 32]> {
+        self.tag(key, parts)?.as_ref().try_into().ok()
+    }
+
+    fn tag(&self, key: KeyId, parts: &[&[u8]]) -> Option<hmac::Tag> {
         let masters = self.0.masters.load();
         let master = masters.iter().find(|master| master.id == key)?;
-        Some(URL_SAFE_NO_PAD.encode(hmac::sign(&master.derive, &delimited(parts))))
+        Some(hmac::sign(&master.derive, &delimited(parts)))
     }
 }
 

@@ -124,6 +124,7 @@ impl Resolver {
             | Endpoint::Callback(_)
             | Endpoint::Logout
             | Endpoint::SignedOut
+            | Endpoint::KeptPost
             | Endpoint::FrontchannelLogout
             | Endpoint::Userinfo => true,
             Endpoint::BackchannelLogout

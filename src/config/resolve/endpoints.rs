@@ -32,17 +32,22 @@ impl Resolver {
         raw: RawEndpoints,
         providers: &[oidc::Settings],
         return_origins: Vec<Origin>,
-        api_clients: api_clients::Settings,
+        (api_clients, keeps_posts): (api_clients::Settings, bool),
     ) -> Endpoints {
         let prefix = self.prefix(raw.prefix);
         if providers.len() > 1 && matches!(raw.login, Some(PathOrOff::Switch(false))) {
             let what = "switches off where people choose one of several providers";
             self.error("endpoints.login", what, "remove it, or configure one provider");
         }
+        if keeps_posts && matches!(raw.kept_post, Some(PathOrOff::Switch(false))) {
+            let what = "switches off where forms that are kept (session.keep_posts) are sent after all";
+            self.error("endpoints.kept_post", what, "remove it, or session.keep_posts");
+        }
         let written = [
             (Endpoint::Login, raw.login, "login"),
             (Endpoint::Logout, raw.logout, "logout"),
             (Endpoint::SignedOut, raw.signed_out, "signed-out"),
+            (Endpoint::KeptPost, raw.kept_post, "kept-post"),
             (Endpoint::BackchannelLogout, raw.backchannel_logout, "backchannel-logout"),
             (Endpoint::FrontchannelLogout, raw.frontchannel_logout, "frontchannel-logout"),
             (Endpoint::Userinfo, raw.userinfo, "userinfo"),
@@ -52,7 +57,11 @@ impl Resolver {
             (Endpoint::RequestObject, raw.request, "request"),
         ];
         // Off, unless there is something to get there.
-        let is_on = |endpoint| !matches!(endpoint, Endpoint::Device | Endpoint::Token) || api_clients.device_code;
+        let is_on = |endpoint| match endpoint {
+            Endpoint::Device | Endpoint::Token => api_clients.device_code,
+            Endpoint::KeptPost => keeps_posts,
+            _ => true,
+        };
         let written = written.into_iter().filter(|(endpoint, ..)| is_on(*endpoint));
         let callbacks = providers.iter().map(|provider| provider.redirect_uri.path().to_owned());
         let mut paths: Vec<(Endpoint, String)> =
@@ -95,6 +104,7 @@ impl Resolver {
             login_path: path_of(Endpoint::Login),
             logout_path: path_of(Endpoint::Logout),
             signed_out_path: path_of(Endpoint::SignedOut),
+            kept_post_path: path_of(Endpoint::KeptPost),
             return_origins,
             api_clients,
             sign_in_rate: None,

@@ -143,6 +143,7 @@ impl Resolver {
         let state_dir = raw.state_dir.as_ref().map(|path| self.file("state_dir", path));
         let cookie = self.cookie(raw.cookie, redirect_uri.as_ref());
         let secret_files = self.secret_files(&raw.session);
+        let keeps_posts = raw.session.keep_posts.is_some();
         let session = self.session(raw.session, cookie.clone(), state_dir);
         self.distinct_secrets(session.as_ref(), providers.as_deref().unwrap_or_default());
         self.own_admin_token(&admin, session.as_ref(), providers.as_deref().unwrap_or_default());
@@ -150,7 +151,7 @@ impl Resolver {
         let hosts = self.hosts(raw.hosts, redirect_uri.as_ref());
         let known = providers.as_deref().unwrap_or_default();
         let api_clients = self.api_clients(raw.api_clients, &raw.endpoints, bearer.is_some(), known);
-        let mut endpoints = self.endpoints(raw.endpoints, known, return_origins, api_clients);
+        let mut endpoints = self.endpoints(raw.endpoints, known, return_origins, (api_clients, keeps_posts));
         endpoints.settings.accepts_bearer = bearer.is_some();
         registration::reached_at(providers.as_deref_mut().unwrap_or_default(), &endpoints.paths);
         self.has_request_objects(providers.as_deref().unwrap_or_default());
@@ -335,6 +336,7 @@ impl Resolver {
             access_denied,
             signed_out,
             confirm_sign_out,
+            send_form,
             unavailable,
             error,
         } = raw;
@@ -344,6 +346,7 @@ impl Resolver {
             (Page::AccessDenied, access_denied),
             (Page::SignedOut, signed_out),
             (Page::ConfirmSignOut, confirm_sign_out),
+            (Page::SendForm, send_form),
             (Page::Unavailable, unavailable),
             (Page::Error, error),
         ];
@@ -367,6 +370,7 @@ fn page_key(page: Page) -> &'static str {
         Page::AccessDenied => "access_denied",
         Page::SignedOut => "signed_out",
         Page::ConfirmSignOut => "confirm_sign_out",
+        Page::SendForm => "send_form",
         Page::Unavailable => "unavailable",
         Page::Error => "error",
     }

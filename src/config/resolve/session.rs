@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Resolver;
-use crate::authn::session::cookie;
 use crate::authn::session::renewing::When;
+use crate::authn::session::{cookie, kept};
 use crate::authn::{oidc, session};
 use crate::config::SecretFiles;
 use crate::config::problem::nearest;
@@ -19,6 +19,13 @@ use crate::store::{Location, LocationProblem};
 const SHORTEST_RENEWAL: Duration = Duration::from_secs(10);
 /// Longer than any store is restarted or fails over.
 const LONGEST_GRACE: Duration = Duration::from_secs(3600);
+/// It lies in memory.
+const LARGEST_POST: usize = 8 << 20;
+/// A form is kept for so long at least, and at most.
+const SHORTEST_KEPT: Duration = Duration::from_secs(60);
+const LONGEST_KEPT: Duration = Duration::from_secs(12 * 3600);
+/// What comes later than that after the end of its session is not kept.
+const OUTLIVES: Duration = Duration::from_secs(12 * 3600);
 /// Makes a good one.
 pub(super) const GENERATE: &str = "`vestibule generate-secret` prints a good one";
 
@@ -64,6 +71,7 @@ impl Resolver {
         let store = ("session.store", raw.store.as_ref());
         let store = self.store(store, ("session.store_file", raw.store_file.as_ref()));
         let share = self.share(&raw, store.is_some());
+        let keep_posts = self.keep_posts(&raw);
         let secrets = self.secrets(&raw)?;
         Some(session::Settings {
             secrets,
@@ -75,8 +83,43 @@ impl Resolver {
             store,
             share,
             store_grace,
+            outlives: keep_posts.map_or(Duration::ZERO, |_| OUTLIVES),
+            keep_posts,
             state_dir,
         })
+    }
+
+    /// Off, unless it is written.
+    fn keep_posts(&mut self, raw: &RawSession) -> Option<kept::Settings> {
+        let Some(largest) = &raw.keep_posts else {
+            let others = [
+                ("session.keep_posts_total", raw.keep_posts_total.is_some()),
+                ("session.keep_posts_for", raw.keep_posts_for.is_some()),
+            ];
+            for (key, _) in others.iter().filter(|(_, written)| *written) {
+                self.error(
+                    key,
+                    "has no meaning without session.keep_posts",
+                    "write keep_posts = \"64KiB\", or remove it",
+                );
+            }
+            return None;
+        };
+        let largest = largest.0;
+        if !(1..=LARGEST_POST).contains(&largest) {
+            self.error("session.keep_posts", "is out of range", "write a size up to 8MiB, such as \"64KiB\"");
+        }
+        let total = raw.keep_posts_total.as_ref().map_or(16 << 20, |total| total.0);
+        if total < largest.saturating_add(kept::HEAD) {
+            let what = "leaves no room for a single form of session.keep_posts, with 5 KiB beside it";
+            self.error("session.keep_posts_total", what, "write a larger one, such as \"16MiB\"");
+        }
+        let life = self.span("session.keep_posts_for", raw.keep_posts_for.as_ref(), Duration::from_secs(15 * 60));
+        if !(SHORTEST_KEPT..=LONGEST_KEPT).contains(&life) {
+            let what = "is out of range: people sign in meanwhile, and what they entered is not to lie around";
+            self.error("session.keep_posts_for", what, "write a span from \"1m\" to \"12h\"; \"15m\" is usual");
+        }
+        Some(kept::Settings { largest, total, life })
     }
 
     fn store_grace(&mut self, raw: &RawSession) -> Duration {

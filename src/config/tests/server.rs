@@ -157,3 +157,23 @@ fn an_external_account_is_a_key_with_its_name() {
     let sound = errors(&[("tls.acme", &format!("eab_key_id = \"kid-1\"\neab_hmac_key_file = {good:?}"))]);
     assert!(!sound.contains("eab_"), "{sound}");
 }
+
+#[test]
+fn forms_are_kept_within_bounds() {
+    for (line, why) in [
+        ("keep_posts = \"0B\"", "session.keep_posts is out of range"),
+        ("keep_posts = \"9MiB\"", "write a size up to 8MiB"),
+        ("keep_posts = \"64KiB\"\nkeep_posts_total = \"64KiB\"", "leaves no room for a single form"),
+        ("keep_posts = \"64KiB\"\nkeep_posts_for = \"30s\"", "from \"1m\" to \"12h\""),
+        ("keep_posts = \"64KiB\"\nkeep_posts_for = \"13h\"", "from \"1m\" to \"12h\""),
+        ("keep_posts_total = \"1MiB\"", "has no meaning without session.keep_posts"),
+        ("keep_posts_for = \"5m\"", "has no meaning without session.keep_posts"),
+        ("keep_posts = \"off\"", "a size with a unit"),
+    ] {
+        let text = errors(&[("session", line)]);
+        assert!(text.contains(why), "{line}: {text}");
+        assert_eq!(text.matches("error: ").count(), 1, "{line}: {text}");
+    }
+    let text = errors(&[("session", "keep_posts = \"64KiB\""), ("endpoints", "kept_post = false")]);
+    assert!(text.contains("endpoints.kept_post switches off where forms"), "{text}");
+}

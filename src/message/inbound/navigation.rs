@@ -1,12 +1,14 @@
 //! Whether a person is navigating: only then may a request start a sign-in.
 
 use http::Method;
-use http::header::{ACCEPT, HeaderMap, HeaderName, HeaderValue};
+use http::header::{ACCEPT, HeaderMap, HeaderName, HeaderValue, ORIGIN};
 
+use crate::message::Origin;
 use crate::message::headers::list_members;
 
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const SEC_PURPOSE: HeaderName = HeaderName::from_static("sec-purpose");
 const X_REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
 
@@ -19,6 +21,16 @@ pub fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
         return is_only(headers, &SEC_FETCH_MODE, b"navigate") && is_only(headers, &SEC_FETCH_DEST, b"document");
     }
     prefers_html(headers)
+}
+
+/// A form of a page of ours, sent in a window, by every word of a browser that says so (Fetch Metadata, Fetch §3.2): a POST that is a
+/// top-level navigation, from our own origin exactly. Silence and `Origin: null` are no such word.
+pub fn is_own_form(method: &Method, headers: &HeaderMap, own: &Origin) -> bool {
+    method == Method::POST
+        && is_only(headers, &SEC_FETCH_MODE, b"navigate")
+        && is_only(headers, &SEC_FETCH_DEST, b"document")
+        && is_only(headers, &SEC_FETCH_SITE, b"same-origin")
+        && is_only(headers, &ORIGIN, own.as_str().as_bytes())
 }
 
 /// Whether the browser fetches ahead of time what nobody asked for: `Sec-Purpose: prefetch` or `prefetch;prerender` (Fetch,
@@ -109,6 +121,43 @@ mod tests {
         ];
         for (headers, wanted) in table {
             assert_eq!(navigates(headers), *wanted, "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn a_form_is_ours_by_every_word_that_says_so() {
+        const OURS: [(&str, &str); 4] = [
+            ("sec-fetch-mode", "navigate"),
+            ("sec-fetch-dest", "document"),
+            ("sec-fetch-site", "same-origin"),
+            ("origin", "https://app.example"),
+        ];
+        let own = Origin::of(&url::Url::parse("https://app.example").unwrap()).unwrap();
+        let is_ours = |method, fields: &[(&'static str, &'static str)]| {
+            let mut map = HeaderMap::new();
+            for (name, value) in fields {
+                map.append(*name, HeaderValue::from_static(value));
+            }
+            is_own_form(&method, &map, &own)
+        };
+        assert!(is_ours(Method::POST, &OURS));
+        for method in [Method::GET, Method::PUT, Method::PATCH, Method::DELETE] {
+            assert!(!is_ours(method, &OURS));
+        }
+        for index in 0..OURS.len() {
+            let mut fields = OURS.to_vec();
+            let (name, value) = fields.remove(index);
+            assert!(!is_ours(Method::POST, &fields), "without {name}");
+            for other in ["null", "", "https://evil.example", "same-site", "cross-site", "none", "iframe", "no-cors"] {
+                assert!(!is_ours(Method::POST, &[&fields[..], &[(name, other)]].concat()), "{name}: {other}");
+                let twice = [&fields[..], &[(name, value), (name, other)]].concat();
+                assert!(!is_ours(Method::POST, &twice), "{name}: {value} and {other}");
+            }
+        }
+        for origin in
+            ["http://app.example", "https://app.example:8443", "https://www.app.example", "https://app.example/"]
+        {
+            assert!(!is_ours(Method::POST, &[&OURS[..3], &[("origin", origin)]].concat()), "{origin}");
         }
     }
 

@@ -21,7 +21,7 @@ const MAX_TEMPLATE: u64 = 256 * 1024;
 const FUEL: u64 = 50_000;
 
 /// The template variables: the fields of [`PageContext`].
-const VARIABLES: [&str; 13] = [
+const VARIABLES: [&str; 15] = [
     "status",
     "title",
     "message",
@@ -30,6 +30,8 @@ const VARIABLES: [&str; 13] = [
     "action_url",
     "action_label",
     "action_post",
+    "field_name",
+    "field_value",
     "other_url",
     "other_label",
     "choices",
@@ -113,6 +115,7 @@ fn part(page: Page) -> &'static str {
         Page::AccessDenied => include_str!("access_denied.html"),
         Page::SignedOut => include_str!("signed_out.html"),
         Page::ConfirmSignOut => include_str!("confirm_sign_out.html"),
+        Page::SendForm => include_str!("send_form.html"),
         Page::Unavailable => include_str!("unavailable.html"),
         Page::Error => include_str!("error.html"),
     }
@@ -166,12 +169,29 @@ fn add(environment: &mut Environment<'static>, page: Page, name: &str, text: Str
             };
             styles.insert(style_hash(&text[start..start + style.len()]));
         }
-        if page == Page::ConfirmSignOut && index == 0 && !(html.contains("<form") && html.contains("sample-action")) {
-            let cause = "has no form that POSTs to action_url, so that nobody could sign out";
+        if index == 0
+            && let Some(cause) = missing_form(page, &html)
+        {
             return Err(vec![format!("{name}: {cause}")]);
         }
     }
     Ok(Template { name: name.to_owned(), policy: policy(&styles) })
+}
+
+/// What a page cannot do without, in the sample that has everything.
+fn missing_form(page: Page, html: &str) -> Option<&'static str> {
+    let has_form = html.contains("<form") && html.contains("sample-action");
+    let has_field = html.contains("sample-field") && html.contains("sample-value");
+    match page {
+        Page::ConfirmSignOut if !has_form => {
+            Some("has no form that POSTs to action_url, so that nobody could sign out")
+        }
+        Page::SendForm if !(has_form && has_field) => Some(
+            "has no form that POSTs to action_url with a hidden field field_name of the value field_value, so that nothing \
+             could be sent",
+        ),
+        _ => None,
+    }
 }
 
 /// `{% autoescape %}` would switch off what must stay on.
@@ -223,6 +243,8 @@ fn samples(choices: &[Choice]) -> [PageContext<'_>; 3] {
         action_url: Some("/sample-action"),
         action_label: Some("Sample label"),
         action_post: true,
+        field_name: Some("sample-field"),
+        field_value: Some("sample-value"),
         other_url: Some("/sample-other"),
         other_label: Some("Sample other label"),
         choices,

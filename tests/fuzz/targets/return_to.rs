@@ -13,6 +13,7 @@ fuzz_target!(|text: &str| {
         own: Origin::of(&own).unwrap(),
         allowed: vec![Origin::of(&allowed).unwrap()],
         own_paths: vec!["/auth".to_owned()],
+        kept_post: Some("/auth/kept-post".to_owned()),
     };
     let Ok(accepted) = ReturnTo::parse(text, &rules) else { return };
     let target = own.join(accepted.as_str()).unwrap();

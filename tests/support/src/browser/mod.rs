@@ -406,7 +406,7 @@ impl Browser {
     }
 }
 
-/// A form that a page posts by itself.
+/// A form of a page.
 #[derive(Debug, Clone)]
 pub struct PostingForm {
     /// Where to.
@@ -464,11 +464,13 @@ impl Reply {
 
     /// The form of a page that posts itself (OAuth 2.0 Form Post Response Mode).
     pub fn posting_form(&self) -> Option<PostingForm> {
+        if self.text().to_ascii_lowercase().contains("forms[0].submit()") { self.form() } else { None }
+    }
+
+    /// The form of a page, with what it sends by itself.
+    pub fn form(&self) -> Option<PostingForm> {
         let text = self.text();
         let lower = text.to_ascii_lowercase();
-        if !lower.contains("forms[0].submit()") {
-            return None;
-        }
         let attribute = |tag: &str, name: &str| {
             let at = tag.to_ascii_lowercase().find(&format!("{name}=\""))? + name.len() + 2;
             let value = &tag[at..at + tag[at..].find('"')?];

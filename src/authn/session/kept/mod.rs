@@ -1,0 +1,280 @@
+//! Posts that came when their session was over, kept until their person has signed in again.
+//!
+//! A post is sealed with a key that is derived from the server's secret and from one that only the browser has which sent it
+//! (`base.kept`), and is bound to our public origin and to its own random id. So whoever reads the shelf opens nothing; the id,
+//! which stands in an address, opens nothing; and nobody can put a form of theirs under somebody else's hands: with an expired
+//! cookie that was stolen one could make us keep a form for its person, but that person's browser cannot open it.
+//!
+//! In the seal lie whose it is, where it goes, and what it says. What is done with it is for the endpoints to decide.
+
+mod shelf;
+
+use std::fmt;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
+
+pub use self::shelf::{HEAD, NotKept, Room};
+use self::shelf::{Lying, Shelf};
+use super::marks::NameDigest;
+use super::seal::{KeyRing, RecordSealer};
+use crate::authn::oidc::Party;
+use crate::clock::SharedClock;
+use crate::message::Origin;
+use crate::random::random;
+
+/// A browser's secret: 32 bytes in base64url.
+const SECRET_LEN: usize = 43;
+
+/// `session.keep_posts` and what goes with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// The largest body, in bytes.
+    pub largest: usize,
+    /// All of them together, in bytes, each with [`HEAD`] beside its body. Default 16 MiB.
+    pub total: usize,
+    /// How long one is kept. Default 15 min.
+    pub life: Duration,
+}
+
+/// Whose session it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Person {
+    /// Where they signed in.
+    pub party: Party,
+    /// Who they are there (`iss`, `sub`).
+    pub subject: NameDigest,
+}
+
+/// A post as it came.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptPost {
+    /// Where its person signed in.
+    pub party: Party,
+    /// Who they are there.
+    pub subject: NameDigest,
+    /// Path and query, byte for byte.
+    pub target: String,
+    /// `Content-Type`, byte for byte.
+    pub content_type: String,
+    /// The page that the form was on.
+    pub referer: Option<String>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl fmt::Debug for KeptPost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeptPost").field("bytes", &self.body.len()).finish_non_exhaustive()
+    }
+}
+
+/// Names a post that is kept. Random; whoever knows it opens nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PostId([u8; 16]);
+
+impl PostId {
+    /// The length of its text.
+    pub const LEN: usize = 22;
+
+    /// Of its text.
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        let mut id = [0; 16];
+        let is_whole = text.len() == Self::LEN && URL_SAFE_NO_PAD.decode_slice(text, &mut id) == Ok(id.len());
+        is_whole.then_some(Self(id))
+    }
+}
+
+impl fmt::Display for PostId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&URL_SAFE_NO_PAD.encode(self.0))
+    }
+}
+
+/// A post that was taken away, for good unless it is put back.
+#[derive(Debug)]
+pub struct Taken(PostId, Lying);
+
+/// What a browser opens its posts with.
+pub struct BrowserSecret(String);
+
+impl BrowserSecret {
+    /// A new one.
+    pub fn new() -> Self {
+        Self(URL_SAFE_NO_PAD.encode(random::<32>()))
+    }
+
+    /// The one that a browser shows, if it has the shape of ours.
+    pub fn shown(value: &[u8]) -> Option<Self> {
+        let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_".contains(byte);
+        let well_formed = value.len() == SECRET_LEN && value.iter().all(is_plain);
+        well_formed.then(|| Self(String::from_utf8_lossy(value).into_owned()))
+    }
+
+    /// For its cookie.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for BrowserSecret {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for BrowserSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BrowserSecret [secret]")
+    }
+}
+
+/// All of them; in this process alone.
+pub struct KeptPosts {
+    settings: Settings,
+    ring: KeyRing,
+    origin: Origin,
+    shelf: Shelf,
+    clock: SharedClock,
+}
+
+impl fmt::Debug for KeptPosts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeptPosts").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl KeptPosts {
+    /// For one public origin.
+    pub fn new(settings: Settings, ring: KeyRing, origin: Origin, clock: SharedClock) -> Self {
+        Self { settings, ring, origin, shelf: Shelf::new(settings), clock }
+    }
+
+    /// How long one is kept.
+    pub fn life(&self) -> Duration {
+        self.settings.life
+    }
+
+    /// Room for a body of `length` bytes, before it is read. Given back when it is dropped.
+    ///
+    /// # Errors
+    /// [`NotKept`].
+    pub fn room(&self, person: &Person, length: u64) -> Result<Room, NotKept> {
+        self.shelf.room(person.subject, length, self.clock.now())
+    }
+
+    /// Keeps a post in the room that was made for it.
+    pub fn keep(&self, room: Room, secret: &BrowserSecret, post: &KeptPost) -> PostId {
+        let id = PostId(random());
+        // Once, unless the secrets are replaced in between.
+        let (key, sealer) = loop {
+            let key = self.ring.current();
+            if let Some(sealer) = self.sealer(key, secret, id) {
+                break (key, sealer);
+            }
+        };
+        // Texts and bytes: fails for nothing but want of memory. An empty record opens as no post.
+        let packed = postcard::to_stdvec(post).unwrap_or_default();
+        self.shelf.put(id, room, (key, sealer.seal(&packed)), self.clock.now().after(self.settings.life));
+        id
+    }
+
+    /// Opens a post, which stays where it is. `None`: it was sent, was kept too long, lay in a process that is gone, or is
+    /// another browser's.
+    pub fn look(&self, id: PostId, secret: &BrowserSecret) -> Option<KeptPost> {
+        let (key, sealed) = self.shelf.get(id, self.clock.now())?;
+        let packed = self.sealer(key, secret, id)?.open(sealed).ok()?;
+        postcard::from_bytes(&packed).ok()
+    }
+
+    /// Takes a post away. Of several at the same time, one gets it.
+    pub fn take(&self, id: PostId) -> Option<Taken> {
+        self.shelf.remove(id, self.clock.now()).map(|lying| Taken(id, lying))
+    }
+
+    /// Puts one back that was not sent after all.
+    pub fn put_back(&self, Taken(id, lying): Taken) {
+        self.shelf.put_back(id, lying);
+    }
+
+    fn sealer(&self, key: super::seal::KeyId, secret: &BrowserSecret, id: PostId) -> Option<RecordSealer> {
+        let parts = [b"kept post", self.origin.as_str().as_bytes(), secret.0.as_bytes(), &id.0[..]];
+        let key = self.ring.derive_key(key, &parts)?;
+        Some(RecordSealer::new(&key, &[b"kept post", &id.0]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::authn::session::marks::Marks;
+    use crate::clock::{Clock, UnixTime};
+    use crate::secret::SecretString;
+
+    #[derive(Debug)]
+    struct Standing;
+
+    impl Clock for Standing {
+        fn now(&self) -> UnixTime {
+            UnixTime(1_000)
+        }
+    }
+
+    fn posts() -> KeptPosts {
+        let settings = Settings { largest: 1_000, total: 100_000, life: Duration::from_secs(60) };
+        let ring = KeyRing::new(&[SecretString::new("Xq7-mVt2_Kd9zLr4wNc8YbHs1PfJg6Ue3Ra5TiOo0".to_owned())]);
+        let origin = Origin::of(&url::Url::parse("https://app.example").unwrap()).unwrap();
+        KeptPosts::new(settings, ring, origin, Arc::new(Standing))
+    }
+
+    fn post() -> KeptPost {
+        KeptPost {
+            party: Party::of("https://id.example", "app"),
+            subject: Marks::for_test(7).subject,
+            target: "/a?b=%20c".to_owned(),
+            content_type: "multipart/form-data; boundary=x".to_owned(),
+            referer: None,
+            body: (0..=255).collect(),
+        }
+    }
+
+    #[test]
+    fn a_post_is_opened_by_the_browser_that_sent_it_and_taken_once() {
+        let (posts, post) = (posts(), post());
+        let person = Person { party: post.party, subject: post.subject };
+        let secret = BrowserSecret::new();
+        let id = posts.keep(posts.room(&person, 256).unwrap(), &secret, &post);
+        assert_eq!(posts.look(id, &BrowserSecret::new()), None);
+        assert_eq!(posts.look(PostId(random()), &secret), None);
+        let shown = BrowserSecret::shown(secret.as_str().as_bytes()).unwrap();
+        assert_eq!(posts.look(id, &shown), Some(post));
+        let taken = posts.take(id).unwrap();
+        assert!(posts.take(id).is_none() && posts.look(id, &secret).is_none());
+        posts.put_back(taken);
+        assert!(posts.look(id, &secret).is_some() && posts.take(id).is_some());
+    }
+
+    #[test]
+    fn what_lies_on_the_shelf_shows_nothing() {
+        let (posts, post) = (posts(), post());
+        let person = Person { party: post.party, subject: post.subject };
+        let id = posts.keep(posts.room(&person, 256).unwrap(), &BrowserSecret::new(), &post);
+        let (_, sealed) = posts.shelf.get(id, UnixTime(1_000)).unwrap();
+        let holds = |text: &[u8]| sealed.windows(text.len()).any(|window| window == text);
+        assert!(!holds(b"/a?b") && !holds(b"multipart") && !holds(&post.body[..32]));
+    }
+
+    #[test]
+    fn an_id_is_its_text_and_nothing_else_is() {
+        let id = PostId(random());
+        assert_eq!(PostId::parse(id.to_string().as_bytes()), Some(id));
+        for text in ["", "x", &"A".repeat(21), &"A".repeat(23), &"=".repeat(22), &format!("{}B", "A".repeat(21))] {
+            assert_eq!(PostId::parse(text.as_bytes()), None, "{text}");
+        }
+        assert!(BrowserSecret::shown(&[b'A'; 42]).is_none() && BrowserSecret::shown(&[b'='; 43]).is_none());
+    }
+}
