@@ -97,22 +97,27 @@ fn what_this_release_writes_it_reads() {
 }
 
 #[test]
-fn a_record_of_a_store_in_format_3_opens_for_ever() {
-    assert_is_sample(open(&ticket(), bytes(RECORD_3)).unwrap());
+fn a_record_of_a_store_in_this_format_opens() {
+    assert_is_sample(open(&ticket(), bytes(RECORD_4)).unwrap());
 }
 
 #[test]
-fn a_session_cookie_and_a_ticket_in_format_3_open_for_ever() {
+fn a_session_cookie_and_a_ticket_in_this_format_open() {
     let (sessions, tickets) = sealers();
-    let (packed, _) = sessions.open_bytes(COOKIE_3.as_bytes()).unwrap();
+    let (packed, _) = sessions.open_bytes(COOKIE_4.as_bytes()).unwrap();
     assert_is_sample(record::unpack(packed).unwrap());
-    let (opened, _) = tickets.open(TICKET_3.as_bytes()).unwrap();
+    let (opened, _) = tickets.open(TICKET_4.as_bytes()).unwrap();
     assert_eq!(postcard::to_stdvec(&opened).unwrap(), ticket());
 }
 
 #[test]
+fn a_record_of_the_release_before_is_no_session() {
+    assert!(open(&ticket(), bytes(RECORD_3)).is_none());
+}
+
+#[test]
 fn a_record_opens_for_its_own_ticket_alone() {
-    let sealed = bytes(RECORD_3);
+    let sealed = bytes(RECORD_4);
     for at in [0, 47] {
         let mut other = ticket();
         other[at] ^= 1;
@@ -124,6 +129,20 @@ fn a_record_opens_for_its_own_ticket_alone() {
     assert!(open(&ticket()[1..], sealed).is_none());
 }
 
+const RECORD_4: &str = "0400000000512861b18c3deb0de3544982f8d780cf7b3cd054eb8632c3bc80bc8961562f61e2bbe68f9fdfc1767483a67fda1de19c4f92e7\
+     5cfcdbfc73d6793d1cc2e2a094b141b727ab8be047e5c2e3b50e722ecaba8e5582d285d1e646088a3ca5dc9179f017b18f36fbaffb690977\
+     329795967a0ccca2008be26b3136421b25339e975f51ad03d2b2b2fc445e870c1a4d28e8c52253027ea887fcf85190331bc45abfc7bfc4d1\
+     58c0a61bfbfd441fcff7b01a3f7f3d2778486255efe1d3d164bec5fad92e25ff3e4828fa3be924355846bd3b146d70b5427420532a85d827\
+     619ab9a012e3916b3809e3f4e7cc91fd12519eb64a7a6d7227f06b406df3034113957951ff453afc8d8374727d0f1964b65a04cad35c689f\
+     fdbe12cd1a7711efbea0d44b51d5e2fe1950bc10e7fb8a9af5ab720ada6bc0624368e5ab62bfccfc05f98df8f30ab8a4c389d0fc4ad83d3c\
+     29a89a13d718999819749da1b447045cc1";
+const COOKIE_4: &str = "BPEhcAqTLky-UN09uw7poHje_gJKSUbbDbhC-lIf1c_SZWMdni7dsGhnwV9l6U3czNrDXA9_wvLZ0RUsMviFlu_YuNmAxba2r5X8yEBaUx5nvSwf\
+     Q6B0Rb11fQnrps3g-B1_r7oNlhQYpKWBdIzOAoXMaToJxxQ30BPIEsthEMXxViVii2uRGHVgHOdD01O5GLXYsjJZGxBFrZ7nLmG6UuOKeu7ZkDP7\
+     e3i3bX1339uxP3jbvgu8b0LcB6F9azY4JbR2GZy0Mx0oCBnzF3mE1MsXFV8JKkqrKKUgxvH252dqWI5IVFxR_7EOH8WTlY30ZcGcP4aoxPlfdxWd\
+     Vb8r5msnY0p57L44jb53YIjGiNgShhfsJch_7lJnQWm8OmMEjGEZW6E0z5kYwwl2LSVSJkvxP8GvnPtODPPH_lXfVziLMCprdDZ66OntKFyUkntX\
+     YEwIeUh7cRfhTgs6aUxShCw";
+const TICKET_4: &str = "BPEhcAqVF_o22yZlN5hl23VRk55U4XEqPfOHjRErnzoK3ifobk5BTquG7_cYvtEm8EO9QqmGlclhD7rQNzyISLqcXbbFLSbJ5VICasOqIRekCR5c\
+     zUJXqnKk3CEI0xIS-g";
 const RECORD_3: &str = "03000000005e9c59b27ef658423ad846cbbc2c22b24703f86f866934638ed9068f879dfcde935dc3f29a009ba8320044e79ed82f9aea96\
      d3ed0150cf1c863178a2b0b13698e944b185ccb67d8d875ecafc9c88e1e52a22a2cc184f49dc925062706d86ea6a84690bd2d1cefc0f42\
      c4f566458761fd341abf696bd659136c63bbb211bf111957484f466a1ca5cb868e9c8fb41c7ac8c3138d3d4690bb5094b9a7b143623265\
@@ -131,19 +150,3 @@ const RECORD_3: &str = "03000000005e9c59b27ef658423ad846cbbc2c22b24703f86f866934
      d323d3131d99fc1a1d9ed53b1d387a32d02ba4bd887c091ea5f11fc3159544d676e96efdd3d61e755184505bc44956a30678b8a2641f61\
      dc8cc6c689d5ad22586c6d2da8e4381b9f11cfece2f2b9fe506275f7f9552ac62872c45e29dde73b5778fe0215929e6ab483b17551c0da\
      e4c90ff10db84ba7cfe9339fe1c57ee90f5a42197c91d4";
-const COOKIE_3: &str = "A_EhcAqVm2IsHwQ6oIhJtoz3OpLfcA2RGKJaOSgkIeL2AxWd9D5Wt0sDlAy7aY_LPrp1YHb7HGOcFVZ_w9fgXrssKlJ2vpaNggEiX0DQ7r9-YC\
-     lfedAEZ_rtgKpHv50BRAM0apJDXGKXPDvwXZwXBAQj0dI6Z2GuY5pbFJZwcZai6KVy_qm4HS3l7xuzdGiJqsI_WaXb2CpeZBNf2_3PWWS8k36y\
-     nndM2BoLNRr6NOU5oriEUmFBZcZbznooOTruIcbLCqQMJHdbGIfE2aRewFC4LRNXpaBBNaHN7eltiWY5q0jfRRyuFX8rKmti1tT59iNLUFAizT\
-     Id3Xzpum8WF1kdjEXzTlrxpV9z7mIlOp6hs-EHPh9qha6xrtYrYS_IlNF84HHai67Jh-W7SOAcbOHd-y-lY3SeO-tcFRGzKtKvAgnNOTV7S82j\
-     XFTdBSQZelfdLqlTaRXEpU6eMXzGczE";
-const TICKET_3: &str = "A_EhcApY2WbwV83uFfU5-6smTiVrsBNOkDkmGxIwRhclsuHJba_jyLBryyDGYnXjmD9jU3gC72_nQaBoTuw0qxSJ3oqdSym3Nmti0F7tgF7AM2\
-     RkSp5dEa2_5AkhMqZoHg";
-
-#[test]
-fn print_samples() {
-    let (sessions, tickets) = sealers();
-    let hex: String = seal(&ticket(), &packed()).unwrap().iter().map(|byte| format!("{byte:02x}")).collect();
-    let opened: Ticket = postcard::from_bytes(&ticket()).unwrap();
-    let text = format!("{hex}\n{}\n{}\n", sessions.seal_bytes(&packed()), tickets.seal(&opened));
-    std::fs::write("/tmp/w/samples.txt", text).unwrap();
-}
