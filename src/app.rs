@@ -202,6 +202,7 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
         let ended = Arc::clone(&ended);
         move || ended.unwritten()
     };
+    let for_posts = store.clone();
     let ring = KeyRing::new(&settings.session.secrets);
     let for_secrets = ring.clone();
     let foreign = providers.iter().filter_map(|provider| provider.settings().credentials.client_secret.clone());
@@ -220,7 +221,7 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
     let logout_state = ring.sealer(Purpose::Logout, "logout", &origin);
     let demands = ring.sealer(Purpose::Demand, "demand", &origin);
     let kept_posts = settings.session.keep_posts.map(|keep| {
-        let posts = KeptPosts::new(keep, ring.clone(), origin.clone(), Arc::clone(&clock));
+        let posts = KeptPosts::new(keep, ring.clone(), origin.clone(), for_posts, Arc::clone(&clock));
         Arc::new(posts)
     });
     let mapper = Mapper::new(settings.identity);

@@ -108,7 +108,7 @@ impl Gateway {
                             Err(rejection) => return Ok(renewal.attach(replies.reject(&rejection, exchange))),
                         };
                         let outcome = upstreams.forward(Outbound::on_behalf_of(inbound, permit)).await;
-                        endpoints.settle(kept, &outcome, replies);
+                        endpoints.settle(kept, outcome.as_ref().err(), replies).await;
                         let outcome = endpoints.or_step_up(outcome, signed_in_at, exchange);
                         // A renewed session survives even a 502.
                         Ok(renewal.attach(replies.guarded(outcome, route, exchange)))

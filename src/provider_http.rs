@@ -7,7 +7,7 @@ use std::error::Error;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -65,9 +65,51 @@ pub struct ProviderHttp {
 
 #[derive(Debug)]
 struct Inner {
-    client: Client<HttpsConnector<Outward>, Full<Bytes>>,
+    /// Made by the first call, on the control runtime: reading the system's roots takes longer than all else that a start does.
+    client: OnceLock<HttpClient>,
+    means: Means,
     settings: Settings,
     control: tokio::runtime::Handle,
+}
+
+type HttpClient = Client<HttpsConnector<Outward>, Full<Bytes>>;
+
+/// What the client is made of.
+#[derive(Debug)]
+struct Means {
+    /// Those of `ca_file`.
+    roots: rustls::RootCertStore,
+    proxy: Arc<Matcher>,
+    certificate: Option<Arc<dyn ResolvesClientCert>>,
+}
+
+impl Means {
+    fn client(&self, settings: &Settings) -> HttpClient {
+        let plain = Arc::new(tls_config(self.roots.clone(), settings));
+        let tls = match &self.certificate {
+            Some(certificate) => {
+                let mut showing = (*plain).clone();
+                showing.client_auth_cert_resolver = Arc::clone(certificate);
+                // What was resumed would be ours under the certificate of then.
+                showing.resumption = Resumption::disabled();
+                Arc::new(showing)
+            }
+            None => Arc::clone(&plain),
+        };
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        // Shared out between the addresses of a name, so that one dead address does not use up the whole deadline.
+        tcp.set_connect_timeout(Some(settings.timeout));
+        let to_proxy = HttpsConnector::from((tcp.clone(), plain));
+        let outward = Outward { tcp, to_proxy, proxy: Arc::clone(&self.proxy) };
+        Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            // Below the 5 s after which common servers close: a token call that crosses their close cannot be sent again.
+            .pool_idle_timeout(Duration::from_secs(4))
+            .pool_max_idle_per_host(16)
+            .build(HttpsConnector::from((outward, tls)))
+    }
 }
 
 /// Why a call gave no answer.
@@ -154,7 +196,7 @@ pub enum SetupError {
 }
 
 impl ProviderHttp {
-    /// Builds the client; calls will run on `control`. System roots are best-effort (an empty store is logged).
+    /// Builds the client; calls will run on `control`. System roots are best-effort, and read by the first call (an empty store is logged).
     ///
     /// # Errors
     /// [`SetupError`] when `ca_file` cannot be used.
@@ -202,35 +244,21 @@ impl ProviderHttp {
         proxy: Matcher,
         certificate: Option<Arc<dyn ResolvesClientCert>>,
     ) -> Result<Self, SetupError> {
-        let plain = Arc::new(tls_config(&settings)?);
-        let tls = match certificate {
-            Some(certificate) => {
-                let mut showing = (*plain).clone();
-                showing.client_auth_cert_resolver = certificate;
-                // What was resumed would be ours under the certificate of then.
-                showing.resumption = Resumption::disabled();
-                Arc::new(showing)
-            }
-            None => Arc::clone(&plain),
-        };
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        // Shared out between the addresses of a name, so that one dead address does not use up the whole deadline.
-        tcp.set_connect_timeout(Some(settings.timeout));
-        let to_proxy = HttpsConnector::from((tcp.clone(), plain));
-        let outward = Outward { tcp, to_proxy, proxy: Arc::new(proxy) };
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            // Below the 5 s after which common servers close: a token call that crosses their close cannot be sent again.
-            .pool_idle_timeout(Duration::from_secs(4))
-            .pool_max_idle_per_host(16)
-            .build(HttpsConnector::from((outward, tls)));
-        Ok(Self { inner: Arc::new(Inner { client, settings, control }) })
+        let mut roots = rustls::RootCertStore::empty();
+        if let Some(path) = &settings.ca_file {
+            add_ca_file(&mut roots, path)
+                .map_err(|reason| SetupError::CaFile { path: path.to_owned(), reason: reason.to_string() })?;
+        }
+        let means = Means { roots, proxy: Arc::new(proxy), certificate };
+        Ok(Self { inner: Arc::new(Inner { client: OnceLock::new(), means, settings, control }) })
     }
 }
 
 impl Inner {
+    fn client(&self) -> &HttpClient {
+        self.client.get_or_init(|| self.means.client(&self.settings))
+    }
+
     async fn call(&self, mut request: Request<Bytes>) -> Result<Response<Bytes>, ProviderHttpError> {
         let uri = request.uri();
         let (scheme, host) = (uri.scheme_str().unwrap_or_default(), uri.host().unwrap_or_default().to_owned());
@@ -241,7 +269,7 @@ impl Inner {
         // The legacy client sends a request again only if no byte of it was written to a pooled connection that had
         // closed, which is right for the token endpoint too.
         let response = self
-            .client
+            .client()
             .request(request.map(Full::new))
             .await
             .map_err(|error| match refuses_certificate(&error) {
@@ -344,14 +372,9 @@ fn is_recommended(suite: &rustls::SupportedCipherSuite) -> bool {
         )
 }
 
-fn tls_config(settings: &Settings) -> Result<rustls::ClientConfig, SetupError> {
-    let mut roots = rustls::RootCertStore::empty();
-    let native = rustls_native_certs::load_native_certs();
-    roots.add_parsable_certificates(native.certs);
-    if let Some(path) = &settings.ca_file {
-        add_ca_file(&mut roots, path)
-            .map_err(|reason| SetupError::CaFile { path: path.to_owned(), reason: reason.to_string() })?;
-    }
+/// Trusts `roots` and, best-effort, those of the system.
+fn tls_config(mut roots: rustls::RootCertStore, settings: &Settings) -> rustls::ClientConfig {
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if roots.is_empty() {
         tracing::warn!("no TLS roots were found on this system; install ca-certificates or set OIDC_CA_FILE");
     }
@@ -359,13 +382,12 @@ fn tls_config(settings: &Settings) -> Result<rustls::ClientConfig, SetupError> {
     if settings.recommended_suites {
         provider.cipher_suites.retain(is_recommended);
     }
-    let config = rustls::ClientConfig::builder_with_provider(Arc::new(provider))
+    rustls::ClientConfig::builder_with_provider(Arc::new(provider))
         .with_safe_default_protocol_versions()
         // Fails only for a provider without suites for TLS 1.2 and 1.3; this one's set is fixed when we are built.
         .expect("aws-lc-rs has suites for the default protocol versions")
         .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(config)
+        .with_no_client_auth()
 }
 
 /// Whether a file of extra roots can be used, for whoever asks before anything is built.

@@ -436,6 +436,38 @@ async fn after_a_restart_nothing_that_was_kept_is_there_and_nothing_else_is_sent
 }
 
 #[tokio::test]
+async fn in_a_store_every_replica_has_it_a_restart_loses_nothing_and_one_of_all_sends_it() {
+    let folder = vestibule_test_support::tempfile::tempdir().unwrap();
+    let token = "kZ3_w8Rr-0QmXc61TtLp5VyNbE2uHsJd";
+    let stage = Stage::with(&format!(
+        "admin_token = {token:?}\n{KEPT}store = \"sqlite:{}/sessions.db\"\n",
+        folder.path().display()
+    ));
+    let other = stage.replica();
+    let browser = idle_browser(&stage).await;
+    let kept = browser.send(form(&stage, "/save")).await;
+    assert_kept(&stage, &kept);
+    let lists = || async {
+        let list = Request::new(Method::GET, &stage.admin_url("/sessions"));
+        let list = list.header("authorization", &format!("Bearer {token}"));
+        Browser::new(stage.clock.clone()).send(list).await.json()["sessions"].as_array().expect("a list").len()
+    };
+    assert_eq!(lists().await, 1, "a form is no session");
+    browser.connect(&stage.origin(), other.address());
+    let (page, send) = until_asked(&stage, &browser, kept).await;
+    let stage_two = other.restart();
+    let here = browser.stolen_copy();
+    here.connect(&stage.origin(), stage.address());
+    let there = browser.stolen_copy();
+    there.connect(&stage.origin(), stage_two.address());
+    let (one, two) = tokio::join!(here.post(&page, &send), there.post(&page, &send));
+    let mut statuses = [one.status.as_u16(), two.status.as_u16()];
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 410]);
+    assert_eq!((stage.upstream.count(), stage.upstream.last().body_text.as_str()), (1, BODY));
+}
+
+#[tokio::test]
 async fn whoever_lost_the_right_in_the_meantime_sends_nothing() {
     let routes = "[[routes]]\npath = \"/admin/*\"\nrequire = { roles = [\"admin\"] }\n";
     let stage = Stage::with(&format!("{KEPT}{routes}"));

@@ -111,6 +111,22 @@ async fn however_many_requests_and_tabs_come_at_once_there_is_one_renewal() {
 }
 
 #[tokio::test]
+async fn a_refresh_token_that_is_kept_is_sent_once_for_each_renewal_too() {
+    let stage = Stage::with(PASSES_TOKENS);
+    stage.provider.keep_refresh_tokens();
+    let browser = stage.signed_in_browser().await;
+    for round in 1..=3 {
+        stage.clock.advance(2 * LIFE);
+        stage.provider.slow_down(Endpoint::Token, Duration::from_millis(50));
+        let tabs: Vec<_> = (0..8).map(|_| browser.tab()).collect();
+        for reply in futures_util::future::join_all(tabs.iter().map(|tab| fetch(&stage, tab))).await {
+            assert_eq!(reply.status, StatusCode::OK, "{}", reply.text());
+        }
+        assert_eq!(stage.provider.token_calls().len(), 1 + round);
+    }
+}
+
+#[tokio::test]
 async fn claims_roles_and_headers_are_taken_anew_from_each_renewal() {
     let stage = Stage::with("[[routes]]\npath = \"/admin/*\"\nrequire = { roles = [\"/admins\"] }");
     let browser = stage.signed_in_browser().await;
@@ -130,12 +146,15 @@ async fn a_provider_that_is_away_or_in_trouble_ends_no_session() {
     let stage = Stage::with(PASSES_TOKENS);
     let browser = stage.signed_in_browser().await;
     stage.clock.advance(2 * LIFE);
-    stage.provider.faults(|faults| faults.token = Some(TokenFault::ServerError));
-    for _ in 0..3 {
-        assert_eq!(fetch(&stage, &browser).await.status, StatusCode::OK);
-        assert_eq!(token_seen(&stage), "", "what has expired is not passed on");
+    for (asked, fault) in [(2, TokenFault::ServerError), (3, TokenFault::Unavailable)] {
+        stage.clock.advance(MINUTE);
+        stage.provider.faults(|faults| faults.token = Some(fault));
+        for _ in 0..3 {
+            assert_eq!(fetch(&stage, &browser).await.status, StatusCode::OK);
+            assert_eq!(token_seen(&stage), "", "what has expired is not passed on");
+        }
+        assert_eq!(stage.provider.token_calls().len(), asked, "not with every request");
     }
-    assert_eq!(stage.provider.token_calls().len(), 2, "not with every request");
     stage.provider.heal();
     stage.provider.take_down();
     stage.clock.advance(MINUTE);
@@ -221,6 +240,23 @@ async fn a_provider_that_hangs_holds_nobody_up_for_fresher_claims() {
     .await;
     stage.provider.heal();
     assert_eq!(fetch(&stage, &browser).await.status, StatusCode::OK);
+    assert_eq!(stage.provider.reuse_alarms(), 0);
+}
+
+#[tokio::test]
+async fn a_provider_that_hangs_keeps_nobody_waiting_for_an_access_token_beyond_a_bound() {
+    let stage = Stage::with(PASSES_TOKENS);
+    let browser = stage.signed_in_browser().await;
+    stage.provider.slow_down(Endpoint::Token, Duration::from_secs(60));
+    stage.clock.advance(2 * LIFE);
+    let begun = std::time::Instant::now();
+    assert_eq!(fetch(&stage, &browser).await.status, StatusCode::OK);
+    assert_eq!(token_seen(&stage), "", "what has expired is not passed on");
+    assert!(begun.elapsed() < 14 * SECOND, "{:?}", begun.elapsed());
+    // The same renewal, which was waited for long enough.
+    let begun = std::time::Instant::now();
+    assert_eq!(fetch(&stage, &browser).await.status, StatusCode::OK);
+    assert!(begun.elapsed() < 3 * SECOND, "{:?}", begun.elapsed());
     assert_eq!(stage.provider.reuse_alarms(), 0);
 }
 

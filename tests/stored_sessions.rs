@@ -133,6 +133,22 @@ async fn of_two_replicas_and_many_tabs_one_renews() {
 }
 
 #[tokio::test]
+async fn a_renewal_that_takes_the_provider_three_seconds_is_waited_for_at_both_replicas_and_asked_for_once() {
+    let stored = Stored::with("[upstream]\naccess_token = \"bearer\"");
+    let stage = &stored.stage;
+    let replica = stage.replica();
+    let browser = stage.signed_in_browser().await;
+    stage.clock.advance(2 * LIFE);
+    stage.provider.slow_down(vestibule_test_support::Endpoint::Token, 3 * SECOND);
+    let tabs = [browser.stolen_copy(), at(&replica, &browser), browser.stolen_copy(), at(&replica, &browser)];
+    for reply in join_all(tabs.iter().map(|tab| fetch(stage, tab))).await {
+        assert_eq!(reply.status, StatusCode::OK, "{}", reply.text());
+        assert!(reply.echoed("authorization").is_some(), "{}", reply.text());
+    }
+    assert_eq!((stage.provider.refreshes(), stage.provider.reuse_alarms()), (1, 0));
+}
+
+#[tokio::test]
 async fn a_refresh_token_whose_answer_was_lost_is_sent_again_by_no_replica() {
     let stored = Stored::with("");
     let stage = &stored.stage;

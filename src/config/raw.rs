@@ -204,7 +204,7 @@ pub(super) struct RawSession {
     /// is asked first. Default: none.
     #[schemars(example = &"64KiB")]
     pub keep_posts: Option<Size>,
-    /// All of them together, in this process. Default 16MiB.
+    /// All of them together that one process keeps. Default 16MiB.
     #[schemars(example = &"16MiB")]
     pub keep_posts_total: Option<Size>,
     /// How long each is kept. Default 15m.

@@ -17,8 +17,8 @@
 //! A redirect with 307 could not carry a body that the browser no longer has, and an endpoint that forwards for another path
 //! would answer under the wrong address and need a second way to be let in.
 //!
-//! Whoever else is signed in by then is told that it was not sent, and it is thrown away. What is kept lies in this process (see
-//! [`kept`](crate::authn::session::kept)), so it does not outlive a restart.
+//! Whoever else is signed in by then is told that it was not sent, and it is thrown away. Where it lies meanwhile, and who can
+//! open it: [`kept`](crate::authn::session::kept).
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, header};
@@ -29,7 +29,7 @@ use super::Endpoints;
 use super::form::{self, URL_ENCODED};
 use super::query::{self, Repeated};
 use crate::admission::Challenge;
-use crate::authn::session::kept::{BrowserSecret, KeptPost, KeptPosts, NotKept, PostId, Taken};
+use crate::authn::session::kept::{BrowserSecret, KeptPost, KeptPosts, NotKept, PostId, Seen, Taken};
 use crate::authn::session::{NoSession, set_cookies};
 use crate::message::{Body, Inbound, OwnCookies, RequestPath, ReturnTo};
 use crate::policy::{self, Permit, SignInReason, Verdict};
@@ -98,10 +98,7 @@ impl Endpoints {
             return Ok(None);
         }
         let Some(person) = self.sessions.person(inbound.cookies()).await else { return Ok(None) };
-        let room = posts.room(&person, form.length).inspect_err(|not_kept| {
-            replies.metrics().kept_post(not_kept.code());
-            info!(reason = not_kept.code(), length = form.length, "a form is not kept");
-        })?;
+        let room = posts.room(&person, form.length).inspect_err(|not_kept| refused(*not_kept, replies))?;
         // Boxed: few forms are kept, and no challenge has to make room for that.
         let Some(body) = Box::pin(read(inbound.body_mut(), form.length)).await else { return Ok(None) };
         let secret = self.shown_secret(inbound.cookies()).unwrap_or_default();
@@ -112,9 +109,11 @@ impl Endpoints {
                 let Form { target, content_type, referer, .. } = form;
                 let (party, subject) = (person.party, person.subject);
                 let post = KeptPost { party, subject, target, content_type, referer, body: body.into() };
+                let kept = posts.keep(room, &secret, &post).await;
+                let id = kept.inspect_err(|not_kept| refused(*not_kept, replies))?;
                 replies.metrics().kept_post("kept");
                 info!(bytes = post.body.len(), "a form is kept until its person has signed in again");
-                posts.keep(room, &secret, &post)
+                id
             }
         };
         let mut response = redirect(StatusCode::SEE_OTHER, &format!("{path}?form={id}"));
@@ -135,14 +134,11 @@ impl Endpoints {
         let text = text.map_err(|Repeated| ClientFault::Parameters("form_repeated"))?.unwrap_or_default();
         let id = PostId::parse(text.as_bytes()).ok_or(KeptPostFault::Gone)?;
         let secret = self.shown_secret(inbound.cookies()).ok_or(KeptPostFault::Gone)?;
-        let post = posts.look(id, &secret).ok_or(KeptPostFault::Gone)?;
-        let throw_away = |fault: KeptPostFault| {
-            posts.take(id);
-            replies.metrics().kept_post(fault.code());
-            fault
+        let seen = posts.look(id, &secret).await?.ok_or(KeptPostFault::Gone)?;
+        let Some(route) = self.guarded(&seen.post.target) else {
+            return Err(throw_away(posts, seen, KeptPostFault::OtherPage, replies).await);
         };
-        let route = self.guarded(&post.target).ok_or_else(|| throw_away(KeptPostFault::OtherPage))?;
-        let renews_at = self.providers.by_party(post.party).map(|(index, _)| index);
+        let renews_at = self.providers.by_party(seen.post.party).map(|(index, _)| index);
         let sign_in = |reason: &'static str, has_session, is_step_up| Challenge {
             reason,
             has_session,
@@ -159,13 +155,13 @@ impl Endpoints {
                 return self.challenge(challenge, inbound, replies, exchange).await;
             }
         };
-        if *identity.subject() != post.subject {
-            return Err(throw_away(KeptPostFault::OtherPerson).into());
+        if *identity.subject() != seen.post.subject {
+            return Err(throw_away(posts, seen, KeptPostFault::OtherPerson, replies).await);
         }
         match policy::authorize(route, Some(identity), self.logins.now()) {
-            Verdict::Permit(_) => Ok(renewal.attach(self.ask_to_send(id, &post, replies, exchange))),
+            Verdict::Permit(_) => Ok(renewal.attach(self.ask_to_send(id, &seen.post, replies, exchange))),
             Verdict::Deny(denial) => {
-                posts.take(id);
+                posts.take(seen).await?;
                 replies.metrics().kept_post(denial.code());
                 Ok(renewal.attach(self.deny(denial, &inbound, replies, exchange)))
             }
@@ -198,12 +194,12 @@ impl Endpoints {
     }
 
     /// What was kept and taken away is gone now, unless nothing of it was sent.
-    pub fn settle<T>(&self, taken: Option<Box<Taken>>, outcome: &Result<T, UpstreamError>, replies: &Replies) {
+    pub async fn settle(&self, taken: Option<Box<Taken>>, failed: Option<&UpstreamError>, replies: &Replies) {
         let (Some(taken), Some((posts, _))) = (taken, self.kept_posts()) else { return };
-        match outcome {
-            Err(error) if error.is_before_sending() => {
+        match failed {
+            Some(error) if error.is_before_sending() => {
                 replies.metrics().kept_post(error.code());
-                posts.put_back(*taken);
+                Box::pin(posts.put_back(*taken)).await;
             }
             _ => {
                 replies.metrics().kept_post("sent");
@@ -228,20 +224,21 @@ impl Endpoints {
             return Err(ClientFault::CrossSite.into());
         }
         let secret = self.shown_secret(inbound.cookies()).ok_or(KeptPostFault::Gone)?;
-        let post = posts.look(id, &secret).ok_or(KeptPostFault::Gone)?;
+        let seen = posts.look(id, &secret).await?.ok_or(KeptPostFault::Gone)?;
         // By a session: an access token or a password says nothing about whose browser it is.
         let identity = permit.identity().filter(|identity| identity.session().is_some());
-        if identity.is_none_or(|identity| *identity.subject() != post.subject) {
-            posts.take(id);
+        if identity.is_none_or(|identity| *identity.subject() != seen.post.subject) {
+            posts.take(seen).await?;
             return Err(KeptPostFault::OtherPerson.into());
         }
-        if post.target != inbound.path_and_query() {
+        if seen.post.target != inbound.path_and_query() {
             return Err(KeptPostFault::OtherPage.into());
         }
-        let content_type = HeaderValue::try_from(post.content_type).map_err(|_| KeptPostFault::Gone)?;
-        let referer = post.referer.and_then(|referer| HeaderValue::try_from(referer).ok());
-        let taken = posts.take(id).ok_or(KeptPostFault::Gone)?;
-        inbound.put_form(post.body.into(), content_type, referer);
+        let taken = posts.take(seen).await?.ok_or(KeptPostFault::Gone)?;
+        let KeptPost { content_type, referer, body, .. } = taken.post();
+        let content_type = HeaderValue::try_from(content_type).map_err(|_| KeptPostFault::Gone)?;
+        let referer = referer.as_ref().and_then(|referer| HeaderValue::try_from(referer).ok());
+        inbound.put_form(Bytes::copy_from_slice(body), content_type, referer);
         Ok(Some(Box::new(taken)))
     }
 
@@ -282,13 +279,28 @@ impl Endpoints {
     }
 }
 
+/// Once, where it is decided.
+fn refused(not_kept: NotKept, replies: &Replies) {
+    replies.metrics().kept_post(not_kept.code());
+    info!(reason = not_kept.code(), "a form is not kept");
+}
+
+/// Nobody is to send it any more.
+async fn throw_away(posts: &KeptPosts, seen: Seen, fault: KeptPostFault, replies: &Replies) -> Rejection {
+    replies.metrics().kept_post(fault.code());
+    match posts.take(seen).await {
+        Ok(_) => fault.into(),
+        Err(away) => away.into(),
+    }
+}
+
 /// What a person is told of it.
 pub(super) fn told(not_kept: NotKept) -> &'static str {
     match not_kept {
         NotKept::TooLarge => {
             "It is too large to be kept while you sign in. Go back, copy what you need, and sign in first."
         }
-        NotKept::Full | NotKept::TooMany => {
+        NotKept::Full | NotKept::TooMany | NotKept::Away => {
             "It could not be kept while you sign in. Go back, copy what you need, and sign in first."
         }
     }

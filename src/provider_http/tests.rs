@@ -161,7 +161,10 @@ async fn https_goes_through_the_proxy_and_nothing_else_does() {
 
     let outward = Outward {
         tcp: HttpConnector::new(),
-        to_proxy: HttpsConnector::from((HttpConnector::new(), tls_config(&Settings::default()).unwrap())),
+        to_proxy: HttpsConnector::from((
+            HttpConnector::new(),
+            tls_config(rustls::RootCertStore::empty(), &Settings::default()),
+        )),
         proxy: Arc::new(matcher()),
     };
     for (url, proxied) in [
@@ -376,7 +379,8 @@ mod tls {
 #[test]
 fn of_tls_1_2_only_recommended_suites_are_offered_where_that_is_asked_for() {
     let names = |recommended_suites| {
-        let config = tls_config(&Settings { recommended_suites, ..Settings::default() }).unwrap();
+        let config =
+            tls_config(rustls::RootCertStore::empty(), &Settings { recommended_suites, ..Settings::default() });
         let suites = config.crypto_provider().cipher_suites.iter().filter(|suite| suite.tls13().is_none());
         suites.map(|suite| format!("{:?}", suite.suite())).collect::<Vec<_>>()
     };

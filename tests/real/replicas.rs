@@ -7,9 +7,9 @@ use futures_util::future::join_all;
 use http::StatusCode;
 use vestibule_test_support::real::RealProvider;
 use vestibule_test_support::stores::Redis;
-use vestibule_test_support::{Browser, Launch, Program, Site, free_port, until};
+use vestibule_test_support::{Browser, Front, Launch, Program, Site, free_port, until};
 
-use super::sessions::{AT_ONCE, Front, PAUSE, PROXY, after, people, rotating, span};
+use super::sessions::{AT_ONCE, PAUSE, PROXY, after, people, rotating, span};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_vestibule");
 
@@ -131,7 +131,7 @@ async fn a_replica_is_killed(session: &str) {
     let url = processes.url();
     let mut all = Vec::new();
     for _ in 0..people() {
-        all.push(processes.signed_in(&provider, front.0).await);
+        all.push(processes.signed_in(&provider, front.address()).await);
     }
     let all = all.into_iter().map(|browser| tokio::spawn(open_pages_whatever_breaks(url.clone(), browser)));
     let all = all.collect::<Vec<_>>();

@@ -1,17 +1,14 @@
 //! People who open pages for a while, with access tokens of five seconds: at two replicas behind a round-robin front and a store
 //! that may fail in the middle, at a provider that may go away, and with cookies alone at one proxy. Nobody notices.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use http::StatusCode;
-use tokio::net::{TcpListener, TcpStream};
 use vestibule_test_support::real::RealProvider;
 use vestibule_test_support::stores::{Postgres, Redis};
-use vestibule_test_support::{Browser, Relay, Stage, free_port, json};
+use vestibule_test_support::{Browser, Front, Relay, Stage, free_port, json};
 
 use crate::session_streams::Stream;
 
@@ -45,36 +42,6 @@ async fn provider(usual: fn() -> RealProvider) -> RealProvider {
         _ => usual(),
     };
     short_lived(provider).await
-}
-
-/// Each connection to the next replica.
-pub(super) struct Front(pub(super) SocketAddr);
-
-impl Front {
-    pub(super) async fn start(port: u16, replicas: Vec<SocketAddr>) -> Self {
-        let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, port)).await.expect("the port of the front");
-        let address = listener.local_addr().unwrap();
-        tokio::spawn(async move {
-            let next = AtomicUsize::new(0);
-            while let Ok((mut client, _)) = listener.accept().await {
-                let turn = next.fetch_add(1, Ordering::Relaxed);
-                let [replica, other] = [turn, turn + 1].map(|turn| replicas[turn % replicas.len()]);
-                tokio::spawn(async move {
-                    let mut server = match TcpStream::connect(replica).await {
-                        Ok(server) => server,
-                        // Somebody else, where nobody listens.
-                        Err(_) => match TcpStream::connect(other).await {
-                            Ok(server) => server,
-                            Err(_) => return,
-                        },
-                    };
-                    // Either side may break off.
-                    let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
-                });
-            }
-        });
-        Self(address)
-    }
 }
 
 /// Where the sessions of a story lie.
@@ -112,7 +79,7 @@ impl Replicas {
 
     fn browser(&self) -> Browser {
         let browser = self.one.browser();
-        browser.connect(&self.one.origin(), self.front.0);
+        browser.connect(&self.one.origin(), self.front.address());
         browser
     }
 

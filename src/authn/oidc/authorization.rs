@@ -56,7 +56,8 @@ impl Provider {
     /// # Errors
     /// [`AuthorizationError`].
     pub async fn authorization_url(&self, asked: AuthorizationRequest<'_>) -> Result<Url, AuthorizationError> {
-        let known = self.usable()?;
+        let known = self.knowledge.usable_soon().await;
+        let known = known.ok_or_else(|| AuthorizationError::ProviderUnknown(self.last_error()))?;
         let parameters = self.parameters(&known, &asked)?;
         let parameters = self.protected(&known, parameters, asked.reference).await?;
         let endpoint = known.metadata.standard.authorization_endpoint().url();

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify, watch};
+use tokio::time::{sleep, timeout};
 
 use super::discovery::{self, DiscoveryError, Metadata};
 use super::jwks::{self, JwksError, KeySet};
@@ -35,6 +36,8 @@ pub(super) struct Known {
 #[derive(Debug, Default)]
 pub(super) struct Trouble {
     failures: u32,
+    /// The last time it said no, which it will say again.
+    is_refusal: bool,
     /// What was logged last: the advice, and whether sign-ins still worked.
     told: Option<(&'static str, bool)>,
 }
@@ -48,6 +51,10 @@ pub(super) struct Knowledge {
     pub(super) clock: SharedClock,
     known: ArcSwapOption<Known>,
     last_error: ArcSwapOption<DiscoveryError>,
+    /// Somebody waits for the provider.
+    wanted: Notify,
+    /// Told after each try.
+    tried: watch::Sender<()>,
     /// The last fetch of keys because of a token, for each kind of asker; held while they are fetched.
     last_refetch: [Mutex<Option<Refetch>>; 4],
 }
@@ -81,6 +88,11 @@ const AFTER_FAILURE: Duration = Duration::from_secs(2);
 /// Of files that are looked at; `None` where there are none.
 type Digests = (Option<Digest>, Option<[Digest; 2]>);
 
+/// How long somebody waits for a provider that is not known.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// How soon after a try that failed the next one is made for somebody who waits.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
+
 /// How often files are looked at.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -94,6 +106,8 @@ impl Knowledge {
             clock,
             known: ArcSwapOption::empty(),
             last_error: ArcSwapOption::empty(),
+            wanted: Notify::new(),
+            tried: watch::Sender::new(()),
             last_refetch: Default::default(),
         }
     }
@@ -193,11 +207,36 @@ impl Knowledge {
             // Before, so that no change falls between.
             let digests = self.digests();
             let pause = self.keep_fresh_once(&mut trouble).await;
-            match digests {
-                (None, None) => tokio::time::sleep(pause).await,
-                digests => drop(tokio::time::timeout(pause, self.changed_since(digests)).await),
+            self.tried.send_replace(());
+            let is_due = async {
+                match digests {
+                    (None, None) => sleep(pause).await,
+                    digests => drop(timeout(pause, self.changed_since(digests)).await),
+                }
+            };
+            tokio::select! {
+                () = is_due => {}
+                () = self.is_wanted(), if self.usable().is_none() && !trouble.is_refusal => {}
             }
         }
+    }
+
+    /// Until somebody waits for a provider that is not known.
+    async fn is_wanted(&self) {
+        sleep(SHORTEST_PAUSE).await;
+        self.wanted.notified().await;
+    }
+
+    /// What is known, or what the next try brings, which is made now: whoever comes first after an outage need not come again.
+    pub(super) async fn usable_soon(&self) -> Option<Arc<Known>> {
+        if let Some(known) = self.usable() {
+            return Some(known);
+        }
+        let mut tried = self.tried.subscribe();
+        self.wanted.notify_one();
+        // Whether it came to a try or not: what is known then, counts.
+        let _ = timeout(LONGEST_WAIT, tried.changed()).await;
+        self.usable()
     }
 
     /// Of the file of keys, of the registration, which another process may renew, and of our own keys that are registered.
@@ -209,7 +248,7 @@ impl Knowledge {
     /// Until one of the files holds something else. Looked at whole, as every file is: they are small.
     async fn changed_since(&self, digests: Digests) {
         while self.digests() == digests {
-            tokio::time::sleep(LOOK_AGAIN).await;
+            sleep(LOOK_AGAIN).await;
         }
     }
 
@@ -242,9 +281,9 @@ impl Knowledge {
             }
             Err(error) => {
                 trouble.failures = trouble.failures.saturating_add(1);
-                let is_refusal = matches!(&error, DiscoveryError::Registration(error) if error.is_refusal());
+                trouble.is_refusal = matches!(&error, DiscoveryError::Registration(error) if error.is_refusal());
                 self.note_failure(error, &mut trouble.told);
-                self.pause_after(trouble.failures, is_refusal)
+                self.pause_after(trouble.failures, trouble.is_refusal)
             }
         }
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
+use super::kept::FORMS;
 use super::marks::NameDigest;
 use super::stored::{StoredSessions, delete_all};
 use super::{SessionId, Sessions, Signatory};
@@ -139,7 +140,8 @@ impl Sessions {
                 (page.records, page.next)
             }
         };
-        Ok((listed.iter().map(|listed| self.entry(listed)).collect(), next))
+        let sessions = listed.iter().filter(|listed| listed.owner.party != FORMS);
+        Ok((sessions.map(|listed| self.entry(listed)).collect(), next))
     }
 
     fn entry(&self, listed: &Listed) -> Entry {

@@ -24,6 +24,9 @@ use crate::store::{Lease, Step};
 const LONGEST_LEAD: Duration = Duration::from_secs(300);
 /// For claims that are a little fresher nobody waits for a provider that is slow.
 const PATIENCE: Duration = Duration::from_millis(300);
+/// How long a renewal is waited for, from its beginning: some providers take ten seconds, and beyond that somebody who waits for a
+/// page has gone.
+const LONGEST_WAIT: Duration = Duration::from_secs(11);
 /// A provider whose tokens live shorter is not asked more often.
 const SHORTEST_LIFE: Duration = Duration::from_secs(2);
 
@@ -152,7 +155,7 @@ impl Sessions {
     /// How long a request waits for the renewal of a session that is stale.
     pub(in crate::authn) fn patience(&self) -> Duration {
         // Without a token that is good the application would refuse it anyway.
-        if self.keeps_access_token { Duration::MAX } else { PATIENCE }
+        if self.keeps_access_token { LONGEST_WAIT } else { PATIENCE }
     }
 
     /// Whether a session is renewed by its refresh token.

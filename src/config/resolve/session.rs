@@ -21,6 +21,8 @@ const SHORTEST_RENEWAL: Duration = Duration::from_secs(10);
 const LONGEST_GRACE: Duration = Duration::from_secs(3600);
 /// It lies in memory.
 const LARGEST_POST: usize = 8 << 20;
+/// Of a record's 1 MiB, so that nothing that is sealed can be too large.
+const LARGEST_STORED: usize = 512 << 10;
 /// A form is kept for so long at least, and at most.
 const SHORTEST_KEPT: Duration = Duration::from_secs(60);
 const LONGEST_KEPT: Duration = Duration::from_secs(12 * 3600);
@@ -71,7 +73,7 @@ impl Resolver {
         let store = ("session.store", raw.store.as_ref());
         let store = self.store(store, ("session.store_file", raw.store_file.as_ref()));
         let share = self.share(&raw, store.is_some());
-        let keep_posts = self.keep_posts(&raw);
+        let keep_posts = self.keep_posts(&raw, store.is_some());
         let secrets = self.secrets(&raw)?;
         Some(session::Settings {
             secrets,
@@ -90,7 +92,7 @@ impl Resolver {
     }
 
     /// Off, unless it is written.
-    fn keep_posts(&mut self, raw: &RawSession) -> Option<kept::Settings> {
+    fn keep_posts(&mut self, raw: &RawSession, is_stored: bool) -> Option<kept::Settings> {
         let Some(largest) = &raw.keep_posts else {
             let others = [
                 ("session.keep_posts_total", raw.keep_posts_total.is_some()),
@@ -108,6 +110,10 @@ impl Resolver {
         let largest = largest.0;
         if !(1..=LARGEST_POST).contains(&largest) {
             self.error("session.keep_posts", "is out of range", "write a size up to 8MiB, such as \"64KiB\"");
+        }
+        if is_stored && largest > LARGEST_STORED && largest <= LARGEST_POST {
+            let what = "is larger than what a session store keeps of one form";
+            self.error("session.keep_posts", what, "write a size up to 512KiB");
         }
         let total = raw.keep_posts_total.as_ref().map_or(16 << 20, |total| total.0);
         if total < largest.saturating_add(kept::HEAD) {

@@ -163,6 +163,7 @@ fn forms_are_kept_within_bounds() {
     for (line, why) in [
         ("keep_posts = \"0B\"", "session.keep_posts is out of range"),
         ("keep_posts = \"9MiB\"", "write a size up to 8MiB"),
+        ("store = \"sqlite:/tmp/x.db\"\nkeep_posts = \"513KiB\"", "larger than what a session store keeps of one form"),
         ("keep_posts = \"64KiB\"\nkeep_posts_total = \"64KiB\"", "leaves no room for a single form"),
         ("keep_posts = \"64KiB\"\nkeep_posts_for = \"30s\"", "from \"1m\" to \"12h\""),
         ("keep_posts = \"64KiB\"\nkeep_posts_for = \"13h\"", "from \"1m\" to \"12h\""),

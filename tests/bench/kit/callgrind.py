@@ -34,7 +34,7 @@ def per_request(process, counts, port, request):
 
 
 def control(action, process):
-    subprocess.run(["callgrind_control", action, str(process.pid)], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(["callgrind_control", action, str(process.pid)], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def ask(connection, request):

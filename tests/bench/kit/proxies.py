@@ -4,7 +4,7 @@ import subprocess
 import sys
 import time
 
-from . import load
+from . import callgrind, load
 from .parts import IDENTITY_HEADERS, SECRET, start_nginx, start_vestibule, status, unseen, vestibule_command
 from .processes import children, first_answer, free_ports, wait_until
 
@@ -85,7 +85,8 @@ class Vestibule:
         place = [bench.binary, bench.proxy_core, self.port, self.origin, upstream or bench.upstream, bench.stage.provider]
         options = {"logs": logs, "pair": pair, "admin": self.admin, "extra": extra}
         self.command = lambda: vestibule_command(bench.directory, *place, **options)
-        self.process = start_vestibule(bench.directory, bench.processes, *place, **options)
+        self.ready = lambda **more: start_vestibule(bench.directory, bench.processes, *place, **options, **more)
+        self.process = self.ready()
         self.session = bench.stage.sign_in(self.origin, pair and pair[0], sizes) if origin is None else None
 
     def pids(self):
@@ -110,6 +111,13 @@ class Vestibule:
         self.process = self.bench.processes.start(command, **options)
         first_answer(self.port, self.request(), b"HTTP/1.1 200")
         return {"ms": (time.monotonic() - begun) * 1e3}
+
+    def instructions(self):
+        """Of one such GET, counted in a process that takes the place of this one."""
+        self.bench.processes.end(self.process)
+        counts = self.bench.directory / f"callgrind-{self.port}.out"
+        self.process = self.ready(under=callgrind.command(counts))
+        return {"instructions": callgrind.per_request(self.process, counts, self.port, self.request())}
 
 
 class Oauth2Proxy:

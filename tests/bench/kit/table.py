@@ -8,6 +8,15 @@ def medians(runs):
     return {key: statistics.median(run[key] for run in runs) for key in runs[0]}
 
 
+def interleaved(measurements, rounds):
+    """The medians of each of the named measurements, all of them in turn in every round."""
+    runs = {name: [] for name in measurements}
+    for _ in range(rounds):
+        for name, measure in measurements.items():
+            runs[name].append(measure())
+    return {name: medians(found) for name, found in runs.items()}
+
+
 def table(title, unit, rows, others=()):
     """`rows` are names with dictionaries; `unit` is the figure that is compared, `others` stand beside it."""
     heads = [title, unit, "× " + next(iter(rows)).split(",")[0], *others]

@@ -6,11 +6,10 @@ They are ended as an operator ends them, by the admin listener: half of them by 
 import asyncio
 import os
 
-from kit import build, callgrind
-from kit.parts import start_vestibule
+from kit import build
 from kit.processes import resident_bytes
 from kit.proxies import Vestibule
-from kit.table import medians, table
+from kit.table import interleaved, medians, table
 
 COUNTS = [0, 1, 10_000, 100_000]
 STARTS = 11
@@ -26,10 +25,9 @@ def run(bench):
     figures = {name: medians(runs[name]) for name in rows}
     for name, one in rows.items():
         figures[name] |= {"MiB": resident_bytes(one.pids()) / 2**20, "KiB of file": one.file_bytes() / 1024}
-        figures[name] |= medians([one.restart() for _ in range(3 if bench.quick else STARTS)])
-        figures[name] |= {"MiB anew": resident_bytes(one.pids()) / 2**20}
-        # The last of them: it takes the folder over.
-        figures[name] |= {"instructions": one.instructions()}
+    starts = interleaved({name: one.restart for name, one in rows.items()}, 3 if bench.quick else STARTS)
+    for name, one in rows.items():
+        figures[name] |= starts[name] | {"MiB anew": resident_bytes(one.pids()) / 2**20} | one.instructions()
     table("GET of 1 KB with a session cookie", "instructions", figures, ["CPU µs", "req/s", "p99 ms"])
     table("Start, to the first signed-in answer", "ms", figures)
     table("Resident", "MiB", figures, ["MiB anew", "KiB of file"])
@@ -40,10 +38,10 @@ class Remembering(Vestibule):
 
     def __init__(self, bench, count):
         self.folder = bench.directory / f"state-{count}"
-        self.settings = {"VESTIBULE_STATE_DIR": str(self.folder), "VESTIBULE_ADMIN_TOKEN": TOKEN,
-                         # Nothing is due while this lasts.
-                         "VESTIBULE_SESSION_IDLE": "24h", "VESTIBULE__SESSION__RENEW": "false"}
-        super().__init__(bench, extra=self.settings)
+        super().__init__(bench, extra={
+            "VESTIBULE_STATE_DIR": str(self.folder), "VESTIBULE_ADMIN_TOKEN": TOKEN,
+            # Nothing is due while this lasts.
+            "VESTIBULE_SESSION_IDLE": "24h", "VESTIBULE__SESSION__RENEW": "false"})
         asyncio.run(self.end(count))
 
     async def end(self, count):
@@ -63,13 +61,3 @@ class Remembering(Vestibule):
 
     def file_bytes(self):
         return sum(path.stat().st_size for path in self.folder.glob("*.log"))
-
-    def instructions(self):
-        """Of one request, counted in a process of its own that remembers the same."""
-        bench = self.bench
-        bench.processes.end(self.process)
-        counts = self.folder.with_suffix(".callgrind")
-        self.process = start_vestibule(bench.directory, bench.processes, bench.binary, bench.proxy_core, self.port, self.origin,
-                                       bench.upstream, bench.stage.provider, admin=self.admin, extra=self.settings,
-                                       under=callgrind.command(counts))
-        return callgrind.per_request(self.process, counts, self.port, self.request())

@@ -5,6 +5,9 @@
 //! which stands in an address, opens nothing; and nobody can put a form of theirs under somebody else's hands: with an expired
 //! cookie that was stolen one could make us keep a form for its person, but that person's browser cannot open it.
 //!
+//! They lie in this process, or in the session store where there is one: there a replica finds what another has kept, a restart
+//! loses nothing, and taking one away is one step, so that of all replicas one sends it. Bounds hold for what each process keeps.
+//!
 //! In the seal lie whose it is, where it goes, and what it says. What is done with it is for the endpoints to decide.
 
 mod shelf;
@@ -15,18 +18,25 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 
 pub use self::shelf::{HEAD, NotKept, Room};
-use self::shelf::{Lying, Shelf};
+use self::shelf::{Lying, Sealed, Shelf};
 use super::marks::NameDigest;
-use super::seal::{KeyRing, RecordSealer};
+use super::seal::{KeyId, KeyRing, RecordSealer};
+use super::stored::Away;
 use crate::authn::oidc::Party;
 use crate::clock::SharedClock;
 use crate::message::Origin;
 use crate::random::random;
+use crate::store::{Handle, Owner, Put, Store, StoreError};
+use crate::telemetry::chain;
 
 /// A browser's secret: 32 bytes in base64url.
 const SECRET_LEN: usize = 43;
+
+/// Stands for the provider in the records of a store, so that no form is taken for a session.
+pub(super) const FORMS: [u8; 16] = *b"vestibule: forms";
 
 /// `session.keep_posts` and what goes with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,7 +105,18 @@ impl fmt::Display for PostId {
 
 /// A post that was taken away, for good unless it is put back.
 #[derive(Debug)]
-pub struct Taken(PostId, Lying);
+pub struct Taken {
+    seen: Seen,
+    /// Its room, where it was kept by this process.
+    lying: Option<Lying>,
+}
+
+impl Taken {
+    /// What it says.
+    pub fn post(&self) -> &KeptPost {
+        &self.seen.post
+    }
+}
 
 /// What a browser opens its posts with.
 pub struct BrowserSecret(String);
@@ -131,12 +152,22 @@ impl fmt::Debug for BrowserSecret {
     }
 }
 
-/// All of them; in this process alone.
+/// A post that was opened, and what it was opened from.
+#[derive(Debug)]
+pub struct Seen {
+    /// What it says.
+    pub post: KeptPost,
+    id: PostId,
+    sealed: Sealed,
+}
+
+/// All of them: in the session store, where there is one, so that every replica has them; else in this process.
 pub struct KeptPosts {
     settings: Settings,
     ring: KeyRing,
     origin: Origin,
     shelf: Shelf,
+    store: Option<Store>,
     clock: SharedClock,
 }
 
@@ -148,8 +179,8 @@ impl fmt::Debug for KeptPosts {
 
 impl KeptPosts {
     /// For one public origin.
-    pub fn new(settings: Settings, ring: KeyRing, origin: Origin, clock: SharedClock) -> Self {
-        Self { settings, ring, origin, shelf: Shelf::new(settings), clock }
+    pub fn new(settings: Settings, ring: KeyRing, origin: Origin, store: Option<Store>, clock: SharedClock) -> Self {
+        Self { settings, ring, origin, shelf: Shelf::new(settings), store, clock }
     }
 
     /// How long one is kept.
@@ -166,7 +197,10 @@ impl KeptPosts {
     }
 
     /// Keeps a post in the room that was made for it.
-    pub fn keep(&self, room: Room, secret: &BrowserSecret, post: &KeptPost) -> PostId {
+    ///
+    /// # Errors
+    /// [`NotKept::Away`].
+    pub async fn keep(&self, room: Room, secret: &BrowserSecret, post: &KeptPost) -> Result<PostId, NotKept> {
         let id = PostId(random());
         // Once, unless the secrets are replaced in between.
         let (key, sealer) = loop {
@@ -177,33 +211,80 @@ impl KeptPosts {
         };
         // Texts and bytes: fails for nothing but want of memory. An empty record opens as no post.
         let packed = postcard::to_stdvec(post).unwrap_or_default();
-        self.shelf.put(id, room, (key, sealer.seal(&packed)), self.clock.now().after(self.settings.life));
-        id
+        let sealed = Sealed { key, bytes: sealer.seal(&packed) };
+        let until = self.clock.now().after(self.settings.life);
+        match &self.store {
+            None => self.shelf.put(id, room, Some(sealed), until),
+            Some(_) => {
+                self.write(id, post.subject, &sealed).await.map_err(|Away| NotKept::Away)?;
+                // So much of the store is ours until then.
+                self.shelf.put(id, room, None, until);
+            }
+        }
+        Ok(id)
     }
 
     /// Opens a post, which stays where it is. `None`: it was sent, was kept too long, lay in a process that is gone, or is
     /// another browser's.
-    pub fn look(&self, id: PostId, secret: &BrowserSecret) -> Option<KeptPost> {
-        let (key, sealed) = self.shelf.get(id, self.clock.now())?;
-        let packed = self.sealer(key, secret, id)?.open(sealed).ok()?;
-        postcard::from_bytes(&packed).ok()
+    ///
+    /// # Errors
+    /// [`Away`].
+    pub async fn look(&self, id: PostId, secret: &BrowserSecret) -> Result<Option<Seen>, Away> {
+        let sealed = match &self.store {
+            None => self.shelf.get(id, self.clock.now()),
+            Some(store) => {
+                let kept = store.get(Handle::new(id.0)).await.map_err(away)?;
+                kept.and_then(|kept| Sealed::unpack(&kept.bytes))
+            }
+        };
+        Ok(sealed.and_then(|sealed| {
+            let packed = self.sealer(sealed.key, secret, id)?.open(sealed.bytes.clone()).ok()?;
+            Some(Seen { post: postcard::from_bytes(&packed).ok()?, id, sealed })
+        }))
     }
 
-    /// Takes a post away. Of several at the same time, one gets it.
-    pub fn take(&self, id: PostId) -> Option<Taken> {
-        self.shelf.remove(id, self.clock.now()).map(|lying| Taken(id, lying))
+    /// Takes a post away. Of several at the same time, at any replica, one gets it.
+    ///
+    /// # Errors
+    /// [`Away`]; it may be gone then all the same.
+    pub async fn take(&self, seen: Seen) -> Result<Option<Taken>, Away> {
+        let lying = self.shelf.remove(seen.id, self.clock.now());
+        let is_ours = match &self.store {
+            None => lying.is_some(),
+            Some(store) => store.delete(Handle::new(seen.id.0)).await.map_err(away)?,
+        };
+        Ok(is_ours.then_some(Taken { seen, lying }))
     }
 
-    /// Puts one back that was not sent after all.
-    pub fn put_back(&self, Taken(id, lying): Taken) {
-        self.shelf.put_back(id, lying);
+    /// Puts one back that was not sent after all. One that cannot be is gone.
+    pub async fn put_back(&self, Taken { seen, lying }: Taken) {
+        let written = match &self.store {
+            None => Ok(()),
+            Some(_) => self.write(seen.id, seen.post.subject, &seen.sealed).await,
+        };
+        if let (Ok(()), Some(lying)) = (written, lying) {
+            self.shelf.put_back(seen.id, lying);
+        }
     }
 
-    fn sealer(&self, key: super::seal::KeyId, secret: &BrowserSecret, id: PostId) -> Option<RecordSealer> {
+    async fn write(&self, id: PostId, subject: NameDigest, sealed: &Sealed) -> Result<(), Away> {
+        let Some(store) = &self.store else { return Err(Away) };
+        let owner = Owner { party: FORMS, subject: *subject.as_bytes() };
+        let put = store.create(Handle::new(id.0), owner, sealed.packed(), self.settings.life).await.map_err(away)?;
+        // Nobody else has this id.
+        if matches!(put, Put::Kept(_)) { Ok(()) } else { Err(Away) }
+    }
+
+    fn sealer(&self, key: KeyId, secret: &BrowserSecret, id: PostId) -> Option<RecordSealer> {
         let parts = [b"kept post", self.origin.as_str().as_bytes(), secret.0.as_bytes(), &id.0[..]];
         let key = self.ring.derive_key(key, &parts)?;
         Some(RecordSealer::new(&key, &[b"kept post", &id.0]))
     }
+}
+
+fn away(error: StoreError) -> Away {
+    warn!(error = chain(&error), "the session store gives no answer about a form that is kept");
+    Away
 }
 
 #[cfg(test)]
@@ -224,11 +305,15 @@ mod tests {
         }
     }
 
+    fn now<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+    }
+
     fn posts() -> KeptPosts {
         let settings = Settings { largest: 1_000, total: 100_000, life: Duration::from_secs(60) };
         let ring = KeyRing::new(&[SecretString::new("Xq7-mVt2_Kd9zLr4wNc8YbHs1PfJg6Ue3Ra5TiOo0".to_owned())]);
         let origin = Origin::of(&url::Url::parse("https://app.example").unwrap()).unwrap();
-        KeptPosts::new(settings, ring, origin, Arc::new(Standing))
+        KeptPosts::new(settings, ring, origin, None, Arc::new(Standing))
     }
 
     fn post() -> KeptPost {
@@ -247,23 +332,24 @@ mod tests {
         let (posts, post) = (posts(), post());
         let person = Person { party: post.party, subject: post.subject };
         let secret = BrowserSecret::new();
-        let id = posts.keep(posts.room(&person, 256).unwrap(), &secret, &post);
-        assert_eq!(posts.look(id, &BrowserSecret::new()), None);
-        assert_eq!(posts.look(PostId(random()), &secret), None);
+        let id = now(posts.keep(posts.room(&person, 256).unwrap(), &secret, &post)).unwrap();
+        let look = |id, secret: &BrowserSecret| now(posts.look(id, secret)).unwrap();
+        assert!(look(id, &BrowserSecret::new()).is_none() && look(PostId(random()), &secret).is_none());
         let shown = BrowserSecret::shown(secret.as_str().as_bytes()).unwrap();
-        assert_eq!(posts.look(id, &shown), Some(post));
-        let taken = posts.take(id).unwrap();
-        assert!(posts.take(id).is_none() && posts.look(id, &secret).is_none());
-        posts.put_back(taken);
-        assert!(posts.look(id, &secret).is_some() && posts.take(id).is_some());
+        let (first, second) = (look(id, &shown).unwrap(), look(id, &secret).unwrap());
+        assert_eq!(first.post, post);
+        let taken = now(posts.take(first)).unwrap().unwrap();
+        assert!(now(posts.take(second)).unwrap().is_none() && look(id, &secret).is_none());
+        now(posts.put_back(taken));
+        assert_eq!(look(id, &secret).unwrap().post, post);
     }
 
     #[test]
     fn what_lies_on_the_shelf_shows_nothing() {
         let (posts, post) = (posts(), post());
         let person = Person { party: post.party, subject: post.subject };
-        let id = posts.keep(posts.room(&person, 256).unwrap(), &BrowserSecret::new(), &post);
-        let (_, sealed) = posts.shelf.get(id, UnixTime(1_000)).unwrap();
+        let id = now(posts.keep(posts.room(&person, 256).unwrap(), &BrowserSecret::new(), &post)).unwrap();
+        let sealed = posts.shelf.get(id, UnixTime(1_000)).unwrap().packed();
         let holds = |text: &[u8]| sealed.windows(text.len()).any(|window| window == text);
         assert!(!holds(b"/a?b") && !holds(b"multipart") && !holds(&post.body[..32]));
     }

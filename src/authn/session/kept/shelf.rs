@@ -26,6 +26,9 @@ pub enum NotKept {
     /// This person has too many already.
     #[error("there are too many forms of one person")]
     TooMany,
+    /// The session store takes nothing.
+    #[error("the session store is away")]
+    Away,
 }
 
 impl NotKept {
@@ -35,6 +38,7 @@ impl NotKept {
             Self::TooLarge => "post_too_large",
             Self::Full => "posts_full",
             Self::TooMany => "posts_too_many",
+            Self::Away => "session_store_away",
         }
     }
 }
@@ -67,11 +71,31 @@ impl Drop for Room {
     }
 }
 
+/// A post as nobody can read it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Sealed {
+    pub(super) key: KeyId,
+    pub(super) bytes: Vec<u8>,
+}
+
+impl Sealed {
+    /// As a store has it.
+    pub(super) fn packed(&self) -> Vec<u8> {
+        [&self.key[..], &self.bytes].concat()
+    }
+
+    /// Of what a store has.
+    pub(super) fn unpack(packed: &[u8]) -> Option<Self> {
+        let (key, bytes) = packed.split_first_chunk()?;
+        Some(Self { key: *key, bytes: bytes.to_vec() })
+    }
+}
+
 /// One of them.
 #[derive(Debug)]
 pub(super) struct Lying {
-    key: KeyId,
-    sealed: Vec<u8>,
+    /// `None`: it lies in the store, and this is only its room.
+    sealed: Option<Sealed>,
     until: UnixTime,
     _room: Room,
 }
@@ -105,12 +129,12 @@ impl Shelf {
         Ok(Room { ledger: Arc::clone(&self.ledger), person, bytes })
     }
 
-    pub(super) fn put(&self, id: PostId, room: Room, (key, sealed): (KeyId, Vec<u8>), until: UnixTime) {
-        self.put_back(id, Lying { key, sealed, until, _room: room });
+    pub(super) fn put(&self, id: PostId, room: Room, sealed: Option<Sealed>, until: UnixTime) {
+        self.put_back(id, Lying { sealed, until, _room: room });
     }
 
-    pub(super) fn get(&self, id: PostId, now: UnixTime) -> Option<(KeyId, Vec<u8>)> {
-        self.posts(now).get(&id).map(|lying| (lying.key, lying.sealed.clone()))
+    pub(super) fn get(&self, id: PostId, now: UnixTime) -> Option<Sealed> {
+        self.posts(now).get(&id).and_then(|lying| lying.sealed.clone())
     }
 
     pub(super) fn remove(&self, id: PostId, now: UnixTime) -> Option<Lying> {
@@ -151,9 +175,19 @@ mod tests {
         Marks::for_test(number).subject
     }
 
+    fn sealed() -> Sealed {
+        Sealed { key: [7; 4], bytes: vec![1, 2, 3] }
+    }
+
+    #[test]
+    fn a_store_gives_back_what_it_was_given() {
+        assert_eq!(Sealed::unpack(&sealed().packed()), Some(sealed()));
+        assert_eq!(Sealed::unpack(&[1, 2, 3]), None);
+    }
+
     fn put(shelf: &Shelf, room: Room) -> PostId {
         let id = PostId(crate::random::random());
-        shelf.put(id, room, (KeyId::default(), vec![1, 2, 3]), NOW.after(Duration::from_secs(60)));
+        shelf.put(id, room, Some(sealed()), NOW.after(Duration::from_secs(60)));
         id
     }
 
@@ -193,7 +227,7 @@ mod tests {
         let shelf = shelf(1_000, HEAD + 1_000);
         let id = put(&shelf, shelf.room(person(1), 1_000, NOW).unwrap());
         let last = NOW.after(Duration::from_secs(59));
-        assert_eq!(shelf.get(id, last), Some((KeyId::default(), vec![1, 2, 3])));
+        assert_eq!(shelf.get(id, last), Some(sealed()));
         assert_eq!(shelf.room(person(1), 0, last).unwrap_err(), NotKept::Full);
         let over = NOW.after(Duration::from_secs(60));
         assert_eq!(shelf.get(id, over), None);

@@ -57,6 +57,19 @@ fn a_session_gives_back_what_it_was_made_of() {
 }
 
 #[test]
+fn when_to_renew_is_given_back_whatever_there_is_of_it() {
+    let due = Due { at: UnixTime(1_100), stale_at: UnixTime(1_160) };
+    for due in [None, Some(due)] {
+        for anew in [None, Some(false), Some(true)] {
+            let anew = anew.map(|by_browser| Anew { at: UnixTime(1_900), by_browser });
+            let written = postcard::to_stdvec(&Record { due, anew, ..record() }).unwrap();
+            let read: Record = postcard::from_bytes(&written).unwrap();
+            assert_eq!((read.due, read.anew), (due, anew));
+        }
+    }
+}
+
+#[test]
 fn userinfo_overrides_neither_who_nor_when_and_takes_its_own_verification_along() {
     let claims = object(json!({"sub": "1", "exp": 5, "acr": "1", "email": "a@b", "email_verified": true}));
     let userinfo = object(json!({"sub": "2", "exp": 9, "acr": "9", "auth_time": 1, "email": "other@b"}));

@@ -1,6 +1,7 @@
 //! The fake provider's answers.
 
 use std::convert::Infallible;
+use std::time::Instant;
 
 use aws_lc_rs::digest;
 use base64::Engine as _;
@@ -306,6 +307,7 @@ impl State {
         self.token_calls.push(TokenCall { form, accepted: outcome.is_ok(), refusal: outcome.as_ref().err().copied() });
         match self.faults.token {
             Some(TokenFault::ServerError) => return page(StatusCode::INTERNAL_SERVER_ERROR, HTML),
+            Some(TokenFault::Unavailable) => return page(StatusCode::SERVICE_UNAVAILABLE, HTML),
             Some(TokenFault::Html) => return page(StatusCode::OK, HTML),
             _ => {}
         }
@@ -379,6 +381,7 @@ impl State {
         trace::secret("access token", &access_token);
         trace::secret("refresh token", &refresh_token);
         self.issued_tokens.extend([access_token.clone(), refresh_token.clone()]);
+        self.issued_at.insert(access_token.clone(), Instant::now());
         let mut tokens = json!({
             "access_token": access_token,
             "token_type": token_type,

@@ -344,6 +344,8 @@ pub enum TokenFault {
     InvalidClient,
     /// 500.
     ServerError,
+    /// 503.
+    Unavailable,
     /// An HTML page with status 200.
     Html,
     /// `token_type` is something that nobody knows.

@@ -15,7 +15,7 @@ mod tokens;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Method};
 use serde_json::{Map, Value, json};
@@ -141,6 +141,8 @@ pub(crate) struct State {
     token_calls: Vec<TokenCall>,
     id_tokens: Vec<String>,
     issued_tokens: Vec<String>,
+    /// When each access token was made.
+    issued_at: BTreeMap<String, Instant>,
     revoked_tokens: Vec<String>,
 }
 
@@ -211,6 +213,7 @@ impl FakeProvider {
             token_calls: Vec::new(),
             id_tokens: Vec::new(),
             issued_tokens: Vec::new(),
+            issued_at: BTreeMap::new(),
             revoked_tokens: Vec::new(),
         };
         Self { listener, shared: Arc::new(Mutex::new(state)) }
@@ -433,6 +436,11 @@ impl FakeProvider {
     /// Every access and refresh token given out so far.
     pub fn issued_tokens(&self) -> Vec<String> {
         self.state().issued_tokens.clone()
+    }
+
+    /// When it made this access token; `None` for one of somebody else's.
+    pub fn issued_at(&self, access_token: &str) -> Option<Instant> {
+        self.state().issued_at.get(access_token).copied()
     }
 
     /// Every token that was revoked so far.
