@@ -10,7 +10,7 @@ use url::form_urlencoded;
 
 use super::Endpoints;
 use super::query::{self, Repeated};
-use crate::authn::oidc::{Provider, Wish};
+use crate::authn::oidc::Provider;
 use crate::message::{Body, Inbound, Origin};
 use crate::reply::pages::{Choice, Page};
 use crate::reply::{ClientFault, Exchange, Notice, Replies};
@@ -20,8 +20,8 @@ const MAX_EMAIL: usize = 254;
 
 /// What the request itself says of the provider.
 pub(super) enum Named<'e> {
-    /// This one, with the hint that came along.
-    One(&'e Arc<Provider>, Wish),
+    /// This one, with the hint of who it is that came along.
+    One(&'e Arc<Provider>, Option<String>),
     /// Nothing.
     None,
     /// An address whose domain no provider is configured for.
@@ -44,11 +44,11 @@ impl Endpoints {
         };
         if let Some(id) = single("provider")? {
             let (_, provider) = self.providers.by_id(&id).ok_or(ClientFault::Parameters("provider_unknown"))?;
-            return Ok(Named::One(provider, Wish::default()));
+            return Ok(Named::One(provider, None));
         }
         let Some(email) = single("email")? else { return Ok(Named::None) };
         let Some((provider, email)) = self.by_email(&email) else { return Ok(Named::UnknownDomain) };
-        Ok(Named::One(provider, Wish { login_hint: Some(email), ..Wish::default() }))
+        Ok(Named::One(provider, Some(email)))
     }
 
     /// The provider of an address with exactly one `@`, and the address.

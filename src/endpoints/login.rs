@@ -53,9 +53,9 @@ impl Endpoints {
         }
         let candidates = self.candidates(self.route_of(return_to));
         let (provider, wish) = match (self.named(inbound)?, demanded, &*candidates) {
-            (Named::One(provider, hint), demanded, _) => {
+            (Named::One(provider, login_hint), demanded, _) => {
                 let demanded = demanded.map(|(_, wish)| wish).unwrap_or_default();
-                (&**provider, Wish { login_hint: hint.login_hint, ..demanded })
+                (&**provider, Wish { login_hint, ..demanded })
             }
             (Named::None, Some((provider, wish)), _) => (provider, wish),
             (Named::None, None, &[only]) => (&**only, Wish::default()),
