@@ -1,7 +1,7 @@
 //! Renewal under rotation: a strict provider that takes each refresh token once, access tokens of seconds, many tabs.
 //!
 //! What holds each row: `renewal::` (one renewal however many ask, what has expired is not passed on, a grant that is over),
-//! `stored_sessions::` (two replicas, an endpoint of three seconds), and with real parts `real::renewal::`, `real::sessions::`.
+//! `stored_sessions::` (two replicas, an endpoint of three seconds), `shared_renewals::` (with cookies alone), and with real parts `real::sessions::`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
