@@ -304,7 +304,7 @@ async fn go_on(replicas: Arc<Replicas>, browser: Browser) -> Meanwhile {
             let page = browser.follow(&replicas.one.url("/"), 10).await;
             assert_eq!(page.status, StatusCode::OK, "the provider asks nothing: {} {}", page.url, page.text());
             assert!(page.echoed("authorization").is_some(), "{}", page.text());
-            person.by_provider += 1;
+            person.by_provider += usize::from(page.visited.iter().any(|visited| visited.origin() != page.url.origin()));
             return person;
         }
         tokio::time::sleep(PAUSE).await;
