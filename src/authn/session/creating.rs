@@ -153,7 +153,7 @@ impl Sessions {
     fn replaced(&self, before: &Shown) {
         // Of one that was not shown to us it is not known where it lies.
         if let Some(stored) = &self.stored {
-            stored.delete(before.id);
+            drop(stored.delete(before.id));
         }
         if before.ticket.is_none() {
             self.successors.retire(before.id, u32::MAX, before.expires_at);

@@ -24,6 +24,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::OptionFuture;
 use http::{HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -34,7 +35,7 @@ use self::attach::{Attachment, Newer};
 pub use self::attach::{Renewal, set_cookies};
 use self::cookie::{CookieJar, JoinError};
 pub use self::creating::SignedIn;
-use self::ended::{EndedSessions, Told};
+use self::ended::{EndedSessions, Told, Written};
 use self::marks::{Marks, NameDigest};
 use self::record::{Contents, Record};
 use self::remembered::{Remembered, Slot};
@@ -369,10 +370,7 @@ impl Sessions {
 
     /// Ends a session of which only the id is known.
     async fn end_id(&self, id: SessionId, until: UnixTime) {
-        if let Some(stored) = &self.stored {
-            stored.delete(id);
-        }
-        self.ended.end_id(id, until.after(self.settings.outlives)).wait().await;
+        self.take_away(id, self.ended.end_id(id, until.after(self.settings.outlives))).await;
     }
 
     /// Ends a session: its id is remembered until its cookie would expire. Waits until that is written down.
@@ -381,10 +379,13 @@ impl Sessions {
     }
 
     async fn end_marked(&self, marks: &Marks, until: UnixTime) {
-        if let Some(stored) = &self.stored {
-            stored.delete(marks.id);
-        }
-        self.ended.end(marks, until.after(self.settings.outlives)).wait().await;
+        self.take_away(marks.id, self.ended.end(marks, until.after(self.settings.outlives))).await;
+    }
+
+    /// Waits for both: a replica that has not heard of the end yet asks the store.
+    async fn take_away(&self, id: SessionId, written: Written) {
+        let deleted = OptionFuture::from(self.stored.as_ref().map(|stored| stored.delete(id)));
+        tokio::join!(written.wait(), deleted);
     }
 
     /// Ends what the provider, or whoever knows the name of the session there, says has ended: the session `sid`, only if it

@@ -16,7 +16,7 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use serde::{Deserialize, Serialize};
 use tokio::runtime;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use super::SessionId;
@@ -47,6 +47,8 @@ pub(super) const AGAIN: Duration = Duration::from_millis(500);
 pub(super) const OUTAGE: Duration = Duration::from_secs(10);
 /// How often a store that is away is asked for sessions that can go on without it.
 const PROBE: Duration = Duration::from_secs(1);
+/// How long who ends a session waits for the store to let go of it.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// What the value of a cookie with a ticket begins with; no sealed text has it.
 const MARK: u8 = b'.';
 
@@ -384,16 +386,18 @@ impl StoredSessions {
         }
     }
 
-    /// Takes a session away; here at once, from the store as soon as that can be.
-    pub(super) fn delete(&self, id: SessionId) {
+    /// Takes a session away; here at once. What is returned resolves when the store has done it too, or after a second; dropped, it
+    /// is done all the same.
+    pub(super) fn delete(&self, id: SessionId) -> impl Future<Output = ()> + use<> {
         self.at_hand.invalidate(&id);
-        let store = self.store.clone();
-        self.control.spawn(async move {
+        let (store, patience) = (self.store.clone(), if self.is_up() { PATIENCE } else { Duration::ZERO });
+        let deleting = self.control.spawn(async move {
             // That it has ended is told to everybody all the same.
             if let Err(error) = store.delete(id.into()).await {
                 warn!(error = chain(&error), "an ended session stays in the store until it expires");
             }
         });
+        async move { _ = timeout(patience, deleting).await }
     }
 
     /// Takes every session of somebody away that was there at `by`, and is now.
