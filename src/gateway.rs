@@ -103,12 +103,12 @@ impl Gateway {
                     Decision::Admit(permit, renewal) => {
                         exchange.admitted(&permit);
                         let signed_in_at = permit.signed_in_at();
-                        let kept = match endpoints.restore(&mut inbound, &permit, replies).await {
+                        let kept = match endpoints.restore_form(&mut inbound, &permit, replies).await {
                             Ok(kept) => kept,
                             Err(rejection) => return Ok(renewal.attach(replies.reject(&rejection, exchange))),
                         };
                         let outcome = upstreams.forward(Outbound::on_behalf_of(inbound, permit)).await;
-                        endpoints.settle(kept, outcome.as_ref().err(), replies).await;
+                        endpoints.settle_form(kept, outcome.as_ref().err(), replies).await;
                         let outcome = endpoints.or_step_up(outcome, signed_in_at, exchange);
                         // A renewed session survives even a 502.
                         Ok(renewal.attach(replies.guarded(outcome, route, exchange)))

@@ -127,6 +127,7 @@ impl Endpoints {
             }
             Err(error) => return Err(ProviderFault::Token(error).into()),
         };
+        let tokens_at = self.logins.now();
         tokens.id_token = provider.open_id_token(tokens.id_token).map_err(ProviderFault::IdToken)?;
         let claims = verify(provider, &tokens, asked, in_front).await?;
         if let Some(renewing) = wish.renewing.filter(|one| !self.sessions.is_to_renew(one, &claims)) {
@@ -145,6 +146,7 @@ impl Endpoints {
             claims: &claims,
             userinfo: userinfo.as_ref(),
             tokens: stored(&tokens),
+            tokens_at,
             clock_skew: provider.settings().clock_skew,
             renewing: wish.renewing,
             replaces: wish.replaces,

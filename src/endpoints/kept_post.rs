@@ -177,7 +177,7 @@ impl Endpoints {
     ///
     /// # Errors
     /// [`KeptPostFault`]; [`ClientFault::CrossSite`] where no page of ours says it.
-    pub async fn restore(
+    pub async fn restore_form(
         &self,
         inbound: &mut Inbound,
         permit: &Permit<'_>,
@@ -194,7 +194,7 @@ impl Endpoints {
     }
 
     /// What was kept and taken away is gone now, unless nothing of it was sent.
-    pub async fn settle(&self, taken: Option<Box<Taken>>, failed: Option<&UpstreamError>, replies: &Replies) {
+    pub async fn settle_form(&self, taken: Option<Box<Taken>>, failed: Option<&UpstreamError>, replies: &Replies) {
         let (Some(taken), Some((posts, _))) = (taken, self.kept_posts()) else { return };
         match failed {
             Some(error) if error.is_before_sending() => {

@@ -13,6 +13,7 @@ use super::response::needs_the_person;
 use super::token_endpoint::TokenError;
 use super::userinfo::UserinfoError;
 use super::wish::Wish;
+use crate::clock::UnixTime;
 use crate::secret::SecretString;
 use crate::telemetry::chain;
 
@@ -23,6 +24,8 @@ pub struct Refreshed {
     pub access_token: SecretString,
     /// Its life, when the provider says.
     pub expires_in: Option<Duration>,
+    /// When it came: that life has begun.
+    pub came_at: UnixTime,
     /// In place of the one that was sent, where the provider rotates them.
     pub refresh_token: Option<SecretString>,
     /// The new ID token, opened, where one came.
@@ -75,6 +78,7 @@ impl Provider {
         let mut refreshed = Refreshed {
             access_token: tokens.access_token,
             expires_in: tokens.expires_in,
+            came_at: self.knowledge.clock.now(),
             refresh_token: tokens.refresh_token,
             id_token: None,
             claims: None,

@@ -28,6 +28,8 @@ pub struct SignedIn<'a> {
     pub userinfo: Option<&'a Map<String, Value>>,
     /// The tokens.
     pub tokens: StoredTokens<'a>,
+    /// When they came: their lives have begun.
+    pub tokens_at: UnixTime,
     /// How far that provider's clock may be from ours.
     pub clock_skew: Duration,
     /// The session that this was to renew.
@@ -82,10 +84,10 @@ impl Sessions {
             expires_at,
             party: signed_in.party,
             mapping: self.mapper.fingerprint(),
-            access_expires_at: signed_in.tokens.access_expires_at(now),
+            access_expires_at: signed_in.tokens.access_expires_at(signed_in.tokens_at),
             proof: Proof::of(signed_in.claims.claims(), now, signed_in.clock_skew),
             generation,
-            due: self.settings.renewal.due(now, &signed_in.tokens, anew),
+            due: self.settings.renewal.due(signed_in.tokens_at, &signed_in.tokens, anew),
             anew,
         };
         let pack = |record: &Record| record::pack(record, &mapped, signed_in.userinfo, &signed_in.tokens);

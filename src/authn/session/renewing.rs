@@ -285,7 +285,8 @@ impl Sessions {
         refreshed: &Refreshed,
         claim: Claim,
     ) -> Result<Outcome, CreateError> {
-        let now = self.clock.now();
+        // Userinfo may have taken its time since then.
+        let now = refreshed.came_at;
         let DueSession { record: old, contents, .. } = session;
         let party = old.party;
         let Sources { claims: old_claims, userinfo: old_userinfo } = contents.sources().unwrap_or_default();

@@ -329,7 +329,7 @@ impl EndedSessions {
 
     /// Tells other replicas what is ended here, and hears of what they end; once. `lifetime` is the longest that a session has.
     pub fn share(self: &Arc<Self>, store: Store, lifetime: Duration, control: &runtime::Handle) {
-        self.timeline.is_shared();
+        self.timeline.share();
         self.sharing.get_or_init(|| Sharing::start(self, store, lifetime, control));
     }
 

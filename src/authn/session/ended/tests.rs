@@ -642,7 +642,7 @@ fn apart(seconds: u64, is_known: bool) -> [Scene; 2] {
     let scenes = [Scene::new(CAPACITY, UNPROVEN), Scene::new(CAPACITY, UNPROVEN)];
     scenes[1].pass(Duration::from_secs(seconds));
     for scene in &scenes {
-        scene.ended.timeline.is_shared();
+        scene.ended.timeline.share();
         if is_known {
             let now = std::time::Instant::now();
             scene.ended.timeline.heard(1_700_000_000_000_000, now, now);

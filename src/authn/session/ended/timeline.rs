@@ -59,7 +59,7 @@ impl Timeline {
     }
 
     /// From now on it is that of a store.
-    pub(super) fn is_shared(&self) {
+    pub(super) fn share(&self) {
         let mut shared = self.shared();
         if matches!(*shared, Shared::No) {
             *shared = Shared::Unknown;
@@ -113,7 +113,7 @@ mod tests {
     fn the_time_of_the_store_lies_within_what_is_said_of_it_however_long_it_took_to_ask() {
         let timeline = Timeline::new(Arc::new(SystemClock));
         assert_eq!(timeline.now(), None);
-        timeline.is_shared();
+        timeline.share();
         let (earliest, latest) = timeline.now().unwrap();
         assert_eq!(latest - earliest, 2 * micros(SKEW), "not known, it is our own as far as that can be trusted");
         let asked = Instant::now();
@@ -125,7 +125,7 @@ mod tests {
             let width = Duration::from_millis(width);
             assert!((micros(width)..micros(width + SECOND / 100)).contains(&(latest - earliest)), "{width:?}");
         }
-        timeline.is_shared();
+        timeline.share();
         let since = micros(asked.elapsed());
         let (earliest, latest) = timeline.now().unwrap();
         assert!(earliest <= TIME + since && TIME + since <= latest, "it is not forgotten");
