@@ -112,7 +112,7 @@ impl Endpoints {
         if inbound.is_tunnel() || !allow.split(", ").any(|method| inbound.method().as_str() == method) {
             return Err(ClientFault::Method { allow }.into());
         }
-        if matches!(endpoint, Endpoint::Login | Endpoint::Callback(_)) {
+        if matches!(endpoint, Endpoint::Login | Endpoint::Callback(_) | Endpoint::KeptPost) {
             self.take_sign_in(inbound.client().address)?;
         }
         if matches!(endpoint, Endpoint::Device | Endpoint::Token)

@@ -256,7 +256,8 @@ impl UpstreamError {
 
     /// Whether nothing of the request was sent.
     pub fn is_before_sending(&self) -> bool {
-        self.is_of_the_instance() || matches!(self, Self::OwnToken(_))
+        // A broken TLS may have broken after it.
+        matches!(self, Self::Connect(_) | Self::ConnectTimeout | Self::Certificate(_) | Self::OwnToken(_))
     }
 
     /// 502, 503, 504, 501, 400, 401, 408 or 413.

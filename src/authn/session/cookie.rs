@@ -198,7 +198,7 @@ impl CookieJar {
 
     /// Deletes every session cookie of ours that the request showed, with what belongs to it.
     pub fn delete_session(&self, present: &OwnCookies) -> Vec<HeaderValue> {
-        let all = self.parts.iter().chain([&self.idle, &self.done]);
+        let all = self.parts.iter().chain([&self.idle, &self.done, &self.kept]);
         all.filter(|cookie| is_there(cookie, present)).map(OwnCookie::delete).collect()
     }
 }

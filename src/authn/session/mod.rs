@@ -362,6 +362,13 @@ impl Sessions {
                 self.end_id(id, self.clock.now().after(self.settings.lifetime)).await;
                 return None;
             }
+            // Over by itself; what its cookie could still keep a form for is over too.
+            Err(NoSession::Expired) => {
+                if let Some(record) = self.expired(cookies) {
+                    self.end(&record).await;
+                }
+                return None;
+            }
             opened => opened.ok()?,
         };
         self.end(&opened.record).await;

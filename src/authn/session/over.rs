@@ -19,7 +19,7 @@ impl Sessions {
     }
 
     /// A session in a cookie that is past its lifetime. A store keeps no record as long.
-    fn expired(&self, cookies: &OwnCookies) -> Option<record::Record> {
+    pub(super) fn expired(&self, cookies: &OwnCookies) -> Option<record::Record> {
         let value = self.jar.join(cookies).ok().flatten().filter(|value| !StoredSessions::is_ticket(value))?;
         let (bytes, _) = self.sealer.open_bytes(&value).ok()?;
         let (record, _) = record::unpack(bytes)?;

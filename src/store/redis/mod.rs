@@ -312,6 +312,10 @@ impl Backend for Redis {
                     self.link.ask(true, forget).await?;
                 }
             }
+            if was {
+                // What is taken away once must not come back.
+                self.settle(&key).await;
+            }
             Ok(was)
         })
     }

@@ -6,6 +6,7 @@
 //! whatever its own clock says; and whoever signs in within that span afterwards, which is some milliseconds as a rule, signs
 //! in once more.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,8 @@ const DRIFT: u32 = 2_000;
 pub(super) struct Timeline {
     clock: SharedClock,
     shared: Mutex<Shared>,
+    /// The latest that it was when the store's clock was last set back: what began before that ends with what ends now.
+    floor: AtomicU64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -55,7 +58,7 @@ impl Sample {
 
 impl Timeline {
     pub(super) fn new(clock: SharedClock) -> Self {
-        Self { clock, shared: Mutex::new(Shared::No) }
+        Self { clock, shared: Mutex::new(Shared::No), floor: AtomicU64::new(0) }
     }
 
     /// From now on it is that of a store.
@@ -71,9 +74,17 @@ impl Timeline {
         let half = now.duration_since(asked) / 2;
         let sample = Sample { time: time.saturating_add(micros(half)), at: now, error: half + GRAIN };
         let mut shared = self.shared();
-        if !matches!(*shared, Shared::Known(known) if known.error_at(now) < sample.error) {
-            *shared = Shared::Known(sample);
+        if let Shared::Known(known) = *shared {
+            let error = known.error_at(now);
+            let is_at_odds = known.time_at(now).abs_diff(sample.time) > micros(error + sample.error);
+            if is_at_odds {
+                // It was set, or another node answers, or ours stood still.
+                self.floor.fetch_max(known.time_at(now).saturating_add(micros(error)), Ordering::Relaxed);
+            } else if error < sample.error {
+                return;
+            }
         }
+        *shared = Shared::Known(sample);
     }
 
     /// Now, in microseconds since the Unix epoch: the earliest and the latest that it can be. `None`: the order is our own.
@@ -86,7 +97,10 @@ impl Timeline {
                 (sample.time_at(now), sample.error_at(now))
             }
         };
-        Some((time.saturating_sub(micros(error)), time.saturating_add(micros(error))))
+        let latest = time.saturating_add(micros(error));
+        // Not by any distance: one mad word should end no sign-in of tomorrow.
+        let floor = self.floor.load(Ordering::Relaxed).min(latest.saturating_add(micros(SKEW)));
+        Some((time.saturating_sub(micros(error)), latest.max(floor)))
     }
 
     fn shared(&self) -> MutexGuard<'_, Shared> {
@@ -142,5 +156,19 @@ mod tests {
         let now = Instant::now();
         timeline.heard(2 * TIME, now, now + SECOND / 50);
         assert!(timeline.now().unwrap().0 > TIME + TIME / 2, "a newer word is better");
+    }
+
+    #[test]
+    fn what_began_before_the_clock_of_the_store_was_set_back_still_ends() {
+        let timeline = Timeline::new(Arc::new(SystemClock));
+        let now = Instant::now();
+        timeline.heard(TIME, now, now);
+        let begun = timeline.now().unwrap().0;
+        // Told less exactly than before, and believed all the same.
+        timeline.heard(TIME - 10_000_000, now, now + SECOND / 10);
+        let (earliest, latest) = timeline.now().unwrap();
+        assert!(earliest < TIME - 9_000_000 && begun <= latest, "{earliest} {latest}");
+        timeline.heard(TIME / 2, now, now);
+        assert!(timeline.now().unwrap().1 <= TIME / 2 + 2 * micros(SKEW), "not by any distance");
     }
 }
