@@ -94,7 +94,13 @@ impl Renewals {
             NextStep::Wait(waiting) => waiting,
             // By somebody else a moment ago, or long ago and the browser shows what it was.
             NextStep::Superseded if is_stale => return self.look_again(inbound).await,
-            NextStep::Lost if is_stale => return self.by_browser(&due, session),
+            // Unless the browser has renewed it already, by way of another replica.
+            NextStep::Lost if is_stale => {
+                return match self.sessions.is_newer_in_store(&due).await {
+                    true => self.look_again(inbound).await,
+                    false => self.by_browser(&due, session),
+                };
+            }
             NextStep::Later | NextStep::Lost | NextStep::Superseded => return Settled::Session(Box::new(session)),
         };
         if !is_stale {

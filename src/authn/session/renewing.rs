@@ -152,6 +152,13 @@ impl Sessions {
         session.record.is_stale(self.clock.now())
     }
 
+    /// Whether a store has a newer form of a session than the one that was seen here lately, and from now on it is seen.
+    pub(in crate::authn) async fn is_newer_in_store(&self, session: &DueSession) -> bool {
+        let Some((stored, place)) = self.place(session) else { return false };
+        let found = stored.ask(&place.ticket).await.ok().flatten();
+        found.is_some_and(|found| found.record.generation > session.record.generation)
+    }
+
     /// How long a request waits for the renewal of a session that is stale.
     pub(in crate::authn) fn patience(&self) -> Duration {
         // Without a token that is good the application would refuse it anyway.

@@ -214,7 +214,7 @@ impl StoredSessions {
     }
 
     /// The same, from the store and nowhere else.
-    async fn ask(&self, ticket: &Ticket) -> Result<Option<Arc<Stored>>, Away> {
+    pub(super) async fn ask(&self, ticket: &Ticket) -> Result<Option<Arc<Stored>>, Away> {
         match self.store.get(ticket.id.into()).await {
             Ok(kept) => {
                 self.answered();
