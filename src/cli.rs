@@ -355,6 +355,10 @@ fn healthcheck(url: Option<String>, options: &Options) -> ExitCode {
 
 #[cfg(feature = "demo")]
 fn demo(options: &Options) -> ExitCode {
+    if options.config.is_some() || !options.set.is_empty() {
+        eprintln!("vestibule: the demo has a configuration of its own: leave out --config and --set");
+        return ExitCode::from(USAGE);
+    }
     let listen = options.listen.as_deref().unwrap_or("127.0.0.1:8080");
     let Some(listen) = listen.parse::<SocketAddr>().ok().filter(|address| address.ip().is_loopback()) else {
         eprintln!("vestibule: the demo listens on loopback only: --listen 127.0.0.1:8080");

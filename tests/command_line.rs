@@ -225,6 +225,8 @@ fn wrong_use_wrong_configuration_and_trouble_have_codes_of_their_own() {
         (vec!["--frobnicate"], 64),
         (vec!["check", "--set", "log.format"], 64),
         (vec!["healthcheck", "--url", "https://127.0.0.1:1/readyz"], 64),
+        (vec!["demo", "--set", "log.format=json"], 64),
+        (vec!["demo", "--config", "vestibule.toml"], 64),
         (vec!["--set", "colour=red"], 78),
         (vec!["--config", "/nonexistent/vestibule.toml"], 78),
         (vec!["check", "--config", "/nonexistent/vestibule.toml"], 78),
