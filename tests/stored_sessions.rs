@@ -170,6 +170,27 @@ async fn a_refresh_token_whose_answer_was_lost_is_sent_again_by_no_replica() {
 }
 
 #[tokio::test]
+async fn what_the_browser_renewed_by_way_of_one_replica_has_its_access_token_at_the_other_at_once() {
+    let stored = Stored::with("[upstream]\naccess_token = \"bearer\"");
+    let stage = &stored.stage;
+    let replica = stage.replica();
+    let browser = stage.signed_in_browser().await;
+    stage.clock.advance(2 * LIFE);
+    stage.provider.faults(|faults| faults.token = Some(TokenFault::Html));
+    // Both know then that the refresh token is lost.
+    for tab in [browser.stolen_copy(), at(&replica, &browser)] {
+        let reply = fetch(stage, &tab).await;
+        assert_eq!((reply.status, reply.echoed("authorization")), (StatusCode::OK, None));
+    }
+    stage.provider.heal();
+    let page = browser.follow(&stage.url("/"), 10).await;
+    assert!(page.echoed("authorization").is_some(), "{} {}", page.url, page.text());
+    let reply = fetch(stage, &at(&replica, &browser)).await;
+    assert!(reply.status == StatusCode::OK && reply.echoed("authorization").is_some(), "{}", reply.text());
+    assert_eq!(stage.provider.reuse_alarms(), 0);
+}
+
+#[tokio::test]
 async fn a_restart_signs_nobody_out() {
     let stored = Stored::with("");
     let browser = stored.stage.signed_in_browser().await;
