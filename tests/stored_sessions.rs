@@ -191,6 +191,24 @@ async fn what_the_browser_renewed_by_way_of_one_replica_has_its_access_token_at_
 }
 
 #[tokio::test]
+async fn what_one_replica_renewed_is_there_at_another_that_could_not_a_moment_ago() {
+    let stored = Stored::with("[upstream]\naccess_token = \"bearer\"");
+    let stage = &stored.stage;
+    let replica = stage.replica();
+    let browser = stage.signed_in_browser().await;
+    let elsewhere = at(&replica, &browser);
+    stage.clock.advance(2 * LIFE);
+    stage.provider.faults(|faults| faults.token = Some(TokenFault::Unavailable));
+    let reply = fetch(stage, &elsewhere).await;
+    assert_eq!((reply.status, reply.echoed("authorization")), (StatusCode::OK, None), "the provider is in trouble");
+    stage.provider.heal();
+    assert!(fetch(stage, &browser).await.echoed("authorization").is_some(), "here it was not asked yet");
+    let reply = fetch(stage, &elsewhere).await;
+    assert!(reply.status == StatusCode::OK && reply.echoed("authorization").is_some(), "{}", reply.text());
+    assert_eq!((stage.provider.refreshes(), stage.provider.reuse_alarms()), (1, 0));
+}
+
+#[tokio::test]
 async fn a_restart_signs_nobody_out() {
     let stored = Stored::with("");
     let browser = stored.stage.signed_in_browser().await;

@@ -80,28 +80,29 @@ impl Renewals {
         session: (Identity, Renewal),
         due: DueSession,
     ) -> Settled {
-        if !self.sessions.can_refresh(&due) {
-            return self.by_browser(&due, session);
-        }
         let is_stale = self.sessions.is_stale(&due);
-        let waiting = match self.sessions.turn(&due) {
-            NextStep::Renew(underway) => {
+        // `None`: there is no refresh token.
+        let step = self.sessions.can_refresh(&due).then(|| self.sessions.turn(&due));
+        let is_stuck = is_stale && matches!(step, None | Some(NextStep::Later | NextStep::Lost));
+        // Another replica may have renewed it, or the browser by way of one.
+        if is_stuck && self.sessions.is_newer_in_store(&due).await {
+            return self.look_again(inbound).await;
+        }
+        let waiting = match step {
+            None => return self.by_browser(&due, session),
+            Some(NextStep::Renew(underway)) => {
                 let waiting = underway.waiting();
                 let (this, provider) = (Arc::clone(self), session.0.provider());
                 self.control.spawn(async move { this.renew(provider, due, underway).await });
                 waiting
             }
-            NextStep::Wait(waiting) => waiting,
+            Some(NextStep::Wait(waiting)) => waiting,
             // By somebody else a moment ago, or long ago and the browser shows what it was.
-            NextStep::Superseded if is_stale => return self.look_again(inbound).await,
-            // Unless the browser has renewed it already, by way of another replica.
-            NextStep::Lost if is_stale => {
-                return match self.sessions.is_newer_in_store(&due).await {
-                    true => self.look_again(inbound).await,
-                    false => self.by_browser(&due, session),
-                };
+            Some(NextStep::Superseded) if is_stale => return self.look_again(inbound).await,
+            Some(NextStep::Lost) if is_stale => return self.by_browser(&due, session),
+            Some(NextStep::Later | NextStep::Lost | NextStep::Superseded) => {
+                return Settled::Session(Box::new(session));
             }
-            NextStep::Later | NextStep::Lost | NextStep::Superseded => return Settled::Session(Box::new(session)),
         };
         if !is_stale {
             return Settled::Session(Box::new(session));
