@@ -16,7 +16,6 @@ use super::clients::{Clients, Place};
 use super::clock::{Expired, Patience};
 use super::entry::Passed;
 use super::io::ClientIo;
-use super::rooms::Rooms;
 use super::stream::Protocol;
 use super::{Handler, Settings, http1, http2};
 
@@ -31,7 +30,6 @@ pub(super) struct Terms {
     pub(super) patience: Patience,
     pub(super) clients: Option<Arc<Clients>>,
     pub(super) max_requests: u32,
-    pub(super) rooms: Arc<Rooms<http1::Answered>>,
     pub(super) closing: Closing,
 }
 
@@ -47,7 +45,6 @@ impl Terms {
             },
             clients: settings.clients.clone(),
             max_requests: settings.max_requests,
-            rooms: Arc::default(),
             closing: Closing::default(),
         }
     }

@@ -83,8 +83,7 @@ pub(super) async fn serve<H: Handler>(
     let mut clock = Clock::new(terms.patience);
     loop {
         let shared = Arc::clone(&shared);
-        let rooms = Arc::clone(&terms.rooms);
-        let service = service_fn(move |request| rooms.admit(answer(Arc::clone(&shared), request)));
+        let service = service_fn(move |request| answer(Arc::clone(&shared), request));
         let mut http = terms.http1.serve_connection(TokioIo::new(io), service).with_upgrades();
         let is_enough = |cx: &mut Context<'_>| standing.is_lost(cx);
         let look = |_| clock.wait(&activity);
@@ -128,31 +127,31 @@ pub(super) async fn serve<H: Handler>(
     }
 }
 
-async fn answer<H: Handler>(shared: Arc<Shared<H>>, request: Request<Incoming>) -> Answered {
+async fn answer<H: Handler>(
+    shared: Arc<Shared<H>>,
+    request: Request<Incoming>,
+) -> Result<Response<Answer<H>>, Infallible> {
     shared.activity.begin(!request.body().is_end_stream());
     let mut response = shared.handler.handle(request, &shared.connection).await;
     if shared.is_last() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         super::close_after(&mut response);
     }
-    Ok(response.map(|body| Answer { body, activity: Arc::clone(&shared.activity) }))
+    Ok(response.map(|body| Answer { body, shared }))
 }
-
-/// What hyper is given.
-pub(super) type Answered = Result<Response<Answer>, Infallible>;
 
 /// A body that tells when hyper has it all.
-pub(super) struct Answer {
+struct Answer<H> {
     body: Body,
-    activity: Arc<Activity>,
+    shared: Arc<Shared<H>>,
 }
 
-impl Drop for Answer {
+impl<H> Drop for Answer<H> {
     fn drop(&mut self) {
-        self.activity.end();
+        self.shared.activity.end();
     }
 }
 
-impl http_body::Body for Answer {
+impl<H> http_body::Body for Answer<H> {
     type Data = Bytes;
     type Error = BodyError;
 

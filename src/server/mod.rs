@@ -13,7 +13,6 @@ mod meter;
 mod open;
 mod proxy_protocol;
 mod rest;
-mod rooms;
 mod standing;
 mod stream;
 mod streams;
