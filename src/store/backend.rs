@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use super::steps::{Step, Taken};
+use super::steps::{Step, Stepped};
 use super::{Bid, Filter, Handle, Kept, Listed, News, Owner, Page, Put, StoreError, Topic, Version};
 
 /// The answer to one call.
@@ -22,7 +22,7 @@ pub(super) enum Claim {
 
 /// What may be done once; see [`super::steps`].
 pub(super) trait Steps {
-    fn take_step<'a>(&'a self, step: &'a Step, lease: Duration, keep: Duration) -> Answer<'a, Taken>;
+    fn take_step<'a>(&'a self, step: &'a Step, lease: Duration, keep: Duration) -> Answer<'a, Stepped>;
 
     fn finish_step<'a>(
         &'a self,

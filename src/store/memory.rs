@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::Notify;
 
 use super::backend::{Answer, Backend, Claim, Steps};
-use super::steps::{Brought, Step, Taken};
+use super::steps::{Brought, Step, Stepped};
 use super::{Bid, Cursor, Filter, Handle, Kept, Listed, News, Owner, Page, Position, Put, StoreError, Topic, Version};
 
 const PAGE: usize = 200;
@@ -232,7 +232,7 @@ impl Backend for Memory {
 }
 
 impl Steps for Memory {
-    fn take_step<'a>(&'a self, step: &'a Step, lease: Duration, keep: Duration) -> Answer<'a, Taken> {
+    fn take_step<'a>(&'a self, step: &'a Step, lease: Duration, keep: Duration) -> Answer<'a, Stepped> {
         let now = now();
         let mut inner = self.inner();
         inner.series.retain(|_, mark| mark.expires > now);
@@ -242,10 +242,10 @@ impl Steps for Memory {
             let brought = mark.brought.as_ref().filter(|(by, _, until)| *by >= step.number && *until > now);
             return answer(match mark.state {
                 State::LeasedUntil(until) if mark.number == step.number && until > now => {
-                    Taken::Busy(Duration::from_millis(until - now))
+                    Stepped::Busy(Duration::from_millis(until - now))
                 }
-                State::LeasedUntil(_) | State::Lost if mark.number == step.number => Taken::Lost,
-                _ => Taken::Over(brought.map(|(_, bytes, until)| Brought {
+                State::LeasedUntil(_) | State::Lost if mark.number == step.number => Stepped::Lost,
+                _ => Stepped::Over(brought.map(|(_, bytes, until)| Brought {
                     bytes: bytes.clone(),
                     left: Duration::from_millis(until - now),
                 })),
@@ -254,7 +254,7 @@ impl Steps for Memory {
         (mark.number, mark.bid) = (step.number, step.bid.0);
         mark.state = State::LeasedUntil(now.saturating_add(millis(lease)));
         mark.expires = mark.expires.max(now.saturating_add(millis(keep)));
-        answer(Taken::Ours)
+        answer(Stepped::Ours(*step))
     }
 
     fn finish_step<'a>(

@@ -62,15 +62,7 @@ impl Store {
     ) -> Result<Stepped, StoreError> {
         // Counted from before the question, as with a lease.
         let step = Step { series, number, bid, until: Instant::now() + lease };
-        self.bounded(TIMEOUT, move |backend| async move {
-            Ok(match backend.take_step(&step, lease, keep).await? {
-                Taken::Ours => Stepped::Ours(step),
-                Taken::Busy(rest) => Stepped::Busy(rest),
-                Taken::Over(brought) => Stepped::Over(brought),
-                Taken::Lost => Stepped::Lost,
-            })
-        })
-        .await
+        self.bounded(TIMEOUT, move |backend| async move { backend.take_step(&step, lease, keep).await }).await
     }
 
     /// The step is over: what it brought stays for `life`, or with `None` it is lost. Says whether it was still ours; one whose
@@ -109,13 +101,4 @@ impl Store {
     pub async fn shorten_step(&self, series: Handle, number: u64, life: Duration) -> Result<(), StoreError> {
         self.bounded(TIMEOUT, move |backend| async move { backend.shorten_step(&series, number, life).await }).await
     }
-}
-
-/// What a store says of a step.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Taken {
-    Ours,
-    Busy(Duration),
-    Over(Option<Brought>),
-    Lost,
 }

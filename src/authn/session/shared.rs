@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use super::SessionId;
+use super::ended::SKEW;
 use super::record::{self, Record};
 use super::seal::Sealer;
 use super::stored::{AGAIN, LEASE, OUTAGE, POLL};
@@ -22,9 +23,6 @@ use super::successors::GRACE;
 use crate::clock::UnixTime;
 use crate::store::{Bid, Brought, Step, Stepped, Store, StoreError};
 use crate::telemetry::chain;
-
-/// How far the clocks of replicas may be apart: a mark outlives the session.
-const SKEW: Duration = Duration::from_secs(60);
 
 /// The store, as far as renewals go.
 pub(super) struct SharedRenewals {
@@ -65,7 +63,7 @@ impl SharedRenewals {
         let spans = (LEASE, keep(record, now));
         loop {
             let taken = self.store.take_step(record.marks.id.into(), number(record), bid, spans).await;
-            self.heard(taken.as_ref().map(|_| ()));
+            self.heard(&taken);
             match taken {
                 Ok(Stepped::Ours(step)) => return Ok(step),
                 Ok(Stepped::Over(Some(brought))) => return Err(self.newer_form(record, brought)),
@@ -103,12 +101,12 @@ impl SharedRenewals {
 
     /// Nothing was sent: whoever comes next may.
     pub(super) async fn give_back(&self, step: Step) {
-        self.heard(self.store.release_step(step).await.as_ref().map(|_| ()));
+        self.heard(&self.store.release_step(step).await);
     }
 
     /// The refresh token may be spent, and nothing came back. Unwritten, its time runs out, which says the same.
     pub(super) async fn lose(&self, step: Step, record: &Record, now: UnixTime) {
-        self.heard(self.store.finish_step(step, None, keep(record, now)).await.as_ref().map(|_| ()));
+        self.heard(&self.store.finish_step(step, None, keep(record, now)).await);
     }
 
     /// Hands the newer form of `old` to the other replicas, for `life` unless a browser takes it along before. Says whether
@@ -123,7 +121,7 @@ impl SharedRenewals {
         let publication = (self.sealer.seal_bytes(packed).into_bytes(), life);
         let keep = keep(old, now);
         let told = self.store.finish_step(step, Some(publication.clone()), keep).await;
-        self.heard(told.as_ref().map(|_| ()));
+        self.heard(&told);
         if told.is_err() {
             let this = Arc::clone(self);
             self.control.spawn(async move { this.publish_late(step, publication, keep).await });
@@ -147,19 +145,19 @@ impl SharedRenewals {
         let this = Arc::clone(self);
         // Unheard, it lies there for as long as nobody had taken it.
         self.control.spawn(async move {
-            this.heard(this.store.shorten_step(id.into(), generation.into(), GRACE).await.as_ref().map(|_| ()));
+            this.heard(&this.store.shorten_step(id.into(), generation.into(), GRACE).await);
         });
     }
 
     /// Says so to the log when the store goes and when it comes.
-    fn heard(&self, answer: Result<(), &StoreError>) {
+    fn heard<T>(&self, answer: &Result<T, StoreError>) {
         match answer {
-            Ok(()) if self.is_away.load(Ordering::Relaxed) => {
+            Ok(_) if self.is_away.load(Ordering::Relaxed) => {
                 if self.is_away.swap(false, Ordering::Relaxed) {
                     info!("replicas share their renewals again");
                 }
             }
-            Ok(()) => {}
+            Ok(_) => {}
             Err(error) => {
                 if !self.is_away.swap(true, Ordering::Relaxed) {
                     warn!(
@@ -177,6 +175,7 @@ fn number(record: &Record) -> u64 {
     u64::from(record.generation) + 1
 }
 
+/// A mark outlives the session, whichever replica's clock says that it is over.
 fn keep(record: &Record, now: UnixTime) -> Duration {
     record.expires_at.since(now) + SKEW
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::link::Connection;
 use super::{Redis, millis, number};
 use crate::store::backend::{Answer, Steps};
-use crate::store::steps::{Brought, Step, Taken};
+use crate::store::steps::{Brought, Step, Stepped};
 use crate::store::{Handle, LARGEST, StoreError};
 
 const CORRUPT: StoreError = StoreError::Corrupt("fields that are no mark's");
@@ -43,7 +43,7 @@ impl Redis {
 }
 
 impl Steps for Redis {
-    fn take_step<'a>(&'a self, step: &'a Step, lease: Duration, keep: Duration) -> Answer<'a, Taken> {
+    fn take_step<'a>(&'a self, step: &'a Step, lease: Duration, keep: Duration) -> Answer<'a, Stepped> {
         Box::pin(async move {
             let (key, bid) = (self.mark(&step.series), number(step.bid.0));
             let arguments: [&[u8]; 4] = [&number(step.number), &bid, &millis(lease), &millis(keep)];
@@ -51,11 +51,11 @@ impl Steps for Redis {
             match *answer {
                 [1] => {
                     self.settle(&key).await;
-                    Ok(Taken::Ours)
+                    Ok(Stepped::Ours(*step))
                 }
-                [2, rest] => Ok(Taken::Busy(Duration::from_millis(u64::try_from(rest).unwrap_or(0)))),
-                [3] => Ok(Taken::Over(self.brought(&step.series, step.number).await?)),
-                [4] => Ok(Taken::Lost),
+                [2, rest] => Ok(Stepped::Busy(Duration::from_millis(u64::try_from(rest).unwrap_or(0)))),
+                [3] => Ok(Stepped::Over(self.brought(&step.series, step.number).await?)),
+                [4] => Ok(Stepped::Lost),
                 _ => Err(CORRUPT),
             }
         })

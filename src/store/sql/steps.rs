@@ -6,7 +6,7 @@ use sqlx::Row as _;
 
 use super::{POSTGRES, Pool, SQLITE, Sql, Statements, millis, natural, told, whole};
 use crate::store::backend::{Answer, Steps};
-use crate::store::steps::{Brought, Step, Taken};
+use crate::store::steps::{Brought, Step, Stepped};
 use crate::store::{Handle, LARGEST};
 
 /// In the place of a lease's end.
@@ -14,7 +14,7 @@ const OVER: i64 = 0;
 const LOST: i64 = -1;
 
 impl Steps for Sql {
-    fn take_step<'a>(&'a self, step: &'a Step, lease: Duration, keep: Duration) -> Answer<'a, Taken> {
+    fn take_step<'a>(&'a self, step: &'a Step, lease: Duration, keep: Duration) -> Answer<'a, Stepped> {
         Box::pin(async move {
             self.ready().await?;
             self.tidy().await.map_err(told)?;
@@ -22,23 +22,23 @@ impl Steps for Sql {
                 let take = sqlx::query(sql.take_step).bind(&step.series.0[..]).bind(whole(step.number));
                 let take = take.bind(whole(step.bid.0)).bind(millis(lease)).bind(millis(keep));
                 if take.execute(pool).await.map_err(told)?.rows_affected() > 0 {
-                    return Ok(Taken::Ours);
+                    return Ok(Stepped::Ours(*step));
                 }
                 let why = sqlx::query(sql.step).bind(&step.series.0[..]).bind(whole(step.number));
                 let Some(row) = why.fetch_optional(pool).await.map_err(told)? else {
                     // It expired in between: whoever asks again gets it.
-                    return Ok(Taken::Busy(Duration::ZERO));
+                    return Ok(Stepped::Busy(Duration::ZERO));
                 };
                 let number = |at: usize| row.try_get::<i64, _>(at).map_err(told);
                 let span = |millis: i64| Duration::from_millis(u64::try_from(millis).unwrap_or(0));
                 let (leased, rest) = (number(1)?, span(number(2)?));
                 if natural(number(0)?)? == step.number && leased != OVER {
-                    return Ok(if rest.is_zero() { Taken::Lost } else { Taken::Busy(rest) });
+                    return Ok(if rest.is_zero() { Stepped::Lost } else { Stepped::Busy(rest) });
                 }
                 let bytes: Option<Vec<u8>> = row.try_get(3).map_err(told)?;
                 let left = span(number(4)?);
                 let bytes = bytes.filter(|bytes| bytes.len() <= LARGEST && !left.is_zero());
-                Ok(Taken::Over(bytes.map(|bytes| Brought { bytes, left })))
+                Ok(Stepped::Over(bytes.map(|bytes| Brought { bytes, left })))
             })
         })
     }

@@ -51,7 +51,7 @@ const BEGUN: u64 = 100_000;
 /// Subjects remembered beside one `sid`; more of them stand for everyone.
 const MAX_SUBJECTS: usize = 4;
 /// How far the clocks of replicas may be apart.
-const SKEW: Duration = Duration::from_secs(60);
+pub(super) const SKEW: Duration = Duration::from_secs(60);
 
 /// Who says that a session of the provider's has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
