@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -179,11 +179,16 @@ pub(super) fn tell_expired<H: Handler>(handler: &H, peer: SocketAddr, expired: E
 }
 
 /// RFC 9112 §9.6: a socket closed with bytes unread resets, and the client may lose the answer that it has not read yet. So
-/// what it still sends is read and thrown away until it stops, or for a short time.
+/// it is told that nothing more comes, and what it still sends is read and thrown away until it stops, or for a short time.
 pub(super) async fn linger(mut io: ClientIo) {
     if io.has_ended() {
         return;
     }
-    let mut scrap = vec![0; 8 * 1024];
-    let _ = timeout(LINGER, async { while matches!(io.read(&mut scrap).await, Ok(count) if count > 0) {} }).await;
+    let rest = async {
+        // Whether it hears of it makes no difference any more.
+        let _ = io.shutdown().await;
+        let mut scrap = vec![0; 8 * 1024];
+        while matches!(io.read(&mut scrap).await, Ok(count) if count > 0) {}
+    };
+    let _ = timeout(LINGER, rest).await;
 }

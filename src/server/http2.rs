@@ -16,7 +16,6 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::AsyncWriteExt;
 
 use super::clock::Expired;
 use super::connection::{Terms, drive, linger, tell_expired};
@@ -119,8 +118,9 @@ pub(super) async fn serve<H: Handler>(
     let look = |is_ending| clock.look(&activity, &streams, is_ending);
     let ended = drive(&mut http, |http| http.graceful_shutdown(), closing, is_enough, look).await;
 
-    let is_refused = match ended {
-        Ok(outcome) => outcome.err().is_some_and(|error| report(&handler, peer, &error)),
+    // A client that has not said its own goodbye yet would write into a reset, and take ours for a broken connection.
+    let lingers = match ended {
+        Ok(outcome) => outcome.map_or_else(|error| report(&handler, peer, &error), |()| true),
         Err(expired) => {
             // As much of a goodbye as the socket takes at once.
             poll_fn(|cx| {
@@ -134,8 +134,7 @@ pub(super) async fn serve<H: Handler>(
         }
     };
     drop(http);
-    if let Some(mut io) = streams.take_back().filter(|_| is_refused) {
-        let _ = io.shutdown().await;
+    if let Some(io) = streams.take_back().filter(|_| lingers) {
         linger(io).await;
     }
 }

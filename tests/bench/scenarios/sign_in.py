@@ -18,5 +18,5 @@ def run(bench):
         done = bench.stage.sign_ins(proxy.origin, SIGN_INS)
         rounds.append((cpu_seconds(proxy.pids()) - before) / SIGN_INS * 1e3)
     print(f"Sign-in with ES256, medians of {bench.rounds} rounds of {SIGN_INS}: {statistics.median(rounds):.2f} ms of CPU, all "
-          f"three requests and both calls of the provider; {done['connections']} connections to the provider for the last "
-          f"{SIGN_INS}.\n", flush=True)
+          f"three requests and both calls of the provider; {done['connections']} new connections of the proxy's to the provider in "
+          f"the last round.\n", flush=True)

@@ -100,7 +100,7 @@ fn inflation_is_bounded() {
 fn a_hot_layer_of_any_size_serves_as_dictionary() {
     let text =
         |seed: usize, length: usize| (0..length).map(|at| (at.wrapping_mul(at + seed) >> 3) as u8).collect::<Vec<_>>();
-    for length in [0, 1, 2, 3, 500, 60_000, 65_519, 65_520, 65_521, 70_000, MAX_INFLATED] {
+    for length in [0, 1, 2, 3, 500, 60_000, 65_520, 131_055, 131_056, 131_057, 140_000, MAX_INFLATED] {
         let hot = text(7, length);
         for cold in [text(3, 2_000), hot.clone(), b"x".to_vec(), Vec::new()] {
             let packed = deflate(&cold, &hot);
