@@ -1,7 +1,7 @@
 //! The bounded HTTP client towards providers: own TLS roots, a deadline, a size cap, no redirects, `HTTPS_PROXY`/`NO_PROXY`.
 //!
-//! Every call runs on the control runtime, so that a slow provider never holds a worker, and a client that goes away does
-//! not cut a token call in two.
+//! Every call is a task of its own on the thread that asks for it, over connections of that thread: a client that goes away does
+//! not cut a token call in two, and no answer wakes a second thread.
 
 use std::error::Error;
 use std::net::IpAddr;
@@ -24,6 +24,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::client::{ResolvesClientCert, Resumption};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+use thread_local::ThreadLocal;
 use tokio::net::TcpStream;
 use tower_service::Service;
 
@@ -66,7 +67,8 @@ pub struct ProviderHttp {
 #[derive(Debug)]
 struct Inner {
     /// Made by the first call, on the control runtime: reading the system's roots takes longer than all else that a start does.
-    client: OnceLock<HttpClient>,
+    tls: OnceLock<Tls>,
+    clients: ThreadLocal<HttpClient>,
     means: Means,
     settings: Settings,
     control: tokio::runtime::Handle,
@@ -83,10 +85,17 @@ struct Means {
     certificate: Option<Arc<dyn ResolvesClientCert>>,
 }
 
+/// How a server is spoken to. Clones share what they resume.
+#[derive(Debug, Clone)]
+struct Tls {
+    to_provider: Arc<rustls::ClientConfig>,
+    to_proxy: Arc<rustls::ClientConfig>,
+}
+
 impl Means {
-    fn client(&self, settings: &Settings) -> HttpClient {
+    fn tls(&self, settings: &Settings) -> Tls {
         let plain = Arc::new(tls_config(self.roots.clone(), settings));
-        let tls = match &self.certificate {
+        let to_provider = match &self.certificate {
             Some(certificate) => {
                 let mut showing = (*plain).clone();
                 showing.client_auth_cert_resolver = Arc::clone(certificate);
@@ -96,19 +105,23 @@ impl Means {
             }
             None => Arc::clone(&plain),
         };
+        Tls { to_provider, to_proxy: plain }
+    }
+
+    fn client(&self, settings: &Settings, tls: Tls) -> HttpClient {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         // Shared out between the addresses of a name, so that one dead address does not use up the whole deadline.
         tcp.set_connect_timeout(Some(settings.timeout));
-        let to_proxy = HttpsConnector::from((tcp.clone(), plain));
+        let to_proxy = HttpsConnector::from((tcp.clone(), tls.to_proxy));
         let outward = Outward { tcp, to_proxy, proxy: Arc::clone(&self.proxy) };
         Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             // Below the 5 s after which common servers close: a token call that crosses their close cannot be sent again.
             .pool_idle_timeout(Duration::from_secs(4))
             .pool_max_idle_per_host(16)
-            .build(HttpsConnector::from((outward, tls)))
+            .build(HttpsConnector::from((outward, tls.to_provider)))
     }
 }
 
@@ -224,12 +237,12 @@ impl ProviderHttp {
     /// [`ProviderHttpError`].
     pub async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, ProviderHttpError> {
         let inner = Arc::clone(&self.inner);
-        let call = self.inner.control.spawn(async move {
-            tokio::time::timeout(inner.settings.timeout, inner.call(request))
+        let call = tokio::spawn(async move {
+            tokio::time::timeout(inner.settings.timeout, Arc::clone(&inner).call(request))
                 .await
                 .unwrap_or(Err(ProviderHttpError::Timeout))
         });
-        // Only a control runtime that is shutting down loses its tasks.
+        // Only a runtime that is shutting down loses its tasks.
         call.await.unwrap_or_else(|lost| Err(ProviderHttpError::Unreachable(Box::new(lost))))
     }
 
@@ -250,16 +263,28 @@ impl ProviderHttp {
                 .map_err(|reason| SetupError::CaFile { path: path.to_owned(), reason: reason.to_string() })?;
         }
         let means = Means { roots, proxy: Arc::new(proxy), certificate };
-        Ok(Self { inner: Arc::new(Inner { client: OnceLock::new(), means, settings, control }) })
+        Ok(Self {
+            inner: Arc::new(Inner { tls: OnceLock::new(), clients: ThreadLocal::new(), means, settings, control }),
+        })
     }
 }
 
 impl Inner {
-    fn client(&self) -> &HttpClient {
-        self.client.get_or_init(|| self.means.client(&self.settings))
+    /// The client of this thread. To clone it shares its connections.
+    async fn client(self: &Arc<Self>) -> Result<HttpClient, ProviderHttpError> {
+        let tls = match self.tls.get() {
+            Some(tls) => tls.clone(),
+            None => {
+                let this = Arc::clone(self);
+                let made =
+                    self.control.spawn(async move { this.tls.get_or_init(|| this.means.tls(&this.settings)).clone() });
+                made.await.map_err(|lost| ProviderHttpError::Unreachable(Box::new(lost)))?
+            }
+        };
+        Ok(self.clients.get_or(|| self.means.client(&self.settings, tls)).clone())
     }
 
-    async fn call(&self, mut request: Request<Bytes>) -> Result<Response<Bytes>, ProviderHttpError> {
+    async fn call(self: Arc<Self>, mut request: Request<Bytes>) -> Result<Response<Bytes>, ProviderHttpError> {
         let uri = request.uri();
         let (scheme, host) = (uri.scheme_str().unwrap_or_default(), uri.host().unwrap_or_default().to_owned());
         if !may_be_called(scheme, &host, self.settings.allow_insecure_http) {
@@ -270,6 +295,7 @@ impl Inner {
         // closed, which is right for the token endpoint too.
         let response = self
             .client()
+            .await?
             .request(request.map(Full::new))
             .await
             .map_err(|error| match refuses_certificate(&error) {
