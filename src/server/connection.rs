@@ -80,18 +80,18 @@ pub(super) struct Open {
 }
 
 /// Serves a connection until it ends, or until the end of service has begun and its requests in flight are answered.
-pub(super) async fn serve<H: Handler>(open: Open, handler: H, terms: Arc<Terms>) {
+pub(super) fn serve<H: Handler>(open: Open, handler: H, terms: Arc<Terms>) -> impl Future<Output = ()> + Send {
     let Open { passed: Passed { stream, connection, protocol, mut standing }, place } = open;
     let io = ClientIo::new(stream, Arc::default(), place, protocol == Protocol::Any);
-    let io = match protocol {
-        Protocol::Http2 => Some(io),
-        Protocol::Any | Protocol::Http1 => {
-            http1::serve(io, connection.clone(), handler.clone(), &terms, &mut standing).await
+    async move {
+        let io = match protocol {
+            Protocol::Http2 => Some(io),
+            Protocol::Any | Protocol::Http1 => http1::serve(io, &connection, &handler, &terms, &mut standing).await,
+        };
+        if let Some(io) = io {
+            // Boxed, so that a connection of HTTP/1.1 does not carry its size.
+            Box::pin(http2::serve(io, connection, handler, &terms, &mut standing)).await;
         }
-    };
-    if let Some(io) = io {
-        // Boxed, so that a connection of HTTP/1.1 does not carry its size.
-        Box::pin(http2::serve(io, connection, handler, &terms, &mut standing)).await;
     }
 }
 

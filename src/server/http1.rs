@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http::{Request, Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -46,15 +47,14 @@ pub(super) fn builder(settings: &Settings) -> http1::Builder {
 }
 
 /// What all requests of a connection share.
-struct Shared<H> {
-    handler: H,
-    connection: Connection,
-    activity: Arc<Activity>,
+struct Shared<'c, H> {
+    handler: &'c H,
+    connection: &'c Connection,
     /// How many more requests are taken.
     left: AtomicU32,
 }
 
-impl<H> Shared<H> {
+impl<H> Shared<'_, H> {
     /// Counts a request; whether it is the last. They come one after another, so nothing is ordered.
     fn is_last(&self) -> bool {
         let left = self.left.load(Ordering::Relaxed).saturating_sub(1);
@@ -67,91 +67,122 @@ impl<H> Shared<H> {
 /// Between two requests that are far apart it [rests](super::rest), and holds a tenth of the memory.
 pub(super) async fn serve<H: Handler>(
     mut io: ClientIo,
-    connection: Connection,
-    handler: H,
+    connection: &Connection,
+    handler: &H,
     terms: &Terms,
     standing: &mut Standing,
 ) -> Option<ClientIo> {
-    let peer = connection.peer;
-    let (activity, recall) = (Arc::clone(io.activity()), connection.recall.clone());
-    let shared = Arc::new(Shared {
-        handler: handler.clone(),
-        connection,
-        activity: Arc::clone(&activity),
-        left: terms.max_requests.into(),
-    });
+    let shared = Shared { handler, connection, left: terms.max_requests.into() };
     let mut clock = Clock::new(terms.patience);
     loop {
-        let shared = Arc::clone(&shared);
-        let service = service_fn(move |request| answer(Arc::clone(&shared), request));
-        let mut http = terms.http1.serve_connection(TokioIo::new(io), service).with_upgrades();
-        let is_enough = |cx: &mut Context<'_>| standing.is_lost(cx);
-        let look = |_| clock.wait(&activity);
-        let ended = drive(&mut http, |http| http.graceful_shutdown(), &terms.closing, is_enough, look).await;
-        match ended {
-            Ok(outcome) => {
-                let refused = outcome.err().is_some_and(|error| report(&handler, peer, &error));
-                if (refused || activity.had_body())
-                    && let Some(parts) = http.into_parts()
-                {
-                    linger(parts.io.into_inner()).await;
-                }
+        // Boxed, so that a connection at rest gives its room back.
+        io = match Box::pin(talk(io, &shared, &mut clock, terms, standing)).await {
+            Talked::Silent(io) => io,
+            Talked::Heard(heard) => {
+                io = heard;
+                continue;
+            }
+            Talked::Http2(io) => return Some(io),
+            Talked::Over => return None,
+        };
+        // Who rests has no request that this could serve.
+        connection.recall.forget();
+        io = match rest(io, &mut clock, terms, standing).await {
+            Rested::Awake(io) => io,
+            Rested::Http2(io) => return Some(io),
+            Rested::Over => return None,
+            Rested::Expired(expired) => {
+                tell_expired(handler, connection.peer, expired);
                 return None;
             }
-            Err(Expired::NotHttp1) => return http.into_parts().map(|parts| parts.io.into_inner()),
-            Err(Expired::Silent) => {
-                let parts = http.into_parts()?;
-                io = parts.io.into_inner();
-                // Nothing was heard since the last answer, so hyper has read nothing either; were it otherwise, it would be next.
-                if !parts.read_buf.is_empty() {
-                    io.keep(parts.read_buf);
-                    continue;
-                }
-                // Who rests has no request that this could serve.
-                recall.forget();
-                io = match rest(io, &mut clock, terms, standing).await {
-                    Rested::Awake(io) => io,
-                    Rested::Http2(io) => return Some(io),
-                    Rested::Over => return None,
-                    Rested::Expired(expired) => {
-                        tell_expired(&handler, peer, expired);
-                        return None;
-                    }
-                };
-            }
-            Err(expired) => {
-                tell_expired(&handler, peer, expired);
-                return None;
-            }
-        }
+        };
     }
 }
 
-async fn answer<H: Handler>(
-    shared: Arc<Shared<H>>,
-    request: Request<Incoming>,
-) -> Result<Response<Answer<H>>, Infallible> {
-    shared.activity.begin(!request.body().is_end_stream());
-    let mut response = shared.handler.handle(request, &shared.connection).await;
-    if shared.is_last() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        super::close_after(&mut response);
+/// How a connection has stopped to be served.
+enum Talked {
+    /// Nothing was heard since the last answer.
+    Silent(ClientIo),
+    /// The same, but something was.
+    Heard(ClientIo),
+    /// It speaks HTTP/2.
+    Http2(ClientIo),
+    /// It is gone.
+    Over,
+}
+
+/// Serves a connection until it ends or its client is silent.
+async fn talk<H: Handler>(
+    io: ClientIo,
+    shared: &Shared<'_, H>,
+    clock: &mut Clock,
+    terms: &Terms,
+    standing: &mut Standing,
+) -> Talked {
+    let Shared { handler, connection, .. } = shared;
+    let activity = &Arc::clone(io.activity());
+    let service = service_fn(|request| answer(shared, activity, request));
+    let mut http = terms.http1.serve_connection(TokioIo::new(io), service).with_upgrades();
+    let is_enough = |cx: &mut Context<'_>| standing.is_lost(cx);
+    let look = |_| clock.wait(activity);
+    let ended = drive(&mut http, |http| http.graceful_shutdown(), &terms.closing, is_enough, look).await;
+    let refused = match ended {
+        Ok(outcome) => outcome.err().is_some_and(|error| report(*handler, connection.peer, &error)),
+        Err(Expired::NotHttp1) => {
+            return http.into_parts().map_or(Talked::Over, |parts| Talked::Http2(parts.io.into_inner()));
+        }
+        Err(Expired::Silent) => return http.into_parts().map_or(Talked::Over, fall_silent),
+        Err(expired) => {
+            tell_expired(*handler, connection.peer, expired);
+            return Talked::Over;
+        }
+    };
+    if (refused || activity.had_body())
+        && let Some(parts) = http.into_parts()
+    {
+        Box::pin(linger(parts.io.into_inner())).await;
     }
-    Ok(response.map(|body| Answer { body, shared }))
+    Talked::Over
+}
+
+/// Nothing was heard since the last answer, so hyper has read nothing either; were it otherwise, it would be next.
+fn fall_silent<S>(parts: http1::Parts<TokioIo<ClientIo>, S>) -> Talked {
+    let mut io = parts.io.into_inner();
+    if parts.read_buf.is_empty() {
+        return Talked::Silent(io);
+    }
+    io.keep(parts.read_buf);
+    Talked::Heard(io)
+}
+
+/// One request and its answer. No `async fn`, which would keep room for what it was called with beside its handler's.
+fn answer<H: Handler>(
+    shared: &Shared<'_, H>,
+    activity: &Arc<Activity>,
+    request: Request<Incoming>,
+) -> impl Future<Output = Result<Response<Answer>, Infallible>> {
+    activity.begin(!request.body().is_end_stream());
+    shared.handler.handle(request, shared.connection).map(move |mut response| {
+        if shared.is_last() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            super::close_after(&mut response);
+        }
+        Ok(response.map(|body| Answer { body, activity: Arc::clone(activity) }))
+    })
 }
 
 /// A body that tells when hyper has it all.
-struct Answer<H> {
+struct Answer {
     body: Body,
-    shared: Arc<Shared<H>>,
+    activity: Arc<Activity>,
 }
 
-impl<H> Drop for Answer<H> {
+impl Drop for Answer {
     fn drop(&mut self) {
-        self.shared.activity.end();
+        self.activity.end();
     }
 }
 
-impl<H> http_body::Body for Answer<H> {
+impl http_body::Body for Answer {
     type Data = Bytes;
     type Error = BodyError;
 

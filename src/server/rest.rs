@@ -33,23 +33,31 @@ pub(super) enum Rested {
 }
 
 /// Rests until the client speaks, for what its idle time still has.
-pub(super) async fn rest(io: ClientIo, clock: &mut Clock, terms: &Terms, standing: &mut Standing) -> Rested {
+pub(super) fn rest(
+    io: ClientIo,
+    clock: &mut Clock,
+    terms: &Terms,
+    standing: &mut Standing,
+) -> impl Future<Output = Rested> + Send {
     let activity = Arc::clone(io.activity());
     let mut resting = Resting { io: Some(io), over: false };
-    let look = |_| {
-        if activity.is_http2() {
-            return Wait::Over(Expired::NotHttp1);
-        }
-        clock.look(&activity).map_or(Wait::Long, |(deadline, expired)| Wait::Until(deadline, Some(expired)))
-    };
-    let is_enough = |cx: &mut Context<'_>| standing.is_lost(cx);
-    match drive(&mut resting, |resting| resting.get_mut().over = true, &terms.closing, is_enough, look).await {
-        Ok(Some(io)) => Rested::Awake(io),
-        Err(Expired::NotHttp1) => resting.io.map_or(Rested::Over, Rested::Http2),
-        Err(expired) => Rested::Expired(expired),
-        Ok(None) => {
-            say_goodbye(resting.io).await;
-            Rested::Over
+    async move {
+        let look = |_| {
+            if activity.is_http2() {
+                return Wait::Over(Expired::NotHttp1);
+            }
+            clock.look(&activity).map_or(Wait::Long, |(deadline, expired)| Wait::Until(deadline, Some(expired)))
+        };
+        let is_enough = |cx: &mut Context<'_>| standing.is_lost(cx);
+        match drive(&mut resting, |resting| resting.get_mut().over = true, &terms.closing, is_enough, look).await {
+            Ok(Some(io)) => Rested::Awake(io),
+            Err(Expired::NotHttp1) => resting.io.map_or(Rested::Over, Rested::Http2),
+            Err(expired) => Rested::Expired(expired),
+            Ok(None) => {
+                // Boxed: it comes once.
+                Box::pin(say_goodbye(resting.io)).await;
+                Rested::Over
+            }
         }
     }
 }

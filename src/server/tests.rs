@@ -363,3 +363,12 @@ fn a_worker_that_cannot_start_begins_the_drain() {
         end.recv_timeout(Duration::from_secs(10)).expect("an end, because one worker is missing");
     }
 }
+
+#[test]
+fn an_idle_connection_takes_little_room() {
+    fn room<F: Future>(_: impl Fn(connection::Open, Echo, Arc<connection::Terms>) -> F) -> usize {
+        size_of::<F>()
+    }
+    let room = room(connection::serve);
+    assert!(room <= 1600, "{room} bytes");
+}
