@@ -6,10 +6,12 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 
 use crate::admission::{Admission, Decision};
+use crate::authn::session::kept::Taken;
+use crate::authn::session::{Renewal, SessionId};
 use crate::endpoints::Endpoints;
 use crate::message::{self, Body, Connection, Inbound};
 use crate::reply::{Exchange, Rejection, Replies};
-use crate::route::{Routes, Target};
+use crate::route::{GuardedRoute, Routes, Target};
 use crate::server::Handler;
 use crate::upstream::{Outbound, Upstreams};
 
@@ -37,19 +39,15 @@ impl Gateway {
 }
 
 impl Handler for Gateway {
-    async fn handle(&self, raw: Request<Incoming>, connection: &Connection) -> Response<Body> {
-        let Parts { trust, replies, upstreams, .. } = &*self.0;
+    fn handle(&self, raw: Request<Incoming>, connection: &Connection) -> impl Future<Output = Response<Body>> + Send {
+        let Parts { replies, upstreams, .. } = &*self.0;
         let mut exchange = replies.begin(&raw, connection);
-        let outcome = match Inbound::sanitize(raw, connection, trust) {
-            Ok(inbound) => self.dispatch(inbound, &mut exchange).await,
-            Err((malformed, id)) => {
-                exchange.identify(&id);
-                Err(malformed.into())
-            }
-        };
-        let mut response = replies.finish(outcome, exchange);
-        upstreams.open_tunnel(&mut response);
-        response
+        async move {
+            let outcome = self.dispatch(raw, connection, &mut exchange).await;
+            let mut response = replies.finish(outcome, exchange);
+            upstreams.open_tunnel(&mut response);
+            response
+        }
     }
 
     fn refused(&self, reason: &'static str, status: u16) {
@@ -61,23 +59,65 @@ impl Handler for Gateway {
     }
 }
 
+/// What becomes of a request.
+#[expect(clippy::large_enum_variant, reason = "moved once, where a box would be an allocation for every request")]
+enum Course<'g> {
+    /// It is answered here.
+    Answered(Response<Body>),
+    /// An upstream answers it; behind a guarded route that answer has more to go through.
+    Forwarded(Outbound<'g>, Option<Back<'g>>),
+}
+
+/// What the answer on a guarded route needs.
+struct Back<'g> {
+    route: GuardedRoute<'g>,
+    renewal: Renewal,
+    signed_in_at: Option<(SessionId, usize)>,
+    kept: Option<Box<Taken>>,
+}
+
 impl Gateway {
     async fn dispatch<'g>(
         &'g self,
-        mut inbound: Inbound,
+        raw: Request<Incoming>,
+        connection: &Connection,
         exchange: &mut Exchange<'g>,
     ) -> Result<Response<Body>, Rejection> {
-        let Parts { routes, admission, endpoints, replies, upstreams, .. } = &*self.0;
+        let Parts { endpoints, replies, upstreams, .. } = &*self.0;
+        // What it takes to decide is let go of before the upstream is waited for.
+        let (outbound, back) = match self.decide(raw, connection, exchange).await? {
+            Course::Answered(response) => return Ok(response),
+            Course::Forwarded(outbound, back) => (outbound, back),
+        };
+        let outcome = upstreams.forward(outbound).await;
+        let Some(Back { route, renewal, signed_in_at, kept }) = back else { return Ok(outcome?) };
+        endpoints.settle_form(kept, outcome.as_ref().err(), replies).await;
+        let outcome = endpoints.or_step_up(outcome, signed_in_at, exchange);
+        // A renewed session survives even a 502.
+        Ok(renewal.attach(replies.guarded(outcome, route, exchange)))
+    }
+
+    async fn decide<'g>(
+        &'g self,
+        raw: Request<Incoming>,
+        connection: &Connection,
+        exchange: &mut Exchange<'g>,
+    ) -> Result<Course<'g>, Rejection> {
+        let Parts { trust, routes, admission, endpoints, replies, .. } = &*self.0;
+        let mut inbound = Inbound::sanitize(raw, connection, trust).map_err(|(malformed, id)| {
+            exchange.identify(&id);
+            malformed
+        })?;
         exchange.read(&inbound);
-        match routes.resolve(&inbound)? {
-            Target::Elsewhere(elsewhere) => Ok(replies.moved(&elsewhere.location(&inbound), exchange)),
-            Target::NoEndpoint => Err(Rejection::NoEndpoint),
+        let answer = match routes.resolve(&inbound)? {
+            Target::Elsewhere(elsewhere) => replies.moved(&elsewhere.location(&inbound), exchange),
+            Target::NoEndpoint => return Err(Rejection::NoEndpoint),
             // Boxed: it may call the provider, and no connection has to make room for that.
-            Target::Endpoint(endpoint) => Box::pin(endpoints.serve(endpoint, inbound, replies, exchange)).await,
+            Target::Endpoint(endpoint) => Box::pin(endpoints.serve(endpoint, inbound, replies, exchange)).await?,
             Target::Public(route) => {
                 exchange.routed(route.route());
                 route.route().take_turn(inbound.client().address)?;
-                Ok(upstreams.forward(Outbound::anonymous(inbound, route)).await?)
+                return Ok(Course::Forwarded(Outbound::anonymous(inbound, route), None));
             }
             Target::Guarded(route) => {
                 exchange.routed(route.route());
@@ -91,30 +131,46 @@ impl Gateway {
                     Some(shown) => Box::pin(admission.decide_by_credentials(shown, &inbound, route)).await,
                 };
                 match decision {
-                    Decision::Refuse(error) => Ok(replies.reject(&error.into(), exchange)),
-                    Decision::Unknown(away) => Err(away.into()),
+                    Decision::Refuse(error) => replies.reject(&error.into(), exchange),
+                    Decision::Unknown(away) => return Err(away.into()),
                     Decision::Challenge(challenge) => {
-                        Box::pin(endpoints.challenge(challenge, inbound, replies, exchange)).await
+                        Box::pin(endpoints.challenge(challenge, inbound, replies, exchange)).await?
                     }
                     Decision::Deny(denial, renewal) => {
-                        Ok(renewal.attach(endpoints.deny(denial, &inbound, replies, exchange)))
+                        renewal.attach(endpoints.deny(denial, &inbound, replies, exchange))
                     }
-                    Decision::Hold(too_many, renewal) => Ok(renewal.attach(replies.reject(&too_many.into(), exchange))),
+                    Decision::Hold(too_many, renewal) => renewal.attach(replies.reject(&too_many.into(), exchange)),
                     Decision::Admit(permit, renewal) => {
                         exchange.admitted(&permit);
                         let signed_in_at = permit.signed_in_at();
-                        let kept = match endpoints.restore_form(&mut inbound, &permit, replies).await {
-                            Ok(kept) => kept,
-                            Err(rejection) => return Ok(renewal.attach(replies.reject(&rejection, exchange))),
-                        };
-                        let outcome = upstreams.forward(Outbound::on_behalf_of(inbound, permit)).await;
-                        endpoints.settle_form(kept, outcome.as_ref().err(), replies).await;
-                        let outcome = endpoints.or_step_up(outcome, signed_in_at, exchange);
-                        // A renewed session survives even a 502.
-                        Ok(renewal.attach(replies.guarded(outcome, route, exchange)))
+                        match endpoints.restore_form(&mut inbound, &permit, replies).await {
+                            Ok(kept) => {
+                                let back = Back { route, renewal, signed_in_at, kept };
+                                return Ok(Course::Forwarded(Outbound::on_behalf_of(inbound, permit), Some(back)));
+                            }
+                            Err(rejection) => renewal.attach(replies.reject(&rejection, exchange)),
+                        }
                     }
                 }
             }
-        }
+        };
+        Ok(Course::Answered(answer))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of what `handle` gives, in bytes.
+    fn room<'a, F: Future>(_: impl Fn(&'a Gateway, Request<Incoming>, &'a Connection) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_request_in_flight_takes_little_room() {
+        // Every connection of HTTP/1.1 holds that much, also between two requests.
+        let room = room(|gateway, raw, connection| gateway.handle(raw, connection));
+        assert!(room <= 2816, "{room} bytes");
     }
 }

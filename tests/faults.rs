@@ -405,8 +405,8 @@ async fn clients_that_wait_for_news_are_all_told_at_once() {
 /// Holds `count` connections open, most of them in the middle of something, and asks with others meanwhile.
 pub(crate) async fn held_open(count: usize) {
     const KIB: u64 = 1024;
-    // What a connection may cost, a head that has begun included: 20 KiB in a build for tests, whose futures are large.
-    const EACH: u64 = 28 * KIB;
+    // What a connection may cost, a head that has begun included.
+    const EACH: u64 = 18 * KIB;
     let site = Site::of(PROGRAM);
     let config = format!("{PUBLIC}\n[limits]\nheader_timeout = \"10m\"\nidle_timeout = \"10m\"\n");
     let program = site.start(site.launch().env("VESTIBULE_CONFIG", site.file("open.toml", &config))).await;

@@ -1,5 +1,6 @@
 //! Answers the authority's questions by http before anything else is asked (RFC 8555 §8.3).
 
+use futures_util::future::{Either, ready};
 use http::{HeaderValue, Method, Request, Response, header};
 use hyper::body::Incoming;
 
@@ -22,15 +23,16 @@ impl<H> WithChallenges<H> {
 }
 
 impl<H: Handler> Handler for WithChallenges<H> {
-    async fn handle(&self, request: Request<Incoming>, connection: &Connection) -> Response<Body> {
+    fn handle(
+        &self,
+        request: Request<Incoming>,
+        connection: &Connection,
+    ) -> impl Future<Output = Response<Body>> + Send {
         let asked = || (request.method() == Method::GET).then(|| request.uri().path());
-        let proof = self.challenges.as_ref().and_then(|challenges| challenges.answer(asked()?));
-        let Some(proof) = proof else { return self.handler.handle(request, connection).await };
-        let mut response = Response::new(Body::full(proof));
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        response
+        match self.challenges.as_ref().and_then(|challenges| challenges.answer(asked()?)) {
+            None => Either::Left(self.handler.handle(request, connection)),
+            Some(proof) => Either::Right(ready(answer(proof))),
+        }
     }
 
     fn refused(&self, reason: &'static str, status: u16) {
@@ -40,4 +42,12 @@ impl<H: Handler> Handler for WithChallenges<H> {
     fn cut(&self, reason: &'static str) {
         self.handler.cut(reason);
     }
+}
+
+fn answer(proof: String) -> Response<Body> {
+    let mut response = Response::new(Body::full(proof));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
 }

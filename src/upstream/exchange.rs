@@ -46,6 +46,7 @@ impl Failure {
 }
 
 /// Whose a request is, and what it needs.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Manner {
     /// A connection of HTTP/1.1 for itself.
     pub(super) alone: bool,
@@ -53,14 +54,14 @@ pub(super) struct Manner {
     pub(super) client: Option<IpAddr>,
 }
 
-/// Sends `request`, on a connection from the pool if there is a good one. It is sent again only
+/// Sends a request, on a connection from the pool if there is a good one. It is sent again only
 /// where it was never written, or where it changes nothing to receive it twice (an idempotent method without a body, RFC 9110
 /// §9.2.2) and no byte of an answer came: on a fresh connection where one that had been idle broke (RFC 9112 §9.3.1), to
 /// another instance where a fresh one broke.
 pub(super) async fn exchange(
     instances: &Instances,
     settings: &UpstreamSettings,
-    (mut head, mut body): (Head, RequestBody),
+    (head, body): (&mut Head, &mut RequestBody),
     progress: Option<&Progress>,
     Manner { alone, client }: Manner,
 ) -> Result<(Response<()>, Lease), UpstreamError> {
@@ -70,16 +71,16 @@ pub(super) async fn exchange(
     loop {
         let chosen = instances.choose(&tried).await?;
         let pool = chosen.pool();
-        let pooled =
-            if fresh || (!replayable && pool.is_unreliable()) { None } else { pool.check_out(alone, replayable) };
+        let may_be_old = !fresh && (replayable || !pool.is_unreliable());
         fresh = true;
-        let mut lease = match pooled {
+        let mut lease = match may_be_old.then(|| pool.check_out(alone, replayable)).flatten() {
             Some(lease) => lease,
             None => {
                 let now = Instant::now();
                 let end = *connect_by.get_or_insert(now + settings.connect_timeout);
                 let left = instances.untried(&tried).min(TRIES + 1 - tries);
-                match pool.connect(alone, instances::share(end, now, left)).await {
+                // Boxed: few requests open a connection, and every one would carry the room for it.
+                match Box::pin(pool.connect(alone, instances::share(end, now, left))).await {
                     Ok(lease) => lease,
                     Err(error) => {
                         instances.failed(&chosen, &error, &mut tried);
@@ -94,7 +95,7 @@ pub(super) async fn exchange(
             }
         };
         let may_repeat = replayable && (lease.is_reused() || instances.has_several());
-        let failure = match send(&mut lease, &mut head, body, settings, progress).await {
+        let failure = match send(&mut lease, head, body, settings, progress).await {
             Ok(response) => {
                 lease.count(instances.succeeded(chosen, &tried));
                 return Ok((response, lease));
@@ -123,7 +124,7 @@ pub(super) async fn exchange(
             }
             tries += 1;
         }
-        body = again;
+        *body = again;
         // This one connected, so the next has all the time to do so.
         connect_by = None;
     }
@@ -138,15 +139,15 @@ pub(super) async fn ask(
     request: Request<RequestBody>,
     settings: &UpstreamSettings,
 ) -> Result<Response<()>, UpstreamError> {
-    let (parts, body) = request.into_parts();
+    let (parts, mut body) = request.into_parts();
     let mut head = Head { parts, ours: Ours::default() };
-    send(lease, &mut head, body, settings, None).await.map_err(|failure| failure.into_parts(false).1)
+    send(lease, &mut head, &mut body, settings, None).await.map_err(|failure| failure.into_parts(false).1)
 }
 
 async fn send(
     lease: &mut Lease,
     head: &mut Head,
-    body: RequestBody,
+    body: &mut RequestBody,
     settings: &UpstreamSettings,
     progress: Option<&Progress>,
 ) -> Result<Response<()>, Failure> {
@@ -155,7 +156,7 @@ async fn send(
     let mut deadline = mem::take(lease.deadline());
     deadline.set(Instant::now() + first);
     let outcome = {
-        let mut answer = pin!(lease.send(head, body));
+        let mut answer = pin!(lease.send(head, mem::replace(body, RequestBody::empty())));
         poll_fn(|cx| {
             loop {
                 if let Poll::Ready(outcome) = answer.as_mut().poll(cx) {

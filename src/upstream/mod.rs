@@ -11,6 +11,7 @@ mod exchange;
 mod fault;
 mod files;
 mod fleet;
+mod flight;
 mod frames;
 mod head;
 mod health;
@@ -37,13 +38,13 @@ mod tests_http2;
 #[cfg(test)]
 mod tests_tls;
 
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
-use hyper::body::Body as _;
-use tokio::time::{Instant, timeout_at};
+use futures_util::future::{BoxFuture, Either, ready};
+use futures_util::{FutureExt as _, TryFutureExt as _};
+use http::{HeaderValue, Response, StatusCode, header};
+use tokio::time::timeout_at;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -62,18 +63,17 @@ use crate::authn::lifetime::Lifetimes;
 use crate::authn::oidc::client_credentials::{self, Held, OwnToken, OwnTokenError};
 use crate::authn::oidc::insufficient::demand_of;
 use crate::message::edits::Edits;
-use crate::message::{self, Body};
+use crate::message::{self, Body, RequestPath};
 use crate::policy::Permit;
-use crate::route::RewriteError;
+use crate::route::{RewriteError, Route};
 use crate::telemetry::metrics::WorkerMetrics;
-use body::{Farewell, RequestBody, ResponseBody};
+use body::ResponseBody;
 use fleet::Directory;
-use head::{Head, Ours};
+use flight::{Admitted, Asked, Flight};
 use instances::{Busy, Instances};
 use lifetime::{Followed, Term, Tether};
 use outbound::Instead;
 use pool::Lease;
-use upgrade::Upgrade;
 
 /// One upstream, checked.
 #[derive(Debug, Clone)]
@@ -318,14 +318,18 @@ struct Upstream {
 }
 
 impl Upstream {
-    /// The token of our own that goes with every request, where one does.
-    async fn own_token(&self) -> Result<Option<Arc<Held>>, OwnTokenError> {
-        let Some(own) = &self.own_token else { return Ok(None) };
-        match own.held() {
-            Some(held) => Ok(Some(held)),
-            // Boxed: it calls the provider, and no other request has to make room for that.
-            None => Box::pin(own.fetched()).await.map(Some),
-        }
+    /// The request to send.
+    fn flight(
+        &self,
+        outbound: Outbound<'_>,
+        path: Option<&RequestPath>,
+        own: Option<&Held>,
+        admitted: Admitted,
+        trust: &Arc<message::Settings>,
+    ) -> Result<Flight, UpstreamError> {
+        let instead = Instead { host: self.host.as_ref(), path, authorization: own.map(Held::header) };
+        let (request, ours, upgrade) = outbound.into_request(&self.settings, &instead);
+        Flight::new(&self.settings, trust, (request, ours), upgrade, admitted)
     }
 
     /// Looks at what the upstream says to the token.
@@ -333,6 +337,20 @@ impl Upstream {
         if let (Some(own), Some(used), StatusCode::UNAUTHORIZED) = (&self.own_token, used, status) {
             own.doubt(&used);
         }
+    }
+
+    /// An answer as it leaves the upstream's side.
+    fn edited(&self, route: &Route, mut response: Response<Body>) -> Response<Body> {
+        if response.status() == StatusCode::UNAUTHORIZED
+            && self.settings.step_up
+            && let Some(demand) = demand_of(response.headers())
+        {
+            response.extensions_mut().insert(demand);
+        }
+        for edits in [&self.settings.edits, &route.edits].into_iter().flatten() {
+            edits.response.apply(response.headers_mut());
+        }
+        response
     }
 }
 
@@ -347,34 +365,13 @@ struct Agreed {
     busy: Option<Arc<Busy>>,
 }
 
-/// What admission and the route say about a request.
-#[derive(Debug, Default)]
-struct Admitted {
-    /// Whose request it is, as far as that is known: one client's failures say less about an instance than those of many.
-    client: Option<IpAddr>,
-    /// The session it was let in for.
-    term: Option<Term>,
-    /// The most bytes of its body.
-    max_body: Option<u64>,
-}
-
-/// What an answer has to know of its request.
-#[derive(Debug)]
-struct Asked {
-    method: Method,
-    version: Version,
-    term: Option<Term>,
-    /// When its answer has to be whole.
-    total: Option<Instant>,
-}
-
-impl Asked {
-    /// Only HTTP/2 is sure to bring trailers to a client of gRPC.
-    fn farewell(&self, answer: &http::HeaderMap) -> Farewell {
-        let is_grpc =
-            || answer.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
-        if self.version == Version::HTTP_2 && is_grpc() { Farewell::GrpcStatus } else { Farewell::Break }
-    }
+/// How far a request is once all that needs no waiting is done.
+#[expect(clippy::large_enum_variant, reason = "moved once, where a box would be an allocation for every request")]
+enum Begun<'f> {
+    /// It can go, with that token of our own.
+    Ready(&'f Upstream, Flight, Option<Arc<Held>>),
+    /// Something else comes first, or in its place. Boxed, because it is rare and would make every request's future larger.
+    Later(BoxFuture<'f, Result<Response<Body>, UpstreamError>>),
 }
 
 impl Upstreams {
@@ -413,44 +410,58 @@ impl Upstreams {
     ///
     /// # Errors
     /// [`UpstreamError`].
-    pub async fn forward(&self, outbound: Outbound<'_>) -> Result<Response<Body>, UpstreamError> {
-        let upstream = self.upstream(outbound.route.upstream)?;
+    pub fn forward<'f>(
+        &'f self,
+        outbound: Outbound<'f>,
+    ) -> impl Future<Output = Result<Response<Body>, UpstreamError>> + Send + 'f {
+        let route = outbound.route;
+        match self.begin(outbound) {
+            Ok(Begun::Ready(upstream, flight, own)) => {
+                Either::Left(self.fly(upstream, flight).map_ok(move |response| {
+                    upstream.judge_own_token(own, response.status());
+                    upstream.edited(route, response)
+                }))
+            }
+            Ok(Begun::Later(later)) => Either::Right(later),
+            Err(error) => Either::Right(ready(Err(error)).boxed()),
+        }
+    }
+
+    fn begin<'f>(&'f self, outbound: Outbound<'f>) -> Result<Begun<'f>, UpstreamError> {
+        let route = outbound.route;
+        let upstream = self.upstream(route.upstream)?;
         let lifetime = outbound.permit.as_ref().and_then(Permit::lifetime);
         let admitted = Admitted {
             client: Some(outbound.inbound.client().address),
             term: lifetime.map(|lifetime| Term::new(&self.followed, lifetime)),
-            max_body: outbound.route.max_body,
+            max_body: route.max_body,
         };
         if outbound.is_refused_tunnel() {
             return Err(UpstreamError::TunnelRefused);
         }
-        let route = outbound.route;
         let path = outbound.rewritten()?;
-        let mut response = match &upstream.settings.own {
-            Some(own) => own.answer(outbound.inbound, path, admitted.term).await?,
-            None => {
-                let own = upstream.own_token().await?;
-                let instead = Instead {
-                    host: upstream.host.as_ref(),
-                    path: path.as_ref(),
-                    authorization: own.as_deref().map(Held::header),
-                };
-                let (request, ours, upgrade) = outbound.into_request(&upstream.settings, &instead);
-                let response = self.send(upstream, (request, ours), upgrade, admitted).await?;
-                upstream.judge_own_token(own, response.status());
-                response
-            }
+        if let Some(own) = &upstream.settings.own {
+            let answer = own.answer(outbound.inbound, path, admitted.term);
+            return Ok(Begun::Later(Box::pin(answer.map_ok(move |response| upstream.edited(route, response)))));
+        }
+        let own = match &upstream.own_token {
+            None => None,
+            Some(own) => match own.held() {
+                Some(held) => Some(held),
+                // It calls the provider.
+                None => {
+                    return Ok(Begun::Later(Box::pin(async move {
+                        let own = own.fetched().await?;
+                        let flight = upstream.flight(outbound, path.as_ref(), Some(&own), admitted, &self.trust)?;
+                        let response = self.fly(upstream, flight).await?;
+                        upstream.judge_own_token(Some(own), response.status());
+                        Ok(upstream.edited(route, response))
+                    })));
+                }
+            },
         };
-        if response.status() == StatusCode::UNAUTHORIZED
-            && upstream.settings.step_up
-            && let Some(demand) = demand_of(response.headers())
-        {
-            response.extensions_mut().insert(demand);
-        }
-        for edits in [&upstream.settings.edits, &route.edits].into_iter().flatten() {
-            edits.response.apply(response.headers_mut());
-        }
-        Ok(response)
+        let flight = upstream.flight(outbound, path.as_ref(), own.as_deref(), admitted, &self.trust)?;
+        Ok(Begun::Ready(upstream, flight, own))
     }
 
     /// Opens the tunnel that an answer has agreed on, if it has. Called for what really goes to the client: dropped instead,
@@ -473,71 +484,44 @@ impl Upstreams {
         self.upstreams.get(index).ok_or_else(|| UpstreamError::Connect(std::io::ErrorKind::NotFound.into()))
     }
 
-    /// Forwards a request whose head is already as the upstream shall see it, but for framing.
-    async fn send(
-        &self,
-        upstream: &Upstream,
-        (request, ours): (Request<Body>, Ours),
-        upgrade: Option<Upgrade>,
-        Admitted { client, term, max_body }: Admitted,
-    ) -> Result<Response<Body>, UpstreamError> {
-        let (mut head, body) = request.into_parts();
-        if max_body.is_some_and(|most| body.size_hint().lower() > most) {
-            return Err(UpstreamError::BodyTooLarge);
-        }
-        let total = upstream.settings.total_timeout.map(|total| Instant::now() + total);
-        let asked = Asked { method: head.method.clone(), version: head.version, term, total };
-        head.version = Version::HTTP_11;
-        head.headers.remove(header::CONTENT_LENGTH);
-        head.headers.remove(header::TRANSFER_ENCODING);
-        let is_personal = answer::signs_in_connection(&head.headers, &header::AUTHORIZATION);
-        let (body, progress) = if body.is_end_stream() {
-            // RFC 9110 §8.6: a method that is meant to have content says that it has none.
-            if matches!(asked.method, Method::POST | Method::PUT | Method::PATCH) {
-                head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
-            }
-            (RequestBody::empty(), None)
-        } else {
-            let length_known = body.size_hint().exact().is_some();
-            // Whoever announces a length has the bytes; a stream may say something once an hour. But a stranger's that is
-            // alone on its connection holds a place that others need.
-            let paced = length_known || (asked.term.is_none() && asked.version != Version::HTTP_2);
-            let limits = body::Limits {
-                idle: upstream.settings.idle_timeout,
-                pace: upstream.settings.pace.filter(|_| paced),
-                most: max_body,
-                term: asked.term.clone(),
-                is_http2: asked.version == Version::HTTP_2,
-            };
-            let (body, progress) = RequestBody::watched(body, limits, &self.trust);
-            (body, Some(progress))
-        };
-        let request = (Head { parts: head, ours }, body);
-        let manner = exchange::Manner { alone: upgrade.is_some() || is_personal, client };
+    /// Sends a request and makes an answer of what comes.
+    fn fly<'f>(
+        &'f self,
+        upstream: &'f Upstream,
+        mut flight: Flight,
+    ) -> impl Future<Output = Result<Response<Body>, UpstreamError>> + Send + 'f {
         let Upstream { instances, settings, .. } = upstream;
-        let exchange = exchange::exchange(instances, settings, request, progress.as_deref(), manner);
-        let outcome = match asked.total {
-            Some(total) => timeout_at(total, exchange).await.unwrap_or(Err(UpstreamError::TotalTimeout)),
-            None => exchange.await,
-        };
-        let mut answered = outcome.map_err(|error| body::blame(progress.as_deref(), error))?;
-        if is_personal || answer::signs_in_connection(answered.0.headers(), &header::WWW_AUTHENTICATE) {
-            answered.1.use_once();
+        async move {
+            let Flight { head, body, progress, manner, asked } = &mut flight;
+            let exchange = exchange::exchange(instances, settings, (head, body), progress.as_deref(), *manner);
+            let outcome = match asked.total {
+                // Boxed, so that the common case does not carry its clock.
+                Some(total) => {
+                    let within = Box::pin(timeout_at(total, exchange)).await;
+                    within.unwrap_or(Err(UpstreamError::TotalTimeout))
+                }
+                None => exchange.await,
+            };
+            let Flight { progress, asked, .. } = flight;
+            let (response, mut lease) = outcome.map_err(|error| body::blame(progress.as_deref(), error))?;
+            if asked.is_personal || answer::signs_in_connection(response.headers(), &header::WWW_AUTHENTICATE) {
+                lease.use_once();
+            }
+            if let Some(progress) = &progress {
+                progress.answer_begins();
+            }
+            lease.watch(progress);
+            self.answer(upstream, asked, (response, lease))
         }
-        if let Some(progress) = &progress {
-            progress.answer_begins();
-        }
-        answered.1.watch(progress);
-        self.answer(upstream, asked, answered, upgrade)
     }
 
     fn answer(
         &self,
         upstream: &Upstream,
-        asked: Asked,
+        mut asked: Asked,
         (response, mut lease): (Response<()>, Lease),
-        upgrade: Option<Upgrade>,
     ) -> Result<Response<Body>, UpstreamError> {
+        let upgrade = asked.upgrade.take();
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let upgrade = upgrade.ok_or(UpstreamError::Invalid)?;
             upgrade.check(response.headers())?;

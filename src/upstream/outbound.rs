@@ -60,7 +60,7 @@ impl<'r> Outbound<'r> {
         self,
         settings: &UpstreamSettings,
         &Instead { host, path, authorization }: &Instead<'_>,
-    ) -> (Request<Body>, Ours, Option<Upgrade>) {
+    ) -> (Request<Body>, Ours, Option<Box<Upgrade>>) {
         let Self { inbound, route, permit } = self;
         let is_tunnel = inbound.is_tunnel();
         let protocol = allowed_upgrade(&inbound, route).and_then(|protocol| HeaderValue::try_from(protocol).ok());
@@ -69,7 +69,7 @@ impl<'r> Outbound<'r> {
         let id = HeaderValue::from_str(id.as_str()).ok();
         let upgrade = protocol.clone().map(|protocol| {
             let client = hyper::upgrade::on(&mut request);
-            Upgrade::new(protocol, request.headers(), client, is_tunnel)
+            Box::new(Upgrade::new(protocol, request.headers(), client, is_tunnel))
         });
         // Whatever hyper attached for its own use belongs to the client's connection.
         request.extensions_mut().clear();

@@ -8,6 +8,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::TryFutureExt as _;
+use futures_util::future::Either;
 use http::Response;
 use http::uri::Scheme;
 use http_body::{Frame, SizeHint};
@@ -155,13 +157,13 @@ impl Pool {
     pub(super) async fn connect(self: &Arc<Self>, alone: bool, deadline: Instant) -> Result<Lease, UpstreamError> {
         let protocol = self.protocol_for(alone);
         if protocol == Protocol::Http1 || self.chose_http1.load(Ordering::Relaxed) {
-            return Box::pin(self.open(protocol, deadline)).await;
+            return self.open(protocol, deadline).await;
         }
         let _turn = timeout_at(deadline, self.turn.lock()).await.map_err(|_| UpstreamError::ConnectTimeout)?;
         let room = self.state().share();
         match room {
             Some(slot) => Ok(self.lease(Line::Http2(slot), false)),
-            None => Box::pin(self.open(protocol, deadline)).await,
+            None => self.open(protocol, deadline).await,
         }
     }
 
@@ -169,7 +171,6 @@ impl Pool {
         if alone { Protocol::Http1 } else { self.protocol }
     }
 
-    /// Boxed by who calls it: few requests open a connection, and every one would carry the room for its handshakes.
     async fn open(self: &Arc<Self>, protocol: Protocol, deadline: Instant) -> Result<Lease, UpstreamError> {
         let socket = Socket::new(address::dial(&self.address, deadline).await?);
         let io = SocketIo(Arc::clone(&socket));
@@ -304,13 +305,17 @@ async fn sweep(pool: Weak<Pool>) {
 impl Lease {
     /// Sends a request and gives the answer's head. `head` may be used once more where that fails, and never where it does
     /// not.
-    pub(super) async fn send(&mut self, head: &mut Head, body: RequestBody) -> Result<Response<()>, Failure> {
+    pub(super) fn send(
+        &mut self,
+        head: &mut Head,
+        body: RequestBody,
+    ) -> impl Future<Output = Result<Response<()>, Failure>> {
         match &mut self.line {
             Line::Http1(connection) => {
-                connection.http.send(head, body).await.map_err(|error| Failure::Broken(error.into()))
+                Either::Left(connection.http.send(head, body).map_err(|error| Failure::Broken(error.into())))
             }
             // Boxed, so that the common case does not carry its size.
-            Line::Http2(slot) => Box::pin(slot.send(head, body)).await,
+            Line::Http2(slot) => Either::Right(Box::pin(slot.send(head, body))),
         }
     }
 

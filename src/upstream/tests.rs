@@ -2,13 +2,15 @@ use std::convert::Infallible;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, Method, Request, Version};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Incoming;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::head::Ours;
+use super::upgrade::Upgrade;
 use super::*;
 
 /// An upstream that says what `script` says, one call per connection; counts connections.
@@ -40,6 +42,19 @@ where
     let tunnels = Tunnels { running: TaskTracker::new(), closing: CancellationToken::new() };
     let upstreams = Upstreams::new(&fleet, Arc::new(trust), lifetimes, WorkerMetrics::default(), tunnels);
     Fake { upstreams, connections }
+}
+
+impl Upstreams {
+    async fn send(
+        &self,
+        upstream: &Upstream,
+        request: (Request<Body>, Ours),
+        upgrade: Option<Upgrade>,
+        admitted: Admitted,
+    ) -> Result<Response<Body>, UpstreamError> {
+        let flight = Flight::new(&upstream.settings, &self.trust, request, upgrade.map(Box::new), admitted)?;
+        self.fly(upstream, flight).await
+    }
 }
 
 impl Fake {

@@ -134,12 +134,16 @@ impl Connection {
     }
 
     /// Sends a request and gives the head of its answer, whose fields take the place of the request's in `head`.
-    pub(super) async fn send(&mut self, head: &mut Head, body: RequestBody) -> Result<Response<()>, Error> {
+    pub(super) fn send(
+        &mut self,
+        head: &mut Head,
+        body: RequestBody,
+    ) -> impl Future<Output = Result<Response<()>, Error>> {
         self.socket.begin();
         self.upload.begin(head, body);
         self.progress = Progress::Here;
         let mut is_begun = false;
-        poll_fn(|cx| {
+        poll_fn(move |cx| {
             // Reading comes first, so that a body without end can't keep an answer waiting; but nothing is an answer before
             // anything was asked.
             if is_begun && let Poll::Ready(answer) = self.poll_head(cx, head) {
@@ -150,7 +154,6 @@ impl Connection {
             }
             if std::mem::replace(&mut is_begun, true) { Poll::Pending } else { self.poll_head(cx, head) }
         })
-        .await
     }
 
     fn poll_head(&mut self, cx: &mut Context<'_>, head: &mut Head) -> Poll<Result<Response<()>, Error>> {
