@@ -32,7 +32,7 @@ impl Authority {
                 (Host::Normalised(format!("[{address}]")), after)
             }
             None => {
-                let end = text.find(':').unwrap_or(text.len());
+                let end = text.bytes().position(|byte| byte == b':').unwrap_or(text.len());
                 (named(&text[..end])?, &text[end..])
             }
         };
@@ -74,16 +74,21 @@ fn named(host: &str) -> Option<Host> {
     // RFC 1035 §2.3.4.
     const MAX_HOST: usize = 255;
     let trimmed = host.strip_suffix('.').unwrap_or(host);
-    let is_name = |label: &str| {
-        !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
-    };
-    if trimmed.len() > MAX_HOST || !trimmed.split('.').all(is_name) {
-        return None;
+    let (mut label, mut is_lower) = (0, true);
+    for byte in trimmed.bytes() {
+        match byte {
+            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => label += 1,
+            b'A'..=b'Z' => (label, is_lower) = (label + 1, false),
+            b'.' if label > 0 => label = 0,
+            _ => return None,
+        }
     }
-    if trimmed.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        return Some(Host::Normalised(trimmed.to_ascii_lowercase()));
+    match label {
+        0 => None,
+        _ if trimmed.len() > MAX_HOST => None,
+        _ if is_lower => Some(Host::Within(0..trimmed.len())),
+        _ => Some(Host::Normalised(trimmed.to_ascii_lowercase())),
     }
-    Some(Host::Within(0..trimmed.len()))
 }
 
 fn port_number(digits: &str) -> Option<u16> {
