@@ -346,12 +346,19 @@ impl EndedSessions {
         }
     }
 
+    /// The latest moment that another replica can speak of. By the store's clock, or by ours where that is ahead: the store's may
+    /// have been set back since, and what began before that is still to end. Whoever has both wrong signs people in once more.
+    fn latest_heard(&self) -> Turn {
+        let own = self.clock.micros();
+        let latest = self.timeline.now().map_or(own, |(_, latest)| latest.max(own));
+        Turn(latest.saturating_add(SKEW.as_micros() as u64))
+    }
+
     /// What another replica says. A clock that is ahead of ours does not end sessions that begin here later.
     fn hear(&self, statement: Statement) {
         let mut writing = self.writing();
         let now = self.tidy(&mut writing);
-        let (_, latest) = self.timeline.now().unwrap_or((0, self.clock.micros()));
-        let mut statement = statement.no_later_than(Turn(latest.saturating_add(SKEW.as_micros() as u64)));
+        let mut statement = statement.no_later_than(self.latest_heard());
         let mut is_news = false;
         if let Statement::Name(name, named) = &mut statement {
             let told = self.believed(name, named.told);

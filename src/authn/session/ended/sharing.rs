@@ -19,7 +19,7 @@ use tracing::{info, warn};
 use super::frame;
 use super::statement::{Named, Statement};
 use super::{EndedSessions, SKEW, Told};
-use crate::store::{News, Position, Store, Topic};
+use crate::store::{Position, Store, StoreError, Topic};
 use crate::telemetry::chain;
 
 /// How long one question for news waits for some.
@@ -167,15 +167,14 @@ impl Listener {
             // Before anything is heard: whoever begins a session here is told from those before.
             if looked.is_none_or(|looked| looked.elapsed() >= LOOK) {
                 looked = Some(Instant::now());
-                self.look_at_clock().await;
+                // Where it does not answer, what is known is counted on.
+                _ = self.look_at_clock().await;
             }
-            let wait = if round.is_complete { WAIT } else { Duration::from_millis(1) };
             let begun = Instant::now();
-            match self.store.read(Topic::Ended, round.position.clone(), wait).await {
-                Ok(news) => {
+            match self.read(&round).await {
+                Ok((said, is_current, position)) => {
                     let Some(ended) = self.ended.upgrade() else { return };
-                    let is_current = news.messages.len() < BACKLOG;
-                    round.take(news, &ended);
+                    round.take(said, position, &ended);
                     if round.is_complete && is_current {
                         self.hearing.is_heard(begun);
                     }
@@ -199,14 +198,36 @@ impl Listener {
 }
 
 impl Listener {
-    /// Where it does not answer, what is known is counted on.
-    async fn look_at_clock(&self) {
+    /// What was said since, whether that is all, and where to go on.
+    async fn read(&self, round: &Round) -> Result<(Vec<Statement>, bool, Position), StoreError> {
+        let wait = if round.is_complete { WAIT } else { Duration::from_millis(1) };
+        let news = self.store.read(Topic::Ended, round.position.clone(), wait).await?;
+        let is_current = news.messages.len() < BACKLOG;
+        let said: Vec<_> = news.messages.iter().flat_map(|message| statements(message)).collect();
+        // Either their clock is ahead, or ours stood still: a machine that slept would cut short what others ended meanwhile.
+        let latest = self.ended.upgrade().map(|ended| ended.latest_heard());
+        if latest.is_some_and(|latest| said.iter().any(|statement| statement.turn() > latest)) {
+            self.look_at_clock().await?;
+        }
+        Ok((said, is_current, news.position))
+    }
+
+    async fn look_at_clock(&self) -> Result<(), StoreError> {
         let asked = std::time::Instant::now();
-        let time = self.store.time().await;
-        if let (Ok(time), Some(ended)) = (time, self.ended.upgrade()) {
+        let time = self.store.time().await?;
+        if let Some(ended) = self.ended.upgrade() {
             ended.timeline.heard(time, asked, std::time::Instant::now());
         }
+        Ok(())
     }
+}
+
+fn statements(message: &[u8]) -> Vec<Statement> {
+    let content = frame::read(message);
+    if content.damaged {
+        warn!(reason = "ended_unreadable", "a replica of another version told what cannot be read");
+    }
+    content.statements
 }
 
 /// One reading of all that was told, and then of what follows. It begins with the first answer: a store that is away is asked
@@ -220,23 +241,17 @@ struct Round {
 }
 
 impl Round {
-    fn take(&mut self, news: News, ended: &EndedSessions) {
+    fn take(&mut self, said: Vec<Statement>, position: Position, ended: &EndedSessions) {
         if self.position.is_none() {
             ended.for_each(|statement| _ = self.untold.insert(statement.encode()));
         }
-        for message in &news.messages {
-            let content = frame::read(message);
-            if content.damaged {
-                warn!(reason = "ended_unreadable", "a replica of another version told what cannot be read");
-            }
-            for statement in content.statements {
-                self.untold.remove(&statement.encode());
-                ended.hear(statement);
-            }
-        }
         // Nothing new, though what there is may be no message of ours.
-        let is_end = news.messages.is_empty() && self.position.as_ref() == Some(&news.position);
-        self.position = Some(news.position);
+        let is_end = said.is_empty() && self.position.as_ref() == Some(&position);
+        for statement in said {
+            self.untold.remove(&statement.encode());
+            ended.hear(statement);
+        }
+        self.position = Some(position);
         if is_end && !self.is_complete {
             self.is_complete = true;
             for statement in self.untold.drain().filter_map(|bytes| Statement::decode(&bytes)) {

@@ -676,3 +676,69 @@ fn what_one_replica_ends_began_before_that_at_any_other_whatever_its_clock_says(
         }
     }
 }
+
+/// A session elsewhere, and its end, both while the clock of this replica stood still.
+fn begun_and_ended(at: u64) -> (Marks, Statement) {
+    let scene = Scene::new(CAPACITY, UNPROVEN);
+    let marks = Marks { begun: Turn(at - 60_000_000), ..scene.sign_in("ada", "s1") };
+    let entry = Entry { at: Turn(at), until: UnixTime(u64::MAX) };
+    (marks, Statement::Name(session("s1").0, Named { entry, subjects: Vec::new(), told: Told::ByProvider }))
+}
+
+#[test]
+fn what_was_ended_while_a_machine_slept_or_before_its_store_s_clock_was_set_back_ends_there_too() {
+    const HOUR: u64 = 3_600;
+    let scene = Scene::new(CAPACITY, UNPROVEN);
+    let time = scene.clock.now().0 * 1_000_000;
+    scene.ended.timeline.share();
+    let now = std::time::Instant::now();
+    scene.ended.timeline.heard(time, now, now);
+    // The machine's clock went on, the one that nobody sets did not.
+    scene.pass(Duration::from_secs(HOUR));
+    let (marks, statement) = begun_and_ended(time + HOUR * 1_000_000);
+    scene.ended.hear(statement);
+    assert!(scene.ended.contains(&marks, party()), "what began and ended meanwhile");
+    // The store's is an hour behind from now on, so that later sessions bear earlier times.
+    let (later, statement) = begun_and_ended(time + HOUR * 1_000_000 + 5_000_000);
+    scene.ended.timeline.heard(time - HOUR * 1_000_000, now, now);
+    scene.ended.hear(statement);
+    assert!(scene.ended.contains(&later, party()), "what was said before it was set back");
+}
+
+#[test]
+fn a_clock_that_is_far_ahead_of_ours_and_of_the_store_s_ends_nothing_that_begins_here_later() {
+    let scene = Scene::new(CAPACITY, UNPROVEN);
+    let time = scene.clock.now().0 * 1_000_000;
+    scene.ended.timeline.share();
+    let now = std::time::Instant::now();
+    scene.ended.timeline.heard(time, now, now);
+    let (_, statement) = begun_and_ended(time + 86_400_000_000);
+    scene.ended.hear(statement);
+    let tomorrow = Marks { begun: Turn(time + 130_000_000), ..scene.sign_in("ada", "s1") };
+    assert!(!scene.ended.contains(&tomorrow, party()));
+}
+
+#[tokio::test]
+async fn a_replica_that_stood_still_with_all_its_clocks_asks_the_store_before_it_cuts_short_what_others_ended() {
+    let store = Store::memory(runtime::Handle::current());
+    let clock = Arc::new(Stopped(AtomicU64::new(1_700_000_000)));
+    let ended = Arc::new(EndedSessions::with_capacity(clock, CAPACITY, UNPROVEN));
+    ended.share(store.clone(), DAY, &runtime::Handle::current());
+    ended.started().await;
+    assert_eq!(ended.is_current(DAY), Some(true));
+    // As if an hour had passed that neither clock saw: the store is not asked again for a while.
+    let time = store.time().await.unwrap();
+    let now = std::time::Instant::now();
+    ended.timeline.heard(time - 3_600_000_000, now, now);
+    let (marks, statement) = begun_and_ended(time);
+    let mut message = frame::HEADER.to_vec();
+    frame::write(&mut message, &statement);
+    store.publish(crate::store::Topic::Ended, message, DAY).await.unwrap();
+    let heard = async {
+        while !ended.names.any(&session("s1").0, |_| true) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), heard).await.unwrap();
+    assert!(ended.contains(&marks, party()));
+}
