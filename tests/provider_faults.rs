@@ -34,6 +34,24 @@ async fn whoever_comes_first_when_the_provider_is_back_need_not_come_again() {
 }
 
 #[tokio::test]
+async fn however_many_ask_for_a_provider_that_fails_it_is_asked_once_a_second() {
+    let stage = faulty_stage(|provider| provider.faults(|faults| faults.discovery = Some(DiscoveryFault::ServerError)));
+    let end = Instant::now() + Duration::from_secs(4);
+    while Instant::now() < end {
+        let browser = stage.browser();
+        let address = stage.url("/guarded");
+        for reply in join_all((0..10).map(|_| browser.get(&address))).await {
+            assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE, "{}", reply.text());
+        }
+    }
+    let asked = stage.provider.count(Endpoint::Discovery);
+    assert!((3..=7).contains(&asked), "asked {asked} times");
+    stage.upstream.assert_untouched();
+    stage.provider.heal();
+    assert_signs_in(&stage, "back").await;
+}
+
+#[tokio::test]
 async fn a_discovery_document_that_cannot_be_used_is_as_good_as_none() {
     for fault in [
         DiscoveryFault::OtherIssuer,

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use http::Method;
 use vestibule::config::{self, Sources};
 use vestibule_test_support::real::RealProvider;
@@ -159,6 +160,32 @@ async fn a_provider_that_refuses_or_offers_none_is_asked_again_slowly() {
     let stage = stage.toml(&place.toml("")).without_provider().start();
     stage.wait_for_readiness("the refusal", |reply| reply.text().contains("offers no dynamic")).await;
     assert_eq!(place.provider.count(Endpoint::Register), 0);
+}
+
+#[tokio::test]
+async fn whoever_loads_pages_while_registrations_fail_makes_no_more_of_them() {
+    let place = Place::new(RegistrationRules { is_down: true, ..RegistrationRules::default() });
+    let stage = Stage::builder().clock(place.clock.clone()).provider(place.provider.clone());
+    let stage = stage.toml(&place.toml("")).without_provider().start();
+    stage.wait_for_readiness("the failure", |reply| reply.text().contains("registration")).await;
+    // Two hundred pages within ten seconds, of which as many pass for real as a try could take.
+    for _ in 0..10 {
+        let browser = stage.browser();
+        let address = stage.url("/");
+        let pages = (0..20).map(|_| browser.get(&address));
+        for reply in join_all(pages).await {
+            assert_eq!(reply.status, 503, "{}", reply.text());
+        }
+        place.clock.advance(Duration::from_secs(1));
+    }
+    let made = place.calls(Method::POST);
+    assert!((2..=6).contains(&made), "{made} registrations");
+    assert!(stage.upstream.requests().is_empty() && place.provider.count(Endpoint::Authorize) == 0);
+
+    place.provider.let_clients_register(RegistrationRules::default());
+    place.clock.advance(Duration::from_secs(60));
+    assert_eq!(stage.sign_in(&stage.browser(), "/").await.status, 200, "whoever comes then need not come again");
+    assert_eq!(place.calls(Method::POST), made + 1);
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! Provider metadata (OpenID Connect Discovery 1.0 §4).
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{Request, header};
 use openidconnect::{
@@ -97,7 +99,7 @@ pub enum DiscoveryError {
     },
     /// We are not registered there.
     #[error("no client is registered at the provider")]
-    Registration(#[source] RegistrationError),
+    Registration(#[source] Arc<RegistrationError>),
     /// The key set could not be had.
     #[error("the key set could not be fetched")]
     Keys(#[source] JwksError),

@@ -88,10 +88,12 @@ const AFTER_FAILURE: Duration = Duration::from_secs(2);
 /// Of files that are looked at; `None` where there are none.
 type Digests = (Option<Digest>, Option<[Digest; 2]>);
 
-/// How long somebody waits for a provider that is not known.
-const LONGEST_WAIT: Duration = Duration::from_secs(1);
-/// How soon after a try that failed the next one is made for somebody who waits.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
+/// How long somebody waits for a provider that is not known: until the next try has been made.
+const LONGEST_WAIT: Duration = Duration::from_millis(1_500);
+/// How soon after a try that failed the next one is made, however many wait for it: anybody can have us ask.
+const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+/// How long nobody asks who does not wait, after many tries that failed.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// How often files are looked at.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -223,7 +225,7 @@ impl Knowledge {
 
     /// Until somebody waits for a provider that is not known.
     async fn is_wanted(&self) {
-        sleep(SHORTEST_PAUSE).await;
+        sleep(jittered(SHORTEST_PAUSE)).await;
         self.wanted.notified().await;
     }
 
@@ -283,7 +285,7 @@ impl Knowledge {
                 trouble.failures = trouble.failures.saturating_add(1);
                 trouble.is_refusal = matches!(&error, DiscoveryError::Registration(error) if error.is_refusal());
                 self.note_failure(error, &mut trouble.told);
-                self.pause_after(trouble.failures, trouble.is_refusal)
+                jittered(self.pause_after(trouble.failures, trouble.is_refusal))
             }
         }
     }
@@ -362,7 +364,7 @@ impl Knowledge {
         if self.usable().is_some() {
             return self.settings.refresh_interval.min(Duration::from_secs(60));
         }
-        Duration::from_secs(u64::from(failures).clamp(1, 5))
+        SHORTEST_PAUSE.saturating_mul(1 << failures.clamp(1, 8).saturating_sub(1)).min(LONGEST_PAUSE)
     }
 }
 

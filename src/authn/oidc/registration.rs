@@ -132,6 +132,14 @@ impl RegistrationError {
     pub(super) fn is_refusal(&self) -> bool {
         !matches!(self, Self::Http(_) | Self::Status(500..) | Self::Locked(_))
     }
+
+    /// Whether the provider may have made a client of it.
+    fn was_asked(&self) -> bool {
+        matches!(
+            self,
+            Self::Http(_) | Self::Status(_) | Self::Refused { .. } | Self::MediaType(_) | Self::Answer { .. }
+        )
+    }
 }
 
 const METHOD: &str = "token_endpoint_auth_method";
@@ -153,20 +161,39 @@ struct Registration<'a> {
     now: UnixTime,
 }
 
-/// A registration that the provider made otherwise than we can use, and when we asked for it.
+/// What was asked for last and did not come about, and when.
 #[derive(Debug)]
-struct Unusable {
+struct Failed {
     wanted: Map<String, Value>,
-    field: &'static str,
+    error: Arc<RegistrationError>,
     at: UnixTime,
+    /// In a row.
+    times: u32,
 }
 
-/// How long the same is not asked for again: each time makes another client there.
+/// How long the same is not asked for again where the provider made a client that we cannot use: each time makes another.
 const AFTER_UNUSABLE: Duration = Duration::from_secs(3600);
+/// How long it is not asked for again after many failures, whoever waits for it.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+impl Failed {
+    /// Whether it is too soon to ask for the same again.
+    fn counts(&self, wanted: &Map<String, Value>, now: UnixTime) -> bool {
+        // A clock that was set back must not put it off.
+        self.wanted == *wanted && self.at <= now && now.since(self.at) < self.pause()
+    }
+
+    fn pause(&self) -> Duration {
+        match *self.error {
+            RegistrationError::Answer { .. } | RegistrationError::MediaType(_) => AFTER_UNUSABLE,
+            _ => Duration::from_secs(1 << self.times.clamp(1, 7).saturating_sub(1)).min(LONGEST_PAUSE),
+        }
+    }
+}
 
 #[derive(Debug, Default)]
 struct State {
-    unusable: Option<Unusable>,
+    failed: Option<Failed>,
     /// Made at the provider, but not written yet: never made twice because of a full disk.
     unsaved: Option<Kept>,
     told: Option<&'static str>,
@@ -184,14 +211,15 @@ impl Registrar {
     }
 
     /// The registration that is good now: the kept one, or a new one. While an old one can still be used, failing to renew
-    /// it is told and nothing more.
+    /// it is told and nothing more. However often this is asked, the provider is asked again only after a pause that grows: every
+    /// time may make another client there.
     pub(super) async fn ensure(
         &self,
         http: &ProviderHttp,
         provider: &Settings,
         metadata: &Metadata,
         now: UnixTime,
-    ) -> Result<Kept, RegistrationError> {
+    ) -> Result<Kept, Arc<RegistrationError>> {
         let mut state = self.state.lock().await;
         let files = provider.security.key_files.clone();
         let keys = match files.is_empty() {
@@ -199,7 +227,7 @@ impl Registrar {
             false => {
                 let read = tokio::task::spawn_blocking(move || ClientKeys::read(&files)).await;
                 // Only a runtime that is shutting down loses its tasks.
-                Some(read.unwrap_or_else(|_| Ok(ClientKeys::default()))?)
+                Some(read.unwrap_or_else(|_| Ok(ClientKeys::default())).map_err(RegistrationError::from)?)
             }
         };
         let wanted = wanted::metadata(&self.settings, provider, metadata, keys.as_ref());
@@ -209,15 +237,25 @@ impl Registrar {
             Some(unsaved) => Some(self.save(&mut state, unsaved)?),
             None => self.file.read(provider)?,
         };
-        let registration = Registration { http, provider, metadata, wanted, now };
-        let Some(kept) = kept else { return self.register(registration, &mut state).await };
-        if kept.metadata == registration.wanted && !kept.is_due(now, provider.refresh_interval) {
-            return Ok(kept);
-        }
-        let fits = kept.metadata == registration.wanted && kept.is_alive(now);
-        match self.change(registration, &kept, &mut state).await {
-            Ok(changed) => Ok(changed),
-            Err(error) if fits => {
+        let is_as_wanted = kept.as_ref().is_some_and(|kept| kept.metadata == wanted);
+        let kept = match kept {
+            Some(kept) if is_as_wanted && !kept.is_due(now, provider.refresh_interval) => return Ok(kept),
+            kept => kept,
+        };
+        let last = state.failed.as_ref().filter(|last| last.counts(&wanted, now));
+        let asked = match last.map(|last| Arc::clone(&last.error)) {
+            Some(error) => Err(error),
+            None => {
+                let registration = Registration { http, provider, metadata, wanted: wanted.clone(), now };
+                let asked = match &kept {
+                    Some(kept) => self.change(registration, kept, &mut state).await,
+                    None => self.register(registration, &mut state).await,
+                };
+                asked.map_err(|error| state.failed_with(error, wanted, now))
+            }
+        };
+        match (asked, kept) {
+            (Err(error), Some(kept)) if is_as_wanted && kept.is_alive(now) => {
                 let fix = error.fix();
                 if state.told.replace(fix) != Some(fix) {
                     let (issuer, error) = (&provider.issuer, chain(&error));
@@ -225,7 +263,7 @@ impl Registrar {
                 }
                 Ok(kept)
             }
-            Err(error) => Err(error),
+            (asked, _) => asked,
         }
     }
 
@@ -259,22 +297,12 @@ impl Registrar {
     async fn register(&self, registration: Registration<'_>, state: &mut State) -> Result<Kept, RegistrationError> {
         let Registration { http, provider, metadata, wanted, now } = registration;
         let endpoint = metadata.registration_endpoint.as_ref().ok_or(RegistrationError::NotOffered)?;
-        if let Some(Unusable { field, at, .. }) = state.unusable.as_ref().filter(|last| last.wanted == wanted)
-            && *at <= now
-            && now.since(*at) < AFTER_UNUSABLE
-        {
-            return Err(RegistrationError::Answer { field });
-        }
         // Before the provider is asked: a client that cannot be kept is not to be made.
         self.file.probe()?;
         let token = self.settings.token_file.as_deref().map(file::read_token).transpose()?;
         let request = message::register(endpoint, &wanted, token.as_ref())?;
         let answer = http.send(request).await.map_err(RegistrationError::Http)?;
-        let kept = message::read_answer(&answer, wanted.clone(), provider, now);
-        if let Err(RegistrationError::Answer { field }) = &kept {
-            state.unusable = Some(Unusable { wanted, field, at: now });
-        }
-        let kept = kept?;
+        let kept = message::read_answer(&answer, wanted, provider, now)?;
         let (issuer, client_id) = (&provider.issuer, &kept.credentials.client_id);
         tracing::info!(%issuer, client_id, "registered as a client at the provider");
         self.save(state, kept)
@@ -285,8 +313,25 @@ impl Registrar {
             state.unsaved = Some(kept);
             return Err(error);
         }
-        state.told = None;
+        (state.told, state.failed) = (None, None);
         Ok(kept)
+    }
+}
+
+impl State {
+    fn failed_with(
+        &mut self,
+        error: RegistrationError,
+        wanted: Map<String, Value>,
+        now: UnixTime,
+    ) -> Arc<RegistrationError> {
+        let error = Arc::new(error);
+        if error.was_asked() {
+            let before = self.failed.take().filter(|last| last.wanted == wanted);
+            let times = before.map_or(0, |last| last.times).saturating_add(1);
+            self.failed = Some(Failed { wanted, error: Arc::clone(&error), at: now, times });
+        }
+        error
     }
 }
 

@@ -22,6 +22,8 @@ pub struct RegistrationRules {
     pub auth_method: Option<&'static str>,
     /// The error of every registration.
     pub refusal: Option<&'static str>,
+    /// Every registration ends with 500.
+    pub is_down: bool,
 }
 
 impl FakeProvider {
@@ -47,6 +49,9 @@ impl State {
         let Ok(wanted) = serde_json::from_str::<Value>(&request.body) else {
             return refused(StatusCode::BAD_REQUEST, "invalid_client_metadata");
         };
+        if self.registration.is_down {
+            return refused(StatusCode::INTERNAL_SERVER_ERROR, "server_error");
+        }
         if let Some(error) = self.registration.refusal {
             return refused(StatusCode::BAD_REQUEST, error);
         }
