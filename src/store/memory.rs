@@ -176,7 +176,8 @@ impl Backend for Memory {
     fn release<'a>(&'a self, handle: &'a Handle, version: Version, bid: Bid) -> Answer<'a, bool> {
         let mut inner = self.inner();
         let entry = inner.held(handle, version, bid, now());
-        answer(entry.map(|entry| entry.leased_until = 0).is_some())
+        // That the one before was abandoned is true for the next one too: as if this one had ended long ago.
+        answer(entry.map(|entry| entry.leased_until = u64::from(entry.abandoned)).is_some())
     }
 
     fn delete<'a>(&'a self, handle: &'a Handle) -> Answer<'a, bool> {

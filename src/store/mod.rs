@@ -116,6 +116,11 @@ pub struct Lease {
 }
 
 impl Lease {
+    /// What a lease is that was asked for just now and whose answer was lost: enough to give it back.
+    pub fn asked_for(handle: Handle, version: Version, bid: Bid, ttl: Duration) -> Self {
+        Self { handle, version, bid, until: Instant::now() + ttl }
+    }
+
     /// The version that a write makes.
     pub fn next_version(&self) -> Version {
         self.version.next()
@@ -270,6 +275,18 @@ pub enum StoreError {
 pub struct Store {
     backend: Arc<dyn Backend>,
     control: runtime::Handle,
+    #[cfg(test)]
+    fault: Arc<std::sync::Mutex<Option<Fault>>>,
+}
+
+/// What a test does to a store.
+#[cfg(test)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// It is not asked.
+    Away,
+    /// It does what it is asked, and its answers are lost.
+    Unheard,
 }
 
 impl fmt::Debug for Store {
@@ -285,12 +302,28 @@ impl Store {
     /// [`StoreError::Setup`] where it could never work: a file of roots that cannot be read, a feature that is left out.
     pub fn new(location: &Location, control: runtime::Handle) -> Result<Self, StoreError> {
         let backend = location.open(&control)?;
-        Ok(Self { backend, control })
+        Ok(Self {
+            backend,
+            control,
+            #[cfg(test)]
+            fault: Arc::default(),
+        })
     }
 
     /// In this process alone.
     pub fn memory(control: runtime::Handle) -> Self {
-        Self { backend: Arc::new(memory::Memory::default()), control }
+        Self {
+            backend: Arc::new(memory::Memory::default()),
+            control,
+            #[cfg(test)]
+            fault: Arc::default(),
+        }
+    }
+
+    /// From now on.
+    #[cfg(test)]
+    pub(crate) fn suffer(&self, fault: Option<Fault>) {
+        *self.fault.lock().unwrap() = fault;
     }
 
     /// The record.
@@ -324,9 +357,8 @@ impl Store {
         ttl: Duration,
     ) -> Result<Leased, StoreError> {
         // Counted from before the question: here it ends no later than there.
-        let until = Instant::now() + ttl;
+        let lease = Lease::asked_for(handle, version, bid, ttl);
         self.bounded(TIMEOUT, move |backend| async move {
-            let lease = Lease { handle, version, bid, until };
             Ok(match backend.try_lease(&handle, version, bid, ttl).await? {
                 backend::Claim::Ours { abandoned: false } => Leased::Granted(lease),
                 backend::Claim::Ours { abandoned: true } => Leased::Abandoned(lease),
@@ -351,7 +383,8 @@ impl Store {
         .await
     }
 
-    /// Gives the lease back: nothing was begun with this version's secrets. Says whether it was still ours.
+    /// Gives the lease back: nothing was begun with this version's secrets. Says whether it was still ours. Where it was
+    /// [`Leased::Abandoned`], so is the next one.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -432,6 +465,16 @@ impl Store {
         let backend = Arc::clone(&self.backend);
         let bounded =
             async move { tokio::time::timeout(within, call(backend)).await.unwrap_or(Err(StoreError::Timeout)) };
+        #[cfg(test)]
+        let fault = *self.fault.lock().unwrap();
+        #[cfg(test)]
+        let bounded = async move {
+            match fault {
+                Some(Fault::Away) => Err(StoreError::Timeout),
+                Some(Fault::Unheard) => bounded.await.and(Err(StoreError::Timeout)),
+                None => bounded.await,
+            }
+        };
         // Only a control runtime that is shutting down loses its tasks.
         self.control.spawn(bounded).await.unwrap_or_else(|lost| Err(StoreError::Away(Box::new(lost))))
     }

@@ -19,6 +19,11 @@ pub struct Step {
 }
 
 impl Step {
+    /// What a step is that was asked for just now and whose answer was lost: enough to give it back.
+    pub fn asked_for(series: Handle, number: u64, bid: Bid, lease: Duration) -> Self {
+        Self { series, number, bid, until: Instant::now() + lease }
+    }
+
     /// Whether it is ours for at least `span` more.
     pub fn lasts(&self, span: Duration) -> bool {
         Instant::now() + span < self.until
@@ -61,7 +66,7 @@ impl Store {
         (lease, keep): (Duration, Duration),
     ) -> Result<Stepped, StoreError> {
         // Counted from before the question, as with a lease.
-        let step = Step { series, number, bid, until: Instant::now() + lease };
+        let step = Step::asked_for(series, number, bid, lease);
         self.bounded(TIMEOUT, move |backend| async move { backend.take_step(&step, lease, keep).await }).await
     }
 

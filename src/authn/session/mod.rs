@@ -6,6 +6,8 @@
 mod absence;
 pub mod administered;
 mod attach;
+#[cfg(test)]
+mod claim_tests;
 pub mod cookie;
 mod creating;
 pub mod ended;

@@ -18,7 +18,7 @@ use super::SessionId;
 use super::ended::SKEW;
 use super::record::{self, Record};
 use super::seal::Sealer;
-use super::stored::{AGAIN, LEASE, OUTAGE, POLL};
+use super::stored::{AGAIN, LEASE, OUTAGE, POLL, give_back_late};
 use super::successors::GRACE;
 use crate::clock::UnixTime;
 use crate::store::{Bid, Brought, Step, Stepped, Store, StoreError};
@@ -60,9 +60,9 @@ impl SharedRenewals {
     pub(super) async fn claim(&self, record: &Record, now: UnixTime) -> Result<Step, Elsewhere> {
         // One for all attempts: a step whose answer was lost is still ours, and nothing was sent.
         let (begun, bid) = (Instant::now(), Bid::new());
-        let spans = (LEASE, keep(record, now));
+        let (series, number) = (record.marks.id.into(), number(record));
         loop {
-            let taken = self.store.take_step(record.marks.id.into(), number(record), bid, spans).await;
+            let taken = self.store.take_step(series, number, bid, (LEASE, keep(record, now))).await;
             self.heard(&taken);
             match taken {
                 Ok(Stepped::Ours(step)) => return Ok(step),
@@ -76,7 +76,12 @@ impl SharedRenewals {
                 }
                 Ok(Stepped::Busy(_)) if begun.elapsed() < LEASE * 2 => sleep(POLL).await,
                 Err(_) if begun.elapsed() < OUTAGE => sleep(AGAIN).await,
-                Ok(Stepped::Busy(_)) | Err(_) => return Err(Elsewhere::Unused),
+                Ok(Stepped::Busy(_)) => return Err(Elsewhere::Unused),
+                Err(_) => {
+                    // It may be ours all the same.
+                    self.give_back_late(Step::asked_for(series, number, bid, LEASE));
+                    return Err(Elsewhere::Unused);
+                }
             }
         }
     }
@@ -101,7 +106,16 @@ impl SharedRenewals {
 
     /// Nothing was sent: whoever comes next may.
     pub(super) async fn give_back(&self, step: Step) {
-        self.heard(&self.store.release_step(step).await);
+        let told = self.store.release_step(step).await;
+        self.heard(&told);
+        if told.is_err() {
+            self.give_back_late(step);
+        }
+    }
+
+    fn give_back_late(&self, step: Step) {
+        let store = self.store.clone();
+        self.control.spawn(async move { give_back_late(|| store.release_step(step), || step.lasts(AGAIN)).await });
     }
 
     /// The refresh token may be spent, and nothing came back. Unwritten, its time runs out, which says the same.

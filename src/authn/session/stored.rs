@@ -311,6 +311,8 @@ impl StoredSessions {
                 Err(error) => {
                     self.failed(&error);
                     if begun.elapsed() >= OUTAGE {
+                        // It may be ours all the same.
+                        self.give_back_late(Lease::asked_for(place.ticket.id.into(), place.version, bid, LEASE));
                         return Err(Outcome::Unused);
                     }
                     sleep(AGAIN).await;
@@ -323,7 +325,13 @@ impl StoredSessions {
     pub(super) async fn give_back(&self, lease: Lease) {
         if let Err(error) = self.store.release(lease).await {
             self.failed(&error);
+            self.give_back_late(lease);
         }
+    }
+
+    fn give_back_late(&self, lease: Lease) {
+        let store = self.store.clone();
+        self.control.spawn(async move { give_back_late(|| store.release(lease), || lease.lasts(AGAIN)).await });
     }
 
     /// The refresh token may be spent: nobody sends it again.
@@ -373,6 +381,7 @@ impl StoredSessions {
                 Ok(Leased::Busy(_) | Leased::Newer) => return Err(Unwritten::Away),
                 Err(error) => {
                     self.failed(&error);
+                    self.give_back_late(Lease::asked_for(ticket.id.into(), place.version, bid, LEASE));
                     return Err(Unwritten::Away);
                 }
             }
@@ -474,6 +483,7 @@ async fn write_again(
     lost: Version,
     newer: Arc<Stored>,
 ) {
+    // Never given back: the refresh token of the older version is spent.
     let leased = store.try_lease(ticket.id.into(), lost, Bid::new(), LEASE).await;
     // Newer after all, as a rule: it was read a moment before it was written.
     let Ok(Leased::Granted(lease) | Leased::Abandoned(lease)) = leased else { return };
@@ -483,6 +493,24 @@ async fn write_again(
         let Stored { record, contents, packed, read_at, .. } = &*newer;
         let (record, contents, packed) = (record.clone(), contents.clone(), packed.clone());
         at_hand.insert(ticket.id, Arc::new(Stored { record, contents, packed, version, read_at: *read_at }));
+    }
+}
+
+/// Gives back what nothing was sent under, for as long as it may be ours: else it counts as taken, and then as lost, and a
+/// refresh token that is good is never used. That it is not ours may be no last word: the question by which it was taken may
+/// still be on its way.
+pub(super) async fn give_back_late<F>(release: impl Fn() -> F, lasts: impl Fn() -> bool)
+where
+    F: Future<Output = Result<bool, StoreError>>,
+{
+    let mut pause = AGAIN;
+    while lasts() {
+        sleep(pause).await;
+        pause = match release().await {
+            Ok(true) => return,
+            Ok(false) => pause * 2,
+            Err(_) => AGAIN,
+        };
     }
 }
 
@@ -508,4 +536,4 @@ pub(super) async fn delete_all(store: &Store, filter: Filter, until: u64) -> Res
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

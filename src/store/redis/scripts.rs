@@ -59,13 +59,13 @@ pub(super) const REPLACE: &str = script!(
      return v + 1"
 );
 
-/// Version, bid → 1, or 0.
+/// Version, bid → 1, or 0. That the one before was abandoned is true for the next one too: as if this one had ended long ago.
 pub(super) const RELEASE: &str = script!(
     "if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
      local v, f = num('v'), redis.call('HGET', KEYS[1], 'f')
      if not (v and f) then return -1 end
      if v ~= tonumber(ARGV[1]) or f ~= ARGV[2] then return 0 end
-     redis.call('HSET', KEYS[1], 'l', 0)
+     redis.call('HSET', KEYS[1], 'l', num('a') == 1 and 1 or 0)
      return 1"
 );
 

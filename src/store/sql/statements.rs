@@ -53,7 +53,8 @@ macro_rules! statements {
                 "SELECT version FROM vestibule_sessions WHERE handle = $1 AND version = $2 + 1 AND fence = $3 AND sealed = $4 ",
                 "AND expires > ", $now),
             release: concat!(
-                "UPDATE vestibule_sessions SET leased = 0 WHERE handle = $1 AND version = $2 AND fence = $3 AND expires > ",
+            // That the one before was abandoned is true for the next one too: as if this one had ended long ago.
+                "UPDATE vestibule_sessions SET leased = abandoned WHERE handle = $1 AND version = $2 AND fence = $3 AND expires > ",
                 $now),
             delete: concat!(
                 "DELETE FROM vestibule_sessions WHERE handle = $1 AND expires > ", $now),

@@ -20,7 +20,7 @@ fn tokens() -> StoredTokens<'static> {
     StoredTokens { id: ID, access: "an opaque access token", refresh: Some("a refresh token"), access_expires_in: None }
 }
 
-fn record() -> Record {
+pub(in crate::authn::session) fn record() -> Record {
     let claims = json!({ "acr": "gold", "auth_time": 1_700_000_000, "amr": ["pwd", "otp"] });
     Record {
         marks: Marks {
@@ -41,7 +41,7 @@ fn record() -> Record {
     }
 }
 
-fn packed() -> Vec<u8> {
+pub(in crate::authn::session) fn packed() -> Vec<u8> {
     let mapped = Mapped {
         name: "ada".to_owned(),
         groups: vec!["/admins".to_owned(), "/staff".to_owned()],
@@ -52,15 +52,19 @@ fn packed() -> Vec<u8> {
     record::pack(&record(), &mapped, userinfo.as_object(), &tokens()).unwrap()
 }
 
+pub(in crate::authn::session) fn ticket_of_record() -> Ticket {
+    Ticket { id: SessionId([7; 16]), key: [1; 32] }
+}
+
 fn ticket() -> Vec<u8> {
-    postcard::to_stdvec(&Ticket { id: SessionId([7; 16]), key: [1; 32] }).unwrap()
+    postcard::to_stdvec(&ticket_of_record()).unwrap()
 }
 
 fn ring() -> KeyRing {
     KeyRing::new(&[SecretString::new("a secret of samples and of nothing else".to_owned())])
 }
 
-fn sealers() -> (Sealer<()>, Sealer<Ticket>) {
+pub(in crate::authn::session) fn sealers() -> (Sealer<()>, Sealer<Ticket>) {
     let origin = Origin::of(&Url::parse("https://app.example.com").unwrap()).unwrap();
     let ring = ring();
     (
