@@ -1,6 +1,7 @@
 //! A store in this process: for tests of whatever uses one.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -192,11 +193,13 @@ impl Backend for Memory {
 
     fn list<'a>(&'a self, filter: &'a Filter, from: Option<&'a str>) -> Answer<'a, Page> {
         let now = now();
-        let skip = from.and_then(|from| from.parse::<usize>().ok()).unwrap_or(0);
+        let last = from.and_then(|from| u128::from_str_radix(from, 16).ok()).map(|last| Handle(last.to_be_bytes()));
         let inner = self.inner();
-        let fitting = inner.records.iter().filter(|(_, entry)| entry.expires > now && filter.admits(&entry.owner));
-        let records: Vec<_> = fitting.skip(skip).take(PAGE).map(|(handle, entry)| entry.listed(handle)).collect();
-        let next = (records.len() == PAGE).then(|| Cursor((skip + PAGE).to_string()));
+        let rest = inner.records.range((last.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded));
+        let fitting = rest.filter(|(_, entry)| entry.expires > now && filter.admits(&entry.owner));
+        let records: Vec<_> = fitting.take(PAGE).map(|(handle, entry)| entry.listed(handle)).collect();
+        let last = records.last().filter(|_| records.len() == PAGE);
+        let next = last.map(|last| Cursor(format!("{:032x}", u128::from_be_bytes(*last.handle.bytes()))));
         answer(Page { records, next })
     }
 

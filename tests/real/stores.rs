@@ -29,6 +29,35 @@ async fn valkey_keeps_what_a_store_promises() {
 }
 
 #[tokio::test]
+async fn of_twenty_thousand_sessions_a_page_is_two_questions() {
+    let redis = Redis::start(&[]);
+    let store = at(&format!("redis://{}", redis.address()));
+    contract::records_that_vanish_while_they_are_listed_take_no_other_along(&store, 20_000).await;
+    let asked = |of: &str| {
+        let told = redis.cli(&["INFO", "all"]);
+        let line = told.lines().find_map(|line| line.strip_prefix(of)).unwrap_or("0").to_owned();
+        let number: String = line.chars().take_while(char::is_ascii_digit).collect();
+        number.parse::<u64>().unwrap()
+    };
+    let before = [asked("total_reads_processed:"), asked("cmdstat_zscan:calls="), asked("cmdstat_pttl:calls=")];
+    let (mut from, mut records) = (None, 0);
+    loop {
+        let page = store.list(vestibule::store::Filter::All, from).await.unwrap();
+        records += page.records.len();
+        from = page.next;
+        if from.is_none() {
+            break;
+        }
+    }
+    let after = [asked("total_reads_processed:"), asked("cmdstat_zscan:calls="), asked("cmdstat_pttl:calls=")];
+    let [reads, pages, spans] = [0, 1, 2].map(|at| after[at] - before[at]);
+    assert!(records > 19_000 && pages >= 64, "{records} {pages}");
+    // Beside those of the questions for these numbers.
+    assert!(reads <= 2 * pages + 20, "{reads} reads for {pages} pages");
+    assert_eq!(spans, 0);
+}
+
+#[tokio::test]
 async fn postgresql_keeps_what_a_store_promises() {
     let postgres = Postgres::start();
     contract::holds(&at(&postgres.location())).await;

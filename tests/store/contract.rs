@@ -1,5 +1,6 @@
 //! What every store promises, asked of one after the other.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use vestibule::store::{
@@ -21,6 +22,7 @@ pub(crate) async fn holds(store: &Store) {
     of_many_who_ask_at_once_one_gets_the_lease(store).await;
     large_records_and_all_bytes_are_kept(store).await;
     records_are_listed_by_whose_they_are(store).await;
+    records_that_vanish_while_they_are_listed_take_no_other_along(store, 500).await;
     what_is_told_reaches_everybody_once_and_in_order(store).await;
     a_step_is_taken_once_and_what_it_brought_is_there_for_others(store).await;
     a_step_that_brought_nothing_is_nobodys_again(store).await;
@@ -237,6 +239,44 @@ async fn records_are_listed_by_whose_they_are(store: &Store) {
     store.delete(gone).await.unwrap();
     assert_eq!(store.find(gone).await.unwrap(), None);
     assert_eq!(store.find(fresh()).await.unwrap(), None);
+}
+
+pub(crate) async fn records_that_vanish_while_they_are_listed_take_no_other_along(store: &Store, count: usize) {
+    let (mut ada, mut bob) = (owner(), owner());
+    ada.party = ada.subject;
+    bob.party = ada.party;
+    let mut handles: Vec<_> = (0..count).map(|_| fresh()).collect();
+    for some in handles.chunks(100) {
+        let create = |(at, handle): (usize, &Handle)| {
+            let (store, handle, owner) = (store.clone(), *handle, if at % 10 == 0 { bob } else { ada });
+            async move { store.create(handle, owner, vec![1; 8], HOUR).await.unwrap() }
+        };
+        futures_util::future::join_all(some.iter().enumerate().map(create)).await;
+    }
+    handles.sort();
+    let (mut seen, mut gone, mut from) = (HashSet::new(), HashSet::new(), None);
+    loop {
+        let page = store.list(Filter::Party(ada.party), from).await.unwrap();
+        assert!(page.records.iter().all(|record| record.owner == ada || record.owner == bob));
+        seen.extend(page.records.iter().map(|record| record.handle));
+        // One that was seen, and one that was not, whichever that is.
+        let unseen = handles.iter().find(|handle| !seen.contains(*handle) && !gone.contains(*handle)).copied();
+        for handle in [page.records.last().map(|record| record.handle), unseen].into_iter().flatten() {
+            store.delete(handle).await.unwrap();
+            gone.insert(handle);
+        }
+        let Some(next) = page.next else { break };
+        from = Some(next);
+    }
+    handles.retain(|handle| !gone.contains(handle));
+    assert!(handles.iter().all(|handle| seen.contains(handle)), "none that stays is left out");
+    let left = listed(store, Filter::Party(ada.party)).await;
+    assert_eq!(left, handles);
+    let of_both = [listed(store, Filter::Owner(ada)).await, listed(store, Filter::Owner(bob)).await];
+    assert!(of_both[1].len() < of_both[0].len());
+    let mut of_both = of_both.concat();
+    of_both.sort();
+    assert_eq!(of_both, handles);
 }
 
 async fn what_is_told_reaches_everybody_once_and_in_order(store: &Store) {

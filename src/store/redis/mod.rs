@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
 use redis::streams::{StreamReadOptions, StreamReadReply};
-use redis::{AsyncTypedCommands as _, RedisResult, Script};
+use redis::{AsyncTypedCommands as _, Cmd, RedisResult, Script, Value};
 
 use self::link::{Connection, Link};
 use self::scripts::CORRUPT;
@@ -163,30 +163,47 @@ impl Redis {
         }
     }
 
-    async fn listed(&self, name: Vec<u8>) -> Result<Option<Listed>, StoreError> {
-        let Ok(bytes) = <[u8; 16]>::try_from(name) else { return Err(StoreError::Corrupt("a name that is no handle")) };
-        let handle = Handle(bytes);
-        let key = self.record(&handle);
-        type Row = (Option<Vec<u8>>, Option<u64>, Option<u64>, Option<u64>);
-        let (row, expires): (Row, i64) = self
-            .link
-            .ask(true, |mut connection| {
-                let key = &key;
-                async move {
-                    let row =
-                        redis::cmd("HMGET").arg(key).arg(&["o", "v", "c", "m"]).query_async(&mut connection).await?;
-                    // Of Redis 7 only as a time; of every version as a span.
-                    let ttl = redis::cmd("PTTL").arg(key).query_async(&mut connection).await?;
-                    Ok((row, ttl))
-                }
-            })
-            .await?;
-        let (Some(owner), Some(version), Some(created), Some(changed)) = row else { return Ok(None) };
-        let owner = unpacked(&owner).ok_or(StoreError::Corrupt("an owner of another length"))?;
-        let left = u64::try_from(expires).unwrap_or(0);
-        let expires = super::memory::now().saturating_add(left);
-        Ok(Some(Listed { handle, owner, version: Version(version), created, changed, expires }))
+    /// What can be told of each record, in one round trip; in a cluster in one for each, all at once: the keys lie in as many
+    /// slots.
+    async fn rows(&self, handles: impl Iterator<Item = &Handle>) -> Result<Vec<Row>, StoreError> {
+        let asked: Vec<_> = handles.map(|handle| row_of(&self.record(handle))).collect();
+        if asked.is_empty() {
+            return Ok(Vec::new());
+        }
+        let asked = &asked;
+        let ask = move |mut connection: Connection| async move {
+            if let Connection::Cluster(_) = connection {
+                let each = asked.iter().map(|command| {
+                    let mut connection = connection.clone();
+                    async move { command.query_async(&mut connection).await }
+                });
+                return try_join_all(each).await;
+            }
+            let mut together = redis::pipe();
+            for command in asked {
+                together.add_command(command.clone());
+            }
+            let rows: Vec<Value> = together.query_async(&mut connection).await?;
+            rows.into_iter().map(|row| Ok(redis::from_redis_value(row)?)).collect::<RedisResult<_>>()
+        };
+        self.link.ask(true, ask).await
     }
+}
+
+/// Owner, version, created, changed.
+type Row = (Option<Vec<u8>>, Option<u64>, Option<u64>, Option<u64>);
+
+fn row_of(key: &[u8]) -> Cmd {
+    let mut command = redis::cmd("HMGET");
+    command.arg(key).arg(&["o", "v", "c", "m"]);
+    command
+}
+
+/// `None`: it is not there (any more).
+fn listed(handle: Handle, row: Row, expires: u64) -> Result<Option<Listed>, StoreError> {
+    let (Some(owner), Some(version), Some(created), Some(changed)) = row else { return Ok(None) };
+    let owner = unpacked(&owner).ok_or(StoreError::Corrupt("an owner of another length"))?;
+    Ok(Some(Listed { handle, owner, version: Version(version), created, changed, expires }))
 }
 
 fn packed(owner: &Owner) -> [u8; 32] {
@@ -321,7 +338,21 @@ impl Backend for Redis {
     }
 
     fn find<'a>(&'a self, handle: &'a Handle) -> Answer<'a, Option<Listed>> {
-        Box::pin(self.listed(handle.bytes().to_vec()))
+        Box::pin(async move {
+            let key = self.record(handle);
+            let fields = |mut connection: Connection| {
+                let key = &key;
+                async move {
+                    let row = row_of(key).query_async(&mut connection).await?;
+                    // Of Redis 7 only as a time; of every version as a span.
+                    let left: i64 = redis::cmd("PTTL").arg(key).query_async(&mut connection).await?;
+                    Ok((row, left))
+                }
+            };
+            let (row, left) = self.link.ask(true, fields).await?;
+            let left = u64::try_from(left).unwrap_or(0);
+            listed(*handle, row, super::memory::now().saturating_add(left))
+        })
     }
 
     fn list<'a>(&'a self, filter: &'a Filter, from: Option<&'a str>) -> Answer<'a, Page> {
@@ -340,8 +371,17 @@ impl Backend for Redis {
                 }
             };
             let (cursor, names): (String, Vec<(Vec<u8>, f64)>) = self.link.ask(true, scan).await?;
-            let records = try_join_all(names.into_iter().map(|(name, _)| self.listed(name))).await?;
-            let records = records.into_iter().flatten().filter(|listed| filter.admits(&listed.owner)).collect();
+            let named = |(name, expires): (Vec<u8>, f64)| match <[u8; 16]>::try_from(name) {
+                // Milliseconds, which are whole for as long as there are that many.
+                Ok(bytes) => Ok((Handle(bytes), expires.max(0.0) as u64)),
+                Err(_) => Err(StoreError::Corrupt("a name that is no handle")),
+            };
+            let named: Vec<_> = names.into_iter().map(named).collect::<Result<_, _>>()?;
+            let rows = self.rows(named.iter().map(|(handle, _)| handle)).await?;
+            let mut records = Vec::with_capacity(rows.len());
+            for ((handle, expires), row) in named.into_iter().zip(rows) {
+                records.extend(listed(handle, row, expires)?.filter(|listed| filter.admits(&listed.owner)));
+            }
             let next = match cursor.as_str() {
                 "0" => (shard + 1 < shards).then(|| format!("{}:0", shard + 1)),
                 cursor => Some(format!("{shard}:{cursor}")),

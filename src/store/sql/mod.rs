@@ -122,6 +122,35 @@ impl Sql {
         Ok(())
     }
 
+    /// The next records in order, `most` at most, by one question.
+    async fn after(&self, from: Vec<u8>, filter: &Filter, most: i64) -> Result<Vec<Listed>, StoreError> {
+        self.ready().await?;
+        let (kind, party, subject) = match filter {
+            Filter::All => (0_i64, [0; 16], [0; 16]),
+            Filter::Party(party) => (1, *party, [0; 16]),
+            Filter::Owner(owner) => (2, owner.party, owner.subject),
+        };
+        each!(self, |pool, sql| {
+            let list = if kind == 2 { sql.list_of } else { sql.list };
+            let query = sqlx::query(list).bind(from).bind(kind).bind(&party[..]).bind(&subject[..]).bind(most);
+            let rows = query.fetch_all(pool).await.map_err(told)?;
+            let mut records = Vec::with_capacity(rows.len());
+            for row in &rows {
+                let bytes = |at: usize| row.try_get::<Vec<u8>, _>(at).map_err(told);
+                let number = |at: usize| natural(row.try_get(at).map_err(told)?);
+                records.push(Listed {
+                    handle: Handle(array(&bytes(0)?)?),
+                    owner: Owner { party: array(&bytes(1)?)?, subject: array(&bytes(2)?)? },
+                    version: Version(number(3)?),
+                    created: number(4)?,
+                    changed: number(5)?,
+                    expires: number(6)?,
+                });
+            }
+            Ok(records)
+        })
+    }
+
     async fn since(&self, topic: Topic, after: i64) -> Result<Option<News>, StoreError> {
         each!(self, |pool, sql| {
             let rows = sqlx::query(sql.read).bind(topic.name()).bind(after).bind(MESSAGES).fetch_all(pool).await;
@@ -302,41 +331,20 @@ impl Backend for Sql {
     fn find<'a>(&'a self, handle: &'a Handle) -> Answer<'a, Option<Listed>> {
         Box::pin(async move {
             // What comes after the one before it begins with it, if it is there.
-            let before = u128::from_be_bytes(*handle.bytes()).checked_sub(1).map(|number| hex(&number.to_be_bytes()));
-            let page = self.list(&Filter::All, before.as_deref()).await?;
-            Ok(page.records.into_iter().find(|listed| listed.handle == *handle))
+            let before = u128::from_be_bytes(*handle.bytes()).checked_sub(1).map(u128::to_be_bytes);
+            let from = before.map(|bytes| bytes.to_vec()).unwrap_or_default();
+            let next = self.after(from, &Filter::All, 1).await?;
+            Ok(next.into_iter().find(|listed| listed.handle == *handle))
         })
     }
 
     fn list<'a>(&'a self, filter: &'a Filter, from: Option<&'a str>) -> Answer<'a, Page> {
         Box::pin(async move {
-            self.ready().await?;
             let from = from.map(hex_bytes).transpose()?.unwrap_or_default();
-            let (kind, party, subject) = match filter {
-                Filter::All => (0_i64, [0; 16], [0; 16]),
-                Filter::Party(party) => (1, *party, [0; 16]),
-                Filter::Owner(owner) => (2, owner.party, owner.subject),
-            };
-            each!(self, |pool, sql| {
-                let query = sqlx::query(sql.list).bind(from).bind(kind).bind(&party[..]).bind(&subject[..]).bind(PAGE);
-                let rows = query.fetch_all(pool).await.map_err(told)?;
-                let mut records = Vec::with_capacity(rows.len());
-                for row in &rows {
-                    let bytes = |at: usize| row.try_get::<Vec<u8>, _>(at).map_err(told);
-                    let number = |at: usize| natural(row.try_get(at).map_err(told)?);
-                    records.push(Listed {
-                        handle: Handle(array(&bytes(0)?)?),
-                        owner: Owner { party: array(&bytes(1)?)?, subject: array(&bytes(2)?)? },
-                        version: Version(number(3)?),
-                        created: number(4)?,
-                        changed: number(5)?,
-                        expires: number(6)?,
-                    });
-                }
-                let is_full = whole(records.len() as u64) == PAGE;
-                let last = records.last().filter(|_| is_full).map(|last| Cursor(hex(last.handle.bytes())));
-                Ok(Page { records, next: last })
-            })
+            let records = self.after(from, filter, PAGE).await?;
+            let is_full = whole(records.len() as u64) == PAGE;
+            let next = records.last().filter(|_| is_full).map(|last| Cursor(hex(last.handle.bytes())));
+            Ok(Page { records, next })
         })
     }
 

@@ -17,6 +17,7 @@ pub(super) struct Statements {
     pub(super) release: &'static str,
     pub(super) delete: &'static str,
     pub(super) list: &'static str,
+    pub(super) list_of: &'static str,
     pub(super) time: &'static str,
     pub(super) publish: &'static str,
     pub(super) read: &'static str,
@@ -52,8 +53,8 @@ macro_rules! statements {
             replaced: concat!(
                 "SELECT version FROM vestibule_sessions WHERE handle = $1 AND version = $2 + 1 AND fence = $3 AND sealed = $4 ",
                 "AND expires > ", $now),
-            release: concat!(
             // That the one before was abandoned is true for the next one too: as if this one had ended long ago.
+            release: concat!(
                 "UPDATE vestibule_sessions SET leased = abandoned WHERE handle = $1 AND version = $2 AND fence = $3 AND expires > ",
                 $now),
             delete: concat!(
@@ -61,6 +62,11 @@ macro_rules! statements {
             list: concat!(
                 "SELECT handle, party, subject, version, created, changed, expires FROM vestibule_sessions ",
                 "WHERE handle > $1 AND ($2 = 0 OR party = $3) AND ($2 < 2 OR subject = $4) AND expires > ", $now,
+                " ORDER BY handle LIMIT $5"),
+            // The same with the index of one person's to go by.
+            list_of: concat!(
+                "SELECT handle, party, subject, version, created, changed, expires FROM vestibule_sessions ",
+                "WHERE handle > $1 AND $2 = 2 AND party = $3 AND subject = $4 AND expires > ", $now,
                 " ORDER BY handle LIMIT $5"),
             time: concat!("SELECT ", $now),
             publish: concat!("INSERT INTO vestibule_messages (topic, message, expires) VALUES ($1, $2, ", $now, " + $3)"),
