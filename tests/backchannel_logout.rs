@@ -158,7 +158,7 @@ fn wrong_claims(now: u64, client: &str) -> Vec<(&'static str, Value)> {
         ("no time of issue", json!({ "iat": null })),
         ("issued in the future", json!({ "iat": now + 600, "exp": now + 700 })),
         ("a time of issue that is text", json!({ "iat": now.to_string() })),
-        ("issued long ago", json!({ "iat": now - 700, "exp": now + 100 })),
+        ("issued before any session", json!({ "iat": now - 90_000, "exp": now + 100 })),
         ("no expiry", json!({ "exp": null })),
         ("expired", json!({ "iat": now - 300, "exp": now - 100 })),
         ("not valid yet", json!({ "nbf": now + 600 })),
@@ -326,6 +326,29 @@ async fn a_token_that_comes_late_ends_what_had_begun_and_not_who_came_back_since
             assert_refused(&tell(&stage, &late).await, "again");
             stage.clock.advance(Duration::from_secs(200));
         }
+        stage.assert_signed_in(&again).await;
+    }
+}
+
+/// Some try again for an hour and more, with the token that they made at first.
+#[tokio::test]
+async fn a_token_counts_for_as_long_as_the_provider_says() {
+    let stage = Stage::with("[session]\nidle = \"12h\"");
+    for who in [json!({ "sid": "s1" }), json!({ "sub": "ada" })] {
+        let (ada, bob) = (signed_in(&stage, "ada", "s1").await, signed_in(&stage, "bob", "s2").await);
+        let mut late = who.clone();
+        late["exp"] = json!(stage.clock.unix() + 2 * 3_600);
+        let late = stage.provider.logout_token(&late);
+        stage.clock.advance(Duration::from_secs(3_600));
+        let again = signed_in(&stage, "ada", "s1").await;
+        assert_done(&tell(&stage, &late).await);
+        stage.assert_ended(&ada).await;
+        stage.assert_signed_in(&again).await;
+        stage.assert_signed_in(&bob).await;
+        stage.upstream.forget();
+        assert_refused(&tell(&stage, &late).await, "again");
+        stage.clock.advance(Duration::from_secs(3_700));
+        assert_refused(&tell(&stage, &late).await, "past its exp");
         stage.assert_signed_in(&again).await;
     }
 }

@@ -99,7 +99,7 @@ impl Endpoints {
             // What comes now is dear: signatures, and perhaps a call for keys.
             take_turn()?;
         }
-        let logout = provider.verify_logout_token(&unproven).await?;
+        let logout = provider.verify_logout_token(&unproven, self.sessions.remembered_for()).await?;
         let (sid, sub) = (logout.session.as_deref(), logout.subject.as_deref());
         let (party, begun_by) = (provider.settings().party(), logout.begun_by);
         let names = ToldOf { party, issuer: &logout.issuer, sid, sub, begun_by };

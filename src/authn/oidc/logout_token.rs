@@ -13,10 +13,6 @@ use crate::clock::UnixTime;
 const LOGOUT_TOKEN: &str = "logout+jwt";
 /// The member of `events` that makes it one (§2.4).
 const EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
-/// The oldest that counts, beside the skew: §2.4 wants `exp` within two minutes, and a provider may try again for a while. What
-/// `exp` allows beyond that would count once more after each restart, since `jti` is remembered in memory.
-const OLDEST: Duration = Duration::from_secs(600);
-
 /// Why a logout token is refused; one variant per fact, each with a constant reason code. The texts are told to the provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LogoutTokenError {
@@ -56,8 +52,8 @@ pub enum LogoutTokenError {
     /// `iat` is missing or in the future, or `nbf` is in the future.
     #[error("the logout token is not valid yet")]
     NotYetValid,
-    /// `iat` is too long ago, whatever `exp` says.
-    #[error("the logout token is too old")]
+    /// `iat` is so long ago that every session of then is over.
+    #[error("the logout token is older than any session")]
     TooOld,
     /// `jti` is missing or empty.
     #[error("the logout token has no identifier")]
@@ -182,19 +178,28 @@ impl<'a> UnprovenLogout<'a> {
     }
 
     /// Verifies it (§2.6). Pure: keys and time are arguments. Whether `jti` came before is not known here.
-    pub(super) fn verify(&self, trust: Trust<'_>, rules: Rules<'_>, now: UnixTime) -> Result<Logout, LogoutTokenError> {
+    ///
+    /// How long it counts is the provider's to say, by `exp`: it may try again for an hour, and what it says late still ends what
+    /// began before. `iat` need only be acceptable (item 4; Core §3.1.3.7 item 10 leaves to the client what is): one from before
+    /// the longest `session` that could still be there would end nothing, and is told so. One that comes twice, where `jti` is
+    /// forgotten by a restart or for newer ones, ends what it ended before and nothing that began since.
+    pub(super) fn verify(
+        &self,
+        trust: Trust<'_>,
+        rules: Rules<'_>,
+        (now, session): (UnixTime, Duration),
+    ) -> Result<Logout, LogoutTokenError> {
         rules.judge_issuer(&self.claims)?;
         rules.judge_audience(&self.claims)?;
         judge_times(&self.claims, rules.leeway, now)?;
         let issued_at = numeric_date(&self.claims, "iat")?.ok_or(LogoutTokenError::NotYetValid)?;
-        let oldest = issued_at.saturating_add(OLDEST.as_secs());
-        if now.0 >= oldest.saturating_add(rules.leeway) {
+        // `iat` is floored, and the provider's clock may be behind ours.
+        let begun_by = UnixTime(issued_at.saturating_add(1).saturating_add(rules.leeway));
+        if now > begun_by.after(session) {
             return Err(LogoutTokenError::TooOld);
         }
         let end = numeric_date(&self.claims, "exp")?.ok_or(LogoutTokenError::Expired)?;
-        let good_for = Duration::from_secs(end.min(oldest).saturating_add(rules.leeway).saturating_sub(now.0));
-        // `iat` is floored, and the provider's clock may be behind ours.
-        let begun_by = UnixTime(issued_at.saturating_add(1).saturating_add(rules.leeway));
+        let good_for = Duration::from_secs(end.saturating_add(rules.leeway).saturating_sub(now.0));
         // The same octets again, and only now are they the provider's.
         Ok(Logout { good_for, begun_by, ..shape(&self.token.verify(trust)?)? })
     }

@@ -249,12 +249,18 @@ impl Provider {
     }
 
     /// Verifies a logout token to the letter of OpenID Connect Back-Channel Logout §2.6; keys are refetched as for ID tokens.
+    /// `session` is the longest that one lasts.
     ///
     /// # Errors
     /// [`LogoutTokenError`].
-    pub async fn verify_logout_token(&self, token: &UnprovenLogout<'_>) -> Result<Logout, LogoutTokenError> {
+    pub async fn verify_logout_token(
+        &self,
+        token: &UnprovenLogout<'_>,
+        session: Duration,
+    ) -> Result<Logout, LogoutTokenError> {
         let clock = &self.knowledge.clock;
-        let verify = |settings: &Settings, trust: Trust<'_>| token.verify(trust, settings.rules(), clock.now());
+        let verify =
+            |settings: &Settings, trust: Trust<'_>| token.verify(trust, settings.rules(), (clock.now(), session));
         let logout = self.with_keys(Asker::Logout, of_id_tokens, verify).await?;
         // §2.6 item 7. The last of all, so that nobody else can use up an identifier.
         let identifier = self.settings().party().digest("jti", &logout.issuer, &logout.identifier);

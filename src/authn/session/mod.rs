@@ -418,6 +418,11 @@ impl Sessions {
         written.wait().await;
     }
 
+    /// The longest that a session, or what is remembered of its end, lasts.
+    pub fn remembered_for(&self) -> Duration {
+        self.settings.remembered_for()
+    }
+
     /// For whatever outlives the check that let it in.
     pub fn lifetimes(&self) -> Lifetimes {
         let (ended, clock) = (Arc::clone(&self.ended), Arc::clone(&self.clock));
