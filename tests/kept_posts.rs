@@ -498,6 +498,22 @@ async fn a_session_that_ends_again_before_the_button_is_pressed_loses_nothing() 
 }
 
 #[tokio::test]
+async fn the_button_needs_no_room_for_what_waits_already() {
+    let stage =
+        Stage::with("[session]\nkeep_posts = \"1KiB\"\nkeep_posts_total = \"7KiB\"\nkeep_posts_for = \"12h\"\n");
+    let browser = idle_browser(&stage).await;
+    let kept = browser.send(form(&stage, "/save").body("x".repeat(1_024))).await;
+    let (page, send) = until_asked(&stage, &browser, kept).await;
+    stage.clock.advance(2 * HOUR);
+    assert_not_kept(&stage, &browser.send(form(&stage, "/save")).await, "there is no room");
+    let again = browser.post(&page, &send).await;
+    assert_eq!(again.status, StatusCode::SEE_OTHER, "{}", again.text());
+    let (page, send) = until_asked(&stage, &browser, again).await;
+    assert_eq!(browser.post(&page, &send).await.status, StatusCode::OK);
+    assert_eq!((stage.upstream.count(), stage.upstream.last().body_length), (1, 1_024));
+}
+
+#[tokio::test]
 async fn other_forms_of_the_same_length_go_on_as_they_are() {
     let stage = Stage::with(KEPT);
     let browser = stage.signed_in_browser().await;

@@ -98,21 +98,30 @@ impl Endpoints {
             return Ok(None);
         }
         let Some(person) = self.sessions.person(inbound.cookies()).await else { return Ok(None) };
-        let room = posts.room(&person, form.length).inspect_err(|not_kept| refused(*not_kept, replies))?;
-        // Boxed: few forms are kept, and no challenge has to make room for that.
-        let Some(body) = Box::pin(read(inbound.body_mut(), form.length)).await else { return Ok(None) };
         let secret = self.shown_secret(inbound.cookies()).unwrap_or_default();
-        let id = match mark_in(&form.content_type, &body) {
-            // What our own page sends: it waits already.
+        // Boxed: few forms are kept, and no challenge has to make room for that.
+        let mut body = None;
+        if may_be_marked(inbound) {
+            body = Box::pin(read(inbound.body_mut(), form.length)).await;
+            if body.is_none() {
+                return Ok(None);
+            }
+        }
+        let id = match body.as_deref().and_then(mark_in) {
+            // What our own page sends: it waits already, and needs no room.
             Some(id) => id,
             None => {
+                let room = posts.room(&person, form.length).inspect_err(|not_kept| refused(*not_kept, replies))?;
+                if body.is_none() {
+                    body = Box::pin(read(inbound.body_mut(), form.length)).await;
+                }
+                let Some(body) = body else { return Ok(None) };
                 let Form { target, content_type, referer, .. } = form;
-                let (party, subject) = (person.party, person.subject);
-                let post = KeptPost { party, subject, target, content_type, referer, body: body.into() };
-                let kept = posts.keep(room, &secret, &post).await;
+                let post = KeptPost { person, target, content_type, referer };
+                let kept = posts.keep(room, &secret, &post, &body).await;
                 let id = kept.inspect_err(|not_kept| refused(*not_kept, replies))?;
                 replies.metrics().kept_post("kept");
-                info!(bytes = post.body.len(), "a form is kept until its person has signed in again");
+                info!(bytes = body.len(), "a form is kept until its person has signed in again");
                 id
             }
         };
@@ -138,7 +147,7 @@ impl Endpoints {
         let Some(route) = self.guarded(&seen.post.target) else {
             return Err(throw_away(posts, seen, KeptPostFault::OtherPage, replies).await);
         };
-        let renews_at = self.providers.by_party(seen.post.party).map(|(index, _)| index);
+        let renews_at = self.providers.by_party(seen.post.person.party).map(|(index, _)| index);
         let sign_in = |reason: &'static str, has_session, is_step_up| Challenge {
             reason,
             has_session,
@@ -155,7 +164,7 @@ impl Endpoints {
                 return self.challenge(challenge, inbound, replies, exchange).await;
             }
         };
-        if *identity.subject() != seen.post.subject {
+        if *identity.subject() != seen.post.person.subject {
             return Err(throw_away(posts, seen, KeptPostFault::OtherPerson, replies).await);
         }
         match policy::authorize(route, Some(identity), self.logins.now()) {
@@ -216,7 +225,7 @@ impl Endpoints {
         permit: &Permit<'_>,
     ) -> Result<Option<Box<Taken>>, Rejection> {
         let body = form::whole(inbound.body_mut(), MARK_LEN as usize).await.map_err(ClientFault::from)?;
-        let Some(id) = mark_in(URL_ENCODED, &body) else {
+        let Some(id) = mark_in(&body) else {
             inbound.put_body(body);
             return Ok(None);
         };
@@ -227,7 +236,7 @@ impl Endpoints {
         let seen = posts.look(id, &secret).await?.ok_or(KeptPostFault::Gone)?;
         // By a session: an access token or a password says nothing about whose browser it is.
         let identity = permit.identity().filter(|identity| identity.session().is_some());
-        if identity.is_none_or(|identity| *identity.subject() != seen.post.subject) {
+        if identity.is_none_or(|identity| *identity.subject() != seen.post.person.subject) {
             posts.take(seen).await?;
             return Err(KeptPostFault::OtherPerson.into());
         }
@@ -235,10 +244,11 @@ impl Endpoints {
             return Err(KeptPostFault::OtherPage.into());
         }
         let taken = posts.take(seen).await?.ok_or(KeptPostFault::Gone)?;
-        let KeptPost { content_type, referer, body, .. } = taken.post();
+        let body = taken.body().ok_or(KeptPostFault::Gone)?;
+        let KeptPost { content_type, referer, .. } = taken.post();
         let content_type = HeaderValue::try_from(content_type).map_err(|_| KeptPostFault::Gone)?;
         let referer = referer.as_ref().and_then(|referer| HeaderValue::try_from(referer).ok());
-        inbound.put_form(Bytes::copy_from_slice(body), content_type, referer);
+        inbound.put_form(Bytes::from(body), content_type, referer);
         Ok(Some(Box::new(taken)))
     }
 
@@ -319,8 +329,6 @@ fn may_be_marked(inbound: &Inbound) -> bool {
 }
 
 /// What our own page sends in the place of a form.
-fn mark_in(content_type: &str, body: &[u8]) -> Option<PostId> {
-    let essence = content_type.split(';').next().unwrap_or_default().trim();
-    let id = body.strip_prefix(FIELD.as_bytes())?.strip_prefix(b"=")?;
-    PostId::parse(id).filter(|_| essence.eq_ignore_ascii_case(URL_ENCODED))
+fn mark_in(body: &[u8]) -> Option<PostId> {
+    PostId::parse(body.strip_prefix(FIELD.as_bytes())?.strip_prefix(b"=")?)
 }

@@ -8,7 +8,8 @@
 //! They lie in this process, or in the session store where there is one: there a replica finds what another has kept, a restart
 //! loses nothing, and taking one away is one step, so that of all replicas one sends it. Bounds hold for what each process keeps.
 //!
-//! In the seal lie whose it is, where it goes, and what it says. What is done with it is for the endpoints to decide.
+//! In the seal lie whose it is, where it goes, and, in one of its own, what it says: that is opened when it is sent, and not to
+//! show that it is there. What is done with it is for the endpoints to decide.
 
 mod shelf;
 
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
@@ -50,7 +52,7 @@ pub struct Settings {
 }
 
 /// Whose session it was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Person {
     /// Where they signed in.
     pub party: Party,
@@ -58,26 +60,22 @@ pub struct Person {
     pub subject: NameDigest,
 }
 
-/// A post as it came.
+/// A post as it came, less what it says.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeptPost {
-    /// Where its person signed in.
-    pub party: Party,
-    /// Who they are there.
-    pub subject: NameDigest,
+    /// Whose it is.
+    pub person: Person,
     /// Path and query, byte for byte.
     pub target: String,
     /// `Content-Type`, byte for byte.
     pub content_type: String,
     /// The page that the form was on.
     pub referer: Option<String>,
-    /// The body.
-    pub body: Vec<u8>,
 }
 
 impl fmt::Debug for KeptPost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeptPost").field("bytes", &self.body.len()).finish_non_exhaustive()
+        f.debug_struct("KeptPost").finish_non_exhaustive()
     }
 }
 
@@ -112,9 +110,14 @@ pub struct Taken {
 }
 
 impl Taken {
-    /// What it says.
+    /// Whose it is, and where it goes.
     pub fn post(&self) -> &KeptPost {
         &self.seen.post
+    }
+
+    /// What it says; `None`: that is not what was kept.
+    pub fn body(&self) -> Option<Vec<u8>> {
+        self.seen.sealers.body.open(self.seen.sealed.body.to_vec()).ok()
     }
 }
 
@@ -152,13 +155,25 @@ impl fmt::Debug for BrowserSecret {
     }
 }
 
-/// A post that was opened, and what it was opened from.
-#[derive(Debug)]
+/// A post that was found, and what its body is opened with.
 pub struct Seen {
-    /// What it says.
+    /// Whose it is, and where it goes.
     pub post: KeptPost,
     id: PostId,
     sealed: Sealed,
+    sealers: Sealers,
+}
+
+impl fmt::Debug for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Seen").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// Of one post.
+struct Sealers {
+    head: RecordSealer,
+    body: RecordSealer,
 }
 
 /// All of them: in the session store, where there is one, so that every replica has them; else in this process.
@@ -200,23 +215,29 @@ impl KeptPosts {
     ///
     /// # Errors
     /// [`NotKept::Away`].
-    pub async fn keep(&self, room: Room, secret: &BrowserSecret, post: &KeptPost) -> Result<PostId, NotKept> {
+    pub async fn keep(
+        &self,
+        room: Room,
+        secret: &BrowserSecret,
+        post: &KeptPost,
+        body: &[u8],
+    ) -> Result<PostId, NotKept> {
         let id = PostId(random());
         // Once, unless the secrets are replaced in between.
-        let (key, sealer) = loop {
+        let (key, sealers) = loop {
             let key = self.ring.current();
-            if let Some(sealer) = self.sealer(key, secret, id) {
-                break (key, sealer);
+            if let Some(sealers) = self.sealers(key, secret, id) {
+                break (key, sealers);
             }
         };
         // Texts and bytes: fails for nothing but want of memory. An empty record opens as no post.
-        let packed = postcard::to_stdvec(post).unwrap_or_default();
-        let sealed = Sealed { key, bytes: sealer.seal(&packed) };
+        let head = postcard::to_stdvec(post).unwrap_or_default();
+        let sealed = Sealed { key, head: sealers.head.seal(&head).into(), body: sealers.body.seal(body).into() };
         let until = self.clock.now().after(self.settings.life);
         match &self.store {
             None => self.shelf.put(id, room, Some(sealed), until),
             Some(_) => {
-                self.write(id, post.subject, &sealed).await.map_err(|Away| NotKept::Away)?;
+                self.write(id, post.person.subject, &sealed).await.map_err(|Away| NotKept::Away)?;
                 // So much of the store is ours until then.
                 self.shelf.put(id, room, None, until);
             }
@@ -224,7 +245,7 @@ impl KeptPosts {
         Ok(id)
     }
 
-    /// Opens a post, which stays where it is. `None`: it was sent, was kept too long, lay in a process that is gone, or is
+    /// Finds a post, which stays where it is; its body is not opened. `None`: it was sent, was kept too long, lay in a process that is gone, or is
     /// another browser's.
     ///
     /// # Errors
@@ -234,12 +255,13 @@ impl KeptPosts {
             None => self.shelf.get(id, self.clock.now()),
             Some(store) => {
                 let kept = store.get(Handle::new(id.0)).await.map_err(away)?;
-                kept.and_then(|kept| Sealed::unpack(&kept.bytes))
+                kept.and_then(|kept| Sealed::unpack(Bytes::from(kept.bytes)))
             }
         };
         Ok(sealed.and_then(|sealed| {
-            let packed = self.sealer(sealed.key, secret, id)?.open(sealed.bytes.clone()).ok()?;
-            Some(Seen { post: postcard::from_bytes(&packed).ok()?, id, sealed })
+            let sealers = self.sealers(sealed.key, secret, id)?;
+            let head = sealers.head.open(sealed.head.to_vec()).ok()?;
+            Some(Seen { post: postcard::from_bytes(&head).ok()?, id, sealed, sealers })
         }))
     }
 
@@ -260,7 +282,7 @@ impl KeptPosts {
     pub async fn put_back(&self, Taken { seen, lying }: Taken) {
         let written = match &self.store {
             None => Ok(()),
-            Some(_) => self.write(seen.id, seen.post.subject, &seen.sealed).await,
+            Some(_) => self.write(seen.id, seen.post.person.subject, &seen.sealed).await,
         };
         if let (Ok(()), Some(lying)) = (written, lying) {
             self.shelf.put_back(seen.id, lying);
@@ -275,10 +297,11 @@ impl KeptPosts {
         if matches!(put, Put::Kept(_)) { Ok(()) } else { Err(Away) }
     }
 
-    fn sealer(&self, key: KeyId, secret: &BrowserSecret, id: PostId) -> Option<RecordSealer> {
+    fn sealers(&self, key: KeyId, secret: &BrowserSecret, id: PostId) -> Option<Sealers> {
         let parts = [b"kept post", self.origin.as_str().as_bytes(), secret.0.as_bytes(), &id.0[..]];
         let key = self.ring.derive_key(key, &parts)?;
-        Some(RecordSealer::new(&key, &[b"kept post", &id.0]))
+        let sealer = |part: &[u8]| RecordSealer::new(&key, &[b"kept post", part, &id.0]);
+        Some(Sealers { head: sealer(b"head"), body: sealer(b"body") })
     }
 }
 
@@ -318,40 +341,76 @@ mod tests {
 
     fn post() -> KeptPost {
         KeptPost {
-            party: Party::of("https://id.example", "app"),
-            subject: Marks::for_test(7).subject,
+            person: Person { party: Party::of("https://id.example", "app"), subject: Marks::for_test(7).subject },
             target: "/a?b=%20c".to_owned(),
             content_type: "multipart/form-data; boundary=x".to_owned(),
             referer: None,
-            body: (0..=255).collect(),
         }
+    }
+
+    fn kept(posts: &KeptPosts, secret: &BrowserSecret, body: &[u8]) -> PostId {
+        let post = post();
+        now(posts.keep(posts.room(&post.person, body.len() as u64).unwrap(), secret, &post, body)).unwrap()
     }
 
     #[test]
     fn a_post_is_opened_by_the_browser_that_sent_it_and_taken_once() {
         let (posts, post) = (posts(), post());
-        let person = Person { party: post.party, subject: post.subject };
         let secret = BrowserSecret::new();
-        let id = now(posts.keep(posts.room(&person, 256).unwrap(), &secret, &post)).unwrap();
+        let body: Vec<u8> = (0..=255).collect();
+        let id = kept(&posts, &secret, &body);
         let look = |id, secret: &BrowserSecret| now(posts.look(id, secret)).unwrap();
         assert!(look(id, &BrowserSecret::new()).is_none() && look(PostId(random()), &secret).is_none());
         let shown = BrowserSecret::shown(secret.as_str().as_bytes()).unwrap();
         let (first, second) = (look(id, &shown).unwrap(), look(id, &secret).unwrap());
         assert_eq!(first.post, post);
         let taken = now(posts.take(first)).unwrap().unwrap();
+        assert_eq!((taken.post(), taken.body()), (&post, Some(body)));
         assert!(now(posts.take(second)).unwrap().is_none() && look(id, &secret).is_none());
         now(posts.put_back(taken));
         assert_eq!(look(id, &secret).unwrap().post, post);
     }
 
+    /// With its last bits flipped where `change` says so.
+    fn put_anew(posts: &KeptPosts, id: PostId, change: impl Fn(&mut Sealed)) {
+        let mut sealed = posts.shelf.get(id, UnixTime(1_000)).unwrap();
+        change(&mut sealed);
+        let room = posts.room(&post().person, 0).unwrap();
+        posts.shelf.put(id, room, Some(sealed), UnixTime(1_060));
+    }
+
+    fn spoilt(bytes: &Bytes) -> Bytes {
+        bytes.iter().enumerate().map(|(at, byte)| byte ^ u8::from(at + 1 == bytes.len())).collect()
+    }
+
+    #[test]
+    fn what_it_says_is_opened_when_it_is_sent_and_not_before() {
+        let (posts, secret) = (posts(), BrowserSecret::new());
+        let look = |id| now(posts.look(id, &secret)).unwrap();
+        let id = kept(&posts, &secret, b"a=b");
+        put_anew(&posts, id, |sealed| sealed.body = spoilt(&sealed.body));
+        let seen = look(id).unwrap();
+        assert_eq!(seen.post, post());
+        assert_eq!(now(posts.take(seen)).unwrap().unwrap().body(), None);
+        let id = kept(&posts, &secret, b"a=b");
+        put_anew(&posts, id, |sealed| sealed.head = spoilt(&sealed.head));
+        assert!(look(id).is_none());
+        // Each part opens in its own place alone.
+        let (one, other) = (kept(&posts, &secret, b"a=b"), kept(&posts, &secret, b"c=d"));
+        let body = posts.shelf.get(other, UnixTime(1_000)).unwrap().body;
+        put_anew(&posts, one, |sealed| sealed.body = body.clone());
+        assert_eq!(now(posts.take(look(one).unwrap())).unwrap().unwrap().body(), None);
+        put_anew(&posts, other, |sealed| sealed.body = sealed.head.clone());
+        assert_eq!(now(posts.take(look(other).unwrap())).unwrap().unwrap().body(), None);
+    }
+
     #[test]
     fn what_lies_on_the_shelf_shows_nothing() {
-        let (posts, post) = (posts(), post());
-        let person = Person { party: post.party, subject: post.subject };
-        let id = now(posts.keep(posts.room(&person, 256).unwrap(), &BrowserSecret::new(), &post)).unwrap();
+        let posts = posts();
+        let id = kept(&posts, &BrowserSecret::new(), &(0..=255).collect::<Vec<_>>());
         let sealed = posts.shelf.get(id, UnixTime(1_000)).unwrap().packed();
         let holds = |text: &[u8]| sealed.windows(text.len()).any(|window| window == text);
-        assert!(!holds(b"/a?b") && !holds(b"multipart") && !holds(&post.body[..32]));
+        assert!(!holds(b"/a?b") && !holds(b"multipart") && !holds(&(0..32).collect::<Vec<_>>()));
     }
 
     #[test]

@@ -4,6 +4,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::{Buf as _, BufMut as _, Bytes};
+
 use super::{PostId, Settings};
 use crate::authn::session::marks::NameDigest;
 use crate::authn::session::seal::KeyId;
@@ -75,19 +77,28 @@ impl Drop for Room {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Sealed {
     pub(super) key: KeyId,
-    pub(super) bytes: Vec<u8>,
+    pub(super) head: Bytes,
+    pub(super) body: Bytes,
 }
 
 impl Sealed {
     /// As a store has it.
     pub(super) fn packed(&self) -> Vec<u8> {
-        [&self.key[..], &self.bytes].concat()
+        let mut packed = self.key.to_vec();
+        // A head is bounded by what a request may be.
+        packed.put_u32(u32::try_from(self.head.len()).unwrap_or(u32::MAX));
+        packed.extend_from_slice(&self.head);
+        packed.extend_from_slice(&self.body);
+        packed
     }
 
     /// Of what a store has.
-    pub(super) fn unpack(packed: &[u8]) -> Option<Self> {
-        let (key, bytes) = packed.split_first_chunk()?;
-        Some(Self { key: *key, bytes: bytes.to_vec() })
+    pub(super) fn unpack(mut packed: Bytes) -> Option<Self> {
+        let mut key = KeyId::default();
+        packed.try_copy_to_slice(&mut key).ok()?;
+        let length = usize::try_from(packed.try_get_u32().ok()?).ok()?;
+        let head = (length <= packed.len()).then(|| packed.split_to(length))?;
+        Some(Self { key, head, body: packed })
     }
 }
 
@@ -176,13 +187,16 @@ mod tests {
     }
 
     fn sealed() -> Sealed {
-        Sealed { key: [7; 4], bytes: vec![1, 2, 3] }
+        Sealed { key: [7; 4], head: Bytes::from_static(&[1, 2, 3]), body: Bytes::from_static(&[4, 5]) }
     }
 
     #[test]
     fn a_store_gives_back_what_it_was_given() {
-        assert_eq!(Sealed::unpack(&sealed().packed()), Some(sealed()));
-        assert_eq!(Sealed::unpack(&[1, 2, 3]), None);
+        let packed = sealed().packed();
+        assert_eq!(Sealed::unpack(packed.clone().into()), Some(sealed()));
+        for cut in 0..packed.len() - 2 {
+            assert_eq!(Sealed::unpack(packed[..cut].to_vec().into()), None, "{cut}");
+        }
     }
 
     fn put(shelf: &Shelf, room: Room) -> PostId {
