@@ -1,6 +1,6 @@
 //! Sessions in cookies at several replicas: whichever gets the cookie, one of them renews the session, and all of them know.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use http::StatusCode;
@@ -117,6 +117,34 @@ async fn one_replica_renews_after_the_other() {
         // A navigation goes to neither provider nor sign-in.
         assert_eq!(browser.get(&pair.stage.url("/")).await.status, StatusCode::OK);
     }
+}
+
+#[tokio::test]
+async fn a_replica_that_hangs_in_a_renewal_holds_the_others_up_for_a_few_seconds_once_their_token_has_expired() {
+    let pair = Pair::start();
+    let browser = pair.stage.signed_in_browser().await;
+    let provider = &pair.stage.provider;
+    provider.slow_down(Endpoint::Token, 30 * SECOND);
+    pair.stage.clock.advance(LIFE - 20 * SECOND);
+    // It begins beside this request, and as far as the other can know it dies in the middle.
+    assert_eq!(pair.fetch(&browser.stolen_copy()).await.status, StatusCode::OK);
+    until("the refresh token is sent", async || provider.count(Endpoint::Token) == 2).await;
+    let elsewhere = pair.elsewhere(&browser);
+    let fetched = async || {
+        pair.stage.upstream.forget();
+        let begun = Instant::now();
+        let reply = pair.fetch(&elsewhere).await;
+        assert_eq!(reply.status, StatusCode::OK, "{}", reply.text());
+        (begun.elapsed(), !pair.token().is_empty())
+    };
+    let (took, has_token) = fetched().await;
+    assert!(took < SECOND && has_token, "its token is good: {took:?}");
+    pair.stage.clock.advance(MINUTE);
+    let (took, has_token) = fetched().await;
+    assert!((2 * SECOND..6 * SECOND).contains(&took) && !has_token, "{took:?}");
+    let (took, has_token) = fetched().await;
+    assert!(took < SECOND && !has_token, "once: {took:?}");
+    assert_eq!((provider.count(Endpoint::Token), provider.reuse_alarms()), (2, 0));
 }
 
 #[tokio::test]

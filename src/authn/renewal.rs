@@ -80,7 +80,7 @@ impl Renewals {
         session: (Identity, Renewal),
         due: DueSession,
     ) -> Settled {
-        let is_stale = self.sessions.is_stale(&due);
+        let (is_stale, patience) = (self.sessions.is_stale(&due), self.sessions.patience(&due));
         // `None`: there is no refresh token.
         let step = self.sessions.can_refresh(&due).then(|| self.sessions.turn(&due));
         let is_stuck = is_stale && matches!(step, None | Some(NextStep::Later | NextStep::Lost));
@@ -107,7 +107,7 @@ impl Renewals {
         if !is_stale {
             return Settled::Session(Box::new(session));
         }
-        waiting.until_over(self.sessions.patience()).await;
+        waiting.until_over(patience).await;
         self.look_again(inbound).await
     }
 
@@ -149,7 +149,7 @@ impl Renewals {
         let signed_in = due.contents.sources().unwrap_or_default().claims;
         let token = due.contents.tokens().and_then(|tokens| tokens.refresh);
         let Some(token) = token else { return underway.finish(Outcome::Lost, self.clock.now()) };
-        let claim = match self.sessions.claim(&due, underway.is_spent()).await {
+        let claim = match self.sessions.claim(&due, &underway).await {
             Ok(claim) => claim,
             Err(outcome) => return underway.finish(outcome, self.clock.now()),
         };

@@ -28,34 +28,34 @@ fn shared() -> (Store, Arc<SharedRenewals>, Record) {
 async fn a_step_whose_answers_were_lost_is_there_for_whoever_comes_next() {
     let (store, shared, record) = shared();
     store.suffer(Some(Fault::Unheard));
-    assert!(shared.claim(&record, record.issued_at).await.is_err());
+    assert!(shared.claim(&record, record.issued_at, || ()).await.is_err());
     store.suffer(None);
-    let next = tokio::time::timeout(A_WHILE, shared.claim(&record, record.issued_at)).await;
+    let next = tokio::time::timeout(A_WHILE, shared.claim(&record, record.issued_at, || ())).await;
     assert!(next.is_ok_and(|claimed| claimed.is_ok()), "the refresh token was never sent");
 }
 
 #[tokio::test]
 async fn a_step_that_could_not_be_given_back_is_given_back_later() {
     let (store, shared, record) = shared();
-    let step = shared.claim(&record, record.issued_at).await.unwrap();
+    let step = shared.claim(&record, record.issued_at, || ()).await.unwrap();
     store.suffer(Some(Fault::Away));
     shared.give_back(step).await;
     tokio::time::sleep(A_MOMENT).await;
     store.suffer(None);
-    let next = tokio::time::timeout(A_WHILE, shared.claim(&record, record.issued_at)).await;
+    let next = tokio::time::timeout(A_WHILE, shared.claim(&record, record.issued_at, || ())).await;
     assert!(next.is_ok_and(|claimed| claimed.is_ok()));
 }
 
 #[tokio::test]
 async fn a_step_that_was_lost_is_not_given_back() {
     let (store, shared, record) = shared();
-    let step = shared.claim(&record, record.issued_at).await.unwrap();
+    let step = shared.claim(&record, record.issued_at, || ()).await.unwrap();
     shared.lose(step, &record, record.issued_at).await;
     store.suffer(Some(Fault::Unheard));
-    assert!(shared.claim(&record, record.issued_at).await.is_err());
+    assert!(shared.claim(&record, record.issued_at, || ()).await.is_err());
     store.suffer(None);
     tokio::time::sleep(A_MOMENT).await;
-    let next = shared.claim(&record, record.issued_at).await;
+    let next = shared.claim(&record, record.issued_at, || ()).await;
     assert!(matches!(next, Err(super::shared::Elsewhere::Lost)), "{next:?}");
 }
 
@@ -69,14 +69,14 @@ async fn a_lease_whose_answers_were_lost_is_there_for_whoever_comes_next() {
     stored.create(&ticket, &Record { expires_at, ..record() }, packed()).await.unwrap();
     let place = stored.ask(&ticket).await.unwrap().unwrap().place(ticket);
     store.suffer(Some(Fault::Unheard));
-    assert!(matches!(stored.claim(&place, || None).await, Err(Outcome::Unused)));
+    assert!(matches!(stored.claim(&place, || (), || None).await, Err(Outcome::Unused)));
     store.suffer(None);
-    let lease = tokio::time::timeout(A_WHILE, stored.claim(&place, || None)).await;
+    let lease = tokio::time::timeout(A_WHILE, stored.claim(&place, || (), || None)).await;
     let lease = lease.expect("it is given back").expect("its refresh token was never sent");
     store.suffer(Some(Fault::Away));
     stored.give_back(lease).await;
     tokio::time::sleep(A_MOMENT).await;
     store.suffer(None);
-    let again = tokio::time::timeout(A_WHILE, stored.claim(&place, || None)).await;
+    let again = tokio::time::timeout(A_WHILE, stored.claim(&place, || (), || None)).await;
     assert!(again.is_ok_and(|claimed| claimed.is_ok()));
 }

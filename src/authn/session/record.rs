@@ -99,9 +99,14 @@ impl Record {
         self.due.is_some_and(|due| now >= due.stale_at)
     }
 
+    /// Whether the access token has expired.
+    pub fn has_expired_token(&self, now: UnixTime) -> bool {
+        self.access_expires_at.is_some_and(|expiry| now >= expiry)
+    }
+
     /// The access token, unless it has expired.
     pub fn live_access_token(&self, contents: &Contents, now: UnixTime) -> Option<SecretString> {
-        if self.access_expires_at.is_some_and(|expiry| now >= expiry) {
+        if self.has_expired_token(now) {
             return None;
         }
         contents.tokens().and_then(|tokens| tokens.access)

@@ -10,7 +10,7 @@ use super::marks::{Marks, NameDigest};
 use super::record::{self, Anew, Contents, Due, PackError, Record, Sources, StoredTokens};
 use super::shared::Elsewhere;
 use super::stored::{self, Place, StoredSessions, Ticket};
-use super::successors::{GRACE, NextStep, Outcome, Successor};
+use super::successors::{GRACE, NextStep, Outcome, Successor, Underway};
 use super::{CreateError, Renewal, Sessions};
 use crate::authn::oidc::Party;
 use crate::authn::oidc::id_token::VerifiedClaims;
@@ -160,9 +160,13 @@ impl Sessions {
     }
 
     /// How long a request waits for the renewal of a session that is stale.
-    pub(in crate::authn) fn patience(&self) -> Duration {
+    pub(in crate::authn) fn patience(&self, session: &DueSession) -> Duration {
         // Without a token that is good the application would refuse it anyway.
-        if self.keeps_access_token { LONGEST_WAIT } else { PATIENCE }
+        if self.keeps_access_token && session.record.has_expired_token(self.clock.now()) {
+            LONGEST_WAIT
+        } else {
+            PATIENCE
+        }
     }
 
     /// Whether a session is renewed by its refresh token.
@@ -202,19 +206,27 @@ impl Sessions {
         self.end_marked(&renewing.marks, renewing.expires_at).await;
     }
 
-    /// Takes a session for one renewal by its refresh token; one that `is_spent` is never taken.
+    /// Takes a session for one renewal by its refresh token; one that is spent is never taken.
     ///
     /// # Errors
     /// How the renewal ended without that.
-    pub(in crate::authn) async fn claim(&self, session: &DueSession, is_spent: bool) -> Result<Claim, Outcome> {
+    pub(in crate::authn) async fn claim(&self, session: &DueSession, underway: &Underway) -> Result<Claim, Outcome> {
+        let claimed = self.claim_in_turn(session, underway).await;
+        // Whoever waits, waits for us from now on.
+        underway.by_another(false);
+        claimed
+    }
+
+    async fn claim_in_turn(&self, session: &DueSession, underway: &Underway) -> Result<Claim, Outcome> {
+        let is_busy = || underway.by_another(true);
         if let Some((stored, place)) = self.place(session) {
-            let lease = stored.claim(place, || session.without_refresh_token()).await?;
+            let lease = stored.claim(place, is_busy, || session.without_refresh_token()).await?;
             return Ok(Claim::Stored(lease));
         }
         let Some(shared) = &self.shared else { return Ok(Claim::Alone) };
         let now = self.clock.now();
-        match shared.claim(&session.record, now).await {
-            Ok(step) if is_spent => {
+        match shared.claim(&session.record, now, is_busy).await {
+            Ok(step) if underway.is_spent() => {
                 // The store has forgotten what is known here.
                 shared.lose(step, &session.record, now).await;
                 Err(Outcome::Lost)

@@ -56,8 +56,13 @@ impl SharedRenewals {
         Arc::new(Self { store, sealer, control, is_away: AtomicBool::new(false) })
     }
 
-    /// The right to send the refresh token of a session, once for all replicas.
-    pub(super) async fn claim(&self, record: &Record, now: UnixTime) -> Result<Step, Elsewhere> {
+    /// The right to send the refresh token of a session, once for all replicas. `is_busy` is told that another has it.
+    pub(super) async fn claim(
+        &self,
+        record: &Record,
+        now: UnixTime,
+        is_busy: impl Fn(),
+    ) -> Result<Step, Elsewhere> {
         // One for all attempts: a step whose answer was lost is still ours, and nothing was sent.
         let (begun, bid) = (Instant::now(), Bid::new());
         let (series, number) = (record.marks.id.into(), number(record));
@@ -74,7 +79,10 @@ impl SharedRenewals {
                     );
                     return Err(Elsewhere::Lost);
                 }
-                Ok(Stepped::Busy(_)) if begun.elapsed() < LEASE * 2 => sleep(POLL).await,
+                Ok(Stepped::Busy(_)) if begun.elapsed() < LEASE * 2 => {
+                    is_busy();
+                    sleep(POLL).await;
+                }
                 Err(_) if begun.elapsed() < OUTAGE => sleep(AGAIN).await,
                 Ok(Stepped::Busy(_)) => return Err(Elsewhere::Unused),
                 Err(_) => {

@@ -280,10 +280,11 @@ impl StoredSessions {
     }
 
     /// The right to renew a session, with the refresh token of the version that was read; or how its renewal ended without
-    /// us. `without_token` is the session once that token may be spent.
+    /// us. `is_busy` is told that another replica has it; `without_token` is the session once that token may be spent.
     pub(super) async fn claim(
         &self,
         place: &Place,
+        is_busy: impl Fn(),
         without_token: impl Fn() -> Option<Vec<u8>>,
     ) -> Result<Lease, Outcome> {
         // One for all attempts: a lease whose answer was lost is still ours, and its token was not sent.
@@ -296,7 +297,10 @@ impl StoredSessions {
                     self.write_spent(place, lease, without_token()).await;
                     return Err(Outcome::Lost);
                 }
-                Ok(Leased::Busy(left)) if begun.elapsed() < LEASE * 2 => sleep(left.min(POLL)).await,
+                Ok(Leased::Busy(left)) if begun.elapsed() < LEASE * 2 => {
+                    is_busy();
+                    sleep(left.min(POLL)).await;
+                }
                 Ok(Leased::Busy(_)) => return Err(Outcome::Unused),
                 Ok(Leased::Newer) => match self.ask(&place.ticket).await {
                     Ok(Some(_)) => return Err(Outcome::Elsewhere),

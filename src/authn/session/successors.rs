@@ -32,6 +32,9 @@ const SHARDS: usize = 64;
 const MAX_SLOTS: usize = 16_384;
 /// The most newer forms that wait in one shard, some kilobytes each: 32,768 in all.
 const MAX_WAITING: usize = 512;
+/// How long a request waits while another replica renews its session: that one may be gone, and then it takes until its lease is
+/// over to know. Longer than a provider takes that is merely slow (three seconds) or one answer of the store (two).
+const ELSEWHERE: Duration = Duration::from_secs(4);
 /// How often a shard is looked through for what is over.
 const SWEEP: Duration = Duration::from_secs(10);
 
@@ -118,17 +121,19 @@ pub enum NextStep {
 #[derive(Debug, Clone)]
 pub struct Waiting {
     begun: Instant,
-    done: watch::Receiver<()>,
+    /// Whether another replica is at it.
+    done: watch::Receiver<bool>,
 }
 
 impl Waiting {
-    /// Waits until it is over, but not beyond `patience` after it began.
+    /// Waits until it is over, but not beyond `patience` after it began, nor beyond [`ELSEWHERE`] while another replica is at it.
     pub async fn until_over(mut self, patience: Duration) {
-        let left = patience.saturating_sub(self.begun.elapsed());
-        // Nothing is ever sent: the end of the sender is the news.
-        let over = async { while self.done.changed().await.is_ok() {} };
-        // Whoever waited too long goes on with what there is.
-        let _ = tokio::time::timeout(left, over).await;
+        loop {
+            let bound = if *self.done.borrow_and_update() { patience.min(ELSEWHERE) } else { patience };
+            let left = bound.saturating_sub(self.begun.elapsed());
+            // The end of the sender is the end of it. Whoever waited too long goes on with what there is.
+            let Ok(Ok(())) = tokio::time::timeout(left, self.done.changed()).await else { return };
+        }
     }
 }
 
@@ -162,13 +167,18 @@ pub struct Underway {
     outcome: Outcome,
     begun: Instant,
     // Dropped last: whoever waits for it finds the outcome.
-    done: watch::Sender<()>,
+    done: watch::Sender<bool>,
 }
 
 impl Underway {
     /// To wait for it, however it ends.
     pub fn waiting(&self) -> Waiting {
         Waiting { begun: self.begun, done: self.done.subscribe() }
+    }
+
+    /// Another replica is at it, or not any more.
+    pub(super) fn by_another(&self, is_it: bool) {
+        self.done.send_if_modified(|before| std::mem::replace(before, is_it) != is_it);
     }
 
     /// Whether the refresh token was sent before, and must not be again.
@@ -247,7 +257,7 @@ impl Successors {
         if now < slot.again_at {
             return NextStep::Later;
         }
-        let (done, underway) = watch::channel(());
+        let (done, underway) = watch::channel(false);
         let begun = Instant::now();
         slot.underway = Some(Waiting { begun, done: underway });
         // Before it is sent: whatever becomes of us then, it is not sent twice.
