@@ -220,10 +220,9 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
     };
     let logout_state = ring.sealer(Purpose::Logout, "logout", &origin);
     let demands = ring.sealer(Purpose::Demand, "demand", &origin);
-    let kept_posts = settings.session.keep_posts.map(|keep| {
-        let posts = KeptPosts::new(keep, ring.clone(), origin.clone(), for_posts, Arc::clone(&clock));
-        Arc::new(posts)
-    });
+    let kept_posts = settings.session.keep_posts;
+    let kept_posts =
+        kept_posts.map(|keep| KeptPosts::new(keep, ring.clone(), origin.clone(), for_posts, Arc::clone(&clock)));
     let mapper = Mapper::new(settings.identity);
     let bearer = settings.bearer.map(|bearer| {
         let mapper = mapper.clone();

@@ -272,7 +272,7 @@ impl Endpoints {
     }
 
     fn kept_posts(&self) -> Option<(&KeptPosts, &str)> {
-        Some((self.kept_posts.as_deref()?, self.settings.kept_post_path.as_deref()?))
+        Some((self.kept_posts.as_ref()?, self.settings.kept_post_path.as_deref()?))
     }
 
     /// The guarded route that a form goes to now.

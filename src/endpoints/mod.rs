@@ -72,7 +72,7 @@ pub struct Endpoints {
     pub api_clients: Option<ApiClients>,
     pub logout_state: Sealer<Option<String>>,
     pub demands: Sealer<Demand>,
-    pub kept_posts: Option<Arc<KeptPosts>>,
+    pub kept_posts: Option<KeptPosts>,
     pub routes: Arc<Routes>,
     pub rules: ReturnRules,
     pub sign_ins: Option<RateLimit>,

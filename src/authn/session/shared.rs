@@ -57,12 +57,7 @@ impl SharedRenewals {
     }
 
     /// The right to send the refresh token of a session, once for all replicas. `is_busy` is told that another has it.
-    pub(super) async fn claim(
-        &self,
-        record: &Record,
-        now: UnixTime,
-        is_busy: impl Fn(),
-    ) -> Result<Step, Elsewhere> {
+    pub(super) async fn claim(&self, record: &Record, now: UnixTime, is_busy: impl Fn()) -> Result<Step, Elsewhere> {
         // One for all attempts: a step whose answer was lost is still ours, and nothing was sent.
         let (begun, bid) = (Instant::now(), Bid::new());
         let (series, number) = (record.marks.id.into(), number(record));
