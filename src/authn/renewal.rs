@@ -192,7 +192,7 @@ impl Renewals {
                     error = chain(&error),
                     "a session could not be renewed; it goes on as it is for now"
                 );
-                self.sessions.unclaim(&due, claim).await;
+                self.sessions.unclaim(claim).await;
                 Outcome::Unused
             }
             Err(error @ RefreshError::OtherClient) => {

@@ -1,6 +1,7 @@
 //! Renewing a session: when, and what stays the same. The id, the beginning and the end of a session stay; tokens, claims and
 //! roles are taken anew.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -8,7 +9,7 @@ use serde_json::Value;
 
 use super::marks::{Marks, NameDigest};
 use super::record::{self, Anew, Contents, Due, PackError, Record, Sources, StoredTokens};
-use super::shared::Elsewhere;
+use super::shared::{Elsewhere, SharedRenewals};
 use super::stored::{self, Place, StoredSessions, Ticket};
 use super::successors::{GRACE, NextStep, Outcome, Successor, Underway};
 use super::{CreateError, Renewal, Sessions};
@@ -119,13 +120,13 @@ pub struct DueSession {
 
 /// That a session is ours to renew.
 #[derive(Debug)]
-pub(in crate::authn) enum Claim {
+pub(in crate::authn) enum Claim<'a> {
     /// This replica alone has it.
     Alone,
     /// It lies in the store that replicas share.
-    Stored(Lease),
+    Stored(&'a StoredSessions, &'a Place, Lease),
     /// It lies in its cookie, which may come to any replica.
-    Shared(Step),
+    Shared(&'a Arc<SharedRenewals>, Step),
 }
 
 impl DueSession {
@@ -210,18 +211,22 @@ impl Sessions {
     ///
     /// # Errors
     /// How the renewal ended without that.
-    pub(in crate::authn) async fn claim(&self, session: &DueSession, underway: &Underway) -> Result<Claim, Outcome> {
+    pub(in crate::authn) async fn claim<'a>(
+        &'a self,
+        session: &'a DueSession,
+        underway: &Underway,
+    ) -> Result<Claim<'a>, Outcome> {
         let claimed = self.claim_in_turn(session, underway).await;
         // Whoever waits, waits for us from now on.
         underway.by_another(false);
         claimed
     }
 
-    async fn claim_in_turn(&self, session: &DueSession, underway: &Underway) -> Result<Claim, Outcome> {
+    async fn claim_in_turn<'a>(&'a self, session: &'a DueSession, underway: &Underway) -> Result<Claim<'a>, Outcome> {
         let is_busy = || underway.by_another(true);
         if let Some((stored, place)) = self.place(session) {
             let lease = stored.claim(place, is_busy, || session.without_refresh_token()).await?;
-            return Ok(Claim::Stored(lease));
+            return Ok(Claim::Stored(stored, place, lease));
         }
         let Some(shared) = &self.shared else { return Ok(Claim::Alone) };
         let now = self.clock.now();
@@ -231,7 +236,7 @@ impl Sessions {
                 shared.lose(step, &session.record, now).await;
                 Err(Outcome::Lost)
             }
-            Ok(step) => Ok(Claim::Shared(step)),
+            Ok(step) => Ok(Claim::Shared(shared, step)),
             Err(Elsewhere::Renewed(packed, left)) => {
                 // What another replica could give to a browser is not too large.
                 let successor = self.successor(packed, now.after(left)).map_err(|_| Outcome::Unused)?;
@@ -256,37 +261,31 @@ impl Sessions {
     }
 
     /// How long the provider may take: while the claim lasts, what it brings can be written.
-    pub(in crate::authn) fn limit(&self, claim: &Claim) -> Duration {
+    pub(in crate::authn) fn limit(&self, claim: &Claim<'_>) -> Duration {
         match claim {
-            Claim::Stored(_) | Claim::Shared(_) => stored::LEASE - stored::LEASE / 6,
+            Claim::Stored(..) | Claim::Shared(..) => stored::LEASE - stored::LEASE / 6,
             // It has bounds of its own.
             Claim::Alone => Duration::from_secs(3600),
         }
     }
 
     /// The refresh token was not sent.
-    pub(in crate::authn) async fn unclaim(&self, session: &DueSession, claim: Claim) {
-        match (claim, &self.shared) {
-            (Claim::Stored(lease), _) => {
-                if let Some((stored, _)) = self.place(session) {
-                    stored.give_back(lease).await;
-                }
-            }
-            (Claim::Shared(step), Some(shared)) => shared.give_back(step).await,
-            (Claim::Alone | Claim::Shared(_), _) => {}
+    pub(in crate::authn) async fn unclaim(&self, claim: Claim<'_>) {
+        match claim {
+            Claim::Stored(stored, _, lease) => stored.give_back(lease).await,
+            Claim::Shared(shared, step) => shared.give_back(step).await,
+            Claim::Alone => {}
         }
     }
 
     /// The refresh token may be spent, and brought nothing.
-    pub(in crate::authn) async fn lose(&self, session: &DueSession, claim: Claim) {
-        match (claim, &self.shared) {
-            (Claim::Stored(lease), _) => {
-                if let Some((stored, place)) = self.place(session) {
-                    stored.write_spent(place, lease, session.without_refresh_token()).await;
-                }
+    pub(in crate::authn) async fn lose(&self, session: &DueSession, claim: Claim<'_>) {
+        match claim {
+            Claim::Stored(stored, place, lease) => {
+                stored.write_spent(place, lease, session.without_refresh_token()).await;
             }
-            (Claim::Shared(step), Some(shared)) => shared.lose(step, &session.record, self.clock.now()).await,
-            (Claim::Alone | Claim::Shared(_), _) => {}
+            Claim::Shared(shared, step) => shared.lose(step, &session.record, self.clock.now()).await,
+            Claim::Alone => {}
         }
     }
 
@@ -302,7 +301,7 @@ impl Sessions {
         &self,
         session: &DueSession,
         refreshed: &Refreshed,
-        claim: Claim,
+        claim: Claim<'_>,
     ) -> Result<Outcome, CreateError> {
         // Userinfo may have taken its time since then.
         let now = refreshed.came_at;
@@ -343,15 +342,15 @@ impl Sessions {
             anew,
         };
         let packed = record::pack(&record, &mapped, userinfo, &tokens)?;
-        if let (Some((stored, place)), Claim::Stored(lease)) = (self.place(session), &claim) {
-            stored.replace(place, *lease, packed).await?;
+        if let Claim::Stored(stored, place, lease) = claim {
+            stored.replace(place, lease, packed).await?;
             return Ok(Outcome::Elsewhere);
         }
         let idle = self.settings.idle;
         let successor = self.successor(packed.clone(), now.after(idle));
         let successor = successor.map_err(|length| PackError::largest_of(&merged, length))?;
-        match (claim, &self.shared) {
-            (Claim::Shared(step), Some(shared)) if shared.publish(step, &packed, (old, idle), now).await => {
+        match claim {
+            Claim::Shared(shared, step) if shared.publish(step, &packed, (old, idle), now).await => {
                 Ok(Outcome::Shared(Box::new(successor.shared_by(shared, now.after(GRACE)))))
             }
             _ => Ok(Outcome::Renewed(Box::new(successor))),

@@ -25,7 +25,7 @@ use crate::store::{Bid, Brought, Step, Stepped, Store, StoreError};
 use crate::telemetry::chain;
 
 /// The store, as far as renewals go.
-pub(super) struct SharedRenewals {
+pub(in crate::authn) struct SharedRenewals {
     store: Store,
     sealer: Sealer<()>,
     control: runtime::Handle,

@@ -145,7 +145,7 @@ pub(super) enum Unwritten {
 }
 
 /// All of them.
-pub(super) struct StoredSessions {
+pub(in crate::authn) struct StoredSessions {
     store: Store,
     tickets: Sealer<Ticket>,
     at_hand: Cache<SessionId, Arc<Stored>>,
