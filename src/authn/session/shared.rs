@@ -157,8 +157,8 @@ impl SharedRenewals {
         warn!("a renewed session could not be handed to other replicas");
     }
 
-    /// The form of this generation is in its browser's hands.
-    pub(super) fn is_taken(self: &Arc<Self>, id: SessionId, generation: u32) {
+    /// The form of this generation is in its browser's hands: the others keep it for [`GRACE`] longer and no more.
+    pub(super) fn shorten(self: &Arc<Self>, id: SessionId, generation: u32) {
         let this = Arc::clone(self);
         // Unheard, it lies there for as long as nobody had taken it.
         self.control.spawn(async move {

@@ -76,10 +76,10 @@ impl Successor {
 
     /// An answer takes it along. The first one counts: whoever comes much later with the old cookie is not the browser that
     /// took it.
-    fn is_given(&self, now: UnixTime) {
+    fn give_along(&self, now: UnixTime) {
         let first = self.given_at.compare_exchange(0, now.0.max(1), Ordering::Relaxed, Ordering::Relaxed);
         if let (Ok(_), Some(shared)) = (first, &self.shared) {
-            shared.is_taken(self.record.marks.id, self.record.generation);
+            shared.shorten(self.record.marks.id, self.record.generation);
         }
     }
 }
@@ -235,7 +235,7 @@ impl Successors {
     ) -> Option<Vec<HeaderValue>> {
         let newest = self.newest(shown, now)?;
         let cookies = self.jar.store(&newest.sealed, newest.max_age, present)?;
-        newest.is_given(now);
+        newest.give_along(now);
         Some(cookies)
     }
 
