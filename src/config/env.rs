@@ -115,11 +115,6 @@ static TABLE: &[Variable] = &[
         "session.share",
         "A store by which replicas with cookie sessions share what has ended and what was renewed",
     ),
-    optional_secret(
-        "VESTIBULE_SESSION_SHARE_ENDED",
-        "session.share_ended",
-        "The older name of `VESTIBULE_SESSION_SHARE`",
-    ),
     plain("VESTIBULE_COOKIE_NAME", "cookie.name", "vestibule", "The name all our cookies begin with"),
     plain(
         "VESTIBULE_UPSTREAM",

@@ -191,12 +191,6 @@ pub(super) struct RawSession {
     /// A file that says the same.
     #[schemars(example = &"/run/secrets/session-share")]
     pub share_file: Option<PathBuf>,
-    /// The older name of `share`.
-    #[schemars(with = "Option<String>", extend("writeOnly" = true), example = &"redis://sessions:6379")]
-    pub share_ended: Option<SecretString>,
-    /// The older name of `share_file`.
-    #[schemars(example = &"/run/secrets/share-ended")]
-    pub share_ended_file: Option<PathBuf>,
     /// How long sessions that were seen go on while the store is away; "0s": not at all. Default 1m.
     #[schemars(example = &"1m")]
     pub store_grace: Option<Span>,

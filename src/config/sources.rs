@@ -109,7 +109,7 @@ const ALTERNATIVES: &[&[&str]] = &[
     &["admin_token", "admin_token_file"],
     &["session.secrets", "session.secrets_files", "session.secret", "session.secret_file"],
     &["session.store", "session.store_file"],
-    &["session.share", "session.share_file", "session.share_ended", "session.share_ended_file"],
+    &["session.share", "session.share_file"],
 ];
 
 /// Reads every layer and merges them. `None` where the file has a syntax error: then that problem stands alone.

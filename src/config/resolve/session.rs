@@ -138,20 +138,10 @@ impl Resolver {
         grace
     }
 
-    /// By what replicas share what they know of sessions in cookies, under its present name or the older one.
+    /// By what replicas share what they know of sessions in cookies.
     fn share(&mut self, raw: &RawSession, has_store: bool) -> Option<Location> {
-        let older = raw.share_ended.is_some() || raw.share_ended_file.is_some();
-        let (key, file_key) = match older {
-            true => ("session.share_ended", "session.share_ended_file"),
-            false => ("session.share", "session.share_file"),
-        };
-        if older && (raw.share.is_some() || raw.share_file.is_some()) {
-            self.error(key, "is the older name of session.share, which is there too", "keep session.share");
-            return None;
-        }
-        let written = raw.share.as_ref().or(raw.share_ended.as_ref());
-        let file = raw.share_file.as_ref().or(raw.share_ended_file.as_ref());
-        let share = self.store((key, written), (file_key, file));
+        let key = "session.share";
+        let share = self.store((key, raw.share.as_ref()), ("session.share_file", raw.share_file.as_ref()));
         if has_store && share.is_some() {
             let what = "is not needed: replicas share by session.store what they know";
             self.error(key, what, "remove it");

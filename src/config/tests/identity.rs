@@ -16,8 +16,7 @@ fn session_rules() {
         ("session", "store_grace = \"2h\"", "would go on for hours"),
         ("session", "store_file = \"/nowhere/hunter\"", "cannot be read"),
         ("session", "store = \"sqlite:a.db\"\nshare = \"sqlite:b.db\"", "session.share is not needed"),
-        ("session", "store = \"sqlite:a.db\"\nshare_ended = \"sqlite:b.db\"", "session.share_ended is not needed"),
-        ("session", "share_file = \"b\"\nshare_ended = \"sqlite:b.db\"", "is the older name of session.share"),
+        ("session", "share = \"sqlite:a.db\"\nshare_file = \"b\"", "says again what session.share does already"),
         ("session", "store = \"sqlite:a.db\"\nstore_file = \"b\"", "says again what session.store does already"),
         ("session", "store = \"cokie\"", "did you mean \"cookie\"?"),
     ] {

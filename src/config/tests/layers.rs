@@ -80,13 +80,11 @@ fn problems_of_all_layers_come_at_once() {
 #[cfg(feature = "sql")]
 #[test]
 fn a_variable_takes_the_place_of_a_file_that_says_the_same() {
-    let written = ("session", "store_file = \"/nonexistent/store\"\nshare_ended_file = \"/nonexistent/shared\"");
+    let written = ("session", "store_file = \"/nonexistent/store\"\nshare_file = \"/nonexistent/shared\"");
     let mut sources = Sources::toml(&with(&[written]));
     sources.env = env(&[("VESTIBULE_SESSION_STORE", "sqlite:/x/y.db"), ("VESTIBULE_SESSION_SHARE", "cookie")]);
     let session = read(&sources).unwrap_or_else(|problems| panic!("{}", all(&problems))).settings.session;
     assert!(session.store.is_some() && session.share.is_none());
-    let older = with(&[("session", "share_ended = \"sqlite:/x/y.db\"")]);
-    assert!(read(&Sources::toml(&older)).is_ok_and(|loaded| loaded.settings.session.share.is_some()));
 }
 
 #[test]
