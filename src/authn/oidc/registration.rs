@@ -185,7 +185,7 @@ impl Failed {
 
     fn pause(&self) -> Duration {
         match *self.error {
-            RegistrationError::Answer { .. } | RegistrationError::MediaType(_) => AFTER_UNUSABLE,
+            RegistrationError::Answer { .. } => AFTER_UNUSABLE,
             _ => Duration::from_secs(1 << self.times.clamp(1, 7).saturating_sub(1)).min(LONGEST_PAUSE),
         }
     }
