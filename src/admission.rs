@@ -13,10 +13,10 @@ use crate::authn::session::renewing::Renewing;
 use crate::authn::session::stored::Away;
 use crate::authn::session::{NoSession, Renewal, Sessions};
 use crate::clock::SharedClock;
-use crate::message::{Inbound, Initiator, Origin};
+use crate::message::{Inbound, Initiator, Origin, is_for_another_site};
 use crate::policy::{self, Denial, Permit, SignInReason, Verdict};
 use crate::rate::TooMany;
-use crate::route::{GuardedRoute, Route};
+use crate::route::{Access, GuardedRoute, Route};
 
 /// What becomes of a request on a guarded route.
 #[derive(Debug)]
@@ -215,21 +215,32 @@ impl Admission {
         self.judge(session, inbound, route)
     }
 
+    /// What a foreign page asks for: an unsafe method or an upgrade, as SameSite=Lax does not stop sibling domains; and where
+    /// the session's cookies are `SameSite=None`, whatever the page fetches for itself.
+    fn is_cross_site(&self, inbound: &Inbound, route: &Route) -> bool {
+        let is_harmless =
+            is_read(inbound) && !(self.sessions.jar().is_partitioned() && is_for_another_site(inbound.headers()));
+        !is_harmless && Initiator::of(inbound.headers(), &self.own_origin, &route.allowed_origins) == Initiator::Foreign
+    }
+
     fn judge<'r>(
         &self,
         session: Result<Session, NoSession>,
         inbound: &Inbound,
         route: GuardedRoute<'r>,
     ) -> Decision<'r> {
-        let (identity, renewal, absence) = match session {
+        let (mut identity, mut renewal, absence) = match session {
             Ok((identity, renewal)) => (Some(identity), renewal, NoSession::Absent),
             // Neither a stranger nor known: to sign in again would help nobody.
             Err(NoSession::Away(away)) => return Decision::Unknown(away),
             Err(absence) => (None, Renewal::none(), absence),
         };
-        // SameSite=Lax does not stop sibling domains.
-        if identity.is_some() && is_cross_site(inbound, route.route(), &self.own_origin) {
-            return Decision::Deny(Denial::ForeignOrigin, Renewal::none());
+        if identity.is_some() && self.is_cross_site(inbound, route.route()) {
+            // Lax cookies would not have come along with what only reads: where strangers may read, it is a stranger's.
+            if !is_read(inbound) || route.route().access != Access::Optional {
+                return Decision::Deny(Denial::ForeignOrigin, Renewal::none());
+            }
+            (identity, renewal) = (None, Renewal::none());
         }
         let signed_in_at = identity.as_ref().map(Identity::provider);
         match policy::authorize(route, identity, self.clock.now()) {
@@ -262,9 +273,7 @@ fn is_preflight(inbound: &Inbound) -> bool {
         && inbound.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
 }
 
-/// An unsafe method or an upgrade that a foreign page asks for.
-fn is_cross_site(inbound: &Inbound, route: &Route, own: &Origin) -> bool {
-    let safe = matches!(*inbound.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-    (!safe || inbound.upgrade().is_some())
-        && Initiator::of(inbound.headers(), own, &route.allowed_origins) == Initiator::Foreign
+/// A safe method, and no upgrade.
+fn is_read(inbound: &Inbound) -> bool {
+    matches!(*inbound.method(), Method::GET | Method::HEAD | Method::OPTIONS) && inbound.upgrade().is_none()
 }

@@ -35,8 +35,8 @@ use crate::message::return_to::ReturnRules;
 use crate::provider_http::ProviderHttp;
 use crate::provider_http::SetupError;
 use crate::rate::{Per, RateLimit};
-use crate::reply::Replies;
 use crate::reply::pages::{Pages, TemplateProblem};
+use crate::reply::{Framing, Replies};
 use crate::route::{Endpoint, RouteProblem, Routes};
 use crate::secret::SecretString;
 use crate::server::drain::Drain;
@@ -234,6 +234,7 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
         Passwords::new(whom, mapper.clone(), binding.passes_access_token, Arc::clone(&clock))
     });
     let passwords = passwords.transpose()?;
+    let framing = Framing::by(&settings.session.cookie.framed_by);
     let sessions = Arc::new(Sessions::new(settings.session, mapper, binding, Arc::clone(&clock)));
     let api_clients = Some(settings.endpoints.api_clients)
         .filter(|on| on.device_code)
@@ -286,7 +287,8 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
                 routes: Arc::clone(&routes),
                 admission: Arc::clone(&admission),
                 endpoints: Arc::clone(&endpoints),
-                replies: Replies::new(Arc::clone(&pages), counters.clone(), log, settings.hsts.clone()),
+                replies: Replies::new(Arc::clone(&pages), counters.clone(), log, settings.hsts.clone())
+                    .with_framing(framing.clone()),
                 upstreams: Upstreams::new(&fleet, Arc::clone(&trust), lifetimes.clone(), counters, tunnels.clone())
                     .with_own_tokens(&own_tokens),
             })

@@ -240,7 +240,7 @@ fn check(options: &Options) -> ExitCode {
 
 /// Its name, and what is not as it is by itself.
 fn told_of_cookie(settings: &Settings) -> String {
-    let cookie::Settings { domain, path, same_site, .. } = &settings.session.cookie;
+    let cookie::Settings { domain, path, same_site, framed_by, .. } = &settings.session.cookie;
     let mut told = settings.message.cookie_bases.first().cloned().unwrap_or_default();
     if let Some(domain) = domain {
         told += &format!(" for {domain} and all below");
@@ -248,8 +248,13 @@ fn told_of_cookie(settings: &Settings) -> String {
     if path != "/" {
         told += &format!(" below {path}");
     }
-    if *same_site == cookie::SameSite::Strict {
-        told += ", SameSite=Strict";
+    match same_site {
+        cookie::SameSite::Lax => {}
+        cookie::SameSite::Strict => told += ", SameSite=Strict",
+        cookie::SameSite::Partitioned => {
+            let origins: Vec<_> = framed_by.iter().map(ToString::to_string).collect();
+            told += &format!(", Partitioned, in frames of {}", origins.join(", "));
+        }
     }
     told
 }

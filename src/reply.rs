@@ -1,6 +1,7 @@
 //! Rejections, challenges and denials as HTTP, logged once, and what a stranger may be told: a page for a person, problem
 //! JSON (RFC 9457) for a program, a status in the trailers for gRPC.
 
+mod framing;
 pub mod notice;
 mod onward;
 pub mod pages;
@@ -15,12 +16,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use hyper::body::Incoming;
 use serde_json::json;
 
+pub use framing::Framing;
 pub use notice::{ClientFault, KeptPostFault, Notice, ProviderFault, Rejection, Way};
 pub use onward::onward;
 
 use self::pages::{PageContext, Pages, protect};
 use crate::authn::proof::ProofDemand;
-use crate::message::{Body, Connection, Inbound, RequestId, Scheme, is_navigation, is_prefetch, prefers_html};
+use crate::message::{Body, Connection, Inbound, RequestId, Scheme, Windows, is_navigation, is_prefetch, prefers_html};
 use crate::policy::Permit;
 use crate::route::{Access, GuardedRoute, Route};
 use crate::telemetry::access_log::{self, Access as AccessLine};
@@ -43,14 +45,14 @@ pub enum Audience {
 }
 
 impl Audience {
-    /// A person reads what a window shows; a frame, a prefetch or a script does not show a page of ours to anyone.
-    fn of(headers: &HeaderMap) -> Self {
+    /// A person reads what one of these windows shows; a prefetch or a script does not show a page of ours to anyone.
+    fn of(headers: &HeaderMap, windows: Windows) -> Self {
         let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
         if text(header::CONTENT_TYPE).is_some_and(is_grpc) {
             return Self::Grpc;
         }
         let in_a_window = || {
-            text(SEC_FETCH_DEST).is_none_or(|dest| dest == "document")
+            text(SEC_FETCH_DEST).is_none_or(|dest| windows.show(dest.as_bytes()))
                 && !is_prefetch(headers)
                 && !headers.contains_key(X_REQUESTED_WITH)
         };
@@ -156,12 +158,18 @@ pub struct Replies {
     metrics: WorkerMetrics,
     access_log: bool,
     hsts: Option<HeaderValue>,
+    framing: Option<Framing>,
 }
 
 impl Replies {
     /// For one worker. `hsts` is the value of `Strict-Transport-Security`, if it is ours to say.
     pub fn new(pages: Arc<Pages>, metrics: WorkerMetrics, access_log: bool, hsts: Option<HeaderValue>) -> Self {
-        Self { pages, metrics, access_log, hsts }
+        Self { pages, metrics, access_log, hsts, framing: None }
+    }
+
+    /// For people who look at the application in frames, too.
+    pub fn with_framing(self, framing: Option<Framing>) -> Self {
+        Self { framing, ..self }
     }
 
     /// The worker's counters.
@@ -172,9 +180,10 @@ impl Replies {
     /// Begins an exchange.
     pub fn begin<'g>(&self, raw: &Request<Incoming>, connection: &Connection) -> Exchange<'g> {
         let headers = raw.headers();
-        let audience = Audience::of(headers);
+        let windows = if self.framing.is_some() { Windows::AndFrames } else { Windows::Own };
+        let audience = Audience::of(headers, windows);
         // Only a GET that a person navigates with can be repeated by a link.
-        let may_repeat = audience == Audience::Person && is_navigation(raw.method(), headers);
+        let may_repeat = audience == Audience::Person && is_navigation(raw.method(), headers, windows);
         let authority = || raw.uri().authority().map(|authority| authority.as_str().as_bytes());
         let host = headers.get(header::HOST).map(HeaderValue::as_bytes);
         let host = || host.or_else(authority).map(|host| String::from_utf8_lossy(host).into_owned());
@@ -202,6 +211,9 @@ impl Replies {
         let mut response = outcome.unwrap_or_else(|rejection| self.reject(&rejection, &mut exchange));
         if let Some(hsts) = &self.hsts {
             put_hsts(response.headers_mut(), hsts, exchange.is_secure);
+        }
+        if let Some(framing) = &self.framing {
+            framing.put(&mut response);
         }
         let duration = exchange.started.elapsed();
         let status = response.status().as_u16();
@@ -340,7 +352,7 @@ pub fn redirect(status: StatusCode, location: &str) -> Response<Body> {
     // Locations are serialised URLs or parsed return addresses, so this cannot fail; the front page is the safe way out.
     let location = HeaderValue::try_from(location).unwrap_or_else(|_| HeaderValue::from_static("/"));
     response.headers_mut().insert(header::LOCATION, location);
-    protect(response.headers_mut());
+    protect(&mut response);
     response
 }
 
@@ -354,7 +366,7 @@ pub fn text_answer(status: StatusCode, content_type: &'static str, text: String)
     let mut response = Response::new(Body::full(text));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    protect(response.headers_mut());
+    protect(&mut response);
     response
 }
 
@@ -421,7 +433,7 @@ fn grpc_status(notice: &Notice<'_>) -> Response<Body> {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     headers.insert("grpc-status", HeaderValue::from_static(code));
     headers.insert("grpc-message", HeaderValue::from_static(notice.code));
-    protect(headers);
+    protect(&mut response);
     response
 }
 
@@ -430,11 +442,15 @@ mod tests {
     use super::*;
 
     fn audience(fields: &[(&'static str, &'static str)]) -> Audience {
+        audience_in(Windows::Own, fields)
+    }
+
+    fn audience_in(windows: Windows, fields: &[(&'static str, &'static str)]) -> Audience {
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
             headers.append(*name, HeaderValue::from_static(value));
         }
-        Audience::of(&headers)
+        Audience::of(&headers, windows)
     }
 
     #[test]
@@ -453,6 +469,8 @@ mod tests {
             assert_eq!(audience(&[HTML, field]), expected, "{field:?}");
         }
         assert_eq!((audience(&[HTML]), audience(&[])), (Audience::Person, Audience::Program));
+        let framed = |destination| audience_in(Windows::AndFrames, &[HTML, ("sec-fetch-dest", destination)]);
+        assert_eq!((framed("iframe"), framed("embed")), (Audience::Person, Audience::Program));
     }
 
     #[test]

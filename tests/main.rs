@@ -53,6 +53,8 @@ mod drain;
 mod backchannel_logout;
 // The provider's page ends sessions in a frame.
 mod frontchannel_logout;
+// People are signed in inside frames of pages that may show the application, and no other page gets anything of it.
+mod frames;
 // Whoever breaks off, falls silent or holds on costs a bounded piece of memory and nobody else's time.
 mod faults;
 // The proxy is invisible to the application's protocols.

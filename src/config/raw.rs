@@ -253,9 +253,13 @@ pub(super) struct RawCookie {
     /// navigation ("strict").
     #[schemars(example = &"strict")]
     pub same_site: Option<RawSameSite>,
-    /// Cookies of their own for each site that shows the application in a frame: refused, as nobody could sign in there.
-    #[schemars(example = false)]
+    /// Sign people in inside frames of other sites' pages, with cookies of their own for each such site (SameSite=None;
+    /// Partitioned). Needs a name and framed_by. Default false.
+    #[schemars(example = true)]
     pub partitioned: Option<bool>,
+    /// With partitioned: the origins whose pages may show the application in a frame.
+    #[schemars(example = &["https://portal.example.com"])]
+    pub framed_by: Option<Vec<String>>,
 }
 
 /// Which requests the session's cookies come with.

@@ -62,7 +62,7 @@ impl Endpoints {
         let fault = match self.end_for_provider(inbound).await {
             Ok(()) => {
                 let mut response = Response::new(Body::Empty);
-                protect(response.headers_mut());
+                protect(&mut response);
                 return Ok(response);
             }
             Err(LogoutFault::TooMany(fault)) => return Err(fault.into()),

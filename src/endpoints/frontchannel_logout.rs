@@ -54,7 +54,7 @@ impl Endpoints {
                 (providers, self.sessions.detached(frame.end()).await.ok_or(Away)??)
             }
             (None, None) => {
-                let ended = match is_in_a_frame(inbound.headers()) {
+                let ended = match is_in_a_frame(inbound.headers(), self.sessions.jar().is_partitioned()) {
                     true => self.sessions.sign_out(inbound.cookies()).await.map(|(record, _)| record),
                     false => None,
                 };
@@ -63,8 +63,8 @@ impl Endpoints {
             _ => return Err(ClientFault::Logout("frontchannel_incomplete").into()),
         };
         let mut response = Response::new(Body::full(PAGE));
+        protect(&mut response);
         let headers = response.headers_mut();
-        protect(headers);
         if ended.is_some() {
             info!("ended by the provider, in a frame");
             set_cookies(headers, self.sessions.jar().delete_session(inbound.cookies()));
@@ -115,9 +115,12 @@ impl Frame {
 }
 
 /// Without `sid` the cookie alone says which session, and a link on another site must not sign anybody out: browsers say
-/// what they fetch a page for, and Lax cookies come into a frame only from a page of the same site.
-fn is_in_a_frame(headers: &HeaderMap) -> bool {
+/// what they fetch a page for, and Lax cookies come into a frame only from a page of the same site. Partitioned ones come into
+/// one of any site, so that the browser has to say that this one is.
+fn is_in_a_frame(headers: &HeaderMap, partitioned: bool) -> bool {
+    let is_near = || headers.get("sec-fetch-site").is_some_and(|site| site == "same-site" || site == "same-origin");
     headers.get("sec-fetch-dest").is_none_or(|destination| destination == "iframe" || destination == "frame")
+        && (!partitioned || is_near())
 }
 
 /// The only page of ours that may be framed, and only by the providers' own.

@@ -16,10 +16,16 @@ use crate::reply::{ClientFault, Rejection, redirect};
 const MAX_HINT: usize = 254;
 
 /// Core §4: nobody is signed in unseen, in a frame or behind an image of somebody else's page. Browsers say what they fetch a
-/// page for, and a page that is never shown in a frame needs no script to leave it.
+/// page for, and a page that is never shown in a frame needs no script to leave it. Where people look at frames, too, a page of ours
+/// sees to it that they are those of the pages that may show them (see [`Endpoints::start`]).
 pub(super) fn in_a_window(inbound: &Inbound) -> Result<(), ClientFault> {
     let mut destinations = inbound.headers().get_all("sec-fetch-dest").iter();
-    if destinations.all(|destination| destination == "document") { Ok(()) } else { Err(ClientFault::CrossSite) }
+    let windows = inbound.windows();
+    if destinations.all(|destination| windows.show(destination.as_bytes())) {
+        Ok(())
+    } else {
+        Err(ClientFault::CrossSite)
+    }
 }
 
 /// What a third party asks for.

@@ -19,7 +19,7 @@ use crate::authn::session::renewing::Renewing;
 use crate::authn::session::set_cookies;
 use crate::message::{Body, Inbound, Origin, OwnCookies, ReturnTo};
 use crate::reply::pages::Page;
-use crate::reply::{ClientFault, Exchange, Notice, ProviderFault, Rejection, Replies, redirect};
+use crate::reply::{ClientFault, Exchange, Notice, ProviderFault, Rejection, Replies, onward, redirect};
 use crate::route::Route;
 
 /// On the page with several providers.
@@ -195,7 +195,8 @@ impl Endpoints {
         if provider.pushes() { self.take_sign_in(inbound.client().address) } else { Ok(()) }
     }
 
-    /// Sends the browser to the provider, to sign in as the page behind it demands, too.
+    /// Sends the browser to the provider, to sign in as the page behind it demands, too. Where people are signed in inside frames, by
+    /// way of a page of ours: a browser shows that in no frame of somebody else's page, and so the provider is not even asked.
     pub(super) async fn start(
         &self,
         provider: &Provider,
@@ -208,7 +209,10 @@ impl Endpoints {
         wish.replaces = self.sessions.shown_id(cookies).or(wish.replaces).filter(|_| wish.renewing.is_none());
         let start = Start { wish: &wish, ..start };
         let started = self.logins.start(provider, cookies, start).await.map_err(ProviderFault::Start)?;
-        let mut response = redirect(StatusCode::FOUND, &started.location);
+        let mut response = match self.sessions.jar().is_partitioned() {
+            true => onward(&started.location),
+            false => redirect(StatusCode::FOUND, &started.location),
+        };
         set_cookies(response.headers_mut(), [started.cookie]);
         Ok(response)
     }

@@ -14,7 +14,7 @@ use super::Endpoints;
 use super::query::{self, Repeated};
 use crate::authn::oidc::provider::SigningOut;
 use crate::authn::session::set_cookies;
-use crate::message::{Body, Inbound, Initiator, Origin, ReturnTo};
+use crate::message::{Body, Inbound, Initiator, Origin, ReturnTo, Windows};
 use crate::policy::Denial;
 use crate::reply::pages::Page;
 use crate::reply::{ClientFault, Exchange, Notice, Rejection, Replies, redirect};
@@ -28,7 +28,7 @@ impl Endpoints {
     ) -> Result<Response<Body>, Rejection> {
         let return_to = self.return_after_logout(inbound)?;
         let is_ours = Initiator::of(inbound.headers(), &self.rules.own, &[]) == Initiator::Own
-            && (inbound.method() == Method::POST || is_meant(inbound.headers()));
+            && (inbound.method() == Method::POST || is_meant(inbound.headers(), inbound.windows()));
         match (is_ours, inbound.method()) {
             (true, _) => Ok(self.sign_out(inbound, return_to).await),
             (false, &Method::POST) => Err(ClientFault::CrossSite.into()),
@@ -179,8 +179,12 @@ pub(super) fn digest_of(state: &str) -> String {
 }
 
 /// Whether a GET may be somebody's wish: browsers also fetch pages ahead of time and whatever a page embeds. Stricter than
-/// [`is_prefetch`](crate::message::is_prefetch): a purpose that nobody knows yet signs nobody out.
-fn is_meant(headers: &HeaderMap) -> bool {
-    let is_wish = |destination: &HeaderValue| destination == "document" || destination == "empty";
+/// [`is_prefetch`](crate::message::is_prefetch): a purpose that nobody knows yet signs nobody out. A frame that a page embeds looks
+/// like one that somebody clicks in, but for `Sec-Fetch-User` (Fetch Metadata §2.4).
+fn is_meant(headers: &HeaderMap, windows: Windows) -> bool {
+    let is_clicked = || headers.get("sec-fetch-user").is_some_and(|user| user == "?1");
+    let is_wish = |destination: &HeaderValue| {
+        destination == "document" || destination == "empty" || (windows.show(destination.as_bytes()) && is_clicked())
+    };
     !headers.contains_key("sec-purpose") && headers.get("sec-fetch-dest").is_none_or(is_wish)
 }

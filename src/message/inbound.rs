@@ -15,7 +15,7 @@ use http::{HeaderMap, Method, Request, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 
 use self::authority::Authority;
-pub use self::navigation::{is_navigation, is_own_form, is_prefetch, prefers_html};
+pub use self::navigation::{Windows, is_for_another_site, is_navigation, is_own_form, is_prefetch, prefers_html};
 pub use self::request_id::RequestId;
 use super::forwarded::Peer;
 use super::headers::{IdentityNames, list_members, strip_forwarding};
@@ -59,6 +59,8 @@ pub struct Settings {
     pub cookie_bases: Vec<String>,
     /// The longest request target, in bytes. Default 8 KiB: 414.
     pub max_uri_bytes: usize,
+    /// Where people look at the application: also in frames of other pages, where `cookie.partitioned` is set.
+    pub windows: Windows,
 }
 
 impl Default for Settings {
@@ -68,6 +70,7 @@ impl Default for Settings {
             identity_names: IdentityNames::default(),
             cookie_bases: Vec::new(),
             max_uri_bytes: 8 * 1024,
+            windows: Windows::default(),
         }
     }
 }
@@ -92,6 +95,7 @@ struct Head {
     cookies: OwnCookies,
     recall: Recall,
     is_tunnel: bool,
+    windows: Windows,
 }
 
 /// Why a request is refused before it is routed.
@@ -240,15 +244,21 @@ impl Inbound {
         &self.head.recall
     }
 
-    /// Whether this is a person's top-level navigation, and so may start a sign-in: `Sec-Fetch-Mode: navigate` with
-    /// `Sec-Fetch-Dest: document` and no `Sec-Purpose: prefetch`; without those headers, a GET that prefers `text/html`.
+    /// Where people look at the application.
+    pub fn windows(&self) -> Windows {
+        self.head.windows
+    }
+
+    /// Whether this is a person's navigation, and so may start a sign-in: `Sec-Fetch-Mode: navigate` with `Sec-Fetch-Dest:
+    /// document` (or `iframe`, where people look at frames) and no `Sec-Purpose: prefetch`; without those headers, a GET that
+    /// prefers `text/html`.
     pub fn is_navigation(&self) -> bool {
-        navigation::is_navigation(self.request.method(), self.request.headers())
+        navigation::is_navigation(self.request.method(), self.request.headers(), self.head.windows)
     }
 
     /// Whether a page of our own sends a form with it, in a window: see [`is_own_form`].
     pub fn is_own_form(&self, own: &Origin) -> bool {
-        navigation::is_own_form(self.request.method(), self.request.headers(), own)
+        navigation::is_own_form(self.request.method(), self.request.headers(), own, self.head.windows)
     }
 
     /// The path and query as sent, for the way back after a sign-in.
@@ -341,7 +351,8 @@ fn read<B>(request: &mut Request<B>, connection: &Connection, settings: &Setting
     settings.identity_names.strip(headers);
     let cookies = OwnCookies::cut_from(headers, &settings.cookie_bases);
     let (certificate, recall) = (connection.certificate.clone(), connection.recall.clone());
-    Ok(Head { authority, path, client, certificate, cookies, recall, is_tunnel })
+    let windows = settings.windows;
+    Ok(Head { authority, path, client, certificate, cookies, recall, is_tunnel, windows })
 }
 
 /// TRACE echoes cookies, CONNECT opens tunnels; some upstreams know methods in any case.
@@ -631,7 +642,7 @@ mod tests {
             request("GET", "/", &[("host", "a"), ("x-forwarded-for", "\u{fffd}"), ("cookie", "\u{e9};=;")]);
         request.headers_mut().append("accept", HeaderValue::from_bytes(&[0xff, b',', 0xfe]).unwrap());
         read_from("10.0.0.1:1", &mut request).unwrap();
-        assert!(!navigation::is_navigation(request.method(), request.headers()));
+        assert!(!navigation::is_navigation(request.method(), request.headers(), Windows::Own));
         assert_eq!(request.headers()["accept"].as_bytes(), [0xff, b',', 0xfe]);
     }
 

@@ -18,7 +18,10 @@ pub use body::Body;
 pub use certificate::ClientCertificate;
 pub use cookies::{DuplicateCookie, OwnCookies, is_ours};
 pub use forwarded::{Client, Forwarding, Scheme};
-pub use inbound::{Connection, Inbound, Malformed, RequestId, Settings, is_navigation, is_prefetch, prefers_html};
+pub use inbound::{
+    Connection, Inbound, Malformed, RequestId, Settings, Windows, is_for_another_site, is_navigation, is_prefetch,
+    prefers_html,
+};
 pub use initiator::Initiator;
 pub use path::{PathError, RequestPath};
 pub use recall::Recall;

@@ -1,6 +1,7 @@
 //! A page that leads on by itself and without a script: HTML, "Refresh state" (`http-equiv=refresh`), with a link for whoever
 //! does not follow it. What comes next is asked for by a page of ours and no longer by another site, so that cookies with
-//! `SameSite=Strict` come along (RFC 6265bis §5.2).
+//! `SameSite=Strict` come along (RFC 6265bis §5.2). Browsers ask who may frame what they show, and never who may frame a redirect:
+//! what is to happen in no stranger's frame begins with such a page, too.
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response};
@@ -18,9 +19,8 @@ pub fn onward(location: &str) -> Response<Body> {
          <title>One moment</title><p><a href=\"{location}\">Continue</a></p></html>\n"
     );
     let mut response = Response::new(Body::full(page));
-    let headers = response.headers_mut();
-    protect(headers);
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    protect(&mut response);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
     response
 }
 

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_FRAME_OPTIONS};
 use http::{HeaderValue, Response, StatusCode};
 
-pub use self::protect::protect;
+pub use self::protect::{Ours, protect};
 use self::template::Templates;
 use crate::message::Body;
 
@@ -163,8 +163,8 @@ impl Pages {
 
         let mut response = Response::new(Body::full(rendered.html));
         *response.status_mut() = StatusCode::from_u16(context.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        protect(&mut response);
         let headers = response.headers_mut();
-        protect(headers);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
         // For user agents that do not know frame-ancestors.
         headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));

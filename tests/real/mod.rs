@@ -16,6 +16,8 @@ mod cookies;
 mod cookie_size;
 // What Dex does beside signing people in.
 mod dex;
+// The application in a frame of a portal.
+mod frames;
 // Tokens that begin without a redirect.
 mod grants;
 // Client authentication, pushed, signed and bound, at providers that demand it.

@@ -14,7 +14,8 @@
 //!
 //! `base` is `cookie.name` behind the prefix that goes with the attributes. The settings' are Domain, Path and SameSite as
 //! configured. Sign-ins begin and end on the redirect URI's host, so what they need stays with that host (and `__Host-`) even
-//! where the session goes to a whole domain; a sign-out may begin on any host that the session is shown to.
+//! where the session goes to a whole domain; a sign-out may begin on any host that the session is shown to. Where the session
+//! is partitioned, every one of them is: `SameSite=None` in a jar of its own for each site around a frame.
 
 mod attributes;
 
@@ -38,6 +39,7 @@ const PART_SUFFIXES: [&str; MAX_PARTS] = ["", ".1", ".2", ".3"];
 #[derive(Debug, Clone)]
 pub struct CookieJar {
     is_strict: bool,
+    is_partitioned: bool,
     domain: Option<String>,
     bases: Vec<String>,
     parts: [OwnCookie; MAX_PARTS],
@@ -65,7 +67,7 @@ impl CookieJar {
     /// By the settings; `https` where the redirect URI is.
     pub fn new(settings: &Settings, https: bool) -> Self {
         let name = settings.name.as_str();
-        let (host, session) = (Attributes::of_host(https), Attributes::of_session(settings, https));
+        let (host, session) = (Attributes::of_host(settings, https), Attributes::of_session(settings, https));
         // Browsers take `SameSite=None` only with `Secure`, and that also from http on loopback.
         let post = Attributes { same_site: ::cookie::SameSite::None, secure: true, ..host };
         let logout = Attributes { domain: session.domain, ..host };
@@ -77,6 +79,7 @@ impl CookieJar {
         }
         Self {
             is_strict: settings.same_site == SameSite::Strict,
+            is_partitioned: settings.same_site == SameSite::Partitioned,
             domain: settings.domain.clone(),
             bases,
             parts: PART_SUFFIXES.map(|suffix| session.cookie(name, suffix)),
@@ -98,6 +101,12 @@ impl CookieJar {
     /// Whether the session does not come along when another site leads here.
     pub fn is_strict(&self) -> bool {
         self.is_strict
+    }
+
+    /// Whether people are signed in inside frames of other sites, so that the session comes along with whatever a page around
+    /// such a frame asks for.
+    pub fn is_partitioned(&self) -> bool {
+        self.is_partitioned
     }
 
     /// Whether the session is shown to `host` because of `cookie.domain`.
@@ -261,6 +270,20 @@ mod tests {
         assert_eq!(told[7], shared(".logout", "Lax", "/"));
         assert_eq!(wide.bases(), ["__Secure-v", "__Host-v"]);
         assert!(wide.is_strict() && !jar().is_strict());
+    }
+
+    #[test]
+    fn for_a_frame_every_one_of_them_is_partitioned_and_a_deletion_says_so() {
+        let settings = Settings { same_site: SameSite::Partitioned, ..Settings::named("v") };
+        let jar = CookieJar::new(&settings, true);
+        let more = [&jar.idle, &jar.login, &jar.post, &jar.done, &jar.hop, &jar.kept, &jar.logout];
+        for cookie in jar.parts.iter().chain(more) {
+            let words = "HttpOnly; SameSite=None; Partitioned; Secure; Path=/";
+            assert_eq!(cookie.set("x", None), format!("{}=x; {words}", cookie.name()));
+            assert_eq!(cookie.delete(), format!("{}=; {words}; Max-Age=0", cookie.name()));
+            assert!(cookie.name().starts_with("__Host-v"));
+        }
+        assert!(jar.is_partitioned() && !jar.is_strict() && !super::tests::jar().is_partitioned());
     }
 
     #[test]

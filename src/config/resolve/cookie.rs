@@ -8,35 +8,43 @@ use super::{Resolver, host_of};
 use crate::authn::session::cookie::{SameSite, Settings, is_at_or_below};
 use crate::config::problem::shown;
 use crate::config::raw::{RawCookie, RawSameSite};
+use crate::message::Origin;
 use crate::route::{Access, Endpoint, Route};
+
+/// Of cookies that nobody gave a name.
+const DEFAULT_NAME: &str = "vestibule";
 
 impl Resolver {
     pub(super) fn cookie(&mut self, raw: RawCookie, redirect_uri: Option<&Url>) -> Settings {
+        let partitioned = raw.partitioned == Some(true);
+        if partitioned {
+            self.partitioned(&raw, redirect_uri);
+        }
         let same_site = match raw.same_site {
+            _ if partitioned => SameSite::Partitioned,
             None | Some(RawSameSite::Lax) => SameSite::Lax,
             Some(RawSameSite::Strict) => SameSite::Strict,
             Some(RawSameSite::None) => {
                 let what = "is \"none\": the session would come along with whatever any other site asks for";
                 let fix = "write \"lax\" or \"strict\"; pages of sibling hosts are of the same site and need no more, and \
-                           their origins stand in a route's allowed_origins";
+                           their origins stand in a route's allowed_origins; for a frame in a page of another site write \
+                           partitioned = true";
                 self.error("cookie.same_site", what, fix);
                 SameSite::Lax
             }
         };
-        if raw.partitioned == Some(true) {
-            self.partitioned(redirect_uri);
-        }
         Settings {
             name: self.cookie_name(raw.name),
             domain: raw.domain.and_then(|domain| self.cookie_domain(&domain, redirect_uri)),
             path: raw.path.and_then(|path| self.cookie_path(path)).unwrap_or_else(|| "/".to_owned()),
             same_site,
+            framed_by: self.framed_by(raw.framed_by, partitioned),
         }
     }
 
     fn cookie_name(&mut self, written: Option<String>) -> String {
         let key = "cookie.name";
-        let name = written.unwrap_or_else(|| "vestibule".to_owned());
+        let name = written.unwrap_or_else(|| DEFAULT_NAME.to_owned());
         let lower = name.to_ascii_lowercase();
         if lower.starts_with("__host-") || lower.starts_with("__secure-") {
             self.error(
@@ -153,18 +161,74 @@ impl Resolver {
         }
     }
 
-    /// Cookies Having Independent Partitioned State: a frame would have a jar of its own for each site that shows it.
-    fn partitioned(&mut self, redirect_uri: Option<&Url>) {
-        let key = "cookie.partitioned";
-        let what = "cannot work: the cookies of a frame would have to be set by a sign-in inside the frame, which providers \
-                    refuse to be shown in, as they must (RFC 9700 §4.16); a sign-in in a window of its own fills another jar";
-        let fix = "remove it; open the application in a window of its own, or serve it and the page around it from hosts of \
-                   one site, where Lax and Strict cookies reach the frame";
-        self.error(key, what, fix);
+    /// Cookies Having Independent Partitioned State (draft-cutler-httpbis-partitioned-cookies): what does not go with them.
+    fn partitioned(&mut self, raw: &RawCookie, redirect_uri: Option<&Url>) {
+        if raw.name.as_deref().is_none_or(|name| name == DEFAULT_NAME) {
+            let what = format!(
+                "is {DEFAULT_NAME:?}, as by default: a browser may hold such a cookie without Partitioned from before, and sends \
+                 both"
+            );
+            self.error("cookie.name", what, "write a name of its own, such as name = \"intranet\"");
+        }
+        let held_back = match raw.same_site {
+            None | Some(RawSameSite::None) => None,
+            Some(RawSameSite::Lax) => Some("lax"),
+            Some(RawSameSite::Strict) => Some("strict"),
+        };
+        if let Some(same_site) = held_back {
+            let what = format!(
+                "is {same_site:?}: such a cookie never comes into a frame of another site, which partitioned is for"
+            );
+            self.error("cookie.same_site", what, "remove it: SameSite=None goes with partitioned");
+        }
+        if raw.domain.is_some() {
+            let what = "is for several hosts, which would all be open to frames; a partitioned session is one host's, and its \
+                        cookies are __Host- cookies";
+            self.error("cookie.domain", what, "remove it, or partitioned");
+        }
         if redirect_uri.is_some_and(|uri| uri.scheme() != "https") {
             let what = "is for https only: browsers refuse Partitioned without Secure, and the redirect URI is http";
-            self.error(key, what, "remove it");
+            self.error("cookie.partitioned", what, "write an https redirect URI, or remove partitioned");
         }
+    }
+
+    /// Each exactly one origin, and one that a Content-Security-Policy can name (CSP3 §2.3.1 `host-source`).
+    fn framed_by(&mut self, written: Option<Vec<String>>, partitioned: bool) -> Vec<Origin> {
+        let key = "cookie.framed_by";
+        if !partitioned {
+            if written.is_some() {
+                let what = "lets pages of other sites show the application in a frame, where nobody can be signed in without \
+                            partitioned";
+                self.error(key, what, "write partitioned = true beside it, or remove it");
+            }
+            return Vec::new();
+        }
+        let texts = written.unwrap_or_default();
+        if texts.is_empty() {
+            let what = "names nobody: partitioned lets the session into frames, and somebody has to say of whose pages";
+            self.error(key, what, "write their origins, such as framed_by = [\"https://portal.example.com\"]");
+        }
+        let mut origins = Vec::new();
+        for (index, text) in texts.into_iter().enumerate() {
+            let key = format!("{key}[{index}]");
+            let Some(origin) = self.origin(&key, &text) else { continue };
+            let Some(host) = origin.as_str().strip_prefix("https://") else {
+                let what = format!("is {}: what goes over http is anybody's page", shown(&text));
+                self.error(&key, what, "write an https origin");
+                continue;
+            };
+            if !host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':')) {
+                let what = format!("is {}, and not one host by its name", shown(&text));
+                self.error(
+                    &key,
+                    what,
+                    "write each origin out, such as \"https://portal.example.com\": no * and no address of IPv6",
+                );
+            } else if !origins.contains(&origin) {
+                origins.push(origin);
+            }
+        }
+        origins
     }
 }
 

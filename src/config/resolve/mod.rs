@@ -42,9 +42,9 @@ use super::raw::{RawConfig, RawDrain, RawLimits, RawLog, RawLogFormat, RawPages}
 use super::sources::Merged;
 use super::text::{Network, Span};
 use super::{Admin, Compile, Loaded, Settings};
-use crate::authn::session::cookie::CookieJar;
+use crate::authn::session::cookie::{CookieJar, SameSite};
 use crate::message::headers::IdentityNames;
-use crate::message::{self, Origin};
+use crate::message::{self, Origin, Windows};
 use crate::reply::pages::{self, Page, Pages};
 use crate::route::{self, Routes};
 use crate::upstream::UpstreamSettings;
@@ -209,6 +209,10 @@ impl Resolver {
                 identity_names: self.identity_names.clone(),
                 cookie_bases: CookieJar::new(&session.cookie, secure).bases().to_vec(),
                 max_uri_bytes,
+                windows: match session.cookie.same_site {
+                    SameSite::Partitioned => Windows::AndFrames,
+                    SameSite::Lax | SameSite::Strict => Windows::Own,
+                },
             },
             routes,
             endpoints: endpoints.settings,
@@ -485,20 +489,19 @@ impl Resolver {
 
     /// Web origins, as they stand in an `Origin` header.
     fn origins(&mut self, key: &str, written: Option<Vec<String>>) -> Vec<Origin> {
-        let mut origins = Vec::new();
-        for (index, text) in written.unwrap_or_default().into_iter().enumerate() {
-            let url = super::text::WebUrl::parse(&text).map(|url| url.0.0);
-            let bare = url.filter(|url| url.path() == "/" && url.query().is_none() && url.fragment().is_none());
-            match bare.as_ref().and_then(Origin::of) {
-                Some(origin) => origins.push(origin),
-                None => self.error(
-                    &format!("{key}[{index}]"),
-                    format!("is {}, no origin", shown(&text)),
-                    "write scheme, host and port alone, such as \"https://www.example.com\"",
-                ),
-            }
+        let texts = written.unwrap_or_default().into_iter().enumerate();
+        texts.filter_map(|(index, text)| self.origin(&format!("{key}[{index}]"), &text)).collect()
+    }
+
+    fn origin(&mut self, key: &str, text: &str) -> Option<Origin> {
+        let url = super::text::WebUrl::parse(text).map(|url| url.0.0);
+        let bare = url.filter(|url| url.path() == "/" && url.query().is_none() && url.fragment().is_none());
+        let origin = bare.as_ref().and_then(Origin::of);
+        if origin.is_none() {
+            let fix = "write scheme, host and port alone, such as \"https://www.example.com\"";
+            self.error(key, format!("is {}, no origin", shown(text)), fix);
         }
-        origins
+        origin
     }
 
     /// A host as requests are compared with it: lower case, no port, no trailing dot, IPv6 in brackets.

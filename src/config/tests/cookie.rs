@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::authn::session::cookie::SameSite;
+use crate::message::Windows;
 
 #[test]
 fn what_browsers_would_not_keep_or_send_is_a_problem() {
@@ -33,7 +34,8 @@ fn what_browsers_would_not_keep_or_send_is_a_problem() {
         ("path = \"/aut\"", "does not cover"),
         ("same_site = \"none\"", "the session would come along with whatever any other site asks for"),
         ("same_site = \"stict\"", "did you mean \"strict\"?"),
-        ("partitioned = true", "a sign-in inside the frame"),
+        ("framed_by = [\"https://portal.example\"]", "where nobody can be signed in without partitioned"),
+        ("framed_by = []", "write partitioned = true beside it"),
     ] {
         let text = errors(&[("cookie", line)]);
         assert!(text.contains(why), "{line}: {text}");
@@ -44,18 +46,78 @@ fn what_browsers_would_not_keep_or_send_is_a_problem() {
 #[test]
 fn all_of_it_is_told_at_once() {
     let local = "issuer = \"http://127.0.0.1:8180\"\nredirect_uri = \"http://localhost:8080/auth/callback\"";
-    let cookie = "name = \"a b\"\ndomain = \"localhost\"\npath = \"/x\"\nsame_site = \"none\"\npartitioned = true";
+    let cookie = "name = \"a b\"\ndomain = \"localhost\"\npath = \"/x\"\nsame_site = \"none\"\npartitioned = false";
     let text = errors(&[("provider", local), ("cookie", cookie)]);
     for why in [
         "no name for our cookies",
         "\"localhost\", a name that browsers keep no cookies for",
         "does not cover /auth/callback",
         "cookie.same_site is \"none\"",
-        "cookie.partitioned cannot work",
+    ] {
+        assert!(text.contains(why), "{why}: {text}");
+    }
+    let partitioned = "partitioned = true\nsame_site = \"strict\"\ndomain = \"example.com\"";
+    let text = errors(&[("provider", local), ("cookie", partitioned)]);
+    for why in [
+        "cookie.name is \"vestibule\", as by default",
+        "cookie.framed_by names nobody",
+        "cookie.same_site is \"strict\": such a cookie never comes into a frame of another site",
+        "cookie.domain is for several hosts",
         "browsers refuse Partitioned without Secure",
     ] {
         assert!(text.contains(why), "{why}: {text}");
     }
+}
+
+/// With everything that belongs to it.
+const FRAMED: &str = "name = \"intranet\"\npartitioned = true\nframed_by = [\"https://portal.example\"]";
+
+#[test]
+fn what_does_not_go_with_a_frame_is_a_problem() {
+    for (from, to, why) in [
+        ("name = \"intranet\"", "", "cookie.name is \"vestibule\", as by default"),
+        ("\"intranet\"", "\"vestibule\"", "sends both\n    write a name of its own"),
+        ("framed_by = [\"https://portal.example\"]", "", "somebody has to say of whose pages"),
+        ("[\"https://portal.example\"]", "[]", "cookie.framed_by names nobody"),
+        ("https://portal.example", "http://portal.example", "what goes over http is anybody's page"),
+        ("https://portal.example", "http://localhost:8080", "what goes over http is anybody's page"),
+        (
+            "https://portal.example",
+            "https://*.example",
+            "cookie.framed_by[0] is \"https://*.example\", and not one host",
+        ),
+        ("https://portal.example", "https://a.example,b.example", "not one host by its name"),
+        ("https://portal.example", "https://a.example;x", "not one host by its name"),
+        ("https://portal.example", "https://[2001:db8::1]", "not one host by its name"),
+        ("https://portal.example", "https://portal.example/page", "no origin"),
+        ("https://portal.example", "https://user@portal.example", "no origin"),
+        ("https://portal.example", "*", "no origin"),
+        ("https://portal.example", "null", "no origin"),
+        ("https://portal.example", "", "no origin"),
+        ("partitioned = true", "partitioned = true\nsame_site = \"lax\"", "cookie.same_site is \"lax\""),
+        ("partitioned = true", "partitioned = true\ndomain = \"example.com\"", "a partitioned session is one host's"),
+        ("partitioned = true", "partitioned = false", "framed_by lets pages of other sites show"),
+    ] {
+        let text = errors(&[("cookie", &FRAMED.replace(from, to))]);
+        assert!(text.contains(why), "{to}: {text}");
+        assert_eq!(text.matches("error: ").count(), 1, "{to}: {text}");
+    }
+}
+
+#[test]
+fn frames_are_windows_where_they_are_let_in_and_nowhere_else() {
+    let lists = ["[\"https://Portal.example:443/\", \"https://portal.example\", \"https://b.example:8443\"]"];
+    let framed = FRAMED.replace("[\"https://portal.example\"]", lists[0]);
+    for line in [framed.clone(), format!("{framed}\nsame_site = \"none\"")] {
+        let whole = settings(&[("cookie", &line)]);
+        assert_eq!(whole.message.cookie_bases, ["__Host-intranet"]);
+        assert_eq!(whole.message.windows, Windows::AndFrames);
+        assert_eq!(whole.session.cookie.same_site, SameSite::Partitioned);
+        let origins: Vec<_> = whole.session.cookie.framed_by.iter().map(ToString::to_string).collect();
+        assert_eq!(origins, ["https://portal.example", "https://b.example:8443"]);
+    }
+    let whole = settings(&[("cookie", "name = \"intranet\"")]);
+    assert!(whole.session.cookie.framed_by.is_empty() && whole.message.windows == Windows::Own);
 }
 
 #[test]

@@ -12,25 +12,65 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const SEC_PURPOSE: HeaderName = HeaderName::from_static("sec-purpose");
 const X_REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
 
-/// A GET that the browser calls a top-level navigation; where it says nothing (Fetch Metadata), one that prefers HTML.
-pub fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
+/// Where people look at the application.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Windows {
+    /// In windows and tabs.
+    #[default]
+    Own,
+    /// Also in frames of other pages (`cookie.partitioned`).
+    AndFrames,
+}
+
+impl Windows {
+    /// Whether somebody looks at what is fetched for this destination (`Sec-Fetch-Dest`).
+    pub fn show(self, destination: &[u8]) -> bool {
+        destination == b"document" || (self == Self::AndFrames && is_frame(destination))
+    }
+}
+
+/// A destination that a page embeds for people to look at. Not `object` and `embed`, which pages embed all kinds of things by.
+fn is_frame(destination: &[u8]) -> bool {
+    matches!(destination, b"iframe" | b"frame")
+}
+
+/// A GET that the browser calls a navigation of one of these `windows`; where it says nothing (Fetch Metadata), one that prefers
+/// HTML.
+pub fn is_navigation(method: &Method, headers: &HeaderMap, windows: Windows) -> bool {
     if method != Method::GET || headers.contains_key(X_REQUESTED_WITH) || is_prefetch(headers) {
         return false;
     }
     if headers.contains_key(SEC_FETCH_MODE) || headers.contains_key(SEC_FETCH_DEST) {
-        return is_only(headers, &SEC_FETCH_MODE, b"navigate") && is_only(headers, &SEC_FETCH_DEST, b"document");
+        return navigates(headers, windows);
     }
     prefers_html(headers)
 }
 
+/// By every word of the browser.
+fn navigates(headers: &HeaderMap, windows: Windows) -> bool {
+    is_only(headers, &SEC_FETCH_MODE, b"navigate")
+        && only(headers, &SEC_FETCH_DEST).is_some_and(|destination| windows.show(destination))
+}
+
 /// A form of a page of ours, sent in a window, by every word of a browser that says so (Fetch Metadata, Fetch §3.2): a POST that is a
 /// top-level navigation, from our own origin exactly. Silence and `Origin: null` are no such word.
-pub fn is_own_form(method: &Method, headers: &HeaderMap, own: &Origin) -> bool {
+pub fn is_own_form(method: &Method, headers: &HeaderMap, own: &Origin, windows: Windows) -> bool {
     method == Method::POST
-        && is_only(headers, &SEC_FETCH_MODE, b"navigate")
-        && is_only(headers, &SEC_FETCH_DEST, b"document")
+        && navigates(headers, windows)
         && is_only(headers, &SEC_FETCH_SITE, b"same-origin")
         && is_only(headers, &ORIGIN, own.as_str().as_bytes())
+}
+
+/// Whether a page of another site makes the browser fetch this for itself: an image, a script, whatever a script of it asks for. Not
+/// so where somebody goes there, in a window or in a frame, as a browser brings cookies with `SameSite=Lax` into a window (RFC
+/// 6265bis §5.2). A browser that does not say (Fetch Metadata) may still name an `Origin`.
+pub fn is_for_another_site(headers: &HeaderMap) -> bool {
+    let mut sites = headers.get_all(&SEC_FETCH_SITE).into_iter().peekable();
+    let is_near = |site: &HeaderValue| site == "same-origin" || site == "same-site" || site == "none";
+    if sites.peek().is_none() {
+        return headers.contains_key(ORIGIN);
+    }
+    !sites.all(is_near) && !navigates(headers, Windows::AndFrames)
 }
 
 /// Whether the browser fetches ahead of time what nobody asked for: `Sec-Purpose: prefetch` or `prefetch;prerender` (Fetch,
@@ -41,8 +81,12 @@ pub fn is_prefetch(headers: &HeaderMap) -> bool {
 }
 
 fn is_only(headers: &HeaderMap, name: &HeaderName, wanted: &[u8]) -> bool {
+    only(headers, name) == Some(wanted)
+}
+
+fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h [u8]> {
     let mut lines = headers.get_all(name).into_iter().map(HeaderValue::as_bytes);
-    lines.next() == Some(wanted) && lines.next().is_none()
+    lines.next().filter(|_| lines.next().is_none())
 }
 
 /// Whether `text/html` is named and nothing is liked better (RFC 9110 §12.5.1); among equals, what is named first counts,
@@ -94,8 +138,62 @@ mod tests {
         for (name, value) in headers {
             map.append(*name, HeaderValue::from_static(value));
         }
-        assert!(!is_navigation(&Method::POST, &map) && !is_navigation(&Method::HEAD, &map));
-        is_navigation(&Method::GET, &map)
+        for windows in [Windows::Own, Windows::AndFrames] {
+            assert!(!is_navigation(&Method::POST, &map, windows) && !is_navigation(&Method::HEAD, &map, windows));
+        }
+        is_navigation(&Method::GET, &map, Windows::Own)
+    }
+
+    #[test]
+    fn a_frame_is_a_window_only_where_people_look_at_frames() {
+        for (mode, destination, wanted) in [
+            ("navigate", "document", [true, true]),
+            ("navigate", "iframe", [false, true]),
+            ("navigate", "frame", [false, true]),
+            ("navigate", "embed", [false, false]),
+            ("navigate", "object", [false, false]),
+            ("no-cors", "iframe", [false, false]),
+            ("cors", "empty", [false, false]),
+        ] {
+            let mut map = HeaderMap::new();
+            map.append("sec-fetch-mode", HeaderValue::from_static(mode));
+            map.append("sec-fetch-dest", HeaderValue::from_static(destination));
+            let told = [Windows::Own, Windows::AndFrames].map(|windows| is_navigation(&Method::GET, &map, windows));
+            assert_eq!(told, wanted, "{mode} {destination}");
+        }
+    }
+
+    #[test]
+    fn what_another_site_fetches_for_itself_is_told_from_where_somebody_goes() {
+        const CROSS: (&str, &str) = ("sec-fetch-site", "cross-site");
+        let navigation = |destination| [CROSS, ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", destination)];
+        let fetch = |mode| [CROSS, ("sec-fetch-mode", mode), ("sec-fetch-dest", "empty")];
+        let table: &[(&[(&str, &str)], bool)] = &[
+            (&[], false),
+            (&[("origin", "https://portal.example")], true),
+            (&[("sec-fetch-site", "none")], false),
+            (&[("sec-fetch-site", "same-origin"), ("origin", "https://app.example")], false),
+            (&[("sec-fetch-site", "same-site"), ("sec-fetch-mode", "cors")], false),
+            (&navigation("document"), false),
+            (&navigation("iframe"), false),
+            (&navigation("frame"), false),
+            (&navigation("embed"), true),
+            (&navigation("object"), true),
+            (&navigation("image"), true),
+            (&fetch("cors"), true),
+            (&fetch("no-cors"), true),
+            (&[CROSS], true),
+            (&[CROSS, ("sec-fetch-mode", "navigate")], true),
+            (&[("sec-fetch-site", "same-origin"), CROSS], true),
+            (&[("sec-fetch-site", "new")], true),
+        ];
+        for (fields, wanted) in table {
+            let mut map = HeaderMap::new();
+            for (name, value) in *fields {
+                map.append(*name, HeaderValue::from_static(value));
+            }
+            assert_eq!(is_for_another_site(&map), *wanted, "{fields:?}");
+        }
     }
 
     #[test]
@@ -138,9 +236,18 @@ mod tests {
             for (name, value) in fields {
                 map.append(*name, HeaderValue::from_static(value));
             }
-            is_own_form(&method, &map, &own)
+            is_own_form(&method, &map, &own, Windows::Own)
         };
         assert!(is_ours(Method::POST, &OURS));
+        let in_a_frame: HeaderMap = OURS
+            .iter()
+            .map(|(name, value)| {
+                let value = if *name == "sec-fetch-dest" { "iframe" } else { value };
+                (HeaderName::from_static(name), HeaderValue::from_static(value))
+            })
+            .collect();
+        let of_a_frame = |windows| is_own_form(&Method::POST, &in_a_frame, &own, windows);
+        assert!(of_a_frame(Windows::AndFrames) && !of_a_frame(Windows::Own));
         for method in [Method::GET, Method::PUT, Method::PATCH, Method::DELETE] {
             assert!(!is_ours(method, &OURS));
         }

@@ -8,6 +8,8 @@ use std::time::Duration;
 use ::cookie::Cookie;
 use http::HeaderValue;
 
+use crate::message::Origin;
+
 /// The `[cookie]` section, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -19,12 +21,15 @@ pub struct Settings {
     pub path: String,
     /// `cookie.same_site`, of the session.
     pub same_site: SameSite,
+    /// `cookie.framed_by`: whose pages may show the application in a frame. Empty unless [`SameSite::Partitioned`].
+    pub framed_by: Vec<Origin>,
 }
 
 impl Settings {
     /// The defaults, under a name.
     pub fn named(name: &str) -> Self {
-        Self { name: name.to_owned(), domain: None, path: "/".to_owned(), same_site: SameSite::Lax }
+        let (name, path) = (name.to_owned(), "/".to_owned());
+        Self { name, domain: None, path, same_site: SameSite::Lax, framed_by: Vec::new() }
     }
 }
 
@@ -35,6 +40,9 @@ pub enum SameSite {
     Lax,
     /// Not even then.
     Strict,
+    /// Always, from a jar of its own for each site whose pages show the application in a frame (`SameSite=None; Partitioned`,
+    /// draft-cutler-httpbis-partitioned-cookies): whatever belongs to a sign-in has to be set and come back in there.
+    Partitioned,
 }
 
 /// Where cookies of one kind go.
@@ -44,14 +52,18 @@ pub(super) struct Attributes<'s> {
     pub(super) https: bool,
     pub(super) secure: bool,
     pub(super) same_site: cookie::SameSite,
+    pub(super) partitioned: bool,
     pub(super) domain: Option<&'s str>,
     pub(super) path: &'s str,
 }
 
 impl<'s> Attributes<'s> {
-    /// For this host and all of its paths, whatever the settings are: so a neighbour below the same domain can't set it.
-    pub(super) fn of_host(https: bool) -> Self {
-        Self { https, secure: https, same_site: ::cookie::SameSite::Lax, domain: None, path: "/" }
+    /// For this host and all of its paths, whatever the settings are: so a neighbour below the same domain can't set it. In a
+    /// window it comes back from the provider as Lax; into a frame of another site nothing that is Lax comes.
+    pub(super) fn of_host(settings: &Settings, https: bool) -> Self {
+        let partitioned = settings.same_site == SameSite::Partitioned;
+        let same_site = if partitioned { ::cookie::SameSite::None } else { ::cookie::SameSite::Lax };
+        Self { https, secure: https, same_site, partitioned, domain: None, path: "/" }
     }
 
     /// As the settings have it.
@@ -59,9 +71,10 @@ impl<'s> Attributes<'s> {
         let same_site = match settings.same_site {
             SameSite::Lax => ::cookie::SameSite::Lax,
             SameSite::Strict => ::cookie::SameSite::Strict,
+            SameSite::Partitioned => ::cookie::SameSite::None,
         };
         let (domain, path) = (settings.domain.as_deref(), settings.path.as_str());
-        Self { same_site, domain, path, ..Self::of_host(https) }
+        Self { same_site, domain, path, ..Self::of_host(settings, https) }
     }
 
     /// The best prefix that a browser takes with them.
@@ -84,6 +97,7 @@ impl<'s> Attributes<'s> {
             .path(self.path.to_owned())
             .secure(self.secure)
             .http_only(true)
+            .partitioned(self.partitioned)
             .same_site(self.same_site);
         let cookie = match self.domain {
             Some(domain) => cookie.domain(domain.to_owned()),
@@ -148,6 +162,10 @@ mod tests {
             (
                 session(Some("example.com"), "/app", SameSite::Strict, false),
                 "v.idle=x; HttpOnly; SameSite=Strict; Path=/app; Domain=example.com",
+            ),
+            (
+                session(None, "/", SameSite::Partitioned, true),
+                "__Host-v.idle=x; HttpOnly; SameSite=None; Partitioned; Secure; Path=/",
             ),
         ] {
             assert_eq!(cookie.set("x", None), expected);

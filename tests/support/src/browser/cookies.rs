@@ -21,8 +21,17 @@ pub struct StoredCookie {
     pub http_only: bool,
     /// `SameSite` in lower case; without one, `lax`, as Chromium does.
     pub same_site: String,
+    /// With `Partitioned`: the site (scheme and registrable domain) of the page in the window, around all frames.
+    pub partition: Option<(String, String)>,
     /// When it ends, in seconds since the Unix epoch; `None` ends with the user agent.
     pub expires: Option<u64>,
+}
+
+impl StoredCookie {
+    /// What makes two cookies the same one.
+    fn key(&self) -> impl PartialEq + '_ {
+        (&self.name, &self.domain, &self.path, &self.partition)
+    }
 }
 
 /// The jar of one user agent.
@@ -33,29 +42,43 @@ pub(super) struct Jar {
     pub(super) rejected: Vec<String>,
 }
 
-/// Where a request comes from, for SameSite.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Where a request comes from, for SameSite and Partitioned.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Context {
     /// Typed in, or started by a page of the same site.
     pub(super) same_site: bool,
     /// A top-level navigation with a safe method.
     pub(super) safe_navigation: bool,
+    /// The page in the window, where that is not what is asked for: no cookies of third parties but those of its partition.
+    pub(super) around: Option<Url>,
+}
+
+impl Context {
+    fn partition(&self, url: &Url) -> (String, String) {
+        site(self.around.as_ref().unwrap_or(url))
+    }
+
+    fn is_third_party(&self, url: &Url) -> bool {
+        self.partition(url) != site(url)
+    }
 }
 
 impl Jar {
     /// Takes in one `Set-Cookie` from the answer to a request for `url`. What a user agent would refuse is remembered in
     /// `rejected`.
-    pub(super) fn store(&mut self, set_cookie: &str, url: &Url, now: u64) {
+    pub(super) fn store(&mut self, set_cookie: &str, url: &Url, context: &Context, now: u64) {
         if self.refuses_all {
             return;
         }
-        let Some(cookie) = parse(set_cookie, url, now) else {
+        let cookie = parse(set_cookie, url, context, now);
+        let Some(cookie) = cookie.filter(|cookie| cookie.partition.is_some() || !context.is_third_party(url)) else {
             self.rejected.push(set_cookie.to_owned());
             return;
         };
-        self.cookies.retain(|old| (&old.name, &old.domain, &old.path) != (&cookie.name, &cookie.domain, &cookie.path));
+        self.cookies.retain(|old| old.key() != cookie.key());
         if cookie.expires.is_none_or(|end| end > now) {
-            if cookie.name.trim_start_matches("__Host-").trim_start_matches("__Secure-").starts_with("vestibule") {
+            let name = cookie.name.trim_start_matches("__Host-").trim_start_matches("__Secure-");
+            if name.starts_with("vestibule") || cookie.partition.is_some() {
                 crate::trace::secret("cookie", &cookie.value);
             }
             self.cookies.push(cookie);
@@ -63,23 +86,24 @@ impl Jar {
     }
 
     /// The `Cookie` header for a request, longer paths first (RFC 6265 §5.4).
-    pub(super) fn header(&mut self, url: &Url, context: Context, now: u64) -> Option<String> {
+    pub(super) fn header(&mut self, url: &Url, context: &Context, now: u64) -> Option<String> {
         self.drop_expired(now);
-        let mut cookies: Vec<&StoredCookie> =
-            self.cookies.iter().filter(|cookie| fits(cookie, url) && may_travel(cookie, context)).collect();
+        let fits = |cookie: &&StoredCookie| fits(cookie, url) && may_travel(cookie, url, context);
+        let mut cookies: Vec<&StoredCookie> = self.cookies.iter().filter(fits).collect();
         cookies.sort_by_key(|cookie| std::cmp::Reverse(cookie.path.len()));
         let pairs: Vec<String> = cookies.iter().map(|cookie| format!("{}={}", cookie.name, cookie.value)).collect();
         (!pairs.is_empty()).then(|| pairs.join("; "))
     }
 
     /// The cookies that `url`'s host would get back.
-    pub(super) fn of(&mut self, url: &Url, now: u64) -> Vec<StoredCookie> {
+    pub(super) fn of(&mut self, url: &Url, context: &Context, now: u64) -> Vec<StoredCookie> {
         self.drop_expired(now);
-        self.cookies.iter().filter(|cookie| domain_fits(cookie, host(url))).cloned().collect()
+        let fits = |cookie: &&StoredCookie| domain_fits(cookie, host(url)) && is_of_party(cookie, url, context);
+        self.cookies.iter().filter(fits).cloned().collect()
     }
 
     pub(super) fn insert(&mut self, cookie: StoredCookie) {
-        self.cookies.retain(|old| (&old.name, &old.domain, &old.path) != (&cookie.name, &cookie.domain, &cookie.path));
+        self.cookies.retain(|old| old.key() != cookie.key());
         self.cookies.push(cookie);
     }
 
@@ -122,7 +146,7 @@ fn registrable(host: &str) -> &str {
     &host[last_two..]
 }
 
-fn parse(set_cookie: &str, url: &Url, now: u64) -> Option<StoredCookie> {
+fn parse(set_cookie: &str, url: &Url, context: &Context, now: u64) -> Option<StoredCookie> {
     let mut parts = set_cookie.split(';');
     let (name, value) = parts.next()?.split_once('=')?;
     let (name, value) = (name.trim(), value.trim());
@@ -135,6 +159,7 @@ fn parse(set_cookie: &str, url: &Url, now: u64) -> Option<StoredCookie> {
         secure: false,
         http_only: false,
         same_site: "lax".to_owned(),
+        partition: None,
         expires: None,
     };
     let mut max_age_seen = false;
@@ -148,6 +173,7 @@ fn parse(set_cookie: &str, url: &Url, now: u64) -> Option<StoredCookie> {
                 cookie.host_only = false;
             }
             "secure" => cookie.secure = true,
+            "partitioned" => cookie.partition = Some(context.partition(url)),
             "httponly" => cookie.http_only = true,
             "samesite" => cookie.same_site = value.to_ascii_lowercase(),
             "max-age" => {
@@ -167,7 +193,7 @@ fn is_acceptable(cookie: &StoredCookie, set_cookie: &str, url: &Url) -> bool {
     // User agents keep at most 4,096 bytes of name and value, and refuse what is longer.
     let fits = !cookie.name.is_empty() && cookie.name.len() + cookie.value.len() <= 4096;
     let ours = domain_fits(cookie, host(url)) && (cookie.host_only || cookie.domain.contains('.'));
-    let secure = !cookie.secure || is_trustworthy(url);
+    let secure = if cookie.secure { is_trustworthy(url) } else { cookie.partition.is_none() };
     let cross_site = cookie.same_site != "none" || cookie.secure;
     let lower = cookie.name.to_ascii_lowercase();
     // RFC 6265bis §4.1.3: the prefixes are matched without case, and `__Host-` needs the Path to be written.
@@ -181,11 +207,22 @@ fn fits(cookie: &StoredCookie, url: &Url) -> bool {
     domain_fits(cookie, host(url)) && path_fits(&cookie.path, url.path()) && (!cookie.secure || is_trustworthy(url))
 }
 
-fn may_travel(cookie: &StoredCookie, context: Context) -> bool {
-    match cookie.same_site.as_str() {
+/// RFC 6265bis §5.2: below a page of another site nothing is of the same site, and no navigation a top-level one.
+fn may_travel(cookie: &StoredCookie, url: &Url, context: &Context) -> bool {
+    let by_site = match cookie.same_site.as_str() {
         "none" => true,
+        _ if context.is_third_party(url) => false,
         "strict" => context.same_site,
         _ => context.same_site || context.safe_navigation,
+    };
+    by_site && is_of_party(cookie, url, context)
+}
+
+/// draft-cutler-httpbis-partitioned-cookies §4.4, and no cookies of third parties besides.
+fn is_of_party(cookie: &StoredCookie, url: &Url, context: &Context) -> bool {
+    match &cookie.partition {
+        Some(partition) => *partition == context.partition(url),
+        None => !context.is_third_party(url),
     }
 }
 
@@ -231,9 +268,9 @@ mod tests {
     use super::*;
 
     const NOW: u64 = 1_800_000_000;
-    const TYPED: Context = Context { same_site: true, safe_navigation: true };
-    const LINKED: Context = Context { same_site: false, safe_navigation: true };
-    const FOREIGN: Context = Context { same_site: false, safe_navigation: false };
+    const TYPED: Context = Context { same_site: true, safe_navigation: true, around: None };
+    const LINKED: Context = Context { same_site: false, safe_navigation: true, around: None };
+    const FOREIGN: Context = Context { same_site: false, safe_navigation: false, around: None };
 
     fn url(text: &str) -> Url {
         Url::parse(text).unwrap()
@@ -241,8 +278,28 @@ mod tests {
 
     fn stored(set_cookie: &str, from: &str) -> Jar {
         let mut jar = Jar::default();
-        jar.store(set_cookie, &url(from), NOW);
+        jar.store(set_cookie, &url(from), &TYPED, NOW);
         jar
+    }
+
+    #[test]
+    fn each_page_around_a_frame_has_a_jar_of_its_own() {
+        let app = url("https://app.example.com/");
+        let around = |page: &str| Context { around: Some(url(page)), ..TYPED };
+        let mut jar = Jar::default();
+        jar.store("a=window; Secure; SameSite=None; Partitioned", &app, &TYPED, NOW);
+        jar.store("a=portal; Secure; SameSite=None; Partitioned", &app, &around("https://www.portal.net/"), NOW);
+        jar.store("b=refused; Secure; SameSite=None", &app, &around("https://www.portal.net/"), NOW);
+        jar.store("c=refused; SameSite=None; Partitioned", &app, &TYPED, NOW);
+        jar.store("d=own; Secure; SameSite=None", &app, &TYPED, NOW);
+        assert_eq!(jar.rejected.len(), 2);
+        let mut sent = |context: &Context| jar.header(&app, context, NOW);
+        assert_eq!(sent(&TYPED).as_deref(), Some("a=window; d=own"));
+        assert_eq!(sent(&around("https://app.example.com/")).as_deref(), Some("a=window; d=own"));
+        assert_eq!(sent(&around("https://portal.net/")).as_deref(), Some("a=portal"));
+        assert_eq!((sent(&around("http://portal.net/")), sent(&around("https://evil.org/"))), (None, None));
+        jar.store("a=; Secure; SameSite=None; Max-Age=0", &app, &around("https://portal.net/"), NOW);
+        assert!(jar.header(&app, &around("https://portal.net/"), NOW).is_some(), "a deletion says all of it");
     }
 
     #[test]
@@ -274,7 +331,7 @@ mod tests {
             [("Strict", true, false, false), ("Lax", true, true, false), ("None; Secure", true, true, true)]
         {
             let mut jar = stored(&format!("a=1; SameSite={same_site}"), "https://example.com/");
-            let mut sent = |context| jar.header(&url("https://example.com/x"), context, NOW).is_some();
+            let mut sent = |context| jar.header(&url("https://example.com/x"), &context, NOW).is_some();
             assert_eq!((sent(TYPED), sent(LINKED), sent(FOREIGN)), (typed, linked, foreign), "{same_site}");
         }
     }
@@ -282,11 +339,11 @@ mod tests {
     #[test]
     fn cookies_end_when_told() {
         let mut jar = stored("a=1; Max-Age=60; Path=/", "http://localhost/");
-        assert!(jar.header(&url("http://localhost/"), TYPED, NOW + 59).is_some());
-        assert!(jar.header(&url("http://localhost/"), TYPED, NOW + 60).is_none());
-        jar.store("b=1; Path=/", &url("http://localhost/"), NOW);
-        jar.store("b=; Max-Age=0; Path=/", &url("http://localhost/"), NOW);
-        assert!(jar.header(&url("http://localhost/"), TYPED, NOW).is_none());
+        assert!(jar.header(&url("http://localhost/"), &TYPED, NOW + 59).is_some());
+        assert!(jar.header(&url("http://localhost/"), &TYPED, NOW + 60).is_none());
+        jar.store("b=1; Path=/", &url("http://localhost/"), &TYPED, NOW);
+        jar.store("b=; Max-Age=0; Path=/", &url("http://localhost/"), &TYPED, NOW);
+        assert!(jar.header(&url("http://localhost/"), &TYPED, NOW).is_none());
         assert_eq!(http_date("Fri, 15 Jan 2027 08:00:00 GMT"), Some(1_800_000_000));
         assert_eq!(http_date("Thu, 01 Jan 1970 00:00:00 GMT"), Some(0));
     }
@@ -300,7 +357,7 @@ mod tests {
             ("http://localhost/author", false),
             ("http://127.0.0.1/auth", false),
         ] {
-            assert_eq!(jar.header(&url(target), TYPED, NOW).is_some(), sent, "{target}");
+            assert_eq!(jar.header(&url(target), &TYPED, NOW).is_some(), sent, "{target}");
         }
     }
 }

@@ -34,6 +34,7 @@ pub struct Browser {
     routes: Arc<Mutex<BTreeMap<String, SocketAddr>>>,
     tls: Option<TlsClient>,
     watch: Option<Watch>,
+    around: Option<Url>,
 }
 
 /// One answer.
@@ -162,10 +163,11 @@ impl Request {
         }
     }
 
-    fn context(&self) -> Context {
+    fn context(&self, around: Option<&Url>) -> Context {
         Context {
             same_site: self.initiator.as_ref().is_none_or(|page| site(page) == site(&self.url)),
             safe_navigation: self.navigation && self.method.is_safe(),
+            around: around.cloned(),
         }
     }
 }
@@ -173,12 +175,35 @@ impl Request {
 impl Browser {
     /// An empty jar; cookies end by `clock`.
     pub fn new(clock: TestClock) -> Self {
-        Self { clock, jar: Arc::default(), routes: Arc::default(), tls: None, watch: None }
+        Self { clock, jar: Arc::default(), routes: Arc::default(), tls: None, watch: None, around: None }
     }
 
     /// Another tab: the same cookies.
     pub fn tab(&self) -> Self {
         self.clone()
+    }
+
+    /// A frame in `page`, a page that is open in a window: whatever is asked for, by the page itself, too, has the cookies of that
+    /// window. Those of third parties are switched off, but for partitioned ones.
+    pub fn in_frame_of(&self, page: &str) -> Self {
+        let around = Some(Url::parse(page).unwrap_or_else(|error| panic!("{page}: {error}")));
+        Self { around, ..self.clone() }
+    }
+
+    /// Whether an answer is shown, and not blocked because of the page around the frame (CSP3 §6.4.2, HTML `X-Frame-Options`).
+    pub fn shows(&self, reply: &Reply) -> bool {
+        let Some(around) = &self.around else { return true };
+        let policies = reply.headers.get_all(header::CONTENT_SECURITY_POLICY).iter();
+        let policies = policies.map(|policy| policy.to_str().expect("a policy of text").to_owned()).collect::<Vec<_>>();
+        let lists = policies.iter().flat_map(|policy| policy.split(';').map(str::trim));
+        let lists: Vec<_> = lists.filter_map(|directive| directive.strip_prefix("frame-ancestors ")).collect();
+        if lists.is_empty() {
+            return !reply.headers.contains_key(header::X_FRAME_OPTIONS);
+        }
+        let origin = around.origin().ascii_serialization();
+        let is_listed =
+            |source: &str| source == origin || (source == "'self'" && around.origin() == reply.url.origin());
+        lists.iter().all(|list| list.split(' ').any(is_listed))
     }
 
     /// This user agent with TLS for https. Without it, https is what a TLS server in front makes of it, so plain http here.
@@ -226,7 +251,7 @@ impl Browser {
         self.send(Request::fetch(Method::GET, url)).await
     }
 
-    /// Navigates and follows up to `max` redirects, of pages that refresh themselves, too. A redirect to another origin counts
+    /// Navigates and follows up to `max` redirects, of pages that refresh themselves, too, as long as they are shown. A redirect to another origin counts
     /// as started by the origin that sent it, as it is after a sign-in form: cookies with `SameSite=Strict` stay behind, also at
     /// whatever that redirects to in turn.
     ///
@@ -241,16 +266,23 @@ impl Browser {
     pub async fn follow_reply(&self, mut reply: Reply, max: usize) -> Reply {
         for _ in 0..max {
             let visited = std::mem::take(&mut reply.visited);
-            reply = match (reply.next(), reply.posting_form(), reply.refresh()) {
-                (Some(next), ..) => self.hop(&reply, &next).await,
-                (None, Some(form), _) => self.post(&reply, &form).await,
-                (None, None, Some(next)) => self.click(reply.url.as_str(), next.as_str()).await,
-                (None, None, None) => return Reply { visited, ..reply },
-            };
+            let Some(next) = self.onward(&reply).await else { return Reply { visited, ..reply } };
+            reply = next;
             reply.visited.splice(0..0, visited);
         }
         assert!(reply.next().is_none(), "more than {max} redirects: {:#?}", reply.visited);
         reply
+    }
+
+    /// One step of [`Browser::follow_reply`]; `None` where nothing leads on.
+    pub async fn onward(&self, reply: &Reply) -> Option<Reply> {
+        let shown = self.shows(reply);
+        match (reply.next(), reply.posting_form().filter(|_| shown), reply.refresh().filter(|_| shown)) {
+            (Some(next), ..) => Some(self.hop(reply, &next).await),
+            (None, Some(form), _) => Some(self.post(reply, &form).await),
+            (None, None, Some(next)) => Some(self.click(reply.url.as_str(), next.as_str()).await),
+            (None, None, None) => None,
+        }
     }
 
     /// Follows the one redirect that `reply` is.
@@ -288,8 +320,16 @@ impl Browser {
     }
 
     async fn exchange(&self, mut request: Request) -> Reply {
+        if let Some(around) = self.around.as_ref().filter(|_| request.navigation) {
+            request = request.header("sec-fetch-dest", "iframe");
+            // Nobody types an address into a frame.
+            if request.initiator.is_none() {
+                request = request.from_page(around.as_str()).without_header("sec-fetch-user");
+            }
+        }
         let (url, initiator) = (request.url.clone(), request.initiator.clone());
-        let cookies = self.jar.lock().unwrap().header(&url, request.context(), self.clock.unix());
+        let context = request.context(self.around.as_ref());
+        let cookies = self.jar.lock().unwrap().header(&url, &context, self.clock.unix());
         if let Some(cookies) = cookies {
             // A test's own Cookie header stands beside the jar's, as one more pair in the one line of a user agent.
             let own = request.headers.get(header::COOKIE).and_then(|value| value.to_str().ok());
@@ -305,7 +345,7 @@ impl Browser {
         }
         let mut jar = self.jar.lock().unwrap();
         for value in head.headers.get_all(header::SET_COOKIE) {
-            jar.store(&String::from_utf8_lossy(value.as_bytes()), &url, self.clock.unix());
+            jar.store(&String::from_utf8_lossy(value.as_bytes()), &url, &context, self.clock.unix());
         }
         Reply { status: head.status, headers: head.headers, body, visited: vec![url.clone()], url, initiator }
     }
@@ -350,7 +390,7 @@ impl Browser {
     /// The cookies that `url`'s host would get.
     pub fn cookies(&self, url: &str) -> Vec<StoredCookie> {
         let url = Url::parse(url).expect("a URL");
-        self.jar.lock().unwrap().of(&url, self.clock.unix())
+        self.jar.lock().unwrap().of(&url, &self.context(), self.clock.unix())
     }
 
     /// The same as the value of a `Cookie` header, for a request written by hand.
@@ -382,7 +422,12 @@ impl Browser {
     /// Takes in a `Set-Cookie` line as if `url` had sent it.
     pub fn set_cookie(&self, url: &str, set_cookie: &str) {
         let url = Url::parse(url).expect("a URL");
-        self.jar.lock().unwrap().store(set_cookie, &url, self.clock.unix());
+        self.jar.lock().unwrap().store(set_cookie, &url, &self.context(), self.clock.unix());
+    }
+
+    /// Of what the person does there.
+    fn context(&self) -> Context {
+        Context { same_site: true, safe_navigation: true, around: self.around.clone() }
     }
 
     /// Forgets the cookies that `pick` chooses.
