@@ -29,6 +29,8 @@ use crate::telemetry::access_log::{self, Access as AccessLine};
 use crate::telemetry::metrics::WorkerMetrics;
 use crate::upstream::UpstreamError;
 
+/// What decides whom an answer is for, where a session may come along with what another site fetches for itself.
+const VARY_BY_IN_FRAMES: &str = "Cookie, Origin, Sec-Fetch-Site, Sec-Fetch-Mode, Sec-Fetch-Dest";
 const BEARER: HeaderValue = HeaderValue::from_static("Bearer");
 const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 const X_REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
@@ -264,7 +266,8 @@ impl Replies {
         }
         // What the application lets a shared cache keep is still another answer than the challenge at the same address.
         if may_be_shared || route.route().access == Access::Optional {
-            headers.append(header::VARY, HeaderValue::from_static("Cookie"));
+            let by = if self.framing.is_some() { VARY_BY_IN_FRAMES } else { "Cookie" };
+            headers.append(header::VARY, HeaderValue::from_static(by));
         }
         response
     }

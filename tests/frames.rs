@@ -255,6 +255,8 @@ async fn where_strangers_may_read_the_page_around_a_frame_is_one_and_a_listed_or
     };
     let reply = frame.send(picture(PORTAL)).await;
     assert_eq!((reply.status, reply.echoed("x-forwarded-user")), (StatusCode::OK, None));
+    let vary = "Cookie, Origin, Sec-Fetch-Site, Sec-Fetch-Mode, Sec-Fetch-Dest";
+    assert_eq!(reply.header("vary"), Some(vary), "no cache mixes them up");
     let reply = frame.send(picture(&at("/page"))).await;
     assert!(reply.status == StatusCode::OK && reply.echoed("x-forwarded-user").is_some());
     stage.upstream.forget();

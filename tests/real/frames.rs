@@ -4,7 +4,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use vestibule_test_support::real::Chromium;
+use vestibule_test_support::real::{Chromium, RealProvider};
 use vestibule_test_support::{CertificateFiles, Endpoint, Stage, TestCa, Value, free_port};
 
 /// No story takes longer.
@@ -23,11 +23,16 @@ struct Places {
 
 impl Places {
     fn start() -> Self {
+        Self::with("")
+    }
+
+    /// `provider` is the `[provider]` section, less what belongs to this host.
+    fn with(provider: &str) -> Self {
         let ca = TestCa::new();
         let files = [&[APP][..], &[PORTAL, STRANGER]].map(|names| CertificateFiles::new(&ca.sign(names)));
         let (port, around) = (free_port(), free_port());
         let app = Stage::builder().port(port).toml(&format!(
-            "[provider]\nredirect_uri = \"https://{APP}:{port}/auth/callback\"\n\
+            "{provider}[provider]\nredirect_uri = \"https://{APP}:{port}/auth/callback\"\n\
              post_logout_redirect_uri = \"https://{APP}:{port}/auth/signed-out\"\n\
              [cookie]\nname = \"intranet\"\npartitioned = true\nframed_by = [\"https://{PORTAL}:{around}\"]\n{}",
             files[0].toml()
@@ -54,6 +59,16 @@ impl Places {
 
     fn reached(&self, path: &str) -> bool {
         self.app.upstream.requests().iter().any(|request| request.path() == path)
+    }
+
+    /// Signs out inside the frame: by a link that nobody clicked, so that a page of ours asks.
+    async fn leave(&self, chromium: &Chromium) {
+        let leave = "const link = document.createElement('a'); link.href = '/auth/logout'; document.body.append(link);\
+                     link.click()";
+        chromium.client.execute(leave, Vec::new()).await.unwrap();
+        self.until_framed(chromium, "the question", |text| text.contains("Do you want to sign out")).await;
+        chromium.press("main button").await.unwrap();
+        self.until_framed(chromium, "the end", |text| text.contains("You have been signed out")).await;
     }
 
     /// Waits until the frame shows what `is_so` of its text.
@@ -144,11 +159,7 @@ async fn a_person_signs_in_inside_a_frame_of_a_portal_and_of_no_stranger() {
         assert_eq!(places.app.provider.count(Endpoint::Authorize), 1);
 
         // Signed out inside the frame: the deletions count there.
-        let leave = "const link = document.createElement('a'); link.href = '/auth/logout'; document.body.append(link); link.click()";
-        chromium.client.execute(leave, Vec::new()).await.unwrap();
-        places.until_framed(&chromium, "the question", |text| text.contains("Do you want to sign out")).await;
-        chromium.press("main button").await.unwrap();
-        places.until_framed(&chromium, "the end", |text| text.contains("You have been signed out")).await;
+        places.leave(&chromium).await;
         assert_eq!(places.app.provider.count(Endpoint::EndSession), 1);
         chromium.client.enter_parent_frame().await.unwrap();
         chromium.goto(&places.page(PORTAL)).await.unwrap();
@@ -173,6 +184,41 @@ async fn a_window_has_a_session_of_its_own_beside_the_frames() {
         chromium.goto(&places.page(PORTAL)).await.unwrap();
         places.until_framed(&chromium, "the frame goes on", is_signed_in).await;
         assert_eq!(places.app.provider.count(Endpoint::Authorize), 2);
+    };
+    within_the_deadline(story).await;
+}
+
+/// Its cookies are `SameSite=None`, and not partitioned: only where a browser takes cookies of third parties does it know the form
+/// again that it showed in a frame.
+#[tokio::test]
+async fn a_person_signs_in_and_out_at_keycloak_inside_the_frame() {
+    let story = async {
+        let provider = RealProvider::keycloak().client("vestibule-framed");
+        let places = Places::with(&provider.toml());
+        let chromium = Chromium::start_with_third_party_cookies().await;
+        chromium.goto(&places.page(PORTAL)).await.unwrap();
+        places.until_framed(&chromium, "the form in the frame", |text| text.contains("Password")).await;
+        places.app.upstream.assert_untouched();
+        // The window stays where it is.
+        let around = places.page(PORTAL);
+        provider.sign_in(&chromium, "ada", around.trim_end_matches('/')).await.unwrap();
+        places.until_framed(&chromium, "the application in the frame", is_signed_in).await;
+        chromium.client.enter_parent_frame().await.unwrap();
+
+        // Keycloak would know the person in a stranger's frame, too, if anybody asked it.
+        places.app.upstream.forget();
+        chromium.goto(&places.page(STRANGER)).await.unwrap();
+        chromium.client.enter_frame(0).await.unwrap();
+        assert_eq!(run(&chromium, "return location.href").await, "chrome-error://chromewebdata/");
+        places.app.upstream.assert_untouched();
+        chromium.client.enter_parent_frame().await.unwrap();
+
+        chromium.goto(&places.page(PORTAL)).await.unwrap();
+        places.until_framed(&chromium, "the session is still there", is_signed_in).await;
+        places.leave(&chromium).await;
+        chromium.client.enter_parent_frame().await.unwrap();
+        chromium.goto(&places.page(PORTAL)).await.unwrap();
+        places.until_framed(&chromium, "the form once more", |text| text.contains("Password")).await;
     };
     within_the_deadline(story).await;
 }

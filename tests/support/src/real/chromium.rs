@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 use super::{STEP, address};
 use crate::runtime;
 
+const AT_TEST_HOSTS: [&str; 2] = ["--host-resolver-rules=MAP *.test 127.0.0.1", "--ignore-certificate-errors"];
+
 /// A headless Chromium of its own, with an empty profile; closed when dropped.
 #[derive(Debug)]
 pub struct Chromium {
@@ -27,18 +29,24 @@ impl Chromium {
         Self::start_with(json!({})).await
     }
 
-    /// The same with cookies of third parties switched off, the certificates of tests taken for good, and each host below `.test` on
-    /// this machine.
+    /// The same with each host below `.test` on this machine, the certificates of tests taken for good, and cookies of third
+    /// parties.
+    ///
+    /// # Panics
+    /// As [`Chromium::start`].
+    pub async fn start_with_third_party_cookies() -> Self {
+        let on = json!({ "profile.cookie_controls_mode": 0, "profile.block_third_party_cookies": false });
+        Self::start_with(json!({ "args": AT_TEST_HOSTS, "prefs": on })).await
+    }
+
+    /// The same again without cookies of third parties.
     ///
     /// # Panics
     /// As [`Chromium::start`].
     pub async fn start_without_third_party_cookies() -> Self {
-        Self::start_with(json!({
-            "args": ["--host-resolver-rules=MAP *.test 127.0.0.1", "--ignore-certificate-errors"],
-            // Everywhere, and not only in windows that leave no traces.
-            "prefs": { "profile.cookie_controls_mode": 1, "profile.block_third_party_cookies": true },
-        }))
-        .await
+        // Everywhere, and not only in windows that leave no traces.
+        let off = json!({ "profile.cookie_controls_mode": 1, "profile.block_third_party_cookies": true });
+        Self::start_with(json!({ "args": AT_TEST_HOSTS, "prefs": off })).await
     }
 
     async fn start_with(mut options: Value) -> Self {
