@@ -318,17 +318,20 @@ struct Upstream {
 }
 
 impl Upstream {
+    /// What it sees instead of what the client wrote.
+    fn instead<'a>(&'a self, path: Option<&'a RequestPath>, own: Option<&'a Held>) -> Instead<'a> {
+        Instead { host: self.host.as_ref(), path, authorization: own.map(Held::header) }
+    }
+
     /// The request to send.
     fn flight(
         &self,
         outbound: Outbound<'_>,
-        path: Option<&RequestPath>,
-        own: Option<&Held>,
+        instead: &Instead<'_>,
         admitted: Admitted,
         trust: &Arc<message::Settings>,
     ) -> Result<Flight, UpstreamError> {
-        let instead = Instead { host: self.host.as_ref(), path, authorization: own.map(Held::header) };
-        let (request, ours, upgrade) = outbound.into_request(&self.settings, &instead);
+        let (request, ours, upgrade) = outbound.into_request(&self.settings, instead);
         Flight::new(&self.settings, trust, (request, ours), upgrade, admitted)
     }
 
@@ -452,7 +455,8 @@ impl Upstreams {
                 None => {
                     return Ok(Begun::Later(Box::pin(async move {
                         let own = own.fetched().await?;
-                        let flight = upstream.flight(outbound, path.as_ref(), Some(&own), admitted, &self.trust)?;
+                        let instead = upstream.instead(path.as_ref(), Some(&own));
+                        let flight = upstream.flight(outbound, &instead, admitted, &self.trust)?;
                         let response = self.fly(upstream, flight).await?;
                         upstream.judge_own_token(Some(own), response.status());
                         Ok(upstream.edited(route, response))
@@ -460,7 +464,8 @@ impl Upstreams {
                 }
             },
         };
-        let flight = upstream.flight(outbound, path.as_ref(), own.as_deref(), admitted, &self.trust)?;
+        let instead = upstream.instead(path.as_ref(), own.as_deref());
+        let flight = upstream.flight(outbound, &instead, admitted, &self.trust)?;
         Ok(Begun::Ready(upstream, flight, own))
     }
 
