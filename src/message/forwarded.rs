@@ -279,24 +279,28 @@ pub fn fields(Forwarding { client, authority }: Forwarding) -> [(HeaderName, Opt
     ]
 }
 
+/// RFC 9110 §5.6.2.
+fn is_token(byte: &u8) -> bool {
+    matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'A'..=b'Z' | b'!' | b'#'..=b'\'' | b'*' | b'+' | b'^'..=b'`' | b'|' | b'~')
+}
+
 fn forwarded(client: &Client, authority: &[u8]) -> Option<HeaderValue> {
     let chain = client.forwarded_for.as_bytes();
     let hops = chain.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
     // What stands around a hop is at most `, for="[]"`.
-    let mut text = Vec::with_capacity(chain.len() + hops.clone().count() * 10 + authority.len() + 21);
+    let commas = chain.iter().filter(|byte| **byte == b',').count();
+    let mut text = Vec::with_capacity(chain.len() + (commas + 1) * 10 + authority.len() + 21);
     for hop in hops {
-        if !text.is_empty() {
-            text.extend_from_slice(b", ");
-        }
+        text.extend_from_slice(if text.is_empty() { b"for=" } else { b", for=" });
         // RFC 7239 §6: an IPv6 address stands in brackets and quotes.
-        let (before, after): (&[u8], &[u8]) = if hop.contains(&b':') { (b"\"[", b"]\"") } else { (b"", b"") };
-        for part in [b"for=", before, hop, after] {
-            text.extend_from_slice(part);
+        match hop.contains(&b':') {
+            true => [b"\"[", hop, b"]\""].into_iter().for_each(|part| text.extend_from_slice(part)),
+            false => text.extend_from_slice(hop),
         }
     }
-    let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
-    let quote: &[u8] = if authority.iter().all(is_token) { b"" } else { b"\"" };
-    if !authority.is_empty() && !authority.iter().any(|byte| matches!(byte, b'"' | b'\\')) {
+    let is_quotable = !authority.is_empty() && !authority.iter().any(|byte| matches!(byte, b'"' | b'\\'));
+    if is_quotable {
+        let quote: &[u8] = if authority.iter().all(is_token) { b"" } else { b"\"" };
         for part in [b";host=", quote, authority, quote] {
             text.extend_from_slice(part);
         }
