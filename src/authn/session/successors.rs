@@ -126,7 +126,7 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    /// Waits until it is over, but not beyond `patience` after it began, nor beyond [`ELSEWHERE`] while another replica is at it.
+    /// Waits until it is over, but not beyond `patience` after it began, nor beyond four seconds while another replica is at it.
     pub async fn until_over(mut self, patience: Duration) {
         loop {
             let bound = if *self.done.borrow_and_update() { patience.min(ELSEWHERE) } else { patience };
