@@ -218,9 +218,16 @@ impl Admission {
     /// What a foreign page asks for: an unsafe method or an upgrade, as SameSite=Lax does not stop sibling domains; and where
     /// the session's cookies are `SameSite=None`, whatever the page fetches for itself.
     fn is_cross_site(&self, inbound: &Inbound, route: &Route) -> bool {
-        let is_harmless =
-            is_read(inbound) && !(self.sessions.jar().is_partitioned() && is_for_another_site(inbound.headers()));
-        !is_harmless && Initiator::of(inbound.headers(), &self.own_origin, &route.allowed_origins) == Initiator::Foreign
+        let is_partitioned = self.sessions.jar().is_partitioned();
+        if is_read(inbound) && !(is_partitioned && is_for_another_site(inbound.headers())) {
+            return false;
+        }
+        match Initiator::of(inbound.headers(), &self.own_origin, &route.allowed_origins) {
+            Initiator::Own => false,
+            Initiator::Foreign => true,
+            // Browsers that know Partitioned say who asks; others bring that cookie along with anything.
+            Initiator::Unknown => is_partitioned,
+        }
     }
 
     fn judge<'r>(

@@ -231,7 +231,8 @@ impl ProviderHttp {
 
     /// One call: whole answer or error. The status is the caller's to judge, except 3xx, which is an error.
     ///
-    /// The call goes on when the returned future is dropped, up to its deadline.
+    /// The call goes on when the returned future is dropped, up to its deadline or the end of its thread's runtime; what must
+    /// outlive a worker is called on [`ProviderHttp::control`].
     ///
     /// # Errors
     /// [`ProviderHttpError`].

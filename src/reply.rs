@@ -264,8 +264,9 @@ impl Replies {
         if !may_be_shared {
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private"));
         }
-        // What the application lets a shared cache keep is still another answer than the challenge at the same address.
-        if may_be_shared || route.route().access == Access::Optional {
+        // What the application lets a shared cache keep is still another answer than the challenge at the same address; and some
+        // browsers' own cache gives the page around a frame what the frame was given.
+        if may_be_shared || route.route().access == Access::Optional || self.framing.is_some() {
             let by = if self.framing.is_some() { VARY_BY_IN_FRAMES } else { "Cookie" };
             headers.append(header::VARY, HeaderValue::from_static(by));
         }

@@ -204,6 +204,8 @@ async fn what_the_page_around_a_frame_asks_for_with_the_frames_session_is_refuse
     }
     let sandboxed = Request::fetch(Method::POST, &at("/x")).from_page(PORTAL).header("origin", "null");
     assert_refused(&stage, &frame, sandboxed, "a sandboxed frame").await;
+    // Whoever knows Partitioned says so much; for others it is a cookie that comes along with anything.
+    assert_refused(&stage, &frame, Request::new(Method::GET, &at("/x")), "silence").await;
 
     // What the application's own page asks for, and where the portal leads the frame.
     let page = at("/page");
@@ -213,7 +215,6 @@ async fn what_the_page_around_a_frame_asks_for_with_the_frames_session_is_refuse
         Request::navigation(Method::POST, &at("/x")).form(&[("a", "1")]).from_page(&page),
         Request::navigation(Method::GET, &at("/x")).from_page(&page),
         Request::navigation(Method::GET, &at("/x")).from_page(PORTAL),
-        Request::new(Method::GET, &at("/x")),
     ] {
         let reply = frame.send(request.clone()).await;
         assert_eq!(reply.status, StatusCode::OK, "{request:?}: {}", reply.text());
@@ -257,6 +258,8 @@ async fn where_strangers_may_read_the_page_around_a_frame_is_one_and_a_listed_or
     assert_eq!((reply.status, reply.echoed("x-forwarded-user")), (StatusCode::OK, None));
     let vary = "Cookie, Origin, Sec-Fetch-Site, Sec-Fetch-Mode, Sec-Fetch-Dest";
     assert_eq!(reply.header("vary"), Some(vary), "no cache mixes them up");
+    let guarded = frame.send(Request::navigation(Method::GET, &at("/page")).from_page(&at("/page"))).await;
+    assert_eq!(guarded.header("vary"), Some(vary), "nor the browser's own");
     let reply = frame.send(picture(&at("/page"))).await;
     assert!(reply.status == StatusCode::OK && reply.echoed("x-forwarded-user").is_some());
     stage.upstream.forget();

@@ -196,7 +196,7 @@ impl Endpoints {
     }
 
     /// Sends the browser to the provider, to sign in as the page behind it demands, too. Where people are signed in inside frames, by
-    /// way of a page of ours: a browser shows that in no frame of somebody else's page, and so the provider is not even asked.
+    /// way of a page of ours: a browser shows that in no frame of somebody else's page, and so nobody comes to the provider there.
     pub(super) async fn start(
         &self,
         provider: &Provider,

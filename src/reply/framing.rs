@@ -1,6 +1,6 @@
 //! Whose pages may show ours, and the application's, in a frame (CSP3 §6.4.2 `frame-ancestors`): with `cookie.partitioned`, those of
 //! `cookie.framed_by`. It is we who let a session into frames, so the application is protected from every other page around it,
-//! whatever it says itself; where it says more, browsers heed both (CSP3 §8.1).
+//! whatever it says itself; where it has a policy, too, browsers heed both (CSP3 §8.1), and do without its `X-Frame-Options`.
 
 use http::header::{CONTENT_SECURITY_POLICY, X_FRAME_OPTIONS};
 use http::{HeaderValue, Response, StatusCode};

@@ -117,7 +117,8 @@ impl RegistrationError {
                  what is not there: write the one that it takes; it is tried again in an hour"
             }
             Self::MediaType(_) | Self::Answer { .. } => {
-                "the provider must answer as RFC 7591 §3.2.1 says, with what the settings allow; it is tried again in an hour"
+                "the provider must answer as RFC 7591 §3.2.1 says, with what the settings allow; it is tried again by itself, \
+                 after an hour where each try makes a client"
             }
             Self::Keys(_) => "look at client_keys_files, and whether this process may read them",
             Self::File { .. } => "look at state_dir and registration_token_file, and whether this process may use them",
@@ -169,6 +170,8 @@ struct Failed {
     at: UnixTime,
     /// In a row.
     times: u32,
+    /// Whether the provider made a client all the same.
+    is_unusable: bool,
 }
 
 /// How long the same is not asked for again where the provider made a client that we cannot use: each time makes another.
@@ -184,9 +187,9 @@ impl Failed {
     }
 
     fn pause(&self) -> Duration {
-        match *self.error {
-            RegistrationError::Answer { .. } => AFTER_UNUSABLE,
-            _ => Duration::from_secs(1 << self.times.clamp(1, 7).saturating_sub(1)).min(LONGEST_PAUSE),
+        match self.is_unusable {
+            true => AFTER_UNUSABLE,
+            false => Duration::from_secs(1 << self.times.clamp(1, 7).saturating_sub(1)).min(LONGEST_PAUSE),
         }
     }
 }
@@ -194,6 +197,8 @@ impl Failed {
 #[derive(Debug, Default)]
 struct State {
     failed: Option<Failed>,
+    /// The last call made a client that cannot be used; a change makes none.
+    is_unusable: bool,
     /// Made at the provider, but not written yet: never made twice because of a full disk.
     unsaved: Option<Kept>,
     told: Option<&'static str>,
@@ -302,7 +307,9 @@ impl Registrar {
         let token = self.settings.token_file.as_deref().map(file::read_token).transpose()?;
         let request = message::register(endpoint, &wanted, token.as_ref())?;
         let answer = http.send(request).await.map_err(RegistrationError::Http)?;
-        let kept = message::read_answer(&answer, wanted, provider, now)?;
+        let kept = message::read_answer(&answer, wanted, provider, now);
+        state.is_unusable = matches!(kept, Err(RegistrationError::Answer { .. }));
+        let kept = kept?;
         let (issuer, client_id) = (&provider.issuer, &kept.credentials.client_id);
         tracing::info!(%issuer, client_id, "registered as a client at the provider");
         self.save(state, kept)
@@ -325,11 +332,11 @@ impl State {
         wanted: Map<String, Value>,
         now: UnixTime,
     ) -> Arc<RegistrationError> {
-        let error = Arc::new(error);
+        let (error, is_unusable) = (Arc::new(error), std::mem::take(&mut self.is_unusable));
         if error.was_asked() {
             let before = self.failed.take().filter(|last| last.wanted == wanted);
             let times = before.map_or(0, |last| last.times).saturating_add(1);
-            self.failed = Some(Failed { wanted, error: Arc::clone(&error), at: now, times });
+            self.failed = Some(Failed { wanted, error: Arc::clone(&error), at: now, times, is_unusable });
         }
         error
     }

@@ -28,35 +28,45 @@ fn shared() -> (Store, Arc<SharedRenewals>, Record) {
 async fn a_step_whose_answers_were_lost_is_there_for_whoever_comes_next() {
     let (store, shared, record) = shared();
     store.suffer(Some(Fault::Unheard));
-    assert!(shared.claim(&record, record.issued_at, || ()).await.is_err());
+    assert!(shared.claim(&record, record.issued_at, false, || ()).await.is_err());
     store.suffer(None);
-    let next = tokio::time::timeout(A_WHILE, shared.claim(&record, record.issued_at, || ())).await;
+    let next = tokio::time::timeout(A_WHILE, shared.claim(&record, record.issued_at, false, || ())).await;
     assert!(next.is_ok_and(|claimed| claimed.is_ok()), "the refresh token was never sent");
 }
 
 #[tokio::test]
 async fn a_step_that_could_not_be_given_back_is_given_back_later() {
     let (store, shared, record) = shared();
-    let step = shared.claim(&record, record.issued_at, || ()).await.unwrap();
+    let step = shared.claim(&record, record.issued_at, false, || ()).await.unwrap();
     store.suffer(Some(Fault::Away));
     shared.give_back(step).await;
     tokio::time::sleep(A_MOMENT).await;
     store.suffer(None);
-    let next = tokio::time::timeout(A_WHILE, shared.claim(&record, record.issued_at, || ())).await;
+    let next = tokio::time::timeout(A_WHILE, shared.claim(&record, record.issued_at, false, || ())).await;
     assert!(next.is_ok_and(|claimed| claimed.is_ok()));
 }
 
 #[tokio::test]
 async fn a_step_that_was_lost_is_not_given_back() {
     let (store, shared, record) = shared();
-    let step = shared.claim(&record, record.issued_at, || ()).await.unwrap();
+    let step = shared.claim(&record, record.issued_at, false, || ()).await.unwrap();
     shared.lose(step, &record, record.issued_at).await;
     store.suffer(Some(Fault::Unheard));
-    assert!(shared.claim(&record, record.issued_at, || ()).await.is_err());
+    assert!(shared.claim(&record, record.issued_at, false, || ()).await.is_err());
     store.suffer(None);
     tokio::time::sleep(A_MOMENT).await;
-    let next = shared.claim(&record, record.issued_at, || ()).await;
+    let next = shared.claim(&record, record.issued_at, false, || ()).await;
     assert!(matches!(next, Err(super::shared::Elsewhere::Lost)), "{next:?}");
+}
+
+#[tokio::test]
+async fn a_step_for_what_was_sent_before_is_not_given_back() {
+    let (store, shared, record) = shared();
+    store.suffer(Some(Fault::Unheard));
+    assert!(shared.claim(&record, record.issued_at, true, || ()).await.is_err());
+    store.suffer(None);
+    let next = tokio::time::timeout(A_WHILE, shared.claim(&record, record.issued_at, false, || ())).await;
+    assert!(next.is_err(), "it is taken until it counts as lost");
 }
 
 #[tokio::test]

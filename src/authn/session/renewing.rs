@@ -230,7 +230,7 @@ impl Sessions {
         }
         let Some(shared) = &self.shared else { return Ok(Claim::Alone) };
         let now = self.clock.now();
-        match shared.claim(&session.record, now, is_busy).await {
+        match shared.claim(&session.record, now, underway.is_spent(), is_busy).await {
             Ok(step) if underway.is_spent() => {
                 // The store has forgotten what is known here.
                 shared.lose(step, &session.record, now).await;

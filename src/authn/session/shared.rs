@@ -56,8 +56,15 @@ impl SharedRenewals {
         Arc::new(Self { store, sealer, control, is_away: AtomicBool::new(false) })
     }
 
-    /// The right to send the refresh token of a session, once for all replicas. `is_busy` is told that another has it.
-    pub(super) async fn claim(&self, record: &Record, now: UnixTime, is_busy: impl Fn()) -> Result<Step, Elsewhere> {
+    /// The right to send the refresh token of a session, once for all replicas. `is_busy` is told that another has it;
+    /// one that `is_spent` is not for anybody else either.
+    pub(super) async fn claim(
+        &self,
+        record: &Record,
+        now: UnixTime,
+        is_spent: bool,
+        is_busy: impl Fn(),
+    ) -> Result<Step, Elsewhere> {
         // One for all attempts: a step whose answer was lost is still ours, and nothing was sent.
         let (begun, bid) = (Instant::now(), Bid::new());
         let (series, number) = (record.marks.id.into(), number(record));
@@ -81,8 +88,10 @@ impl SharedRenewals {
                 Err(_) if begun.elapsed() < OUTAGE => sleep(AGAIN).await,
                 Ok(Stepped::Busy(_)) => return Err(Elsewhere::Unused),
                 Err(_) => {
-                    // It may be ours all the same.
-                    self.give_back_late(Step::asked_for(series, number, bid, LEASE));
+                    // It may be ours all the same. Kept, it counts as lost when its time is over.
+                    if !is_spent {
+                        self.give_back_late(Step::asked_for(series, number, bid, LEASE));
+                    }
                     return Err(Elsewhere::Unused);
                 }
             }

@@ -63,14 +63,12 @@ pub fn is_own_form(method: &Method, headers: &HeaderMap, own: &Origin, windows: 
 
 /// Whether a page of another site makes the browser fetch this for itself: an image, a script, whatever a script of it asks for. Not
 /// so where somebody goes there, in a window or in a frame, as a browser brings cookies with `SameSite=Lax` into a window (RFC
-/// 6265bis §5.2). A browser that does not say (Fetch Metadata) may still name an `Origin`.
+/// 6265bis §5.2). Of a browser that does not say (Fetch Metadata) nothing else is known.
 pub fn is_for_another_site(headers: &HeaderMap) -> bool {
     let mut sites = headers.get_all(&SEC_FETCH_SITE).into_iter().peekable();
     let is_near = |site: &HeaderValue| site == "same-origin" || site == "same-site" || site == "none";
-    if sites.peek().is_none() {
-        return headers.contains_key(ORIGIN);
-    }
-    !sites.all(is_near) && !navigates(headers, Windows::AndFrames)
+    let is_said = sites.peek().is_some();
+    !(is_said && (sites.all(is_near) || navigates(headers, Windows::AndFrames)))
 }
 
 /// Whether the browser fetches ahead of time what nobody asked for: `Sec-Purpose: prefetch` or `prefetch;prerender` (Fetch,
@@ -169,7 +167,7 @@ mod tests {
         let navigation = |destination| [CROSS, ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", destination)];
         let fetch = |mode| [CROSS, ("sec-fetch-mode", mode), ("sec-fetch-dest", "empty")];
         let table: &[(&[(&str, &str)], bool)] = &[
-            (&[], false),
+            (&[], true),
             (&[("origin", "https://portal.example")], true),
             (&[("sec-fetch-site", "none")], false),
             (&[("sec-fetch-site", "same-origin"), ("origin", "https://app.example")], false),
