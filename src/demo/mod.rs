@@ -103,11 +103,14 @@ impl Demo {
         if !listen.ip().is_loopback() {
             return Err(DemoError::NotLoopback(listen));
         }
-        // The redirect URI must be known before Vestibule starts, so a free port is chosen here.
-        let listen = if listen.port() == 0 { TcpListener::bind(listen)?.local_addr()? } else { listen };
+        // The redirect URI must be known before Vestibule starts, so a free port is chosen here, and held until the others have
+        // theirs.
+        let chosen = (listen.port() == 0).then(|| TcpListener::bind(listen)).transpose()?;
+        let listen = chosen.as_ref().map_or(Ok(listen), TcpListener::local_addr)?;
         let origin = origin(listen);
         let (provider_listener, provider_address) = listener::bind()?;
         let (application_listener, application_address) = listener::bind()?;
+        drop(chosen);
         let issuer = format!("http://{provider_address}");
         let client = client(&origin)?;
         let settings = settings(&configuration(listen, &issuer, &client, application_address)?)?;
