@@ -273,6 +273,9 @@ impl ProviderHttp {
 impl Inner {
     /// The client of this thread. To clone it shares its connections.
     async fn client(self: &Arc<Self>) -> Result<HttpClient, ProviderHttpError> {
+        if let Some(client) = self.clients.get() {
+            return Ok(client.clone());
+        }
         let tls = match self.tls.get() {
             Some(tls) => tls.clone(),
             None => {

@@ -20,7 +20,7 @@ use crate::authn::session::record::Record;
 use crate::authn::session::stored::Away;
 use crate::authn::session::{Sessions, ToldOf, set_cookies};
 use crate::clock::UnixTime;
-use crate::message::{Body, Inbound, Origin, OwnCookies};
+use crate::message::{Body, Inbound, Origin, OwnCookies, is_frame};
 use crate::rate::RateLimit;
 use crate::reply::pages::protect;
 use crate::reply::{ClientFault, Rejection};
@@ -119,7 +119,7 @@ impl Frame {
 /// one of any site, so that the browser has to say that this one is.
 fn is_in_a_frame(headers: &HeaderMap, partitioned: bool) -> bool {
     let is_near = || headers.get("sec-fetch-site").is_some_and(|site| site == "same-site" || site == "same-origin");
-    headers.get("sec-fetch-dest").is_none_or(|destination| destination == "iframe" || destination == "frame")
+    headers.get("sec-fetch-dest").is_none_or(|destination| is_frame(destination.as_bytes()))
         && (!partitioned || is_near())
 }
 

@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 
+use super::headers::is_token;
+
 /// One challenge. Names have no case; they stand here as they came.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Challenge<'l> {
@@ -87,8 +89,7 @@ impl<'l> Rest<'l> {
 
     /// RFC 9110 §5.6.2.
     fn token(&mut self) -> Option<&'l str> {
-        let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
-        let end = self.0.bytes().position(|byte| !is_token(&byte)).unwrap_or(self.0.len());
+        let end = self.0.bytes().position(|byte| !is_token(byte)).unwrap_or(self.0.len());
         let (token, rest) = self.0.split_at(end);
         self.0 = rest;
         (!token.is_empty()).then_some(token)

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::header::{FORWARDED, HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
-use super::headers::list_members;
+use super::headers::{is_token, list_members};
 
 /// The scheme the user agent used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -279,11 +279,6 @@ pub fn fields(Forwarding { client, authority }: Forwarding) -> [(HeaderName, Opt
     ]
 }
 
-/// RFC 9110 §5.6.2.
-fn is_token(byte: &u8) -> bool {
-    matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'A'..=b'Z' | b'!' | b'#'..=b'\'' | b'*' | b'+' | b'^'..=b'`' | b'|' | b'~')
-}
-
 fn forwarded(client: &Client, authority: &[u8]) -> Option<HeaderValue> {
     let chain = client.forwarded_for.as_bytes();
     let hops = chain.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
@@ -300,7 +295,7 @@ fn forwarded(client: &Client, authority: &[u8]) -> Option<HeaderValue> {
     }
     let is_quotable = !authority.is_empty() && !authority.iter().any(|byte| matches!(byte, b'"' | b'\\'));
     if is_quotable {
-        let quote: &[u8] = if authority.iter().all(is_token) { b"" } else { b"\"" };
+        let quote: &[u8] = if authority.iter().all(|byte| is_token(*byte)) { b"" } else { b"\"" };
         for part in [b";host=", quote, authority, quote] {
             text.extend_from_slice(part);
         }

@@ -279,6 +279,11 @@ pub fn fold(name: &str) -> String {
     name.bytes().map(|byte| fold_byte(byte) as char).collect()
 }
 
+/// A character of a token (RFC 9110 §5.6.2).
+pub fn is_token(byte: u8) -> bool {
+    matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'A'..=b'Z' | b'!' | b'#'..=b'\'' | b'*' | b'+' | b'^'..=b'`' | b'|' | b'~')
+}
+
 /// The members of a comma-separated field over all its lines, white space trimmed, empty ones left out (RFC 9110 §5.6.1).
 pub(super) fn list_members<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h [u8]> {
     let lines = headers.get_all(name).into_iter();

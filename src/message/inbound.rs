@@ -15,7 +15,9 @@ use http::{HeaderMap, Method, Request, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 
 use self::authority::Authority;
-pub use self::navigation::{Windows, is_for_another_site, is_navigation, is_own_form, is_prefetch, prefers_html};
+pub use self::navigation::{
+    Windows, is_for_another_site, is_frame, is_navigation, is_own_form, is_prefetch, prefers_html,
+};
 pub use self::request_id::RequestId;
 use super::forwarded::Peer;
 use super::headers::{IdentityNames, list_members, strip_forwarding};

@@ -19,8 +19,8 @@ pub use certificate::ClientCertificate;
 pub use cookies::{DuplicateCookie, OwnCookies, is_ours};
 pub use forwarded::{Client, Forwarding, Scheme};
 pub use inbound::{
-    Connection, Inbound, Malformed, RequestId, Settings, Windows, is_for_another_site, is_navigation, is_prefetch,
-    prefers_html,
+    Connection, Inbound, Malformed, RequestId, Settings, Windows, is_for_another_site, is_frame, is_navigation,
+    is_prefetch, prefers_html,
 };
 pub use initiator::Initiator;
 pub use path::{PathError, RequestPath};

@@ -335,15 +335,11 @@ impl Upstream {
         Flight::new(&self.settings, trust, (request, ours), upgrade, admitted)
     }
 
-    /// Looks at what the upstream says to the token.
-    fn judge_own_token(&self, used: Option<Arc<Held>>, status: StatusCode) {
-        if let (Some(own), Some(used), StatusCode::UNAUTHORIZED) = (&self.own_token, used, status) {
+    /// An answer as it leaves the upstream's side, which may have refused the token of our own that was `used`.
+    fn edited(&self, route: &Route, used: Option<Arc<Held>>, mut response: Response<Body>) -> Response<Body> {
+        if let (Some(own), Some(used), StatusCode::UNAUTHORIZED) = (&self.own_token, used, response.status()) {
             own.doubt(&used);
         }
-    }
-
-    /// An answer as it leaves the upstream's side.
-    fn edited(&self, route: &Route, mut response: Response<Body>) -> Response<Body> {
         if response.status() == StatusCode::UNAUTHORIZED
             && self.settings.step_up
             && let Some(demand) = demand_of(response.headers())
@@ -420,10 +416,7 @@ impl Upstreams {
         let route = outbound.route;
         match self.begin(outbound) {
             Ok(Begun::Ready(upstream, flight, own)) => {
-                Either::Left(self.fly(upstream, flight).map_ok(move |response| {
-                    upstream.judge_own_token(own, response.status());
-                    upstream.edited(route, response)
-                }))
+                Either::Left(self.fly(upstream, flight).map_ok(move |response| upstream.edited(route, own, response)))
             }
             Ok(Begun::Later(later)) => Either::Right(later),
             Err(error) => Either::Right(ready(Err(error)).boxed()),
@@ -445,7 +438,7 @@ impl Upstreams {
         let path = outbound.rewritten()?;
         if let Some(own) = &upstream.settings.own {
             let answer = own.answer(outbound.inbound, path, admitted.term);
-            return Ok(Begun::Later(Box::pin(answer.map_ok(move |response| upstream.edited(route, response)))));
+            return Ok(Begun::Later(Box::pin(answer.map_ok(move |response| upstream.edited(route, None, response)))));
         }
         let own = match &upstream.own_token {
             None => None,
@@ -458,8 +451,7 @@ impl Upstreams {
                         let instead = upstream.instead(path.as_ref(), Some(&own));
                         let flight = upstream.flight(outbound, &instead, admitted, &self.trust)?;
                         let response = self.fly(upstream, flight).await?;
-                        upstream.judge_own_token(Some(own), response.status());
-                        Ok(upstream.edited(route, response))
+                        Ok(upstream.edited(route, Some(own), response))
                     })));
                 }
             },

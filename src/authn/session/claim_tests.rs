@@ -24,12 +24,17 @@ fn shared() -> (Store, Arc<SharedRenewals>, Record) {
     (store, shared, record())
 }
 
+/// Takes the step, and never hears that it is ours.
+async fn claim_unheard(store: &Store, shared: &Arc<SharedRenewals>, record: &Record, is_spent: bool) {
+    store.suffer(Some(Fault::Unheard));
+    assert!(shared.claim(record, record.issued_at, is_spent, || ()).await.is_err());
+    store.suffer(None);
+}
+
 #[tokio::test]
 async fn a_step_whose_answers_were_lost_is_there_for_whoever_comes_next() {
     let (store, shared, record) = shared();
-    store.suffer(Some(Fault::Unheard));
-    assert!(shared.claim(&record, record.issued_at, false, || ()).await.is_err());
-    store.suffer(None);
+    claim_unheard(&store, &shared, &record, false).await;
     let next = tokio::time::timeout(A_WHILE, shared.claim(&record, record.issued_at, false, || ())).await;
     assert!(next.is_ok_and(|claimed| claimed.is_ok()), "the refresh token was never sent");
 }
@@ -51,9 +56,7 @@ async fn a_step_that_was_lost_is_not_given_back() {
     let (store, shared, record) = shared();
     let step = shared.claim(&record, record.issued_at, false, || ()).await.unwrap();
     shared.lose(step, &record, record.issued_at).await;
-    store.suffer(Some(Fault::Unheard));
-    assert!(shared.claim(&record, record.issued_at, false, || ()).await.is_err());
-    store.suffer(None);
+    claim_unheard(&store, &shared, &record, false).await;
     tokio::time::sleep(A_MOMENT).await;
     let next = shared.claim(&record, record.issued_at, false, || ()).await;
     assert!(matches!(next, Err(super::shared::Elsewhere::Lost)), "{next:?}");
@@ -62,9 +65,7 @@ async fn a_step_that_was_lost_is_not_given_back() {
 #[tokio::test]
 async fn a_step_for_what_was_sent_before_is_not_given_back() {
     let (store, shared, record) = shared();
-    store.suffer(Some(Fault::Unheard));
-    assert!(shared.claim(&record, record.issued_at, true, || ()).await.is_err());
-    store.suffer(None);
+    claim_unheard(&store, &shared, &record, true).await;
     let next = tokio::time::timeout(A_WHILE, shared.claim(&record, record.issued_at, false, || ())).await;
     assert!(next.is_err(), "it is taken until it counts as lost");
 }

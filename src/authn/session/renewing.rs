@@ -231,11 +231,6 @@ impl Sessions {
         let Some(shared) = &self.shared else { return Ok(Claim::Alone) };
         let now = self.clock.now();
         match shared.claim(&session.record, now, underway.is_spent(), is_busy).await {
-            Ok(step) if underway.is_spent() => {
-                // The store has forgotten what is known here.
-                shared.lose(step, &session.record, now).await;
-                Err(Outcome::Lost)
-            }
             Ok(step) => Ok(Claim::Shared(shared, step)),
             Err(Elsewhere::Renewed(packed, left)) => {
                 // What another replica could give to a browser is not too large.

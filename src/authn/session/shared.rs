@@ -57,7 +57,7 @@ impl SharedRenewals {
     }
 
     /// The right to send the refresh token of a session, once for all replicas. `is_busy` is told that another has it;
-    /// one that `is_spent` is not for anybody else either.
+    /// a token that `is_spent` is lost, for everybody.
     pub(super) async fn claim(
         &self,
         record: &Record,
@@ -72,6 +72,11 @@ impl SharedRenewals {
             let taken = self.store.take_step(series, number, bid, (LEASE, keep(record, now))).await;
             self.heard(&taken);
             match taken {
+                Ok(Stepped::Ours(step)) if is_spent => {
+                    // The store has forgotten what is known here.
+                    self.lose(step, record, now).await;
+                    return Err(Elsewhere::Lost);
+                }
                 Ok(Stepped::Ours(step)) => return Ok(step),
                 Ok(Stepped::Over(Some(brought))) => return Err(self.newer_form(record, brought)),
                 Ok(Stepped::Over(None)) => return Err(Elsewhere::Superseded),

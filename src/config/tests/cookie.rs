@@ -106,8 +106,8 @@ fn what_does_not_go_with_a_frame_is_a_problem() {
 
 #[test]
 fn frames_are_windows_where_they_are_let_in_and_nowhere_else() {
-    let lists = ["[\"https://Portal.example:443/\", \"https://portal.example\", \"https://b.example:8443\"]"];
-    let framed = FRAMED.replace("[\"https://portal.example\"]", lists[0]);
+    let list = "[\"https://Portal.example:443/\", \"https://portal.example\", \"https://b.example:8443\"]";
+    let framed = FRAMED.replace("[\"https://portal.example\"]", list);
     for line in [framed.clone(), format!("{framed}\nsame_site = \"none\"")] {
         let whole = settings(&[("cookie", &line)]);
         assert_eq!(whole.message.cookie_bases, ["__Host-intranet"]);

@@ -8,6 +8,7 @@ use http::{Method, Request, Version};
 use hyper::ext::Protocol;
 
 use super::Malformed;
+use crate::message::headers::is_token;
 
 /// The protocol of an extended CONNECT, in lower case; `None` for every other request.
 ///
@@ -46,7 +47,7 @@ fn fresh_key() -> Result<HeaderValue, Malformed> {
 
 /// A character of `token ["/" token]`.
 fn is_of_a_protocol(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~/".contains(&byte)
+    byte == b'/' || is_token(byte)
 }
 
 #[cfg(test)]

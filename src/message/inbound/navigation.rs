@@ -30,7 +30,7 @@ impl Windows {
 }
 
 /// A destination that a page embeds for people to look at. Not `object` and `embed`, which pages embed all kinds of things by.
-fn is_frame(destination: &[u8]) -> bool {
+pub fn is_frame(destination: &[u8]) -> bool {
     matches!(destination, b"iframe" | b"frame")
 }
 
