@@ -2,7 +2,8 @@
 
 use std::cell::Cell;
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
+
+use crate::random::unforeseeable;
 
 /// A number that ties the answer, the log line and the upstream's request together: 22 lower-case letters and digits.
 #[derive(Clone, PartialEq, Eq)]
@@ -41,12 +42,9 @@ struct Source {
 
 impl Source {
     fn seeded() -> Self {
-        // Ids are no secret, and the first draw from a cryptographic generator takes tens of milliseconds to seed it: a first
-        // answer need not wait for that. The standard library's keys are the system's randomness too.
-        let random = || RandomState::new().hash_one(0);
         let mut prefix = [0; PREFIX];
-        write_digits(&mut prefix, random());
-        Self { prefix, count: Cell::new(random()) }
+        write_digits(&mut prefix, unforeseeable());
+        Self { prefix, count: Cell::new(unforeseeable()) }
     }
 
     fn next(&self) -> RequestId {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arc_swap::ArcSwapOption;
 
-use crate::random::random;
+use crate::random::unforeseeable;
 
 /// Each is copied when it is written to, so many keep that cheap. A power of two.
 const SHARDS: usize = 1024;
@@ -29,7 +29,7 @@ pub(super) struct Table<V, K = Key> {
 impl<V: Clone, K: Copy + Eq + Hash + AsRef<[u8]>> Table<V, K> {
     pub(super) fn new() -> Self {
         let shards = (0..SHARDS).map(|_| ArcSwapOption::empty()).collect();
-        Self { count: AtomicUsize::new(0), shards, factor: u64::from_le_bytes(random()) | 1 }
+        Self { count: AtomicUsize::new(0), shards, factor: unforeseeable() | 1 }
     }
 
     /// The shard of a key. Multiply-shift (Dietzfelbinger and others, 1997) by what nobody knows: whoever makes up names, and
@@ -113,6 +113,7 @@ mod tests {
     use std::hash::Hasher;
 
     use super::*;
+    use crate::random::random;
 
     thread_local! {
         static COMPARED: Cell<usize> = const { Cell::new(0) };
