@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use vestibule::upstream::UpstreamSettings;
 use vestibule_test_support::script::{application, connect, head};
-use vestibule_test_support::{Request, Stage, raw_request};
+use vestibule_test_support::{H2Client, Request, Stage, raw_request};
 
 /// How long anything that happens at once may take on a busy machine.
 const SOON: Duration = Duration::from_secs(5);
@@ -139,20 +139,69 @@ async fn a_poll_that_waits_for_seconds_is_answered_and_one_whose_client_leaves_i
 }
 
 #[tokio::test]
-async fn informational_answers_end_here() {
-    let url = application(|mut stream| async move {
-        head(&mut stream).await;
-        let answers = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n\
-                       HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
-        stream.write_all(answers.as_bytes()).await.unwrap();
-        let _ = stream.read_u8().await;
-    })
-    .await;
+async fn hints_come_before_the_answer_and_no_other_informational_answer_comes() {
+    let (url, pieces) = piecemeal(String::new()).await;
     let stage = in_front_of(&url);
-    let request = format!("GET / HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", stage.host());
-    let answer = String::from_utf8(raw_request(stage.address(), request.as_bytes()).await).unwrap();
+    let mut client = connect(stage.address(), "GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").await;
+    let informational = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\nLink: </b.css>\r\n\r\n\
+        HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\nSet-Cookie: a=1\r\nX-Forwarded-User: eve\r\n\
+        Connection: close\r\nContent-Length: 3\r\n\r\nHTTP/1.1 103 Early Hints\r\nServer: x\r\n\r\n";
+    pieces.send(informational.into()).await.unwrap();
+    // The application goes on only after the hint has arrived.
+    let hint = timeout(SOON, head(&mut client)).await.expect("the hint");
+    assert_eq!(hint, "HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload\r\n\r\n");
+    pieces.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".into()).await.unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("\r\n\r\nok"), "{answer}");
     assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{answer}");
+}
+
+/// An application whose every answer is `body`, with a hint before it.
+async fn hinting(body: String) -> String {
+    application(move |mut stream| {
+        let body = body.clone();
+        async move {
+            while !head(&mut stream).await.is_empty() {
+                let hint = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n";
+                let answer = format!("{hint}HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+                if stream.write_all(answer.as_bytes()).await.is_err() {
+                    return;
+                }
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn hints_are_not_for_clients_of_http_1_0_or_2() {
+    let stage = in_front_of(&hinting("ok".to_owned()).await);
+    let request = format!("GET / HTTP/1.0\r\nHost: {}\r\n\r\n", stage.host());
+    let answer = String::from_utf8(raw_request(stage.address(), request.as_bytes()).await).unwrap();
+    assert!(answer.starts_with("HTTP/1.0 200") && !answer.contains("103"), "{answer}");
+    let answer = H2Client::connect(stage.address()).await.get(&stage.url("/")).await.unwrap();
+    assert_eq!((answer.status, answer.text()), (StatusCode::OK, "ok".to_owned()));
+}
+
+// hyper may take the next request while the kernel does not take the end of the last answer.
+#[tokio::test]
+async fn a_hint_never_stands_in_the_midst_of_the_answer_before_it() {
+    const LARGE: usize = 8 << 20;
+    let stage = in_front_of(&hinting("x".repeat(LARGE)).await);
+    let request = "GET / HTTP/1.1\r\nHost: {host}\r\n\r\n";
+    let mut client = connect(stage.address(), &request.repeat(8)).await;
+    for number in 0..8 {
+        let mut first = head(&mut client).await;
+        if first.starts_with("HTTP/1.1 103") {
+            assert_eq!(first, "HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload\r\n\r\n");
+            first = head(&mut client).await;
+        }
+        assert!(first.starts_with("HTTP/1.1 200"), "{number}: {first}");
+        let mut body = vec![0; LARGE];
+        timeout(SOON * 4, client.read_exact(&mut body)).await.expect("the whole answer").unwrap();
+        assert!(body.iter().all(|byte| *byte == b'x'), "{number}");
+    }
 }
 
 #[tokio::test]

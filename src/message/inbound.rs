@@ -21,7 +21,9 @@ pub use self::navigation::{
 pub use self::request_id::RequestId;
 use super::forwarded::Peer;
 use super::headers::{IdentityNames, list_members, strip_forwarding};
-use super::{Body, Client, ClientCertificate, Forwarding, Origin, OwnCookies, PathError, Recall, RequestPath, Scheme};
+use super::{
+    Body, Client, ClientCertificate, EarlyHints, Forwarding, Origin, OwnCookies, PathError, Recall, RequestPath, Scheme,
+};
 
 /// The connection a request came on.
 #[derive(Debug, Clone)]
@@ -34,6 +36,8 @@ pub struct Connection {
     pub certificate: Option<Arc<ClientCertificate>>,
     /// What its last request leaves for the next one.
     pub recall: Recall,
+    /// Where hints before an answer go, where it speaks HTTP/1.1.
+    pub hints: EarlyHints,
     /// The peer's address as headers have it, written once for all requests.
     forwarded: Peer,
 }
@@ -41,7 +45,14 @@ pub struct Connection {
 impl Connection {
     /// A connection from `peer` over `scheme`, without a certificate.
     pub fn new(peer: SocketAddr, scheme: Scheme) -> Self {
-        Self { peer, scheme, certificate: None, recall: Recall::default(), forwarded: Peer::new(peer.ip()) }
+        Self {
+            peer,
+            scheme,
+            certificate: None,
+            recall: Recall::default(),
+            hints: EarlyHints::default(),
+            forwarded: Peer::new(peer.ip()),
+        }
     }
 
     /// The same, with what the client has shown.
@@ -96,6 +107,7 @@ struct Head {
     certificate: Option<Arc<ClientCertificate>>,
     cookies: OwnCookies,
     recall: Recall,
+    hints: Option<EarlyHints>,
     is_tunnel: bool,
     windows: Windows,
 }
@@ -246,6 +258,11 @@ impl Inbound {
         &self.head.recall
     }
 
+    /// Where hints before the answer go, if the client knows such.
+    pub fn hints(&self) -> Option<&EarlyHints> {
+        self.head.hints.as_ref()
+    }
+
     /// Where people look at the application.
     pub fn windows(&self) -> Windows {
         self.head.windows
@@ -347,14 +364,17 @@ fn read<B>(request: &mut Request<B>, connection: &Connection, settings: &Setting
     }
     check_framing(request.headers())?;
 
+    let version = request.version();
     let headers = request.headers_mut();
     let client = Client::derive(headers, &connection.forwarded, connection.scheme, &settings.trusted_proxies);
     strip_forwarding(headers);
     settings.identity_names.strip(headers);
     let cookies = OwnCookies::cut_from(headers, &settings.cookie_bases);
     let (certificate, recall) = (connection.certificate.clone(), connection.recall.clone());
+    // RFC 9110 §15.2: a client of HTTP/1.0 knows no answer before the answer.
+    let hints = (version == Version::HTTP_11).then(|| connection.hints.clone());
     let windows = settings.windows;
-    Ok(Head { authority, path, client, certificate, cookies, recall, is_tunnel, windows })
+    Ok(Head { authority, path, client, certificate, cookies, recall, hints, is_tunnel, windows })
 }
 
 /// TRACE echoes cookies, CONNECT opens tunnels; some upstreams know methods in any case.

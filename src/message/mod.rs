@@ -5,6 +5,7 @@ pub mod body;
 pub mod certificate;
 pub mod challenge;
 pub mod cookies;
+pub mod early_hints;
 pub mod edits;
 pub mod forwarded;
 pub mod headers;
@@ -17,6 +18,7 @@ pub mod return_to;
 pub use body::Body;
 pub use certificate::ClientCertificate;
 pub use cookies::{DuplicateCookie, OwnCookies, is_ours};
+pub use early_hints::EarlyHints;
 pub use forwarded::{Client, Forwarding, Scheme};
 pub use inbound::{
     Connection, Inbound, Malformed, RequestId, Settings, Windows, is_for_another_site, is_frame, is_navigation,

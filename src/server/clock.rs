@@ -7,13 +7,18 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::connection::Wait;
+use crate::message::EarlyHints;
 
 /// How long a client is silent before it is expected to remain so.
 const SILENT: Duration = Duration::from_secs(1);
 
 /// What a connection is doing; written by its IO and its service, read by its clock, all on one task, so nothing is ordered.
 #[derive(Debug, Default)]
-pub(super) struct Activity(AtomicU32);
+pub(super) struct Activity {
+    state: AtomicU32,
+    /// What its handler says before the answer.
+    pub(super) hints: EarlyHints,
+}
 
 /// A request is with the handler, or its answer is not all with hyper.
 const BUSY: u32 = 1;
@@ -29,6 +34,10 @@ const HTTP2: u32 = 16;
 const STEP: u32 = 32;
 
 impl Activity {
+    pub(super) fn new(hints: EarlyHints) -> Self {
+        Self { state: AtomicU32::new(0), hints }
+    }
+
     /// Bytes came.
     pub(super) fn heard(&self) {
         self.store(self.get() | HEARD);
@@ -75,11 +84,11 @@ impl Activity {
     }
 
     fn get(&self) -> u32 {
-        self.0.load(Ordering::Relaxed)
+        self.state.load(Ordering::Relaxed)
     }
 
     fn store(&self, state: u32) {
-        self.0.store(state, Ordering::Relaxed);
+        self.state.store(state, Ordering::Relaxed);
     }
 }
 

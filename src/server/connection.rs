@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::clients::{Clients, Place};
-use super::clock::{Expired, Patience};
+use super::clock::{Activity, Expired, Patience};
 use super::entry::Passed;
 use super::io::ClientIo;
 use super::stream::Protocol;
@@ -82,7 +82,8 @@ pub(super) struct Open {
 /// Serves a connection until it ends, or until the end of service has begun and its requests in flight are answered.
 pub(super) fn serve<H: Handler>(open: Open, handler: H, terms: Arc<Terms>) -> impl Future<Output = ()> + Send {
     let Open { passed: Passed { stream, connection, protocol, mut standing }, place } = open;
-    let io = ClientIo::new(stream, Arc::default(), place, protocol == Protocol::Any);
+    let activity = Activity::new(connection.hints.clone());
+    let io = ClientIo::new(stream, Arc::new(activity), place, protocol == Protocol::Any);
     async move {
         let io = match protocol {
             Protocol::Http2 => Some(io),

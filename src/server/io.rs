@@ -130,6 +130,18 @@ impl ClientIo {
         self.ended
     }
 
+    /// Writes hints, which go before the answer that they were said with. While that is waited for, hyper has given us all that it
+    /// has, unless the kernel would not take it: then the last answer is not over, and no place for a hint.
+    fn poll_hints(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Self { stream, activity, .. } = self;
+        if !activity.hints.is_any() {
+            return Poll::Ready(Ok(()));
+        }
+        let written =
+            activity.hints.poll_write(activity.unwritten().0, |bytes| Pin::new(&mut *stream).poll_write(cx, bytes));
+        self.note(written)
+    }
+
     fn note<T>(&self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         self.activity.written(written.is_ready());
         written
@@ -151,6 +163,7 @@ fn is_preface(bytes: &[u8]) -> bool {
 impl AsyncWrite for ClientIo {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        ready!(this.poll_hints(cx))?;
         let written = Pin::new(&mut this.stream).poll_write(cx, buf);
         this.note(written)
     }
@@ -161,6 +174,7 @@ impl AsyncWrite for ClientIo {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        ready!(this.poll_hints(cx))?;
         let written = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
         this.note(written)
     }
@@ -171,6 +185,7 @@ impl AsyncWrite for ClientIo {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        ready!(this.poll_hints(cx))?;
         let flushed = Pin::new(&mut this.stream).poll_flush(cx);
         // TLS takes bytes that the kernel would not: until they are gone, nobody else may have this stream.
         this.note(flushed)

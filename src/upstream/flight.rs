@@ -13,7 +13,7 @@ use super::head::{Head, Ours};
 use super::lifetime::Term;
 use super::upgrade::Upgrade;
 use super::{UpstreamError, UpstreamSettings, answer};
-use crate::message::{self, Body};
+use crate::message::{self, Body, EarlyHints};
 
 /// What admission and the route say about a request.
 #[derive(Debug, Default)]
@@ -66,7 +66,7 @@ impl Flight {
     pub(super) fn new(
         settings: &UpstreamSettings,
         trust: &Arc<message::Settings>,
-        (request, ours): (Request<Body>, Ours),
+        (request, ours, hints): (Request<Body>, Ours, Option<EarlyHints>),
         upgrade: Option<Box<Upgrade>>,
         Admitted { client, term, max_body }: Admitted,
     ) -> Result<Self, UpstreamError> {
@@ -102,6 +102,6 @@ impl Flight {
             let (body, progress) = RequestBody::watched(body, limits, trust);
             (body, Some(progress))
         };
-        Ok(Self { head: Head { parts: head, ours }, body, progress, manner, asked })
+        Ok(Self { head: Head { parts: head, ours, hints }, body, progress, manner, asked })
     }
 }

@@ -2,11 +2,15 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, request};
 
+use crate::message::EarlyHints;
+
 /// Both parts. The client's are emptied by the answer's head, which takes their place.
 #[derive(Debug)]
 pub(super) struct Head {
     pub(super) parts: request::Parts,
     pub(super) ours: Ours,
+    /// Where hints go that come before the answer.
+    pub(super) hints: Option<EarlyHints>,
 }
 
 /// The fields that only we write, each exactly as it stands here, whatever the map beside it has by that name. They lie in a

@@ -4,6 +4,7 @@
 //! complete, and because a request that was refused unprocessed is to be sent again with its body.
 
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -14,7 +15,7 @@ use h2::client::{Connection, SendRequest};
 use h2::{Ping, PingPong, Reason};
 use http::header::{CONNECTION, HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{Request, Response, Uri, Version};
+use http::{Request, Response, StatusCode, Uri, Version};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
@@ -149,7 +150,7 @@ impl Slot {
         }
         let is_over = body.is_end_stream();
         let sent = sender.send_request(translate(head, body.size_hint().exact(), scheme), is_over);
-        let (answer, upload) = sent.map_err(|error| Failure::Broken(error.into()))?;
+        let (mut answer, upload) = sent.map_err(|error| Failure::Broken(error.into()))?;
         let rest = if is_over {
             None
         } else {
@@ -157,7 +158,15 @@ impl Slot {
             tokio::spawn(Upload::new(body, upload, cancelled, give_back));
             Some(rest)
         };
-        let error = match answer.await {
+        let answered = poll_fn(|cx| {
+            while let Poll::Ready(Some(Ok(interim))) = answer.poll_informational(cx) {
+                if let Some(hints) = head.hints.as_ref().filter(|_| interim.status() == StatusCode::EARLY_HINTS) {
+                    hints.say(interim.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes())));
+                }
+            }
+            Pin::new(&mut answer).poll(cx)
+        });
+        let error = match answered.await {
             Ok(answer) => {
                 let (head, body) = Answer::of(answer);
                 self.answer = body;
@@ -199,7 +208,7 @@ pub(super) fn is_unprocessed(error: &h2::Error) -> bool {
 }
 
 /// The head as HTTP/2 writes it (RFC 9113 §8.3.1): `Host` becomes `:authority`, and nothing speaks of a connection.
-fn translate(Head { parts: head, ours }: &Head, length: Option<u64>, scheme: Scheme) -> Request<()> {
+fn translate(Head { parts: head, ours, .. }: &Head, length: Option<u64>, scheme: Scheme) -> Request<()> {
     let mut request = Request::new(());
     *request.version_mut() = Version::HTTP_2;
     request.method_mut().clone_from(&head.method);

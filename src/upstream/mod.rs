@@ -331,8 +331,9 @@ impl Upstream {
         admitted: Admitted,
         trust: &Arc<message::Settings>,
     ) -> Result<Flight, UpstreamError> {
+        let hints = outbound.inbound.hints().cloned();
         let (request, ours, upgrade) = outbound.into_request(&self.settings, instead);
-        Flight::new(&self.settings, trust, (request, ours), upgrade, admitted)
+        Flight::new(&self.settings, trust, (request, ours, hints), upgrade, admitted)
     }
 
     /// An answer as it leaves the upstream's side, which may have refused the token of our own that was `used`.

@@ -48,11 +48,12 @@ impl Upstreams {
     async fn send(
         &self,
         upstream: &Upstream,
-        request: (Request<Body>, Ours),
+        (request, ours): (Request<Body>, Ours),
         upgrade: Option<Upgrade>,
         admitted: Admitted,
     ) -> Result<Response<Body>, UpstreamError> {
-        let flight = Flight::new(&upstream.settings, &self.trust, request, upgrade.map(Box::new), admitted)?;
+        let flight =
+            Flight::new(&upstream.settings, &self.trust, (request, ours, None), upgrade.map(Box::new), admitted)?;
         self.fly(upstream, flight).await
     }
 }

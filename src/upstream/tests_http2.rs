@@ -14,6 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
+use super::head::Ours;
 use super::http2::SEND_BUFFER;
 use super::tests::{Fake, fake, get, request};
 use super::*;
@@ -485,4 +486,40 @@ async fn what_nobody_reads_waits_within_bounds_both_ways() {
     assert!(tokio::time::timeout(Duration::from_millis(300), upload).await.is_err());
     let taken = taken.load(Ordering::SeqCst);
     assert!((60 * 1024..64 * 1024 + SEND_BUFFER + 32 * 1024).contains(&taken), "{taken}");
+}
+
+#[tokio::test]
+async fn a_hint_before_the_answer_is_said_while_the_answer_is_waited_for() {
+    let (go, wait) = tokio::sync::watch::channel(false);
+    let fake = h2_fake(move |_, mut respond, _, _| {
+        let mut wait = wait.clone();
+        async move {
+            let hint = |status: u16| Response::builder().status(status).header("link", "</a.css>").body(()).unwrap();
+            respond.send_informational(hint(103)).unwrap();
+            respond.send_informational(hint(102)).unwrap();
+            wait.wait_for(|go| *go).await.unwrap();
+            say(respond, "whole");
+        }
+    })
+    .await;
+    let hints = message::EarlyHints::default();
+    let upstream = fake.upstreams.upstream(0).unwrap();
+    let request = (get(), Ours::default(), Some(hints.clone()));
+    let trust = &fake.upstreams.trust;
+    let flight = Flight::new(&upstream.settings, trust, request, None, Admitted::default()).unwrap();
+    let mut answer = std::pin::pin!(fake.upstreams.fly(upstream, flight));
+    let hint = std::future::poll_fn(|cx| {
+        assert!(answer.as_mut().poll(cx).is_pending(), "nothing but a hint came");
+        if hints.is_any() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    });
+    hint.await;
+    let mut said = Vec::new();
+    let _ = hints.poll_write(false, |bytes| {
+        said.extend_from_slice(bytes);
+        std::task::Poll::Ready(Ok(bytes.len()))
+    });
+    assert_eq!(said, b"HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\n");
+    go.send(true).unwrap();
+    let body = answer.await.unwrap().into_body().collect().await.unwrap().to_bytes();
+    assert!(body == "whole" && !hints.is_any());
 }

@@ -4,11 +4,12 @@ use std::mem::MaybeUninit;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, response};
+use http::{HeaderName, HeaderValue, Method, StatusCode, request, response};
 use hyper::ext::ReasonPhrase;
 
 use super::chunks::Chunks;
 use super::{Error, HEADERS};
+use crate::message::EarlyHints;
 use crate::upstream::head::Head;
 
 /// The most of an answer's head, in bytes.
@@ -26,7 +27,7 @@ pub(super) enum Length {
 }
 
 /// Writes the head of a request. `head` has no framing of its own, unless it says that there is no body.
-pub(super) fn write(out: &mut Vec<u8>, Head { parts: head, ours }: &Head, length: Length) {
+pub(super) fn write(out: &mut Vec<u8>, Head { parts: head, ours, .. }: &Head, length: Length) {
     out.extend_from_slice(head.method.as_str().as_bytes());
     out.push(b' ');
     let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
@@ -78,13 +79,13 @@ pub(super) struct Answer {
     pub(super) keeps_alive: bool,
 }
 
-/// Takes a whole answer's head from the front of `input`, once it is there; `method` is the request's. Interim answers before it
-/// are dropped (RFC 9110 §15.2). `headers` are emptied and filled, if there is one; without what only said how the body is framed
-/// and whether the connection stays.
+/// Takes a whole answer's head from the front of `input`, once it is there, for the request of `parts`. Interim answers before it
+/// are dropped (RFC 9110 §15.2), but for hints. Its fields take the place of the request's; without what only said how the body is
+/// framed and whether the connection stays.
 ///
 /// # Errors
 /// For what is not HTTP/1, is too large, or has two lengths (RFC 9112 §6.3).
-pub(super) fn read(input: &mut BytesMut, method: &Method, headers: &mut HeaderMap) -> Result<Option<Answer>, Error> {
+pub(super) fn read(input: &mut BytesMut, Head { parts, hints, .. }: &mut Head) -> Result<Option<Answer>, Error> {
     loop {
         // Some servers end a body with one line too many.
         let empty = input.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
@@ -100,7 +101,7 @@ pub(super) fn read(input: &mut BytesMut, method: &Method, headers: &mut HeaderMa
         if end > LIMIT {
             return Err(Error::TooLarge);
         }
-        if let Some(answer) = parse(&input.split_to(end).freeze(), method, headers)? {
+        if let Some(answer) = parse(&input.split_to(end).freeze(), parts, hints.as_ref())? {
             return Ok(Some(answer));
         }
     }
@@ -116,7 +117,8 @@ fn end_of_head(input: &[u8]) -> Option<usize> {
 }
 
 /// `None` for an interim answer.
-fn parse(bytes: &Bytes, method: &Method, headers: &mut HeaderMap) -> Result<Option<Answer>, Error> {
+fn parse(bytes: &Bytes, parts: &mut request::Parts, hints: Option<&EarlyHints>) -> Result<Option<Answer>, Error> {
+    let request::Parts { method, headers, .. } = parts;
     let mut fields = [const { MaybeUninit::<httparse::Header<'_>>::uninit() }; HEADERS];
     let mut parsed = httparse::Response::new(&mut []);
     let parser = httparse::ParserConfig::default();
@@ -127,6 +129,9 @@ fn parse(bytes: &Bytes, method: &Method, headers: &mut HeaderMap) -> Result<Opti
     let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok());
     let status = status.ok_or(Error::Nonsense("the answer's status is no status"))?;
     if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
+        if let Some(hints) = hints.filter(|_| status == StatusCode::EARLY_HINTS) {
+            hints.say(parsed.headers.iter().map(|field| (field.name, field.value)));
+        }
         return Ok(None);
     }
     let is_11 = parsed.version == Some(1);

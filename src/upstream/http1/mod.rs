@@ -161,7 +161,7 @@ impl Connection {
             if ready!(self.poll_receive(cx))? == 0 {
                 return Poll::Ready(Err(Error::Closed));
             }
-            let Some(answer) = head::read(&mut self.received, &head.parts.method, &mut head.parts.headers)? else {
+            let Some(answer) = head::read(&mut self.received, head)? else {
                 continue;
             };
             self.framing = answer.framing;

@@ -16,10 +16,10 @@ use crate::upstream::socket::{SocketIo, Stream};
 
 /// The answer's head in `pieces`, which come one after the other, and what is left behind it.
 fn answer(pieces: &[&[u8]], method: &Method) -> Result<Option<(Answer, Vec<u8>)>, Error> {
-    let mut input = BytesMut::new();
+    let (mut input, mut head) = (BytesMut::new(), head(method.clone()));
     for (index, piece) in pieces.iter().enumerate() {
         input.extend_from_slice(piece);
-        if let Some(answer) = read(&mut input, method, &mut HeaderMap::new())? {
+        if let Some(answer) = read(&mut input, &mut head)? {
             return Ok(Some((answer, [&input, pieces[index + 1..].concat().as_slice()].concat())));
         }
     }
@@ -164,7 +164,7 @@ proptest! {
         let mut ours = Ours::default();
         ours.put(HeaderName::from_static("x-ours"), Some(HeaderValue::from_static("1")));
         ours.put(HeaderName::from_static("a"), None);
-        let head = Head { parts, ours };
+        let head = Head { parts, ours, hints: None };
         let mut wire = Vec::new();
         head::write(&mut wire, &head, head::Length::Known(7));
         let mut read = [httparse::EMPTY_HEADER; 20];
@@ -195,7 +195,7 @@ async fn pair() -> (Connection, TcpStream) {
 
 fn head(method: Method) -> Head {
     let request = Request::builder().method(method).uri("/x?y").header("host", "app").body(()).unwrap();
-    Head { parts: request.into_parts().0, ours: Ours::default() }
+    Head { parts: request.into_parts().0, ours: Ours::default(), hints: None }
 }
 
 async fn read_body(connection: &mut Connection) -> Result<(Vec<u8>, Option<HeaderMap>), BodyError> {

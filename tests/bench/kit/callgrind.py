@@ -1,5 +1,5 @@
-"""Instructions per request, counted by callgrind: the same on a busy machine and on an idle one. One connection, one request
-after the other; only the program's own instructions count, not the kernel's."""
+"""Instructions per request or of a start, counted by callgrind: the same on a busy machine and on an idle one. One connection, one
+request after the other; only the program's own instructions count, not the kernel's."""
 
 import socket
 import subprocess
@@ -11,9 +11,9 @@ WARM_UP = 100
 REQUESTS = 1000
 
 
-def command(counts):
-    """What a proxy runs under, so that its requests can be counted; `counts` is a file."""
-    return ["valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={counts}"]
+def command(counts, from_start=False):
+    """What a proxy runs under, so that its requests can be counted, or its start; `counts` is a file."""
+    return ["valgrind", "--tool=callgrind", f"--instr-atstart={'yes' if from_start else 'no'}", f"--callgrind-out-file={counts}"]
 
 
 def per_request(process, counts, port, request):
@@ -25,12 +25,17 @@ def per_request(process, counts, port, request):
         for _ in range(REQUESTS):
             ask(connection, request)
         control("--instr=off", process)
+    return round(so_far(process, counts) / REQUESTS)
+
+
+def so_far(process, counts):
+    """All that were counted until now; the data are in `counts` then."""
     control("--dump", process)
     # A dump is told apart by a number behind the name.
     dumped = max(counts.parent.glob(counts.name + ".*"), key=lambda path: path.stat().st_mtime)
     dumped.rename(counts)
     totals = [line for line in counts.read_text().splitlines() if line.startswith(("totals:", "summary:"))]
-    return round(int(totals[-1].split()[1]) / REQUESTS)
+    return int(totals[-1].split()[1])
 
 
 def control(action, process):
