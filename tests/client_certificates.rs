@@ -84,6 +84,14 @@ async fn ask(stream: &mut TlsStream<TcpStream>) {
     assert!(answer.starts_with(b"HTTP/1.1 200"));
 }
 
+async fn read_until(stream: &mut TlsStream<TcpStream>, end: &[u8]) -> String {
+    let mut read = Vec::new();
+    while !read.ends_with(end) {
+        read.push(timeout(SOON, stream.read_u8()).await.unwrap().unwrap());
+    }
+    String::from_utf8(read).unwrap()
+}
+
 /// With the end of TLS, so that nobody takes it for a broken connection.
 async fn assert_ended(mut stream: TlsStream<TcpStream>) {
     let ended = timeout(SOON, stream.read(&mut [0; 64])).await.expect("the connection ends");
@@ -126,6 +134,50 @@ async fn a_request_that_is_on_its_way_when_its_client_is_sent_away_is_answered()
     let mut answer = String::new();
     timeout(SOON, stream.read_to_string(&mut answer)).await.expect("an end in time").expect("a goodbye");
     assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"length\": 4"), "{answer}");
+}
+
+// The tunnel has left HTTP behind, and the answer never ends.
+#[tokio::test]
+async fn what_streams_to_a_client_that_is_sent_away_is_cut_and_nobody_elses() {
+    let (leaving, staying) = (TestCa::new(), TestCa::new());
+    let asking = Asking::start(&[&leaving, &staying], None);
+    let (ada, bob) = (leaving.sign(&["ada"]), staying.sign(&["bob"]));
+    let websocket = async |signed: &Signed| {
+        let mut stream = asking.client(signed).connect(asking.stage.address(), NAME).await.unwrap();
+        let request = format!(
+            "GET /ws HTTP/1.1\r\nhost: {NAME}\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+             sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let head = read_until(&mut stream, b"\r\n\r\n").await;
+        assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+        stream
+    };
+    let events = async |signed: &Signed| {
+        let mut stream = asking.client(signed).connect(asking.stage.address(), NAME).await.unwrap();
+        let request = format!("GET /sse HTTP/1.1\r\nhost: {NAME}\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let head = read_until(&mut stream, b"\r\n\r\n").await;
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        stream
+    };
+    let (mut adas, mut bobs) = (websocket(&ada).await, websocket(&bob).await);
+    let mut adas_events = events(&ada).await;
+    asking.files.add("clients.crt", &pems(&[&staying]));
+    asking.refuses(&ada).await;
+    let close = timeout(SOON, adas.read_u8()).await.expect("a goodbye in time").unwrap();
+    assert_eq!(close, 0x88, "the close frame of a WebSocket");
+    let mut rest = Vec::new();
+    let _ = timeout(SOON, adas_events.read_to_end(&mut rest)).await.expect("an end in time");
+    assert!(!rest.ends_with(b"0\r\n\r\n"), "the answer is not passed off as whole");
+    // A masked text frame, and its echo.
+    bobs.write_all(&[0x81, 0x82, 0, 0, 0, 0, b'h', b'i']).await.unwrap();
+    let mut echo = [0; 4];
+    timeout(SOON, bobs.read_exact(&mut echo)).await.expect("an echo").unwrap();
+    assert_eq!(&echo, &[0x81, 2, b'h', b'i']);
+    let metrics = asking.metrics().await;
+    let cut = metrics.lines().find(|line| line.contains("cut") && line.contains("client_certificate_invalid"));
+    assert!(cut.is_some_and(|line| line.ends_with(" 2")), "{cut:?}");
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use rustls::CertificateError;
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -14,7 +15,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::proxy_protocol::{self, HeaderError};
-use super::standing::{Judge, Standing};
+use super::standing::{self, Judge, Standing};
 use super::stream::{Protocol, Socket, Stream};
 use super::tls::{self, Tls};
 use crate::message::forwarded::is_within;
@@ -125,7 +126,9 @@ impl Entry {
         let judges = tls.judge();
         let handshake = timeout_at(deadline, TlsAcceptor::from(tls.config()).accept(socket)).await;
         let stream = handshake.map_err(|_| TurnedAway::HandshakeTimeout)?.map_err(judge)?;
-        let certificate = certificate(&stream, tls).map_err(|error| TurnedAway::CertificateInvalid(error.into()))?;
+        let chain = chain(&stream);
+        let certificate = certificate(&chain, tls, judges.clone());
+        let certificate = certificate.map_err(|error| TurnedAway::CertificateInvalid(error.into()))?;
         let protocol = match stream.get_ref().1.alpn_protocol() {
             // RFC 8737 §3: the handshake was the answer, and nothing follows it.
             Some(tls::PROOF_PROTOCOL) => return Err(TurnedAway::Silent),
@@ -134,7 +137,10 @@ impl Entry {
             None => Protocol::Any,
         };
         let connection = Connection::new(*peer, Scheme::Https).with_certificate(certificate);
-        let standing = standing(&stream, judges);
+        let standing = match judges {
+            Some(judges) if !chain.is_empty() => Standing::by_certificate(chain, judges),
+            _ => Standing::lasting(),
+        };
         Ok(Passed { stream: Stream::Tls(Box::new(stream)), connection, protocol, standing })
     }
 }
@@ -191,20 +197,19 @@ fn explained(why: &CertificateError) -> String {
     }
 }
 
-fn standing(stream: &TlsStream<Socket>, judge: Option<watch::Receiver<Judge>>) -> Standing {
-    match (stream.get_ref().1.peer_certificates(), judge) {
-        (Some(chain), Some(judge)) => {
-            Standing::by_certificate(chain.iter().map(|one| one.clone().into_owned()).collect(), judge)
-        }
-        _ => Standing::lasting(),
-    }
+/// What the client has shown, its own certificate first; rustls has verified it.
+fn chain(stream: &TlsStream<Socket>) -> Vec<CertificateDer<'static>> {
+    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    chain.iter().map(|one| one.clone().into_owned()).collect()
 }
 
 fn certificate(
-    stream: &TlsStream<Socket>,
+    chain: &[CertificateDer<'static>],
     tls: &Tls,
+    judges: Option<watch::Receiver<Judge>>,
 ) -> Result<Option<Arc<ClientCertificate>>, tls::UnreadableCertificate> {
-    // The first is the client's own; rustls has verified it.
-    let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-    leaf.map(|leaf| tls::read_client_certificate(leaf, tls.headers()).map(Arc::new)).transpose()
+    let Some(leaf) = chain.first() else { return Ok(None) };
+    let headers = tls::read_client_certificate(leaf, tls.headers())?;
+    let is_refused = standing::is_refused(chain.to_vec(), judges);
+    Ok(Some(Arc::new(ClientCertificate::new(headers, is_refused))))
 }

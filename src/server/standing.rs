@@ -2,7 +2,7 @@
 //! change, so that nobody stays on an old connection who would not get a new one.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Context;
 
 use rustls::pki_types::{CertificateDer, UnixTime};
@@ -39,13 +39,33 @@ impl Standing {
 }
 
 async fn until_refused(chain: Vec<CertificateDer<'static>>, mut judge: watch::Receiver<Judge>) {
-    let Some((leaf, rest)) = chain.split_first() else { return };
     while judge.changed().await.is_ok() {
-        let judge = Arc::clone(&judge.borrow_and_update());
-        if judge.verify_client_cert(leaf, rest, UnixTime::now()).is_err() {
+        if refuses(&mut judge, &chain) {
             return;
         }
     }
     // Nobody changes them any more: the process ends.
     std::future::pending().await
+}
+
+/// The same for what outlives the connection's HTTP: a tunnel, or an answer that does not end. To be asked again and again;
+/// whatever has not changed costs a look.
+pub(super) fn is_refused(
+    chain: Vec<CertificateDer<'static>>,
+    judge: Option<watch::Receiver<Judge>>,
+) -> impl Fn() -> bool + Send + Sync {
+    let state = Mutex::new((false, judge));
+    move || {
+        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (is_lost, judge) = &mut *state;
+        if let Some(judge) = judge.as_mut().filter(|judge| !*is_lost && judge.has_changed().unwrap_or(false)) {
+            *is_lost = refuses(judge, &chain);
+        }
+        *is_lost
+    }
+}
+
+fn refuses(judge: &mut watch::Receiver<Judge>, chain: &[CertificateDer<'static>]) -> bool {
+    let judge = Arc::clone(&judge.borrow_and_update());
+    chain.split_first().is_none_or(|(leaf, rest)| judge.verify_client_cert(leaf, rest, UnixTime::now()).is_err())
 }

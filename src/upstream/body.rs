@@ -313,7 +313,7 @@ pub(super) struct ResponseBody {
     metrics: WorkerMetrics,
 }
 
-/// How an answer's body says that its session has ended.
+/// How an answer's body says that what its request was let in for is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Farewell {
     /// By ending as an error: a connection that closes before the last chunk, a stream that is reset.
@@ -336,11 +336,11 @@ impl ResponseBody {
 
     fn end_with_session(&mut self) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         self.lease = None;
-        self.tether.iter().for_each(Tether::tell);
+        let reason = self.tether.as_ref().map_or("session_ended", Tether::tell);
         Poll::Ready(Some(match self.farewell {
             Farewell::Break => Err(Cut::SessionEnded.into()),
             Farewell::GrpcStatus => {
-                let (code, words) = (HeaderValue::from_static("16"), HeaderValue::from_static("session_ended"));
+                let (code, words) = (HeaderValue::from_static("16"), HeaderValue::from_static(reason));
                 Ok(Frame::trailers(HeaderMap::from_iter([(GRPC_STATUS, code), (GRPC_MESSAGE, words)])))
             }
         }))

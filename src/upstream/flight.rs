@@ -96,7 +96,7 @@ impl Flight {
                 idle: settings.idle_timeout,
                 pace: settings.pace.filter(|_| paced),
                 most: max_body,
-                term: asked.term.clone(),
+                term: asked.term.clone().filter(Term::is_of_a_session),
                 is_http2: asked.version == Version::HTTP_2,
             };
             let (body, progress) = RequestBody::watched(body, limits, trust);

@@ -1,5 +1,5 @@
-//! Streams end with their session: whatever still flows when a session expires or is ended is told of it within
-//! [`SWEEP`]. A body that passes at once costs nothing here: only one that has to wait, or that does not end, is followed.
+//! Streams end with their session, and with the client's certificate: whatever still flows when a session expires or is ended, or
+//! when the certificate would be refused, is told of it within [`SWEEP`]. A body that passes at once costs nothing here: only one that has to wait, or that does not end, is followed.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures_util::task::AtomicWaker;
 
 use crate::authn::lifetime::{Lifetime, Lifetimes};
+use crate::message::ClientCertificate;
 use crate::telemetry::metrics::WorkerMetrics;
 
 /// How often a worker looks at the streams it follows; while there is none, nothing runs.
@@ -33,7 +34,7 @@ struct Streams {
 /// One stream, as whoever follows it and its own task both see it.
 #[derive(Debug)]
 struct Stream {
-    lifetime: Lifetime,
+    grounds: Grounds,
     over: AtomicBool,
     task: AtomicWaker,
 }
@@ -43,8 +44,8 @@ impl Followed {
         Arc::new(Self { lifetimes, metrics, streams: Mutex::default() })
     }
 
-    fn follow(self: &Arc<Self>, lifetime: Lifetime) -> Arc<Stream> {
-        let stream = Arc::new(Stream { lifetime, over: AtomicBool::new(false), task: AtomicWaker::new() });
+    fn follow(self: &Arc<Self>, grounds: Grounds) -> Arc<Stream> {
+        let stream = Arc::new(Stream { grounds, over: AtomicBool::new(false), task: AtomicWaker::new() });
         let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
         streams.open.push(Arc::clone(&stream));
         if !std::mem::replace(&mut streams.swept, true) {
@@ -75,7 +76,7 @@ impl Followed {
         if Arc::strong_count(stream) == 1 {
             return false;
         }
-        let over = self.lifetimes.is_over(&stream.lifetime);
+        let over = stream.grounds.are_lost(&self.lifetimes).is_some();
         if over {
             stream.over.store(true, Ordering::Release);
             stream.task.wake();
@@ -84,21 +85,54 @@ impl Followed {
     }
 }
 
+/// What a request was let in for; there is one of them.
+#[derive(Debug, Clone)]
+struct Grounds {
+    lifetime: Option<Lifetime>,
+    certificate: Option<Arc<ClientCertificate>>,
+}
+
+impl Grounds {
+    /// The reason code, once they are.
+    fn are_lost(&self, lifetimes: &Lifetimes) -> Option<&'static str> {
+        if self.lifetime.is_some_and(|lifetime| lifetimes.is_over(&lifetime)) {
+            Some("session_ended")
+        } else if self.certificate.as_ref().is_some_and(|certificate| certificate.is_refused()) {
+            Some("client_certificate_invalid")
+        } else {
+            None
+        }
+    }
+}
+
 /// What one request was let in for, and who follows it.
 #[derive(Debug, Clone)]
 pub(super) struct Term {
     followed: Arc<Followed>,
-    lifetime: Lifetime,
+    grounds: Grounds,
 }
 
 impl Term {
-    pub(super) fn new(followed: &Arc<Followed>, lifetime: Lifetime) -> Self {
-        Self { followed: Arc::clone(followed), lifetime }
+    /// `None` where nothing is to end it.
+    pub(super) fn of(
+        followed: &Arc<Followed>,
+        lifetime: Option<Lifetime>,
+        certificate: Option<&Arc<ClientCertificate>>,
+    ) -> Option<Self> {
+        (lifetime.is_some() || certificate.is_some()).then(|| {
+            let grounds = Grounds { lifetime, certificate: certificate.cloned() };
+            Self { followed: Arc::clone(followed), grounds }
+        })
+    }
+
+    /// Whether more than a certificate ends it: a request that is on its way when that is refused is let through.
+    pub(super) fn is_of_a_session(&self) -> bool {
+        self.grounds.lifetime.is_some()
     }
 
     /// Asked now.
     pub(super) fn is_over(&self) -> bool {
-        self.followed.lifetimes.is_over(&self.lifetime)
+        self.grounds.are_lost(&self.followed.lifetimes).is_some()
     }
 }
 
@@ -115,15 +149,18 @@ impl Tether {
         Self { term, stream: None, pieces: 0 }
     }
 
-    /// The stream is cut for it: the operator's line.
-    pub(super) fn tell(&self) {
-        tracing::info!(reason = "session_ended", "a stream was cut, because its session has ended");
-        self.term.followed.metrics.stream_cut("session_ended");
+    /// The stream is cut for it: the operator's line. Gives the reason code.
+    pub(super) fn tell(&self) -> &'static str {
+        // Nothing that is lost comes back.
+        let reason = self.term.grounds.are_lost(&self.term.followed.lifetimes).unwrap_or("session_ended");
+        tracing::info!(reason, "a stream was cut, because what its request was let in for is over");
+        self.term.followed.metrics.stream_cut(reason);
+        reason
     }
 
     /// The stream has to wait: ready once its session is over, and the task is woken then.
     pub(super) fn poll_over(&mut self, cx: &Context<'_>) -> Poll<()> {
-        let stream = self.stream.get_or_insert_with(|| self.term.followed.follow(self.term.lifetime));
+        let stream = self.stream.get_or_insert_with(|| self.term.followed.follow(self.term.grounds.clone()));
         stream.task.register(cx.waker());
         if stream.over.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
     }
@@ -135,7 +172,7 @@ impl Tether {
             None => {
                 self.pieces += 1;
                 if self.pieces == PIECES {
-                    self.stream = Some(self.term.followed.follow(self.term.lifetime));
+                    self.stream = Some(self.term.followed.follow(self.term.grounds.clone()));
                 }
                 false
             }

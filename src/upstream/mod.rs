@@ -430,7 +430,7 @@ impl Upstreams {
         let lifetime = outbound.permit.as_ref().and_then(Permit::lifetime);
         let admitted = Admitted {
             client: Some(outbound.inbound.client().address),
-            term: lifetime.map(|lifetime| Term::new(&self.followed, lifetime)),
+            term: Term::of(&self.followed, lifetime, outbound.inbound.certificate()),
             max_body: route.max_body,
         };
         if outbound.is_refused_tunnel() {

@@ -616,11 +616,11 @@ async fn a_stream_whose_session_is_over_breaks_off_or_ends_with_a_status_of_grpc
         .await;
         let mut request = get();
         *request.version_mut() = version;
-        let term = Term::new(&fake.upstreams.followed, ended_long_ago());
+        let term = Term::of(&fake.upstreams.followed, Some(ended_long_ago()), None);
         let upstream = fake.upstreams.upstream(0).unwrap();
         let answer = fake
             .upstreams
-            .send(upstream, (request, Ours::default()), None, Admitted { term: Some(term), ..Admitted::default() })
+            .send(upstream, (request, Ours::default()), None, Admitted { term, ..Admitted::default() })
             .await
             .unwrap();
         let body = tokio::time::timeout(Duration::from_secs(2), answer.into_body().collect()).await.unwrap();

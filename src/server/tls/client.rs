@@ -11,7 +11,6 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::x509::{AttributeTypeAndValue, X509Name};
 
 use crate::authn::roles::{MAX_HEADER_BYTES, encode_list, encode_value};
-use crate::message::ClientCertificate;
 
 /// What of a certificate can stand in a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,11 +32,11 @@ pub(in crate::server) enum Unreadable {
     TooLong,
 }
 
-/// Reads a certificate whose chain was verified.
+/// Reads a certificate whose chain was verified: the headers that tell of it.
 pub(in crate::server) fn read(
     der: &[u8],
     wanted: &[(HeaderName, CertificateField)],
-) -> Result<ClientCertificate, Unreadable> {
+) -> Result<Vec<(HeaderName, HeaderValue)>, Unreadable> {
     let (_, certificate) = X509Certificate::from_der(der).map_err(|_| Unreadable::Malformed)?;
     let mut headers = Vec::with_capacity(wanted.len());
     for (name, field) in wanted {
@@ -58,7 +57,7 @@ pub(in crate::server) fn read(
         // Encoded values are visible ASCII.
         headers.push((name.clone(), HeaderValue::try_from(value).map_err(|_| Unreadable::Malformed)?));
     }
-    Ok(ClientCertificate::new(headers))
+    Ok(headers)
 }
 
 /// The DNS names of a server's certificate, lower case.
@@ -186,7 +185,7 @@ mod tests {
         ];
         let read = read(certificate.der(), &wanted).unwrap();
         let find = |wanted: &HeaderName| {
-            let found = read.headers().iter().find(|(name, _)| name == wanted);
+            let found = read.iter().find(|(name, _)| name == wanted);
             found.map(|(_, value)| value.to_str().unwrap().to_owned())
         };
         wanted.iter().map(|(name, _)| find(name)).collect()
