@@ -71,6 +71,8 @@ pub(super) struct Connection {
     progress: Progress,
     /// What was read and belongs to nobody yet.
     received: BytesMut,
+    /// How much of it holds no end of a head.
+    searched: usize,
     /// What is read at a time, in bytes.
     room: usize,
     /// What is still to come of the answer's body.
@@ -97,6 +99,7 @@ impl Connection {
             upload: Upload::default(),
             progress: Progress::Written,
             received: BytesMut::new(),
+            searched: 0,
             room: FIRST_READ,
             framing: Framing::Length(0),
             keeps_alive: true,
@@ -161,7 +164,7 @@ impl Connection {
             if ready!(self.poll_receive(cx))? == 0 {
                 return Poll::Ready(Err(Error::Closed));
             }
-            let Some(answer) = head::read(&mut self.received, head)? else {
+            let Some(answer) = head::read(&mut self.received, &mut self.searched, head)? else {
                 continue;
             };
             self.framing = answer.framing;

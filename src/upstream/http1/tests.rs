@@ -16,10 +16,10 @@ use crate::upstream::socket::{SocketIo, Stream};
 
 /// The answer's head in `pieces`, which come one after the other, and what is left behind it.
 fn answer(pieces: &[&[u8]], method: &Method) -> Result<Option<(Answer, Vec<u8>)>, Error> {
-    let (mut input, mut head) = (BytesMut::new(), head(method.clone()));
+    let (mut input, mut searched, mut head) = (BytesMut::new(), 0, head(method.clone()));
     for (index, piece) in pieces.iter().enumerate() {
         input.extend_from_slice(piece);
-        if let Some(answer) = read(&mut input, &mut head)? {
+        if let Some(answer) = read(&mut input, &mut searched, &mut head)? {
             return Ok(Some((answer, [&input, pieces[index + 1..].concat().as_slice()].concat())));
         }
     }
@@ -35,8 +35,9 @@ fn a_head_is_the_same_however_it_is_split() {
     const WHOLE: &[u8] = b"\r\nHTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n\
         HTTP/1.1 299 Quite Fine\r\nConnection: x-hop, close\r\nconnection: keep-alive\r\nETag: \"x\"\r\nset-cookie: a=1\r\nSet-Cookie: b=\xff\r\nempty:\r\n\
         content-length: 3\r\n\r\nabc";
-    for at in 0..=WHOLE.len() {
-        let (answer, rest) = answer(&[&WHOLE[..at], &WHOLE[at..]], &Method::GET).unwrap().unwrap();
+    let halves = (0..=WHOLE.len()).map(|at| vec![&WHOLE[..at], &WHOLE[at..]]);
+    for (at, pieces) in halves.chain([WHOLE.chunks(1).collect()]).enumerate() {
+        let (answer, rest) = answer(&pieces, &Method::GET).unwrap().unwrap();
         assert_eq!((answer.head.status.as_u16(), answer.head.version), (299, Version::HTTP_11), "split at {at}");
         let reason = answer.head.extensions.get::<hyper::ext::ReasonPhrase>().unwrap();
         assert_eq!(reason.as_bytes(), b"Quite Fine");
