@@ -12,7 +12,7 @@ use crate::authn::renewal::{Renewals, Settled};
 use crate::authn::session::renewing::Renewing;
 use crate::authn::session::stored::Away;
 use crate::authn::session::{NoSession, Renewal, Sessions};
-use crate::clock::SharedClock;
+use crate::clock::{SharedClock, UnixTime};
 use crate::message::{Inbound, Initiator, Origin, is_for_another_site};
 use crate::policy::{self, Denial, Permit, SignInReason, Verdict};
 use crate::rate::TooMany;
@@ -179,9 +179,10 @@ impl Admission {
                 Err(denial) => Decision::Deny(denial, Renewal::none()),
             });
         }
-        match self.sessions.authenticate_at_hand(inbound) {
+        let now = self.clock.now();
+        match self.sessions.authenticate_at_hand(inbound, now) {
             Some(Ok(session)) if session.1.is_due() => Err(Later::Due(Box::new(session))),
-            Some(session) => Ok(self.judge(session, inbound, route)),
+            Some(session) => Ok(self.judge(session, inbound, route, now)),
             None => Err(Later::InStore),
         }
     }
@@ -192,7 +193,7 @@ impl Admission {
             Later::Due(due) => *due,
             Later::InStore => match self.sessions.authenticate(inbound).await {
                 Ok(session) if session.1.is_due() => session,
-                session => return self.judge(session, inbound, route),
+                session => return self.judge(session, inbound, route, self.clock.now()),
             },
         };
         let session = match self.renewals.settle(inbound, session).await {
@@ -212,7 +213,7 @@ impl Admission {
             Settled::Silently(_, session) => Ok(*session),
             Settled::Over(absence) => Err(absence),
         };
-        self.judge(session, inbound, route)
+        self.judge(session, inbound, route, self.clock.now())
     }
 
     /// What a foreign page asks for: an unsafe method or an upgrade, as SameSite=Lax does not stop sibling domains; and where
@@ -235,6 +236,7 @@ impl Admission {
         session: Result<Session, NoSession>,
         inbound: &Inbound,
         route: GuardedRoute<'r>,
+        now: UnixTime,
     ) -> Decision<'r> {
         let (mut identity, mut renewal, absence) = match session {
             Ok((identity, renewal)) => (Some(identity), renewal, NoSession::Absent),
@@ -250,7 +252,7 @@ impl Admission {
             (identity, renewal) = (None, Renewal::none());
         }
         let signed_in_at = identity.as_ref().map(Identity::provider);
-        match policy::authorize(route, identity, self.clock.now()) {
+        match policy::authorize(route, identity, now) {
             Verdict::Permit(permit) => take_turn(permit, renewal, inbound, route),
             Verdict::Deny(denial) => Decision::Deny(denial, renewal),
             Verdict::SignIn(reason) => Decision::Challenge(Challenge {

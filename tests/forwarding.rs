@@ -55,6 +55,31 @@ async fn a_get_carries_no_framing_and_a_chunked_body_stays_chunked() {
 }
 
 #[tokio::test]
+async fn each_request_of_a_connection_is_told_of_by_its_own_host_and_client() {
+    let stage = Stage::with(&format!("trusted_proxies = [\"127.0.0.1\"]\n{PUBLIC}"));
+    let wanted = [
+        ("a.example", "192.0.2.1"),
+        ("a.example", "192.0.2.1"),
+        ("b.example:8", "192.0.2.1"),
+        ("b.example:8", "192.0.2.2"),
+    ];
+    let requests =
+        wanted.map(|(host, client)| format!("GET /x HTTP/1.1\r\nHost: {host}\r\nX-Forwarded-For: {client}\r\n\r\n"));
+    raw_request(stage.address(), requests.concat().as_bytes()).await;
+    let seen = stage.upstream.requests();
+    assert_eq!(seen.len(), wanted.len());
+    for (seen, (host, client)) in seen.iter().zip(wanted) {
+        assert_eq!((seen.header("host"), seen.header("x-forwarded-host")), (vec![host], vec![host]));
+        assert_eq!(
+            (seen.header("x-real-ip"), seen.header("x-forwarded-for")),
+            (vec![client], vec![&*format!("{client}, 127.0.0.1")])
+        );
+        let host = if host.contains(':') { format!("\"{host}\"") } else { host.to_owned() };
+        assert_eq!(seen.header("forwarded"), [format!("for={client}, for=127.0.0.1;host={host};proto=http")]);
+    }
+}
+
+#[tokio::test]
 async fn response_trailers_pass() {
     let stage = Stage::with(PUBLIC);
     let request =

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::HeaderValue;
 use serde_json::{Map, Value};
 
-use super::identity::{Evidence, Identity, Names};
+use super::identity::{Evidence, Identity, IdentityHeaders, Names};
 use super::proof::Proof;
 use super::roles::{MapError, Mapper};
 use super::session::Signatory;
@@ -39,14 +39,13 @@ pub(super) fn identity(
     let issuer = text("iss").unwrap_or(issuer);
     let subject = NameDigest::of_subject(signatory.party, issuer, text("sub").unwrap_or_default());
     let authenticated_at = claims.get("auth_time").and_then(Value::as_f64).map(|seconds| UnixTime(seconds as u64));
-    let names = mapper.settings().headers.iter().map(|(name, _)| name.clone());
     // Encoded values are visible ASCII; one that were not would be left out, which tells the application less.
     let values = mapped.headers.iter().map(|value| HeaderValue::try_from(value.as_deref()?).ok());
     Ok(Identity {
         name: mapped.name.clone().into(),
         roles: Names::from_terminated(Names::terminated(&mapped.roles).into()),
         groups: Names::from_terminated(Names::terminated(&mapped.groups).into()),
-        headers: names.zip(values).collect(),
+        headers: IdentityHeaders::new(mapper.header_names(), values.collect()),
         // A token may be made anew long after the sign-in, so `iat` says nothing about it.
         authenticated_at: authenticated_at.filter(|at| *at <= now.after(skew)).unwrap_or(UnixTime(0)).min(now),
         expires_at,

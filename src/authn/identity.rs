@@ -1,5 +1,7 @@
 //! Who somebody is, and how we know.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
@@ -68,14 +70,41 @@ impl Names {
     }
 }
 
+/// The identity headers for the upstream, encoded: the names as they are configured, and the values as they lie in the opened
+/// session, so that a request makes nothing of its own.
+#[derive(Debug, Clone, Default)]
+pub struct IdentityHeaders {
+    names: &'static [HeaderName],
+    values: Arc<[Option<HeaderValue>]>,
+}
+
+impl IdentityHeaders {
+    /// `names` and `values` in the same order; `None` where the claim is absent.
+    pub(in crate::authn) fn new(names: &'static [HeaderName], values: Arc<[Option<HeaderValue>]>) -> Self {
+        Self { names, values }
+    }
+
+    /// For tests of what becomes of them.
+    #[cfg(test)]
+    pub(crate) fn for_test(fields: Vec<(HeaderName, Option<HeaderValue>)>) -> Self {
+        let (names, values): (Vec<_>, Vec<_>) = fields.into_iter().unzip();
+        Self::new(names.leak(), values.into())
+    }
+
+    /// Every name, with its value; one without must be absent at the upstream.
+    pub fn iter(&self) -> impl Iterator<Item = (&HeaderName, Option<&HeaderValue>)> {
+        let value = |at: usize| self.values.get(at).and_then(Option::as_ref);
+        self.names.iter().enumerate().map(move |(at, name)| (name, value(at)))
+    }
+}
+
 /// A verified end user, ready for policy and for the upstream.
 #[derive(Debug, Clone)]
 pub struct Identity {
     pub(in crate::authn) name: Bytes,
     pub(in crate::authn) roles: Names,
     pub(in crate::authn) groups: Names,
-    /// One entry per configured identity header; `None` where the claim is absent.
-    pub(in crate::authn) headers: Vec<(HeaderName, Option<HeaderValue>)>,
+    pub(in crate::authn) headers: IdentityHeaders,
     pub(in crate::authn) authenticated_at: UnixTime,
     pub(in crate::authn) expires_at: UnixTime,
     pub(in crate::authn) proof: Proof,
@@ -106,13 +135,8 @@ impl Identity {
         &self.groups
     }
 
-    /// The identity headers for the upstream, encoded; a name with `None` must be absent there.
-    pub fn headers(&self) -> &[(HeaderName, Option<HeaderValue>)] {
-        &self.headers
-    }
-
-    /// The same, where nothing else of it is needed any more.
-    pub fn into_headers(self) -> Vec<(HeaderName, Option<HeaderValue>)> {
+    /// The identity headers for the upstream.
+    pub fn into_headers(self) -> IdentityHeaders {
         self.headers
     }
 
@@ -179,7 +203,7 @@ impl Identity {
             name: name.to_owned().into(),
             roles: names(roles),
             groups: names(groups),
-            headers: Vec::new(),
+            headers: IdentityHeaders::default(),
             authenticated_at,
             expires_at: authenticated_at.after(std::time::Duration::from_secs(3600)),
             proof: Proof::default(),

@@ -189,13 +189,21 @@ impl MapError {
 pub struct Mapper {
     settings: Settings,
     fingerprint: [u8; FINGERPRINT_BYTES],
+    header_names: &'static [HeaderName],
 }
 
 impl Mapper {
     /// Takes `settings` over.
     pub fn new(settings: Settings) -> Self {
         let fingerprint = fingerprint::of(&settings);
-        Self { settings, fingerprint }
+        // Names come from the configuration, so the leak is bounded by it.
+        let names: Vec<_> = settings.headers.iter().map(|(name, _)| cheap_to_clone(name)).collect();
+        Self { settings, fingerprint, header_names: names.leak() }
+    }
+
+    /// The names of the identity headers, in the order of [`Mapped::headers`].
+    pub fn header_names(&self) -> &'static [HeaderName] {
+        self.header_names
     }
 
     /// What it maps by.
@@ -408,6 +416,12 @@ impl<'a> Distinct<'a> {
     fn into_vec(self) -> Vec<String> {
         self.list.into_iter().map(Cow::into_owned).collect()
     }
+}
+
+/// A custom header name holds shared bytes, and each clone would count them up and down for all cores; one from a static
+/// text holds none.
+fn cheap_to_clone(name: &HeaderName) -> HeaderName {
+    HeaderName::from_static(name.as_str().to_owned().leak())
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ impl Scheme {
 }
 
 /// The client as far as it can be believed.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Client {
     /// Its address: the socket's peer, or the right-most untrusted hop when the peer is a trusted proxy.
     pub address: IpAddr,
@@ -55,10 +55,9 @@ pub struct Client {
 /// Where a request came from, as its upstream is told.
 #[derive(Debug)]
 pub struct Forwarding {
-    /// The client.
-    pub client: Client,
-    /// The host it asked for, with its port, as written.
-    pub authority: HeaderValue,
+    client: Client,
+    authority: HeaderValue,
+    fields: [(HeaderName, Option<HeaderValue>); 5],
 }
 
 /// A socket's peer: its address, an IPv4 address as such however it came, and the same as text.
@@ -261,22 +260,40 @@ fn unquoted(value: &[u8]) -> Vec<u8> {
     text
 }
 
-/// The forwarding headers for the upstream, each to be there exactly once: `X-Forwarded-For`, `X-Forwarded-Proto`,
-/// `X-Forwarded-Host`, `X-Real-IP` and `Forwarded` (RFC 7239); one without a value not at all, since nothing is better than
-/// somebody else's.
-pub fn fields(Forwarding { client, authority }: Forwarding) -> [(HeaderName, Option<HeaderValue>); 5] {
-    let forwarded = forwarded(&client, authority.as_bytes());
-    let real_ip = match client.forwarded_for.as_bytes().contains(&b',') {
-        true => text_of(client.address),
-        false => client.forwarded_for.clone(),
-    };
-    [
-        (X_FORWARDED_FOR, Some(client.forwarded_for)),
-        (X_REAL_IP, Some(real_ip)),
-        (X_FORWARDED_PROTO, Some(HeaderValue::from_static(client.scheme.as_str()))),
-        (X_FORWARDED_HOST, Some(authority)),
-        (FORWARDED, forwarded),
-    ]
+impl Forwarding {
+    /// Of a client that asked for `authority`, the host with its port, as written.
+    pub(super) fn new(client: Client, authority: HeaderValue) -> Self {
+        let forwarded = forwarded(&client, authority.as_bytes());
+        let real_ip = match client.forwarded_for.as_bytes().contains(&b',') {
+            true => text_of(client.address),
+            false => client.forwarded_for.clone(),
+        };
+        let fields = [
+            (X_FORWARDED_FOR, Some(client.forwarded_for.clone())),
+            (X_REAL_IP, Some(real_ip)),
+            (X_FORWARDED_PROTO, Some(HeaderValue::from_static(client.scheme.as_str()))),
+            (X_FORWARDED_HOST, Some(authority.clone())),
+            (FORWARDED, forwarded),
+        ];
+        Self { client, authority, fields }
+    }
+
+    /// Whether it says what [`Forwarding::new`] would say of these.
+    pub(super) fn is_of(&self, client: &Client, authority: &HeaderValue) -> bool {
+        self.client == *client && self.authority == *authority
+    }
+
+    /// The host that was asked for, with its port, as written.
+    pub fn authority(&self) -> &HeaderValue {
+        &self.authority
+    }
+
+    /// The forwarding headers for the upstream, each to be there exactly once: `X-Forwarded-For`, `X-Forwarded-Proto`,
+    /// `X-Forwarded-Host`, `X-Real-IP` and `Forwarded` (RFC 7239); one without a value not at all, since nothing is better
+    /// than somebody else's.
+    pub fn fields(&self) -> &[(HeaderName, Option<HeaderValue>)] {
+        &self.fields
+    }
 }
 
 fn forwarded(client: &Client, authority: &[u8]) -> Option<HeaderValue> {
@@ -324,16 +341,16 @@ mod tests {
     }
 
     fn write(headers: &mut HeaderMap, forwarding: Forwarding) {
-        for (name, value) in fields(forwarding) {
+        for (name, value) in forwarding.fields() {
             match value {
-                Some(value) => headers.insert(name, value),
+                Some(value) => headers.insert(name, value.clone()),
                 None => headers.remove(name),
             };
         }
     }
 
     fn forwarding(client: Client, authority: &'static str) -> Forwarding {
-        Forwarding { client, authority: HeaderValue::from_static(authority) }
+        Forwarding::new(client, HeaderValue::from_static(authority))
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The one door for requests: [`Inbound::sanitize`].
 
-mod authority;
+pub(super) mod authority;
 mod connect;
 mod navigation;
 mod request_id;
@@ -109,6 +109,8 @@ struct Head {
     recall: Recall,
     hints: Option<EarlyHints>,
     is_tunnel: bool,
+    /// Whether there is an `Upgrade`, be it one that counts or not.
+    has_upgrade: bool,
     windows: Windows,
 }
 
@@ -318,7 +320,7 @@ impl Inbound {
     /// The upgrade the request asks for (`websocket`, lower case), when `Connection` names `upgrade` and exactly one
     /// protocol is asked for.
     pub fn upgrade(&self) -> Option<String> {
-        requested_upgrade(self.request.version(), self.request.headers())
+        if self.head.has_upgrade { requested_upgrade(self.request.version(), self.request.headers()) } else { None }
     }
 
     /// Whether it came as an extended CONNECT (RFC 8441): it reads like a GET with `Upgrade`, but a success that is no
@@ -328,13 +330,13 @@ impl Inbound {
     }
 
     /// The request for the upstream, as [`Inbound::into_request`] gives it, and what the upstream is told of its origin.
-    pub fn into_parts(self) -> (Request<Body>, RequestId, Forwarding) {
-        let Head { authority, client, .. } = self.head;
+    pub fn into_parts(self) -> (Request<Body>, RequestId, Arc<Forwarding>) {
+        let Head { authority, client, recall, .. } = self.head;
         let request = match self.instead {
             None => self.request.map(Body::Incoming),
             Some(body) => self.request.map(|_| Body::full(body)),
         };
-        (request, self.id, Forwarding { client, authority: authority.into_value() })
+        (request, self.id, recall.forwarding(client, authority.value()))
     }
 
     /// Gives up the request itself; for the upstream module and for endpoints that read a body. Its target is in
@@ -353,16 +355,17 @@ fn read<B>(request: &mut Request<B>, connection: &Connection, settings: &Setting
     if request.uri().path_and_query().is_some_and(|target| target.as_str().len() > settings.max_uri_bytes) {
         return Err(Malformed::UriTooLong);
     }
-    let authority = read_host(request)?;
+    let authority = read_host(request, &connection.recall)?;
     if request.uri().scheme().is_some() {
-        request.headers_mut().insert(HOST, authority.clone().into_value());
+        request.headers_mut().insert(HOST, authority.value().clone());
     }
     let path = read_target(request)?;
     let is_tunnel = protocol.is_some();
     if let Some(protocol) = protocol {
         connect::into_upgrade(request, protocol)?;
     }
-    check_framing(request.headers())?;
+    let has_upgrade = request.headers().contains_key(UPGRADE);
+    check_framing(request.headers(), has_upgrade)?;
 
     let version = request.version();
     let headers = request.headers_mut();
@@ -374,7 +377,7 @@ fn read<B>(request: &mut Request<B>, connection: &Connection, settings: &Setting
     // RFC 9110 §15.2: a client of HTTP/1.0 knows no answer before the answer.
     let hints = (version == Version::HTTP_11).then(|| connection.hints.clone());
     let windows = settings.windows;
-    Ok(Head { authority, path, client, certificate, cookies, recall, hints, is_tunnel, windows })
+    Ok(Head { authority, path, client, certificate, cookies, recall, hints, is_tunnel, has_upgrade, windows })
 }
 
 /// TRACE echoes cookies, CONNECT opens tunnels; some upstreams know methods in any case.
@@ -385,14 +388,14 @@ fn check_method(method: &Method) -> Result<(), Malformed> {
 
 /// RFC 9112 §3.2: exactly one `Host`; the authority of an absolute-form target wins where both agree. RFC 9113 §8.3.1: an
 /// HTTP/2 request names its host in `:authority`, and may do without `Host`.
-fn read_host<B>(request: &Request<B>) -> Result<Authority, Malformed> {
+fn read_host<B>(request: &Request<B>, recall: &Recall) -> Result<Authority, Malformed> {
     let target = request.uri();
     let mut lines = request.headers().get_all(HOST).into_iter();
     let host = match (lines.next(), lines.next()) {
         (None, _) if request.version() == Version::HTTP_2 => None,
         (None, _) => return Err(Malformed::HostMissing),
         (Some(_), Some(_)) => return Err(Malformed::HostRepeated),
-        (Some(line), None) => Some(Authority::parse(line).ok_or(Malformed::HostInvalid)?),
+        (Some(line), None) => Some(recall.authority(line.as_bytes()).ok_or(Malformed::HostInvalid)?),
     };
     let Some(authority) = target.authority() else { return host.ok_or(Malformed::HostMissing) };
     let default_port = match target.scheme_str() {
@@ -400,8 +403,7 @@ fn read_host<B>(request: &Request<B>) -> Result<Authority, Malformed> {
         Some("https") => 443,
         _ => return Err(Malformed::TargetInvalid),
     };
-    let named = HeaderValue::from_str(authority.as_str()).ok().as_ref().and_then(Authority::parse);
-    let named = named.ok_or(Malformed::HostInvalid)?;
+    let named = recall.authority(authority.as_str().as_bytes()).ok_or(Malformed::HostInvalid)?;
     match host {
         Some(host) if !named.agrees(&host, default_port) => Err(Malformed::HostContradicted),
         _ => Ok(named),
@@ -430,14 +432,14 @@ fn read_target<B>(request: &mut Request<B>) -> Result<RequestPath, Malformed> {
 }
 
 /// One way to find the end of the body, and none to leave bytes behind for another protocol.
-fn check_framing(headers: &HeaderMap) -> Result<(), Malformed> {
+fn check_framing(headers: &HeaderMap, has_upgrade: bool) -> Result<(), Malformed> {
     let mut codings = headers.get_all(TRANSFER_ENCODING).into_iter();
     let is_chunked = match (codings.next(), codings.next()) {
         (None, _) => false,
         (Some(coding), None) if coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") => true,
         _ => return Err(Malformed::TransferCoding),
     };
-    if !headers.contains_key(UPGRADE) {
+    if !has_upgrade {
         return Ok(());
     }
     let has_length =
@@ -447,7 +449,7 @@ fn check_framing(headers: &HeaderMap) -> Result<(), Malformed> {
 
 fn requested_upgrade(version: Version, headers: &HeaderMap) -> Option<String> {
     // RFC 9110 §7.8: from an HTTP/1.0 client it is ignored.
-    if version != Version::HTTP_11 || !headers.contains_key(UPGRADE) {
+    if version != Version::HTTP_11 {
         return None;
     }
     if !list_members(headers, &CONNECTION).any(|option| option.eq_ignore_ascii_case(b"upgrade")) {

@@ -8,14 +8,12 @@ use super::UpstreamSettings;
 use super::head::Ours;
 use super::upgrade::{self, Upgrade};
 use crate::authn::Identity;
-use crate::message::{Body, Inbound, RequestPath, forwarded, headers};
+use crate::message::{Body, Inbound, RequestPath, headers};
 use crate::policy::Permit;
 use crate::route::{PublicRoute, RewriteError, Route};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
-/// How many fields of ours there are beside those of the identity, at most: id, five of forwarding, prefix.
-const OURS: usize = 7;
 
 /// A request with its route and, behind admission, its identity. Both constructors consume what they are made from.
 #[derive(Debug)]
@@ -80,13 +78,10 @@ impl<'r> Outbound<'r> {
 
         let headers = request.headers_mut();
         drop_foreign(headers, route);
-        put_host(headers, host, &forwarding.authority);
-        let of_identity = permit.as_ref().and_then(Permit::identity).map_or(0, |identity| identity.headers().len());
-        let mut ours = Ours::with_capacity(OURS + of_identity);
+        put_host(headers, host, forwarding.authority());
+        let mut ours = Ours::default();
         ours.put(REQUEST_ID, id);
-        for (name, value) in forwarded::fields(forwarding) {
-            ours.put(name, value);
-        }
+        ours.put_forwarding(forwarding);
         if let Some(rewrite) = route.rewrite.as_deref().filter(|rewrite| !rewrite.strip.is_empty()) {
             ours.put(X_FORWARDED_PREFIX, HeaderValue::from_str(&rewrite.strip).ok());
         }
@@ -109,7 +104,7 @@ impl<'r> Outbound<'r> {
         }
         // Last of all, so that nothing written above can stand in an identity header.
         if let Some(identity) = permit.and_then(Permit::into_identity) {
-            ours.put_all(identity.into_headers());
+            ours.put_identity(identity.into_headers());
         }
         // Who shows a certificate is known by it on every route, signed in or not. Without one the names are gone already.
         for (name, value) in certificate.iter().flat_map(|certificate| certificate.headers()) {

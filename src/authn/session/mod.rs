@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::OptionFuture;
-use http::{HeaderName, HeaderValue};
+use http::HeaderValue;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio::runtime;
@@ -46,7 +46,7 @@ use self::seal::{KeyRing, OpenError, Purpose, Sealer};
 use self::shared::SharedRenewals;
 use self::stored::{Away, Place, Stored, StoredSessions, Ticket};
 use self::successors::Successors;
-use super::identity::{Evidence, Identity};
+use super::identity::{Evidence, Identity, IdentityHeaders};
 use super::lifetime::Lifetimes;
 use super::oidc::Party;
 use super::oidc::tenants::Tenants;
@@ -130,7 +130,6 @@ pub struct Sessions {
     idle_sealer: Sealer<LastSeen>,
     providers: Vec<Signatory>,
     mapper: Mapper,
-    header_names: Vec<HeaderName>,
     ended: Arc<EndedSessions>,
     successors: Arc<Successors>,
     stored: Option<StoredSessions>,
@@ -220,7 +219,6 @@ impl Sessions {
     /// Puts the parts together.
     pub fn new(settings: Settings, mapper: Mapper, binding: Binding<'_>, clock: SharedClock) -> Self {
         let jar = CookieJar::new(&settings.cookie, binding.secure);
-        let header_names = mapper.settings().headers.iter().map(|(name, _)| cheap_to_clone(name)).collect();
         let control = binding.control;
         let stored = binding.store.map(|store| {
             let tickets = binding.ring.sealer(Purpose::Ticket, jar.session_name(), binding.origin);
@@ -243,7 +241,6 @@ impl Sessions {
             settings,
             jar,
             mapper,
-            header_names,
             clock,
         }
     }
@@ -270,8 +267,11 @@ impl Sessions {
 
     /// Who this request's session stands for, and what has to be renewed on its answer. `None`: only
     /// [`Sessions::authenticate`] can tell, since the store has to be asked.
-    pub fn authenticate_at_hand(&self, inbound: &Inbound) -> Option<Result<(Identity, Renewal), NoSession>> {
-        let now = self.clock.now();
+    pub fn authenticate_at_hand(
+        &self,
+        inbound: &Inbound,
+        now: UnixTime,
+    ) -> Option<Result<(Identity, Renewal), NoSession>> {
         let mut remembered = Remembered::of(inbound.recall(), self.sealer.epoch());
         let identified = match self.open_at_hand(inbound.cookies(), &mut remembered.session, now) {
             Ok(opened) => self.identify(opened, inbound, &mut remembered.seen, now),
@@ -316,7 +316,7 @@ impl Sessions {
             name: contents.name(),
             roles: contents.roles(),
             groups: contents.groups(),
-            headers: self.header_names.iter().cloned().zip(contents.headers()).collect(),
+            headers: IdentityHeaders::new(self.mapper.header_names(), contents.headers()),
             authenticated_at: record.issued_at,
             // By today's setting too, as above: what is admitted now must end with it.
             expires_at: record.expires_at.min(record.issued_at.after(self.settings.lifetime)),
@@ -594,10 +594,4 @@ impl Sessions {
     fn max_age(&self, record: &Record, now: UnixTime) -> Option<Duration> {
         (!self.settings.browser_session).then(|| record.expires_at.since(now) + self.settings.outlives)
     }
-}
-
-/// A custom header name holds shared bytes, and each clone would count them up and down for all cores; one from a static
-/// text holds none. Header names come from the configuration, so the leak is bounded by it.
-fn cheap_to_clone(name: &HeaderName) -> HeaderName {
-    HeaderName::from_static(Box::leak(name.as_str().to_owned().into_boxed_str()))
 }

@@ -7,6 +7,7 @@
 //! for byte is kept verbatim.
 
 use std::io::Read;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
@@ -353,7 +354,7 @@ pub struct Contents {
     name: Bytes,
     roles: Names,
     groups: Names,
-    headers: Vec<Option<HeaderValue>>,
+    headers: Arc<[Option<HeaderValue>]>,
     layers: Bytes,
 }
 
@@ -372,7 +373,7 @@ impl Contents {
     fn read(hot: &Bytes, layers: Bytes) -> Option<Self> {
         let (parsed, rest) = postcard::take_from_bytes::<Hot<'_>>(hot).ok()?;
         let text = |text: &[u8]| if text.is_empty() { Bytes::new() } else { hot.slice_ref(text) };
-        // One allocation: how many there are cannot be known from an iterator that may stop.
+        // How many there are cannot be known from an iterator that may stop.
         let mut headers = Vec::with_capacity(parsed.headers.len());
         for value in parsed.headers {
             headers.push(value.map(|value| HeaderValue::from_maybe_shared(text(value))).transpose().ok()?);
@@ -382,7 +383,7 @@ impl Contents {
             name: text(parsed.name),
             roles: Names::from_terminated(text(parsed.roles)),
             groups: Names::from_terminated(text(parsed.groups)),
-            headers,
+            headers: headers.into(),
             layers,
         })
     }
@@ -403,8 +404,8 @@ impl Contents {
     }
 
     /// The encoded values of the identity headers, in the order of the configuration.
-    pub fn headers(self) -> impl Iterator<Item = Option<HeaderValue>> {
-        self.headers.into_iter()
+    pub fn headers(&self) -> Arc<[Option<HeaderValue>]> {
+        Arc::clone(&self.headers)
     }
 
     /// All claims: those of the ID token and of userinfo.

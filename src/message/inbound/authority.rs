@@ -1,35 +1,33 @@
 //! Host and port as a request names them.
 
 use std::net::Ipv6Addr;
-use std::ops::Range;
+use std::sync::Arc;
 
 use http::HeaderValue;
 
-/// A host with an optional port, as written and as compared.
+/// A host with an optional port, as written and as compared; a clone is the same one. It shares no bytes with the request, so
+/// that it can be [recalled](crate::message::Recall) without them.
 #[derive(Debug, Clone)]
-pub(super) struct Authority {
-    text: HeaderValue,
-    host: Host,
-    port: Option<u16>,
-}
+pub(in crate::message) struct Authority(Arc<Named>);
 
-/// The compared form: a part of the text where nothing had to change.
-#[derive(Debug, Clone)]
-enum Host {
-    Within(Range<usize>),
-    Normalised(String),
+#[derive(Debug)]
+struct Named {
+    text: HeaderValue,
+    host: String,
+    port: Option<u16>,
 }
 
 impl Authority {
     /// Reads `host`, `host:port`, `[v6]` or `[v6]:port` (RFC 9110 §7.2). Host names are letters, digits, `-`, `_` and single
     /// dots; no user information, no percent-encoding, no empty port.
-    pub(super) fn parse(value: &HeaderValue) -> Option<Self> {
-        let text = value.to_str().ok()?;
+    pub(in crate::message) fn parse(text: &[u8]) -> Option<Self> {
+        let value = HeaderValue::from_bytes(text).ok()?;
+        let text = std::str::from_utf8(text).ok()?;
         let (host, port) = match text.strip_prefix('[') {
             Some(rest) => {
                 let (address, after) = rest.split_once(']')?;
                 let address: Ipv6Addr = address.parse().ok()?;
-                (Host::Normalised(format!("[{address}]")), after)
+                (format!("[{address}]"), after)
             }
             None => {
                 let end = text.bytes().position(|byte| byte == b':').unwrap_or(text.len());
@@ -41,45 +39,40 @@ impl Authority {
             None if port.is_empty() => None,
             None => return None,
         };
-        Some(Self { text: value.clone(), host, port })
+        Some(Self(Arc::new(Named { text: value, host, port })))
     }
 
     /// As written.
     pub(super) fn as_str(&self) -> &str {
         // It was text when it was read.
-        self.text.to_str().unwrap_or_default()
+        self.0.text.to_str().unwrap_or_default()
     }
 
     /// As written, for a header; no copy.
-    pub(super) fn into_value(self) -> HeaderValue {
-        self.text
+    pub(in crate::message) fn value(&self) -> &HeaderValue {
+        &self.0.text
     }
 
     /// Lower case, no trailing dot, no port; IPv6 shortened and in brackets.
-    pub(super) fn host(&self) -> &str {
-        match &self.host {
-            // It was text when it was read; asked of this part alone, which costs less.
-            Host::Within(range) => std::str::from_utf8(&self.text.as_bytes()[range.clone()]).unwrap_or_default(),
-            Host::Normalised(host) => host,
-        }
+    pub(in crate::message) fn host(&self) -> &str {
+        &self.0.host
     }
 
     /// Whether both name the same place, a port left out being `default_port`.
     pub(super) fn agrees(&self, other: &Self, default_port: u16) -> bool {
-        self.host() == other.host() && self.port.unwrap_or(default_port) == other.port.unwrap_or(default_port)
+        self.host() == other.host() && self.0.port.unwrap_or(default_port) == other.0.port.unwrap_or(default_port)
     }
 }
 
-/// A name or an IPv4 address at the beginning of the text.
-fn named(host: &str) -> Option<Host> {
+/// A name or an IPv4 address at the beginning of the text, as compared.
+fn named(host: &str) -> Option<String> {
     // RFC 1035 §2.3.4.
     const MAX_HOST: usize = 255;
     let trimmed = host.strip_suffix('.').unwrap_or(host);
-    let (mut label, mut is_lower) = (0, true);
+    let mut label = 0;
     for byte in trimmed.bytes() {
         match byte {
-            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => label += 1,
-            b'A'..=b'Z' => (label, is_lower) = (label + 1, false),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => label += 1,
             b'.' if label > 0 => label = 0,
             _ => return None,
         }
@@ -87,8 +80,7 @@ fn named(host: &str) -> Option<Host> {
     match label {
         0 => None,
         _ if trimmed.len() > MAX_HOST => None,
-        _ if is_lower => Some(Host::Within(0..trimmed.len())),
-        _ => Some(Host::Normalised(trimmed.to_ascii_lowercase())),
+        _ => Some(trimmed.to_ascii_lowercase()),
     }
 }
 
@@ -101,7 +93,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Option<Authority> {
-        HeaderValue::from_str(text).ok().as_ref().and_then(Authority::parse)
+        Authority::parse(text.as_bytes())
     }
 
     #[test]

@@ -52,7 +52,7 @@ fn a_session_gives_back_what_it_was_made_of() {
     assert_eq!(back.refresh.unwrap().expose_secret(), "opaque");
     assert_eq!(record.live_access_token(&contents, UnixTime(1_299)).unwrap().expose_secret(), access);
     assert!(record.live_access_token(&contents, UnixTime(1_300)).is_none());
-    let headers = contents.headers().collect::<Vec<_>>();
+    let headers = contents.headers().to_vec();
     assert_eq!(headers, [Some("ada".parse().unwrap()), None, Some("".parse().unwrap())]);
 }
 

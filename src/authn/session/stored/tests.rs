@@ -91,7 +91,7 @@ fn assert_is_sample((opened, contents): (Record, Contents)) {
     assert_eq!(text(back.access).as_deref(), Some(tokens().access));
     assert_eq!(text(back.refresh).as_deref(), tokens().refresh);
     let headers: Vec<_> =
-        contents.headers().map(|value| value.map(|value| value.to_str().unwrap().to_owned())).collect();
+        contents.headers().iter().map(|value| value.as_ref().map(|value| value.to_str().unwrap().to_owned())).collect();
     assert_eq!(headers, [Some("ada".to_owned()), None, Some(String::new())]);
 }
 
