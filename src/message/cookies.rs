@@ -3,14 +3,16 @@
 
 use std::ops::Range;
 
-use http::header::{COOKIE, Entry, HeaderMap, HeaderValue};
+use http::header::{COOKIE, HeaderMap, HeaderValue};
 use memchr::{memchr, memchr_iter};
 
 /// The cookies of ours that one request carried, as byte slices of the original header values.
 #[derive(Debug, Clone, Default)]
 pub struct OwnCookies {
-    /// The `Cookie` lines as they came; none when no cookie is ours.
-    lines: Vec<HeaderValue>,
+    /// The `Cookie` line as it came; none when no cookie is ours.
+    line: Option<HeaderValue>,
+    /// Those after it, which hardly any request has.
+    more: Vec<HeaderValue>,
     found: Vec<Found>,
 }
 
@@ -31,20 +33,24 @@ impl OwnCookies {
     /// Cuts every cookie named as one of `bases`, or as it with `.…` behind it, out of the `Cookie` headers, and keeps it
     /// here. What is left stays in `headers` byte for byte, joined as it was; a `Cookie` header left empty goes.
     pub fn cut_from<B: AsRef<str>>(headers: &mut HeaderMap, bases: &[B]) -> Self {
-        let mut own = Self::default();
-        let lines = headers.get_all(COOKIE).iter().enumerate();
-        let left: Vec<Left> = lines.map(|(index, line)| own.take_from(index, line.as_bytes(), bases)).collect();
-        if own.is_empty() {
-            return own;
+        let (mut own, mut left) = (Self::default(), Vec::new());
+        for (index, line) in headers.get_all(COOKIE).iter().enumerate() {
+            match own.take_from(index, line.as_bytes(), bases) {
+                Left::Everything => left.push(line.clone()),
+                Left::Some(rest) => left.push(rest),
+                Left::Nothing => {}
+            }
+            match own.line {
+                None => own.line = Some(line.clone()),
+                Some(_) => own.more.push(line.clone()),
+            }
         }
-        let Entry::Occupied(entry) = headers.entry(COOKIE) else { return Self::default() };
-        own.lines = entry.remove_entry_mult().1.collect();
-        for (line, left) in own.lines.iter().zip(left) {
-            match left {
-                Left::Everything => headers.append(COOKIE, line.clone()),
-                Left::Some(rest) => headers.append(COOKIE, rest),
-                Left::Nothing => continue,
-            };
+        if own.is_empty() {
+            return Self::default();
+        }
+        headers.remove(COOKIE);
+        for rest in left {
+            headers.append(COOKIE, rest);
         }
         own
     }
@@ -93,7 +99,11 @@ impl OwnCookies {
     /// All of them as (name, value), in the order they came.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.found.iter().filter_map(|found| {
-            let line = self.lines.get(found.line)?.as_bytes();
+            let line = match found.line.checked_sub(1) {
+                None => self.line.as_ref()?,
+                Some(at) => self.more.get(at)?,
+            };
+            let line = line.as_bytes();
             Some((line.get(found.name.clone())?, line.get(found.value.clone())?))
         })
     }
