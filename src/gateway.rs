@@ -13,7 +13,7 @@ use crate::message::{self, Body, Connection, Inbound};
 use crate::reply::{Exchange, Rejection, Replies};
 use crate::route::{GuardedRoute, Routes, Target};
 use crate::server::Handler;
-use crate::upstream::{Outbound, Upstreams};
+use crate::upstream::{Begun, Outbound, Upstreams};
 
 /// One worker's gateway.
 #[derive(Debug, Clone)]
@@ -65,7 +65,7 @@ enum Course<'g> {
     /// It is answered here.
     Answered(Response<Body>),
     /// An upstream answers it; behind a guarded route that answer has more to go through.
-    Forwarded(Outbound<'g>, Option<Back<'g>>),
+    Forwarded(Begun<'g>, Option<Back<'g>>),
 }
 
 /// What the answer on a guarded route needs.
@@ -84,12 +84,14 @@ impl Gateway {
         exchange: &mut Exchange<'g>,
     ) -> Result<Response<Body>, Rejection> {
         let Parts { endpoints, replies, upstreams, .. } = &*self.0;
-        // What it takes to decide is let go of before the upstream is waited for.
-        let (outbound, back) = match self.decide(raw, connection, exchange).await? {
-            Course::Answered(response) => return Ok(response),
-            Course::Forwarded(outbound, back) => (outbound, back),
+        // What it takes to decide is let go of before the upstream is waited for, and what it takes to ask that one after it.
+        let (outcome, back) = {
+            let (mut begun, back) = match self.decide(raw, connection, exchange).await? {
+                Course::Answered(response) => return Ok(response),
+                Course::Forwarded(begun, back) => (begun, back),
+            };
+            (upstreams.forward(&mut begun).await, back)
         };
-        let outcome = upstreams.forward(outbound).await;
         let Some(Back { route, renewal, signed_in_at, kept }) = back else { return Ok(outcome?) };
         endpoints.settle_form(kept, outcome.as_ref().err(), replies).await;
         let outcome = endpoints.or_step_up(outcome, signed_in_at, exchange);
@@ -103,11 +105,14 @@ impl Gateway {
         connection: &Connection,
         exchange: &mut Exchange<'g>,
     ) -> Result<Course<'g>, Rejection> {
-        let Parts { trust, routes, admission, endpoints, replies, .. } = &*self.0;
-        let mut inbound = Inbound::sanitize(raw, connection, trust).map_err(|(malformed, id)| {
-            exchange.identify(&id);
-            malformed
-        })?;
+        let Parts { trust, routes, admission, endpoints, replies, upstreams } = &*self.0;
+        let mut inbound = match Inbound::sanitize(raw, connection, trust) {
+            Ok(inbound) => inbound,
+            Err((malformed, id)) => {
+                exchange.identify(&id);
+                return Err(malformed.into());
+            }
+        };
         exchange.read(&inbound);
         let answer = match routes.resolve(&inbound)? {
             Target::Elsewhere(elsewhere) => replies.moved(&elsewhere.location(&inbound), exchange),
@@ -117,7 +122,7 @@ impl Gateway {
             Target::Public(route) => {
                 exchange.routed(route.route());
                 route.route().take_turn(inbound.client().address)?;
-                return Ok(Course::Forwarded(Outbound::anonymous(inbound, route), None));
+                return Ok(Course::Forwarded(upstreams.begin(Outbound::anonymous(inbound, route)), None));
             }
             Target::Guarded(route) => {
                 exchange.routed(route.route());
@@ -146,7 +151,8 @@ impl Gateway {
                         match endpoints.restore_form(&mut inbound, &permit, replies).await {
                             Ok(kept) => {
                                 let back = Back { route, renewal, signed_in_at, kept };
-                                return Ok(Course::Forwarded(Outbound::on_behalf_of(inbound, permit), Some(back)));
+                                let begun = upstreams.begin(Outbound::on_behalf_of(inbound, permit));
+                                return Ok(Course::Forwarded(begun, Some(back)));
                             }
                             Err(rejection) => renewal.attach(replies.reject(&rejection, exchange)),
                         }

@@ -260,10 +260,13 @@ impl Replies {
             Err(error) => return self.reject(&error.into(), exchange),
         };
         let headers = response.headers_mut();
-        let may_be_shared = headers.contains_key(header::CACHE_CONTROL);
-        if !may_be_shared {
-            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private"));
-        }
+        let may_be_shared = match headers.entry(header::CACHE_CONTROL) {
+            header::Entry::Occupied(_) => true,
+            header::Entry::Vacant(missing) => {
+                missing.insert(HeaderValue::from_static("private"));
+                false
+            }
+        };
         // What the application lets a shared cache keep is still another answer than the challenge at the same address; and some
         // browsers' own cache gives the page around a frame what the frame was given.
         if may_be_shared || route.route().access == Access::Optional || self.framing.is_some() {

@@ -165,6 +165,10 @@ pub fn strip_override(headers: &mut HeaderMap, let_through: &[String]) {
 /// [`is_functional`]) nor `X-Forwarded-*`: these are ignored there. Identity headers are written after this, so that nothing
 /// can name them. `Trailer` stays. `TE: trailers` stays as such; whoever sends it on adds `Connection: te` (RFC 9110 §10.1.4).
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    // `Connection` and `TE` are of them, too.
+    if !headers.keys().any(|name| is_hop_by_hop(name.as_str())) {
+        return;
+    }
     for name in named_by_connection(headers) {
         headers.remove(name);
     }

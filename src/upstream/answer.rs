@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, SET_COOKIE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, SET_COOKIE, TRANSFER_ENCODING, UPGRADE, WWW_AUTHENTICATE,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, response};
 
 use super::UpstreamError;
@@ -10,12 +12,47 @@ use crate::message::{headers, is_ours};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
-/// Takes what belongs to the upstream's connection out of `head`, and cookies of our names (`cookie_bases` and below).
+/// Which fields with a meaning for us a head has at all. Most have hardly any, so that one walk over the names costs less than
+/// a search for each.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Telling {
+    /// `Authorization` or `WWW-Authenticate`.
+    pub(super) signs_in: bool,
+    /// `Content-Length` or `Transfer-Encoding`.
+    pub(super) frames: bool,
+    pub(super) keep_alive: bool,
+    pub(super) set_cookie: bool,
+}
+
+impl Telling {
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        let mut telling = Self::default();
+        for name in headers.keys() {
+            telling.signs_in |= name == AUTHORIZATION || name == WWW_AUTHENTICATE;
+            telling.frames |= name == CONTENT_LENGTH || name == TRANSFER_ENCODING;
+            telling.keep_alive |= name == KEEP_ALIVE;
+            telling.set_cookie |= name == SET_COOKIE;
+        }
+        telling
+    }
+}
+
+/// Takes what belongs to the upstream's connection out of `head`.
 ///
 /// # Errors
 /// [`UpstreamError::Invalid`] for a transfer coding that is not exactly `chunked`: without its header the client would take
 /// the coded bytes for the content.
-pub(super) fn clean(head: &mut response::Parts, method: &Method) -> Result<(), UpstreamError> {
+pub(super) fn clean(head: &mut response::Parts, method: &Method, telling: Telling) -> Result<(), UpstreamError> {
+    if telling.frames {
+        settle_framing(head, method)?;
+    }
+    headers::strip_hop_by_hop(&mut head.headers);
+    // What the upstream speaks says nothing about what we speak to the client.
+    head.version = Version::HTTP_11;
+    Ok(())
+}
+
+fn settle_framing(head: &mut response::Parts, method: &Method) -> Result<(), UpstreamError> {
     if let Some(coding) = head.headers.get(TRANSFER_ENCODING) {
         let chunked = coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
         if !chunked || head.headers.get_all(TRANSFER_ENCODING).iter().count() != 1 {
@@ -30,9 +67,6 @@ pub(super) fn clean(head: &mut response::Parts, method: &Method) -> Result<(), U
     if !(is_told && has_one_length(&head.headers)) {
         head.headers.remove(CONTENT_LENGTH);
     }
-    headers::strip_hop_by_hop(&mut head.headers);
-    // What the upstream speaks says nothing about what we speak to the client.
-    head.version = Version::HTTP_11;
     Ok(())
 }
 
@@ -128,6 +162,7 @@ mod tests {
             response.body(()).unwrap().into_parts().0
         };
         let mut both = parts(&[("transfer-encoding", "chunked"), ("content-length", "3"), ("etag", "x")]);
+        let clean = |head: &mut response::Parts, method| clean(head, method, Telling::of(&head.headers));
         clean(&mut both, &Method::GET).unwrap();
         assert_eq!((both.headers.len(), both.version), (1, Version::HTTP_11));
         for coding in ["gzip, chunked", "gzip", "chunked, chunked"] {

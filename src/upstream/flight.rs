@@ -7,12 +7,13 @@ use http::{HeaderValue, Method, Request, Version, header};
 use hyper::body::Body as _;
 use tokio::time::Instant;
 
+use super::answer::{Telling, signs_in_connection};
 use super::body::{self, Farewell, Progress, RequestBody};
 use super::exchange::Manner;
 use super::head::{Head, Ours};
 use super::lifetime::Term;
 use super::upgrade::Upgrade;
-use super::{UpstreamError, UpstreamSettings, answer};
+use super::{UpstreamError, UpstreamSettings};
 use crate::message::{self, Body, EarlyHints};
 
 /// What admission and the route say about a request.
@@ -75,12 +76,15 @@ impl Flight {
             return Err(UpstreamError::BodyTooLarge);
         }
         let total = settings.total_timeout.map(|total| Instant::now() + total);
-        let is_personal = answer::signs_in_connection(&head.headers, &header::AUTHORIZATION);
+        let telling = Telling::of(&head.headers);
+        let is_personal = telling.signs_in && signs_in_connection(&head.headers, &header::AUTHORIZATION);
         let manner = Manner { alone: upgrade.is_some() || is_personal, client };
         let asked = Asked { method: head.method.clone(), version: head.version, term, total, is_personal, upgrade };
         head.version = Version::HTTP_11;
-        head.headers.remove(header::CONTENT_LENGTH);
-        head.headers.remove(header::TRANSFER_ENCODING);
+        if telling.frames {
+            head.headers.remove(header::CONTENT_LENGTH);
+            head.headers.remove(header::TRANSFER_ENCODING);
+        }
         let (body, progress) = if body.is_end_stream() {
             // RFC 9110 §8.6: a method that is meant to have content says that it has none.
             if matches!(asked.method, Method::POST | Method::PUT | Method::PATCH) {

@@ -41,7 +41,7 @@ mod tests_tls;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::{BoxFuture, Either, ready};
+use futures_util::future::{BoxFuture, ready};
 use futures_util::{FutureExt as _, TryFutureExt as _};
 use http::{HeaderValue, Response, StatusCode, header};
 use tokio::time::timeout_at;
@@ -67,6 +67,7 @@ use crate::message::{self, Body, RequestPath};
 use crate::policy::Permit;
 use crate::route::{RewriteError, Route};
 use crate::telemetry::metrics::WorkerMetrics;
+use answer::{Telling, signs_in_connection};
 use body::ResponseBody;
 use fleet::Directory;
 use flight::{Admitted, Asked, Flight};
@@ -365,11 +366,14 @@ struct Agreed {
     busy: Option<Arc<Busy>>,
 }
 
+/// A request that [goes](Upstreams::forward) to its upstream.
+pub struct Begun<'f>(Beginning<'f>);
+
 /// How far a request is once all that needs no waiting is done.
 #[expect(clippy::large_enum_variant, reason = "moved once, where a box would be an allocation for every request")]
-enum Begun<'f> {
+enum Beginning<'f> {
     /// It can go, with that token of our own.
-    Ready(&'f Upstream, Flight, Option<Arc<Held>>),
+    Ready { upstream: &'f Upstream, route: &'f Route, flight: Flight, own: Option<Arc<Held>> },
     /// Something else comes first, or in its place. Boxed, because it is rare and would make every request's future larger.
     Later(BoxFuture<'f, Result<Response<Body>, UpstreamError>>),
 }
@@ -405,26 +409,29 @@ impl Upstreams {
         self
     }
 
+    /// Makes of a request what its upstream shall see.
+    pub fn begin<'f>(&'f self, outbound: Outbound<'f>) -> Begun<'f> {
+        let begun = self.try_begin(outbound);
+        Begun(begun.unwrap_or_else(|error| Beginning::Later(ready(Err(error)).boxed())))
+    }
+
     /// Sends one request and gives the answer's head with a streamed body. `Set-Cookie` of our names is dropped and logged; what
-    /// a 401 demands of the sign-in is in the extensions.
+    /// a 401 demands of the sign-in is in the extensions. `begun` is over then: it is only borrowed so that it can stay where
+    /// it lies.
     ///
     /// # Errors
     /// [`UpstreamError`].
-    pub fn forward<'f>(
-        &'f self,
-        outbound: Outbound<'f>,
-    ) -> impl Future<Output = Result<Response<Body>, UpstreamError>> + Send + 'f {
-        let route = outbound.route;
-        match self.begin(outbound) {
-            Ok(Begun::Ready(upstream, flight, own)) => {
-                Either::Left(self.fly(upstream, flight).map_ok(move |response| upstream.edited(route, own, response)))
+    pub async fn forward(&self, begun: &mut Begun<'_>) -> Result<Response<Body>, UpstreamError> {
+        match &mut begun.0 {
+            Beginning::Ready { upstream, route, flight, own } => {
+                let response = self.fly(upstream, flight).await?;
+                Ok(upstream.edited(route, own.take(), response))
             }
-            Ok(Begun::Later(later)) => Either::Right(later),
-            Err(error) => Either::Right(ready(Err(error)).boxed()),
+            Beginning::Later(later) => later.await,
         }
     }
 
-    fn begin<'f>(&'f self, outbound: Outbound<'f>) -> Result<Begun<'f>, UpstreamError> {
+    fn try_begin<'f>(&'f self, outbound: Outbound<'f>) -> Result<Beginning<'f>, UpstreamError> {
         let route = outbound.route;
         let upstream = self.upstream(route.upstream)?;
         let lifetime = outbound.permit.as_ref().and_then(Permit::lifetime);
@@ -439,7 +446,9 @@ impl Upstreams {
         let path = outbound.rewritten()?;
         if let Some(own) = &upstream.settings.own {
             let answer = own.answer(outbound.inbound, path, admitted.term);
-            return Ok(Begun::Later(Box::pin(answer.map_ok(move |response| upstream.edited(route, None, response)))));
+            return Ok(Beginning::Later(Box::pin(
+                answer.map_ok(move |response| upstream.edited(route, None, response)),
+            )));
         }
         let own = match &upstream.own_token {
             None => None,
@@ -447,11 +456,11 @@ impl Upstreams {
                 Some(held) => Some(held),
                 // It calls the provider.
                 None => {
-                    return Ok(Begun::Later(Box::pin(async move {
+                    return Ok(Beginning::Later(Box::pin(async move {
                         let own = own.fetched().await?;
                         let instead = upstream.instead(path.as_ref(), Some(&own));
-                        let flight = upstream.flight(outbound, &instead, admitted, &self.trust)?;
-                        let response = self.fly(upstream, flight).await?;
+                        let mut flight = upstream.flight(outbound, &instead, admitted, &self.trust)?;
+                        let response = self.fly(upstream, &mut flight).await?;
                         Ok(upstream.edited(route, Some(own), response))
                     })));
                 }
@@ -459,7 +468,7 @@ impl Upstreams {
         };
         let instead = upstream.instead(path.as_ref(), own.as_deref());
         let flight = upstream.flight(outbound, &instead, admitted, &self.trust)?;
-        Ok(Begun::Ready(upstream, flight, own))
+        Ok(Beginning::Ready { upstream, route, flight, own })
     }
 
     /// Opens the tunnel that an answer has agreed on, if it has. Called for what really goes to the client: dropped instead,
@@ -483,41 +492,37 @@ impl Upstreams {
     }
 
     /// Sends a request and makes an answer of what comes.
-    fn fly<'f>(
-        &'f self,
-        upstream: &'f Upstream,
-        mut flight: Flight,
-    ) -> impl Future<Output = Result<Response<Body>, UpstreamError>> + Send + 'f {
+    async fn fly(&self, upstream: &Upstream, flight: &mut Flight) -> Result<Response<Body>, UpstreamError> {
         let Upstream { instances, settings, .. } = upstream;
-        async move {
-            let Flight { head, body, progress, manner, asked } = &mut flight;
-            let exchange = exchange::exchange(instances, settings, (head, body), progress.as_deref(), *manner);
-            let outcome = match asked.total {
-                // Boxed, so that the common case does not carry its clock.
-                Some(total) => {
-                    let within = Box::pin(timeout_at(total, exchange)).await;
-                    within.unwrap_or(Err(UpstreamError::TotalTimeout))
-                }
-                None => exchange.await,
-            };
-            let Flight { progress, asked, .. } = flight;
-            let (response, mut lease) = outcome.map_err(|error| body::blame(progress.as_deref(), error))?;
-            if asked.is_personal || answer::signs_in_connection(response.headers(), &header::WWW_AUTHENTICATE) {
-                lease.use_once();
+        let Flight { head, body, progress, manner, asked } = flight;
+        let exchange = exchange::exchange(instances, settings, (head, body), progress.as_deref(), *manner);
+        let outcome = match asked.total {
+            // Boxed, so that the common case does not carry its clock.
+            Some(total) => {
+                let within = Box::pin(timeout_at(total, exchange)).await;
+                within.unwrap_or(Err(UpstreamError::TotalTimeout))
             }
-            if let Some(progress) = &progress {
-                progress.answer_begins();
-            }
-            lease.watch(progress);
-            self.answer(upstream, asked, (response, lease))
+            None => exchange.await,
+        };
+        let progress = progress.take();
+        let (response, mut lease) = outcome.map_err(|error| body::blame(progress.as_deref(), error))?;
+        let telling = Telling::of(response.headers());
+        if asked.is_personal || telling.signs_in && signs_in_connection(response.headers(), &header::WWW_AUTHENTICATE) {
+            lease.use_once();
         }
+        if let Some(progress) = &progress {
+            progress.answer_begins();
+        }
+        lease.watch(progress);
+        self.answer(upstream, asked, (response, telling), lease)
     }
 
     fn answer(
         &self,
         upstream: &Upstream,
-        mut asked: Asked,
-        (response, mut lease): (Response<()>, Lease),
+        asked: &mut Asked,
+        (response, telling): (Response<()>, Telling),
+        mut lease: Lease,
     ) -> Result<Response<Body>, UpstreamError> {
         let upgrade = asked.upgrade.take();
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -528,24 +533,29 @@ impl Upstreams {
                 return Err(UpstreamError::SessionEnded);
             }
             let (mut head, ()) = response.into_parts();
-            answer::clean(&mut head, &asked.method)?;
+            answer::clean(&mut head, &asked.method, telling)?;
             self.drop_own_cookies(upstream, &mut head.headers);
             answer::announce_upgrade(&mut head.headers, upgrade.protocol());
             let busy = lease.busy().map(Arc::new);
             let ours = lease.into_upgraded().ok_or(UpstreamError::Invalid)?;
             let ours = Arc::new(Mutex::new(Some(ours)));
-            head.extensions.insert(Agreed { client: upgrade.into_client(), upstream: ours, term: asked.term, busy });
+            let term = asked.term.take();
+            head.extensions.insert(Agreed { client: upgrade.into_client(), upstream: ours, term, busy });
             return Ok(Response::from_parts(head, Body::Empty));
         }
         if upgrade.is_some_and(|upgrade| upgrade.is_tunnel()) && response.status().is_success() {
             return Err(UpstreamError::TunnelRefused);
         }
-        if let Some(announced) = answer::announced_idle(response.headers()) {
+        if telling.keep_alive
+            && let Some(announced) = answer::announced_idle(response.headers())
+        {
             lease.limit_idle(announced);
         }
         let (mut head, ()) = response.into_parts();
-        answer::clean(&mut head, &asked.method)?;
-        self.drop_own_cookies(upstream, &mut head.headers);
+        answer::clean(&mut head, &asked.method, telling)?;
+        if telling.set_cookie {
+            self.drop_own_cookies(upstream, &mut head.headers);
+        }
         let body = if lease.is_answered() {
             lease.give_back();
             Body::Empty
@@ -555,7 +565,7 @@ impl Upstreams {
         } else {
             let body = ResponseBody::new(lease, upstream.settings.idle_timeout, asked.total, self.metrics.clone());
             let farewell = asked.farewell(&head.headers);
-            Body::stream(body.until(asked.term, farewell))
+            Body::stream(body.until(asked.term.take(), farewell))
         };
         Ok(Response::from_parts(head, body))
     }

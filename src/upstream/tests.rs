@@ -52,9 +52,9 @@ impl Upstreams {
         upgrade: Option<Upgrade>,
         admitted: Admitted,
     ) -> Result<Response<Body>, UpstreamError> {
-        let flight =
-            Flight::new(&upstream.settings, &self.trust, (request, ours, None), upgrade.map(Box::new), admitted)?;
-        self.fly(upstream, flight).await
+        let request = (request, ours, None);
+        let mut flight = Flight::new(&upstream.settings, &self.trust, request, upgrade.map(Box::new), admitted)?;
+        self.fly(upstream, &mut flight).await
     }
 }
 

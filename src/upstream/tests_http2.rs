@@ -506,8 +506,8 @@ async fn a_hint_before_the_answer_is_said_while_the_answer_is_waited_for() {
     let upstream = fake.upstreams.upstream(0).unwrap();
     let request = (get(), Ours::default(), Some(hints.clone()));
     let trust = &fake.upstreams.trust;
-    let flight = Flight::new(&upstream.settings, trust, request, None, Admitted::default()).unwrap();
-    let mut answer = std::pin::pin!(fake.upstreams.fly(upstream, flight));
+    let mut flight = Flight::new(&upstream.settings, trust, request, None, Admitted::default()).unwrap();
+    let mut answer = std::pin::pin!(fake.upstreams.fly(upstream, &mut flight));
     let hint = std::future::poll_fn(|cx| {
         assert!(answer.as_mut().poll(cx).is_pending(), "nothing but a hint came");
         if hints.is_any() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
