@@ -3,7 +3,15 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
+
+/// Counts from a moment that never changes, also while the machine sleeps, which [`std::time::Instant`] does not on Linux.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const SLEEPLESS: ClockId = ClockId::Boottime;
+/// The nearest to it elsewhere.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const SLEEPLESS: ClockId = ClockId::Monotonic;
 
 /// Whole seconds since the Unix epoch, the resolution of every claim and lifetime here (RFC 7519 §2, NumericDate).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -34,6 +42,13 @@ pub trait Clock: std::fmt::Debug + Send + Sync + 'static {
     /// The same in microseconds, as exactly as it is known: for the order of things, never for their age.
     fn micros(&self) -> u64 {
         self.now().0.saturating_mul(1_000_000)
+    }
+
+    /// How long the machine has been up, asleep or awake: for spans that a clock which is set would falsify, and that one which
+    /// stands still during a sleep would cut short.
+    fn uptime(&self) -> Duration {
+        // Never below zero; were it ever, nothing would seem to pass.
+        Duration::try_from(clock_gettime(SLEEPLESS)).unwrap_or_default()
     }
 }
 

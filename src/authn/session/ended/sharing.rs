@@ -19,6 +19,7 @@ use tracing::{info, warn};
 use super::frame;
 use super::statement::{Named, Statement};
 use super::{EndedSessions, SKEW, Told};
+use crate::clock::SharedClock;
 use crate::store::{Position, Store, StoreError, Topic};
 use crate::telemetry::chain;
 
@@ -94,7 +95,8 @@ impl Sharing {
         let hearing = Hearing { begun: Instant::now(), at: AtomicU64::new(0), started: Notify::new() };
         let hearing = Arc::new(hearing);
         let queued = Arc::new(AtomicUsize::new(0));
-        let listener = Listener { ended: Arc::downgrade(ended), store: store.clone(), hearing: Arc::clone(&hearing) };
+        let (clock, heard) = (Arc::clone(&ended.clock), Arc::clone(&hearing));
+        let listener = Listener { ended: Arc::downgrade(ended), store: store.clone(), hearing: heard, clock };
         let speaker = Speaker { store, said, queued: Arc::clone(&queued), keep: lifetime + SKEW };
         control.spawn(listener.run());
         control.spawn(speaker.run());
@@ -156,6 +158,7 @@ struct Listener {
     ended: Weak<EndedSessions>,
     store: Store,
     hearing: Arc<Hearing>,
+    clock: SharedClock,
 }
 
 impl Listener {
@@ -213,10 +216,10 @@ impl Listener {
     }
 
     async fn look_at_clock(&self) -> Result<(), StoreError> {
-        let asked = std::time::Instant::now();
+        let asked = self.clock.uptime();
         let time = self.store.time().await?;
         if let Some(ended) = self.ended.upgrade() {
-            ended.timeline.heard(time, asked, std::time::Instant::now());
+            ended.timeline.heard(time, asked, self.clock.uptime());
         }
         Ok(())
     }

@@ -4,20 +4,24 @@ use std::sync::atomic::AtomicU64;
 use super::*;
 use crate::authn::oidc::Party;
 use crate::authn::session::SessionId;
-use crate::clock::Clock;
+use crate::clock::{Clock, SystemClock};
 
 const ISSUER: &str = "https://id.example";
 const DAY: Duration = Duration::from_secs(86_400);
 /// Told at once, of sessions that live for a day.
 const NOW_FOR_A_DAY: (UnixTime, Duration) = (UnixTime(u64::MAX), DAY);
 
-/// Seconds that only a test moves.
+/// Seconds that only a test moves, and for how many its machine slept besides.
 #[derive(Debug, Default)]
-struct Stopped(AtomicU64);
+struct Stopped(AtomicU64, AtomicU64);
 
 impl Clock for Stopped {
     fn now(&self) -> UnixTime {
         UnixTime(self.0.load(Ordering::SeqCst))
+    }
+
+    fn uptime(&self) -> Duration {
+        SystemClock.uptime() + Duration::from_secs(self.1.load(Ordering::SeqCst))
     }
 }
 
@@ -28,12 +32,17 @@ struct Scene {
 
 impl Scene {
     fn new(capacity: usize, unproven: usize) -> Self {
-        let clock = Arc::new(Stopped(AtomicU64::new(1_700_000_000)));
+        let clock = Arc::new(Stopped(AtomicU64::new(1_700_000_000), AtomicU64::default()));
         Self { ended: EndedSessions::with_capacity(Arc::<Stopped>::clone(&clock), capacity, unproven), clock }
     }
 
     fn pass(&self, span: Duration) {
         self.clock.0.fetch_add(span.as_secs(), Ordering::SeqCst);
+    }
+
+    /// With every clock but the one that goes on: nobody has set the others yet.
+    fn sleep(&self, span: Duration) {
+        self.clock.1.fetch_add(span.as_secs(), Ordering::SeqCst);
     }
 
     fn sign_in(&self, sub: &str, sid: &str) -> Marks {
@@ -45,6 +54,11 @@ impl Scene {
             subject: subject(sub),
             begun: self.ended.next_turn(),
         }
+    }
+
+    /// As several replicas put it in order.
+    fn sign_in_now(&self, sub: &str, sid: &str) -> Marks {
+        Marks { begun: self.ended.beginning(), ..self.sign_in(sub, sid) }
     }
 
     fn told(&self, sid: &str, sub: Option<&str>) {
@@ -312,7 +326,7 @@ fn a_file_in_format_1_is_read_for_ever() {
     let mut written = frame::HEADER.to_vec();
     content.statements.iter().for_each(|statement| frame::write(&mut written, statement));
     assert_eq!(written, file, "and this release writes it so");
-    let clock = Arc::new(Stopped(AtomicU64::new(1_700_000_000)));
+    let clock = Arc::new(Stopped(AtomicU64::new(1_700_000_000), AtomicU64::default()));
     let (kept, is_damaged) = EndedSessions::kept_of(&file, Arc::<Stopped>::clone(&clock));
     assert_eq!((kept.len(), is_damaged), (file.len(), false));
     let (kept, _) = EndedSessions::kept_of(&kept, clock);
@@ -349,7 +363,7 @@ mod kept {
     }
 
     fn clock() -> Arc<Stopped> {
-        Arc::new(Stopped(AtomicU64::new(1_700_000_000)))
+        Arc::new(Stopped(AtomicU64::new(1_700_000_000), AtomicU64::default()))
     }
 
     #[test]
@@ -644,7 +658,7 @@ fn apart(seconds: u64, is_known: bool) -> [Scene; 2] {
     for scene in &scenes {
         scene.ended.timeline.share();
         if is_known {
-            let now = std::time::Instant::now();
+            let now = SystemClock.uptime();
             scene.ended.timeline.heard(1_700_000_000_000_000, now, now);
         }
     }
@@ -691,7 +705,7 @@ fn what_was_ended_while_a_machine_slept_or_before_its_store_s_clock_was_set_back
     let scene = Scene::new(CAPACITY, UNPROVEN);
     let time = scene.clock.now().0 * 1_000_000;
     scene.ended.timeline.share();
-    let now = std::time::Instant::now();
+    let now = SystemClock.uptime();
     scene.ended.timeline.heard(time, now, now);
     // The machine's clock went on, the one that nobody sets did not.
     scene.pass(Duration::from_secs(HOUR));
@@ -706,11 +720,42 @@ fn what_was_ended_while_a_machine_slept_or_before_its_store_s_clock_was_set_back
 }
 
 #[test]
+fn what_is_ended_on_waking_ends_what_others_began_while_the_machine_slept() {
+    const HOUR: Duration = Duration::from_secs(3_600);
+    type End = fn(&Scene);
+    let ends: [(&str, End); 4] = [
+        ("by its name", |here| here.told("s1", Some("ada"))),
+        ("by its subject", |here| said(here.ended.end_subject(subject("ada"), NOW_FOR_A_DAY))),
+        ("by its provider", |here| said(here.ended.end_party(party(), DAY))),
+        ("with all others", |here| said(here.ended.end_all())),
+    ];
+    for (how, end) in ends {
+        let [here, other] = apart(0, true);
+        let before = other.sign_in_now("ada", "s1");
+        here.sleep(HOUR);
+        other.sleep(HOUR);
+        let meanwhile = other.sign_in_now("ada", "s1");
+        // Before the store has told it what time it is.
+        end(&here);
+        for statement in frame::read(&here.ended.snapshot()).statements {
+            other.ended.hear(statement);
+        }
+        for scene in [&here, &other] {
+            assert!(scene.ended.contains(&before, party()) && scene.ended.contains(&meanwhile, party()), "{how}");
+        }
+        // What is known may be a little off after such a time, and not by more.
+        other.sleep(Duration::from_secs(10));
+        let again = other.sign_in_now("ada", "s1");
+        assert!(!here.ended.contains(&again, party()) && !other.ended.contains(&again, party()), "{how}");
+    }
+}
+
+#[test]
 fn a_clock_that_is_far_ahead_of_ours_and_of_the_store_s_ends_nothing_that_begins_here_later() {
     let scene = Scene::new(CAPACITY, UNPROVEN);
     let time = scene.clock.now().0 * 1_000_000;
     scene.ended.timeline.share();
-    let now = std::time::Instant::now();
+    let now = SystemClock.uptime();
     scene.ended.timeline.heard(time, now, now);
     let (_, statement) = begun_and_ended(time + 86_400_000_000);
     scene.ended.hear(statement);
@@ -721,14 +766,14 @@ fn a_clock_that_is_far_ahead_of_ours_and_of_the_store_s_ends_nothing_that_begins
 #[tokio::test]
 async fn a_replica_that_stood_still_with_all_its_clocks_asks_the_store_before_it_cuts_short_what_others_ended() {
     let store = Store::memory(runtime::Handle::current());
-    let clock = Arc::new(Stopped(AtomicU64::new(1_700_000_000)));
+    let clock = Arc::new(Stopped(AtomicU64::new(1_700_000_000), AtomicU64::default()));
     let ended = Arc::new(EndedSessions::with_capacity(clock, CAPACITY, UNPROVEN));
     ended.share(store.clone(), DAY, &runtime::Handle::current());
     ended.started().await;
     assert_eq!(ended.is_current(DAY), Some(true));
     // As if an hour had passed that neither clock saw: the store is not asked again for a while.
     let time = store.time().await.unwrap();
-    let now = std::time::Instant::now();
+    let now = SystemClock.uptime();
     ended.timeline.heard(time - 3_600_000_000, now, now);
     let (marks, statement) = begun_and_ended(time);
     let mut message = frame::HEADER.to_vec();

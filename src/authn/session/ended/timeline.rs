@@ -1,5 +1,6 @@
 //! The clock that sign-ins and sign-outs are put in order by. One replica has its own. Several have that of the store which they
-//! share, as far as it is known: asked again and again, and counted on in between by a clock that nobody sets.
+//! share, as far as it is known: asked again and again, and counted on in between by a clock that nobody sets and that goes on
+//! while the machine sleeps: what is ended on waking ends what others began meanwhile.
 //!
 //! How far that may be off is known, too: a session counts as begun at the earliest moment that it can have been, and what
 //! ends some ends all that began until the latest. So whatever began before the end has ended, whichever replica began it and
@@ -8,7 +9,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::SKEW;
 use crate::clock::SharedClock;
@@ -41,18 +42,19 @@ enum Shared {
 struct Sample {
     /// Microseconds since the Unix epoch.
     time: u64,
-    at: Instant,
+    /// By [`Clock::uptime`](crate::clock::Clock::uptime).
+    at: Duration,
     /// How far it may be off.
     error: Duration,
 }
 
 impl Sample {
-    fn error_at(&self, now: Instant) -> Duration {
-        self.error + now.duration_since(self.at) / DRIFT
+    fn error_at(&self, now: Duration) -> Duration {
+        self.error + now.saturating_sub(self.at) / DRIFT
     }
 
-    fn time_at(&self, now: Instant) -> u64 {
-        self.time.saturating_add(micros(now.duration_since(self.at)))
+    fn time_at(&self, now: Duration) -> u64 {
+        self.time.saturating_add(micros(now.saturating_sub(self.at)))
     }
 }
 
@@ -69,9 +71,10 @@ impl Timeline {
         }
     }
 
-    /// The store was asked at `asked`, and has just said that it is `time`. Counts if it is better than what is known.
-    pub(super) fn heard(&self, time: u64, asked: Instant, now: Instant) {
-        let half = now.duration_since(asked) / 2;
+    /// The store was asked at `asked`, and said `now` that it is `time`, both by the clock's uptime. Counts if it is better than what
+    /// is known.
+    pub(super) fn heard(&self, time: u64, asked: Duration, now: Duration) {
+        let half = now.saturating_sub(asked) / 2;
         let sample = Sample { time: time.saturating_add(micros(half)), at: now, error: half + GRAIN };
         let mut shared = self.shared();
         if let Shared::Known(known) = *shared {
@@ -93,7 +96,7 @@ impl Timeline {
             Shared::No => return None,
             Shared::Unknown => (self.clock.micros(), SKEW),
             Shared::Known(sample) => {
-                let now = Instant::now();
+                let now = self.clock.uptime();
                 (sample.time_at(now), sample.error_at(now))
             }
         };
@@ -117,7 +120,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::clock::SystemClock;
+    use crate::clock::{Clock as _, SystemClock};
 
     const SECOND: Duration = Duration::from_secs(1);
     /// Far from what this machine's clock says.
@@ -130,7 +133,7 @@ mod tests {
         timeline.share();
         let (earliest, latest) = timeline.now().unwrap();
         assert_eq!(latest - earliest, 2 * micros(SKEW), "not known, it is our own as far as that can be trusted");
-        let asked = Instant::now();
+        let asked = SystemClock.uptime();
         for (late, width) in [(200, 202), (20, 22), (100, 22), (20, 22)] {
             let late = Duration::from_millis(late);
             // When the store said so is known to be between both.
@@ -140,7 +143,7 @@ mod tests {
             assert!((micros(width)..micros(width + SECOND / 100)).contains(&(latest - earliest)), "{width:?}");
         }
         timeline.share();
-        let since = micros(asked.elapsed());
+        let since = micros(SystemClock.uptime() - asked);
         let (earliest, latest) = timeline.now().unwrap();
         assert!(earliest <= TIME + since && TIME + since <= latest, "it is not forgotten");
     }
@@ -148,12 +151,12 @@ mod tests {
     #[test]
     fn what_was_said_long_ago_counts_for_less() {
         let timeline = Timeline::new(Arc::new(SystemClock));
-        let Some(long_ago) = Instant::now().checked_sub(100 * SECOND) else { return };
+        let Some(long_ago) = SystemClock.uptime().checked_sub(100 * SECOND) else { return };
         timeline.heard(TIME, long_ago, long_ago);
         let (earliest, latest) = timeline.now().unwrap();
         assert!((TIME + 99_000_000..TIME + 101_000_000).contains(&earliest));
         assert!(latest - earliest >= 2 * 50_000, "{} µs", latest - earliest);
-        let now = Instant::now();
+        let now = SystemClock.uptime();
         timeline.heard(2 * TIME, now, now + SECOND / 50);
         assert!(timeline.now().unwrap().0 > TIME + TIME / 2, "a newer word is better");
     }
@@ -161,7 +164,7 @@ mod tests {
     #[test]
     fn what_began_before_the_clock_of_the_store_was_set_back_still_ends() {
         let timeline = Timeline::new(Arc::new(SystemClock));
-        let now = Instant::now();
+        let now = SystemClock.uptime();
         timeline.heard(TIME, now, now);
         let begun = timeline.now().unwrap().0;
         // Told less exactly than before, and believed all the same.
