@@ -55,10 +55,11 @@ pub(super) struct Sharing {
     unproven: Mutex<(Instant, u32)>,
 }
 
-/// When all that was told was heard last.
+/// When all that was told was heard last, by the clock's uptime: whoever slept for long has heard nothing for as long.
 #[derive(Debug)]
 struct Hearing {
-    begun: Instant,
+    clock: SharedClock,
+    begun: Duration,
     /// Milliseconds after that; 0: never yet.
     at: AtomicU64,
     started: Notify,
@@ -69,8 +70,8 @@ impl Hearing {
         self.at.load(Ordering::Acquire) > 0
     }
 
-    fn is_heard(&self, at: Instant) {
-        let millis = u64::try_from((at - self.begun).as_millis()).unwrap_or(u64::MAX).max(1);
+    fn is_heard(&self, at: Duration) {
+        let millis = u64::try_from(at.saturating_sub(self.begun).as_millis()).unwrap_or(u64::MAX).max(1);
         self.at.store(millis, Ordering::Release);
         self.started.notify_waiters();
     }
@@ -92,11 +93,11 @@ impl Sharing {
         control: &runtime::Handle,
     ) -> Self {
         let (queue, said) = mpsc::unbounded_channel();
-        let hearing = Hearing { begun: Instant::now(), at: AtomicU64::new(0), started: Notify::new() };
+        let clock = Arc::clone(&ended.clock);
+        let hearing = Hearing { begun: clock.uptime(), clock, at: AtomicU64::new(0), started: Notify::new() };
         let hearing = Arc::new(hearing);
         let queued = Arc::new(AtomicUsize::new(0));
-        let (clock, heard) = (Arc::clone(&ended.clock), Arc::clone(&hearing));
-        let listener = Listener { ended: Arc::downgrade(ended), store: store.clone(), hearing: heard, clock };
+        let listener = Listener { ended: Arc::downgrade(ended), store: store.clone(), hearing: Arc::clone(&hearing) };
         let speaker = Speaker { store, said, queued: Arc::clone(&queued), keep: lifetime + SKEW };
         control.spawn(listener.run());
         control.spawn(speaker.run());
@@ -132,7 +133,8 @@ impl Sharing {
     /// Whether what others ended is known here, but for what was ended within `grace`; `None`: not yet.
     pub(super) fn is_current(&self, grace: Duration) -> Option<bool> {
         let at = Some(self.hearing.at.load(Ordering::Acquire)).filter(|at| *at > 0)?;
-        let age = self.hearing.begun.elapsed().saturating_sub(Duration::from_millis(at));
+        let up = self.hearing.clock.uptime().saturating_sub(self.hearing.begun);
+        let age = up.saturating_sub(Duration::from_millis(at));
         Some(age < grace.max(DEAF))
     }
 
@@ -158,22 +160,22 @@ struct Listener {
     ended: Weak<EndedSessions>,
     store: Store,
     hearing: Arc<Hearing>,
-    clock: SharedClock,
 }
 
 impl Listener {
     async fn run(self) {
         let mut round = Round::default();
         let mut is_away = false;
-        let mut looked: Option<Instant> = None;
+        let mut looked: Option<Duration> = None;
         loop {
+            let now = self.hearing.clock.uptime();
             // Before anything is heard: whoever begins a session here is told from those before.
-            if looked.is_none_or(|looked| looked.elapsed() >= LOOK) {
-                looked = Some(Instant::now());
+            if looked.is_none_or(|looked| now.saturating_sub(looked) >= LOOK) {
+                looked = Some(now);
                 // Where it does not answer, what is known is counted on.
                 _ = self.look_at_clock().await;
             }
-            let begun = Instant::now();
+            let begun = self.hearing.clock.uptime();
             match self.read(&round).await {
                 Ok((said, is_current, position)) => {
                     let Some(ended) = self.ended.upgrade() else { return };
@@ -216,10 +218,10 @@ impl Listener {
     }
 
     async fn look_at_clock(&self) -> Result<(), StoreError> {
-        let asked = self.clock.uptime();
+        let asked = self.hearing.clock.uptime();
         let time = self.store.time().await?;
         if let Some(ended) = self.ended.upgrade() {
-            ended.timeline.heard(time, asked, self.clock.uptime());
+            ended.timeline.heard(time, asked, self.hearing.clock.uptime());
         }
         Ok(())
     }

@@ -787,3 +787,23 @@ async fn a_replica_that_stood_still_with_all_its_clocks_asks_the_store_before_it
     tokio::time::timeout(Duration::from_secs(5), heard).await.unwrap();
     assert!(ended.contains(&marks, party()));
 }
+
+#[tokio::test]
+async fn a_replica_whose_machine_slept_for_long_knows_what_others_ended_only_when_it_has_heard_them_again() {
+    let store = Store::memory(runtime::Handle::current());
+    let clock = Arc::new(Stopped(AtomicU64::new(1_700_000_000), AtomicU64::default()));
+    let ended = Arc::new(EndedSessions::with_capacity(Arc::<Stopped>::clone(&clock), CAPACITY, UNPROVEN));
+    ended.share(store.clone(), DAY, &runtime::Handle::current());
+    ended.started().await;
+    assert_eq!(ended.is_current(SKEW), Some(true));
+    // As if for a minute longer than it may have heard nothing.
+    clock.1.fetch_add(2 * SKEW.as_secs(), Ordering::SeqCst);
+    assert_eq!(ended.is_current(SKEW), Some(false), "what was ended meanwhile is not known");
+    assert_eq!(ended.is_current(DAY), Some(true), "as the setting says");
+    let heard = async {
+        while ended.is_current(SKEW) != Some(true) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), heard).await.unwrap();
+}
