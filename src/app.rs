@@ -28,6 +28,7 @@ use crate::config::{SecretFiles, Settings};
 use crate::endpoints::Endpoints;
 use crate::endpoints::admin::AdminApi;
 use crate::endpoints::health::{AdminState, serve_admin};
+use crate::errands::Errands;
 use crate::gateway::{Gateway, Parts};
 use crate::message::Origin;
 use crate::message::return_to::ReturnRules;
@@ -97,6 +98,8 @@ pub struct Running {
     admin_stop: CancellationToken,
     ended: CancellationToken,
     server: JoinHandle<()>,
+    /// What is to be finished before the end, or before all else is cut; how long that is at most.
+    errands: (Errands, CancellationToken, Duration),
     control: Control,
 }
 
@@ -161,6 +164,8 @@ impl Running {
         if self.server.join().is_err() {
             warn!("the server thread panicked");
         }
+        let (errands, cut, within) = self.errands;
+        errands.finish(cut, within);
         self.admin_stop.cancel();
         self.control.end(Duration::from_secs(1));
         telemetry::flush();
@@ -182,6 +187,7 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
 
     // Everything slow (provider calls, health, the drain's clock) runs beside the workers.
     let control = Control::start()?;
+    let errands = Errands::on(control.handle().clone());
     let start = |settings| Provider::new(settings, control.handle().clone(), Arc::clone(&clock));
     let providers = settings.providers.into_iter().map(start).collect::<Result<_, _>>()?;
     let providers = Providers::new(providers).ok_or(StartError::RedirectUri)?;
@@ -216,7 +222,7 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
         ended,
         store,
         shared,
-        control: control.handle().clone(),
+        errands: errands.clone(),
     };
     let logout_state = ring.sealer(Purpose::Logout, "logout", &origin);
     let demands = ring.sealer(Purpose::Demand, "demand", &origin);
@@ -264,8 +270,7 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
     let lifetimes = sessions.lifetimes();
     let for_metrics = Arc::clone(&sessions);
     let api = settings.admin.token.as_ref().map(|token| Arc::new(AdminApi::new(token, Arc::clone(&sessions))));
-    let handle = control.handle().clone();
-    let renewals = Renewals::new(providers.clone(), Arc::clone(&sessions), handle, Arc::clone(&clock));
+    let renewals = Renewals::new(providers.clone(), Arc::clone(&sessions), Arc::clone(&clock));
     #[cfg(feature = "acme")]
     let for_acme = Arc::clone(&clock);
     let admission = Arc::new(Admission::new((sessions, renewals), bearer, passwords, origin, clock));
@@ -338,6 +343,7 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
         let state = admin_state(&metrics, &drain, &providers, api);
         background.spawn(serve_admin(listener, state, admin_stop.clone()));
     }
+    let errands = (errands, drain.cut.clone(), settings.server.drain.timeout);
     background.spawn(drain.run(stop.clone().cancelled_owned(), settings.server.drain));
     for provider in providers.iter() {
         background.spawn(Arc::clone(provider).run());
@@ -346,7 +352,7 @@ pub fn start(settings: Settings, clock: SharedClock) -> Result<Running, StartErr
     if let Some(files) = settings.secret_files {
         background.spawn(watch_secrets(files, secrets, for_secrets, settings.server.reload_interval));
     }
-    Ok(Running { addresses, admin_address, stop, admin_stop, ended, server, control })
+    Ok(Running { addresses, admin_address, stop, admin_stop, ended, server, errands, control })
 }
 
 /// Before the listener, which reads the certificate that is made here at the first start.

@@ -8,6 +8,7 @@
 //! | layer | module | what it is for |
 //! |---|---|---|
 //! | 1 | [`clock`], [`secret`] | time as an argument; strings that are never shown |
+//! | 1 | [`errands`] | work that goes on whoever goes away, and that a stop waits for |
 //! | 1 | `random` | bytes that nobody can guess |
 //! | 1 | `files` | key and certificate files: read within a bound, looked at again |
 //! | 1 | `pem` | what such files hold, and no word of it |
@@ -41,6 +42,7 @@ pub mod config;
 #[cfg(feature = "demo")]
 pub mod demo;
 pub mod endpoints;
+pub mod errands;
 mod files;
 pub mod gateway;
 pub mod message;

@@ -49,6 +49,8 @@ mod demo;
 mod encrypted_tokens;
 // A stop loses no request and ends within its bound.
 mod drain;
+// What has begun at the provider is finished, whoever goes away.
+mod errands;
 // The provider ends sessions with a token of its own, and nobody else does.
 mod backchannel_logout;
 // The provider's page ends sessions in a frame.

@@ -13,7 +13,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::runtime::Handle;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
@@ -48,14 +47,13 @@ pub enum Settled {
 pub struct Renewals {
     providers: Providers,
     sessions: Arc<Sessions>,
-    control: Handle,
     clock: SharedClock,
 }
 
 impl Renewals {
-    /// Renewals run on `control`, so that they end well when the client that caused one goes away.
-    pub fn new(providers: Providers, sessions: Arc<Sessions>, control: Handle, clock: SharedClock) -> Arc<Self> {
-        Arc::new(Self { providers, sessions, control, clock })
+    /// Puts the parts together.
+    pub fn new(providers: Providers, sessions: Arc<Sessions>, clock: SharedClock) -> Arc<Self> {
+        Arc::new(Self { providers, sessions, clock })
     }
 
     /// Does what is to be done about a session that is due, and waits for it only where the session is stale.
@@ -93,7 +91,8 @@ impl Renewals {
             Some(NextStep::Renew(underway)) => {
                 let waiting = underway.waiting();
                 let (this, provider) = (Arc::clone(self), session.0.provider());
-                self.control.spawn(async move { this.renew(provider, due, underway).await });
+                // Ends well when the client that caused it goes away, and before we do.
+                self.sessions.errands().run(async move { this.renew(provider, due, underway).await });
                 waiting
             }
             Some(NextStep::Wait(waiting)) => waiting,

@@ -1,9 +1,12 @@
 //! The provider's answer (OpenID Connect Core §3.1.2.5, RFC 6749 §4.1.2, RFC 9207): verified, turned into a session, and the
 //! person sent where they wanted to go. Whatever can't be redeemed helps the person on instead of ending on a dead page.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{Method, Response, StatusCode};
 use serde_json::{Map, Value};
+use tokio::sync::oneshot;
 use tracing::{info, warn};
 use url::form_urlencoded;
 
@@ -16,6 +19,7 @@ use crate::authn::oidc::token_endpoint::{TokenError, Tokens};
 use crate::authn::oidc::{Provider, Wish};
 use crate::authn::session::record::StoredTokens;
 use crate::authn::session::renewing::Renewing;
+use crate::authn::session::stored::Away;
 use crate::authn::session::{SignedIn, set_cookies};
 use crate::message::{Body, Inbound, OwnCookies, ReturnTo};
 use crate::reply::{ClientFault, ProviderFault, Rejection, Replies, redirect};
@@ -31,7 +35,7 @@ const MAX_LOGGED: usize = 256;
 /// Whose answer it is, and the cookies that came with it.
 #[derive(Clone, Copy)]
 struct Answer<'a> {
-    provider: &'a Provider,
+    provider: &'a Arc<Provider>,
     cookies: &'a OwnCookies,
 }
 
@@ -58,8 +62,8 @@ struct Asked<'a> {
 
 impl Endpoints {
     pub(super) async fn callback(
-        &self,
-        provider: &Provider,
+        self: &Arc<Self>,
+        provider: &Arc<Provider>,
         inbound: Inbound,
         replies: &Replies,
     ) -> Result<Response<Body>, Rejection> {
@@ -76,7 +80,7 @@ impl Endpoints {
     }
 
     async fn finish_login(
-        &self,
+        self: &Arc<Self>,
         answer: Answer<'_>,
         response: AuthorizationResponse,
     ) -> Result<Response<Body>, Rejection> {
@@ -95,7 +99,7 @@ impl Endpoints {
         }
         let renewing = login.wish().renewing;
         let return_to = login.return_to().to_owned();
-        match (self.redeem_answer(answer, response, login).await, renewing) {
+        match (self.redeem_to_the_end(answer, response, login).await, renewing) {
             // The session is as good as it was; the next try comes by itself.
             (Err(rejection), Some(renewing)) if self.sessions.is_live(&renewing) => {
                 warn!(reason = rejection.notice().code, "a session could not be renewed; it goes on as it is for now");
@@ -105,11 +109,30 @@ impl Endpoints {
         }
     }
 
+    /// A code is good for once, so that a redemption that has begun is not cut off in the middle, neither by a client that goes away
+    /// nor by a stop: a session that lies in the store is renewed all the same.
+    async fn redeem_to_the_end(
+        self: &Arc<Self>,
+        Answer { provider, cookies }: Answer<'_>,
+        response: AuthorizationResponse,
+        login: Box<LoginTransaction>,
+    ) -> Result<Response<Body>, Rejection> {
+        let (this, provider, cookies) = (Arc::clone(self), Arc::clone(provider), cookies.clone());
+        // Goes away with this future.
+        let (asker, _here) = oneshot::channel();
+        let redeeming = async move {
+            let answer = Answer { provider: &provider, cookies: &cookies };
+            this.redeem_answer(answer, response, login, &asker).await
+        };
+        self.sessions.detached(redeeming).await.ok_or(Away)?
+    }
+
     async fn redeem_answer(
         &self,
         answer: Answer<'_>,
         response: AuthorizationResponse,
         login: Box<LoginTransaction>,
+        asker: &oneshot::Sender<()>,
     ) -> Result<Response<Body>, Rejection> {
         let Answer { provider, cookies } = answer;
         let code = response.code.ok_or(ClientFault::Parameters("callback_code_missing"))?;
@@ -140,6 +163,12 @@ impl Endpoints {
                 provider.revoke(tokens.refresh_token, Some(tokens.access_token));
             }
             return self.start_anew(answer, &renewing, &return_to, attempts).await;
+        }
+        if wish.renewing.is_none() && asker.is_closed() {
+            // A session that nobody would have; the one that the browser has stays. These tokens are left to expire: with them some
+            // providers would revoke those that the same person's next attempt brings.
+            info!(provider = provider.settings().id, "nobody is signed in: the browser has gone away meanwhile");
+            return Ok(self.land(&self.checked(&return_to)));
         }
         let signed_in = SignedIn {
             party: provider.settings().party(),

@@ -87,7 +87,7 @@ impl Endpoints {
     /// # Errors
     /// Whatever keeps it from its answer.
     pub async fn serve(
-        &self,
+        self: &Arc<Self>,
         endpoint: Endpoint,
         inbound: Inbound,
         replies: &Replies,

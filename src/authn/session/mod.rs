@@ -30,7 +30,6 @@ use futures_util::future::OptionFuture;
 use http::HeaderValue;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use tokio::runtime;
 
 pub use self::absence::{CreateError, NoSession};
 use self::attach::{Attachment, Newer};
@@ -52,6 +51,7 @@ use super::oidc::Party;
 use super::oidc::tenants::Tenants;
 use super::roles::{MapError, Mapped, Mapper, Whose};
 use crate::clock::{SharedClock, UnixTime};
+use crate::errands::Errands;
 use crate::message::{Inbound, Origin, OwnCookies};
 use crate::secret::SecretString;
 use crate::store::{Location, Store};
@@ -135,7 +135,7 @@ pub struct Sessions {
     stored: Option<StoredSessions>,
     /// Of sessions in cookies.
     shared: Option<Arc<SharedRenewals>>,
-    control: runtime::Handle,
+    errands: Errands,
     clock: SharedClock,
     keeps_access_token: bool,
 }
@@ -211,15 +211,16 @@ pub struct Binding<'a> {
     pub store: Option<Store>,
     /// By which replicas share the renewals of sessions that lie in cookies; the same store, if there is that one.
     pub shared: Option<Store>,
-    /// Where the store is asked, and sessions end.
-    pub control: runtime::Handle,
+    /// Where the store is asked, and sessions are renewed and end.
+    pub errands: Errands,
 }
 
 impl Sessions {
     /// Puts the parts together.
     pub fn new(settings: Settings, mapper: Mapper, binding: Binding<'_>, clock: SharedClock) -> Self {
         let jar = CookieJar::new(&settings.cookie, binding.secure);
-        let control = binding.control;
+        let errands = binding.errands;
+        let control = errands.control();
         let stored = binding.store.map(|store| {
             let tickets = binding.ring.sealer(Purpose::Ticket, jar.session_name(), binding.origin);
             StoredSessions::new(store, tickets, settings.store_grace, control.clone(), Arc::clone(&clock))
@@ -229,7 +230,7 @@ impl Sessions {
             SharedRenewals::new(store, sealer, control.clone())
         });
         Self {
-            control,
+            errands,
             stored,
             shared,
             sealer: binding.ring.sealer(Purpose::Session, jar.session_name(), binding.origin),
@@ -353,7 +354,12 @@ impl Sessions {
 
     /// What goes on when whoever asked for it goes away meanwhile. `None`: the control runtime stops.
     pub async fn detached<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Option<T> {
-        self.control.spawn(work).await.ok()
+        self.errands.run(work).await.ok()
+    }
+
+    /// Where that is done.
+    pub(in crate::authn) fn errands(&self) -> &Errands {
+        &self.errands
     }
 
     async fn end_shown(&self, cookies: &OwnCookies) -> Option<(Record, Contents)> {
