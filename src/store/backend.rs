@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use super::steps::{Step, Stepped};
-use super::{Bid, Filter, Handle, Kept, Listed, News, Owner, Page, Put, StoreError, Topic, Version};
+use super::{Bid, Filter, Handle, Kept, Listed, News, Owner, Page, Put, StoreError, Swept, Topic, Version};
 
 /// The answer to one call.
 pub(super) type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
@@ -53,6 +53,9 @@ pub(super) trait Backend: Steps + fmt::Debug + Send + Sync + 'static {
     fn find<'a>(&'a self, handle: &'a Handle) -> Answer<'a, Option<Listed>>;
 
     fn list<'a>(&'a self, filter: &'a Filter, from: Option<&'a str>) -> Answer<'a, Page>;
+
+    /// Some hundred records at a time, so that each call is short; one step for each of them.
+    fn sweep<'a>(&'a self, filter: &'a Filter, until: u64, from: Option<&'a str>) -> Answer<'a, Swept>;
 
     fn time(&self) -> Answer<'_, u64>;
 

@@ -9,7 +9,9 @@ use tokio::sync::Notify;
 
 use super::backend::{Answer, Backend, Claim, Steps};
 use super::steps::{Brought, Step, Stepped};
-use super::{Bid, Cursor, Filter, Handle, Kept, Listed, News, Owner, Page, Position, Put, StoreError, Topic, Version};
+use super::{
+    Bid, Cursor, Filter, Handle, Kept, Listed, News, Owner, Page, Position, Put, StoreError, Swept, Topic, Version,
+};
 
 const PAGE: usize = 200;
 
@@ -201,6 +203,21 @@ impl Backend for Memory {
         let last = records.last().filter(|_| records.len() == PAGE);
         let next = last.map(|last| Cursor(format!("{:032x}", u128::from_be_bytes(*last.handle.bytes()))));
         answer(Page { records, next })
+    }
+
+    fn sweep<'a>(&'a self, filter: &'a Filter, until: u64, from: Option<&'a str>) -> Answer<'a, Swept> {
+        let now = now();
+        let last = from.and_then(|from| u128::from_str_radix(from, 16).ok()).map(|last| Handle(last.to_be_bytes()));
+        let mut inner = self.inner();
+        let rest = inner.records.range((last.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded));
+        let is_meant = |entry: &Entry| entry.expires > now && entry.created <= until && filter.admits(&entry.owner);
+        let fitting = rest.filter(|(_, entry)| is_meant(entry));
+        let handles: Vec<_> = fitting.take(PAGE).map(|(handle, _)| *handle).collect();
+        let gone = handles.iter().filter_map(|handle| inner.records.remove(handle));
+        let owners = gone.map(|entry| entry.owner).collect();
+        let last = handles.last().filter(|_| handles.len() == PAGE);
+        let next = last.map(|last| Cursor(format!("{:032x}", u128::from_be_bytes(*last.bytes()))));
+        answer(Swept { owners, next })
     }
 
     fn time(&self) -> Answer<'_, u64> {

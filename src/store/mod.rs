@@ -198,6 +198,15 @@ pub struct Page {
     pub next: Option<Cursor>,
 }
 
+/// Whose records were taken away, one of each, and where to go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Swept {
+    /// In no order.
+    pub owners: Vec<Owner>,
+    /// `None`: that was all.
+    pub next: Option<Cursor>,
+}
+
 /// Where a list goes on; means something to its own store alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor(String);
@@ -419,6 +428,18 @@ impl Store {
     pub async fn list(&self, filter: Filter, from: Option<Cursor>) -> Result<Page, StoreError> {
         self.bounded(TIMEOUT, move |backend| async move {
             backend.list(&filter, from.as_ref().map(|cursor| cursor.0.as_str())).await
+        })
+        .await
+    }
+
+    /// Takes away for good what was created by `until`, in milliseconds since the Unix epoch by the store's clock; some hundred records
+    /// at a time.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn sweep(&self, filter: Filter, until: u64, from: Option<Cursor>) -> Result<Swept, StoreError> {
+        self.bounded(TIMEOUT, move |backend| async move {
+            backend.sweep(&filter, until, from.as_ref().map(|cursor| cursor.0.as_str())).await
         })
         .await
     }

@@ -58,6 +58,34 @@ async fn of_twenty_thousand_sessions_a_page_is_two_questions() {
 }
 
 #[tokio::test]
+async fn twenty_thousand_sessions_are_ended_by_a_few_hundred_round_trips() {
+    let redis = Redis::start(&[]);
+    let store = at(&format!("redis://{}", redis.address()));
+    contract::records_that_vanish_while_they_are_listed_take_no_other_along(&store, 20_000).await;
+    let asked = |of: &str| {
+        let told = redis.cli(&["INFO", "all"]);
+        let line = told.lines().find_map(|line| line.strip_prefix(of)).unwrap_or("0").to_owned();
+        let number: String = line.chars().take_while(char::is_ascii_digit).collect();
+        number.parse::<u64>().unwrap()
+    };
+    let before = [asked("total_reads_processed:"), asked("cmdstat_zscan:calls=")];
+    let (mut from, mut gone) = (None, 0);
+    loop {
+        let swept = store.sweep(vestibule::store::Filter::All, u64::MAX / 4, from).await.unwrap();
+        gone += swept.owners.len();
+        from = swept.next;
+        if from.is_none() {
+            break;
+        }
+    }
+    let after = [asked("total_reads_processed:"), asked("cmdstat_zscan:calls=")];
+    let [reads, pages] = [0, 1].map(|at| after[at] - before[at]);
+    // To list them, to take them away, to forget their names; and for these numbers.
+    assert!(gone > 19_000 && reads <= 4 * pages + 20, "{gone} gone by {reads} reads, {pages} pages");
+    assert_eq!(redis.cli(&["DBSIZE"]).trim().trim_start_matches("(integer) "), "0");
+}
+
+#[tokio::test]
 async fn postgresql_keeps_what_a_store_promises() {
     let postgres = Postgres::start();
     contract::holds(&at(&postgres.location())).await;

@@ -23,6 +23,7 @@ pub(crate) async fn holds(store: &Store) {
     large_records_and_all_bytes_are_kept(store).await;
     records_are_listed_by_whose_they_are(store).await;
     records_that_vanish_while_they_are_listed_take_no_other_along(store, 500).await;
+    many_are_taken_away_together_and_nothing_newer_and_nobody_elses(store, 2_300).await;
     what_is_told_reaches_everybody_once_and_in_order(store).await;
     a_step_is_taken_once_and_what_it_brought_is_there_for_others(store).await;
     a_step_that_brought_nothing_is_nobodys_again(store).await;
@@ -277,6 +278,63 @@ pub(crate) async fn records_that_vanish_while_they_are_listed_take_no_other_alon
     let mut of_both = of_both.concat();
     of_both.sort();
     assert_eq!(of_both, handles);
+}
+
+/// As many by one person, a tenth by another, half of both too late; of a party of their own.
+async fn many(store: &Store, count: usize) -> (Owner, Owner, u64) {
+    let (mut ada, mut bob) = (owner(), owner());
+    ada.party = ada.subject;
+    bob.party = ada.party;
+    let create = |count: usize| async move {
+        for at in (0..count).step_by(100) {
+            let some = (at..count.min(at + 100)).map(|at| {
+                let owner = if at % 10 == 0 { bob } else { ada };
+                store.create(fresh(), owner, vec![1; 8], HOUR)
+            });
+            for put in futures_util::future::join_all(some).await {
+                assert!(matches!(put, Ok(Put::Kept(_))), "{put:?}");
+            }
+        }
+    };
+    create(count / 2).await;
+    let until = store.time().await.unwrap() / 1000;
+    // By the store's own clock.
+    while store.time().await.unwrap() / 1000 <= until + 1 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    create(count - count / 2).await;
+    (ada, bob, until)
+}
+
+async fn swept(store: &Store, filter: Filter, until: u64) -> Vec<Owner> {
+    let (mut owners, mut from) = (Vec::new(), None);
+    loop {
+        let some = store.sweep(filter, until, from).await.unwrap();
+        owners.extend(some.owners);
+        let Some(next) = some.next else { return owners };
+        from = Some(next);
+    }
+}
+
+/// Of all that this store holds, so that nothing else may be in it that is wanted later.
+pub(crate) async fn many_are_taken_away_together_and_nothing_newer_and_nobody_elses(store: &Store, count: usize) {
+    let (ada, bob, until) = many(store, count).await;
+    let left = async |filter| listed(store, filter).await.len();
+    let both = Filter::Party(ada.party);
+    let before = [left(Filter::Owner(ada)).await, left(Filter::Owner(bob)).await];
+    assert_eq!((before[0] + before[1], left(both).await), (count, count));
+    let gone = swept(store, Filter::Owner(bob), until).await;
+    assert!(gone.iter().all(|owner| *owner == bob) && gone.len().abs_diff(before[1] / 2) <= 1, "{}", gone.len());
+    assert_eq!(left(Filter::Owner(ada)).await, before[0], "nobody else's");
+    assert_eq!(left(Filter::Owner(bob)).await, before[1] - gone.len());
+    let others = swept(store, both, until).await;
+    assert!(others.iter().all(|owner| *owner == ada));
+    assert_eq!(gone.len() + others.len(), count / 2);
+    assert_eq!(left(both).await, count - count / 2, "what was created later stays");
+    assert_eq!(swept(store, both, until).await, []);
+    let all = swept(store, Filter::All, u64::MAX / 4).await;
+    assert!(all.len() >= count - count / 2 && all.contains(&ada) && all.contains(&bob));
+    assert_eq!((left(Filter::All).await, left(Filter::Owner(ada)).await, left(both).await), (0, 0, 0));
 }
 
 async fn what_is_told_reaches_everybody_once_and_in_order(store: &Store) {

@@ -527,12 +527,9 @@ fn owner_of(record: &Record) -> Owner {
 pub(super) async fn delete_all(store: &Store, filter: Filter, until: u64) -> Result<u64, StoreError> {
     let (mut from, mut deleted) = (None, 0);
     loop {
-        let page = store.list(filter, from).await?;
-        for listed in page.records.iter().filter(|listed| listed.created <= until) {
-            let was_there = store.delete(listed.handle).await?;
-            deleted += u64::from(was_there && listed.owner.party != FORMS);
-        }
-        from = page.next;
+        let swept = store.sweep(filter, until, from).await?;
+        deleted += swept.owners.iter().filter(|owner| owner.party != FORMS).count() as u64;
+        from = swept.next;
         if from.is_none() {
             return Ok(deleted);
         }

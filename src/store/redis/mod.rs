@@ -8,18 +8,21 @@ mod link;
 mod scripts;
 mod steps;
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
 use redis::streams::{StreamReadOptions, StreamReadReply};
-use redis::{AsyncTypedCommands as _, Cmd, RedisResult, Script, Value};
+use redis::{AsyncTypedCommands as _, Cmd, FromRedisValue, RedisResult, Script, Value};
 
 use self::link::{Connection, Link};
 use self::scripts::CORRUPT;
 use super::backend::{Answer, Backend, Claim};
 use super::location::{Redis as Location, Together};
-use super::{Bid, Cursor, Filter, Handle, Kept, Listed, News, Owner, Page, Position, Put, StoreError, Topic, Version};
+use super::{
+    Bid, Cursor, Filter, Handle, Kept, Listed, News, Owner, Page, Position, Put, StoreError, Swept, Topic, Version,
+};
 
 /// Sorted sets that name all records.
 const SHARDS: u8 = 64;
@@ -163,14 +166,17 @@ impl Redis {
         }
     }
 
-    /// What can be told of each record, in one round trip; in a cluster in one for each, all at once: the keys lie in as many
-    /// slots.
+    /// What can be told of each record.
     async fn rows(&self, handles: impl Iterator<Item = &Handle>) -> Result<Vec<Row>, StoreError> {
-        let asked: Vec<_> = handles.map(|handle| row_of(&self.record(handle))).collect();
+        self.together(&handles.map(|handle| row_of(&self.record(handle))).collect::<Vec<_>>()).await
+    }
+
+    /// The answers to many commands, each of one key, that may be asked twice. In one round trip; in a cluster in one for each, all
+    /// at once: the keys lie in as many slots.
+    async fn together<T: FromRedisValue>(&self, asked: &[Cmd]) -> Result<Vec<T>, StoreError> {
         if asked.is_empty() {
             return Ok(Vec::new());
         }
-        let asked = &asked;
         let ask = move |mut connection: Connection| async move {
             if let Connection::Cluster(_) = connection {
                 let each = asked.iter().map(|command| {
@@ -183,8 +189,8 @@ impl Redis {
             for command in asked {
                 together.add_command(command.clone());
             }
-            let rows: Vec<Value> = together.query_async(&mut connection).await?;
-            rows.into_iter().map(|row| Ok(redis::from_redis_value(row)?)).collect::<RedisResult<_>>()
+            let answers: Vec<Value> = together.query_async(&mut connection).await?;
+            answers.into_iter().map(|answer| Ok(redis::from_redis_value(answer)?)).collect::<RedisResult<_>>()
         };
         self.link.ask(true, ask).await
     }
@@ -387,6 +393,31 @@ impl Backend for Redis {
                 cursor => Some(format!("{shard}:{cursor}")),
             };
             Ok(Page { records, next: next.map(Cursor) })
+        })
+    }
+
+    fn sweep<'a>(&'a self, filter: &'a Filter, until: u64, from: Option<&'a str>) -> Answer<'a, Swept> {
+        Box::pin(async move {
+            let Page { mut records, next } = self.list(filter, from).await?;
+            records.retain(|listed| listed.created <= until);
+            let remove = |listed: &Listed| redis::cmd("DEL").arg(self.record(&listed.handle)).clone();
+            let was: Vec<bool> = self.together(&records.iter().map(remove).collect::<Vec<_>>()).await?;
+            // Only now: as long as a record is there, some list shows it.
+            let mut indexes: HashMap<_, Vec<&[u8]>> = HashMap::new();
+            for listed in &records {
+                for index in self.indexes(&listed.handle, &listed.owner) {
+                    indexes.entry(index).or_default().push(listed.handle.bytes());
+                }
+            }
+            let forget = |(index, names): (&Vec<u8>, &Vec<&[u8]>)| redis::cmd("ZREM").arg(index).arg(names).clone();
+            let _: Vec<u64> = self.together(&indexes.iter().map(forget).collect::<Vec<_>>()).await?;
+            if let Some(last) = records.last().filter(|_| was.contains(&true)) {
+                // One for all of them. What another node of a cluster takes back in a fail-over has ended all the same: whoever takes
+                // many away has told that.
+                self.settle(&self.record(&last.handle)).await;
+            }
+            let gone = records.iter().zip(was).filter(|(_, was)| *was);
+            Ok(Swept { owners: gone.map(|(listed, _)| listed.owner).collect(), next })
         })
     }
 

@@ -22,9 +22,13 @@ use self::statements::{
 };
 use super::backend::{Answer, Backend, Claim};
 use super::location::Postgres;
-use super::{Bid, Cursor, Filter, Handle, Kept, Listed, News, Owner, Page, Position, Put, StoreError, Topic, Version};
+use super::{
+    Bid, Cursor, Filter, Handle, Kept, Listed, News, Owner, Page, Position, Put, StoreError, Swept, Topic, Version,
+};
 
 const PAGE: i64 = 200;
+/// Records that are taken away by one statement.
+const SWEEP: i64 = 1000;
 const MESSAGES: i64 = 1000;
 /// What has expired is cleared away no more often than this.
 const TIDY: Duration = Duration::from_secs(60);
@@ -125,11 +129,7 @@ impl Sql {
     /// The next records in order, `most` at most, by one question.
     async fn after(&self, from: Vec<u8>, filter: &Filter, most: i64) -> Result<Vec<Listed>, StoreError> {
         self.ready().await?;
-        let (kind, party, subject) = match filter {
-            Filter::All => (0_i64, [0; 16], [0; 16]),
-            Filter::Party(party) => (1, *party, [0; 16]),
-            Filter::Owner(owner) => (2, owner.party, owner.subject),
-        };
+        let (kind, party, subject) = bound(filter);
         each!(self, |pool, sql| {
             let list = if kind == 2 { sql.list_of } else { sql.list };
             let query = sqlx::query(list).bind(from).bind(kind).bind(&party[..]).bind(&subject[..]).bind(most);
@@ -176,6 +176,15 @@ impl Sql {
             Ok(Ok(None) | Err(_)) => *listener = None,
         }
         Ok(())
+    }
+}
+
+/// What a filter is to the statements.
+fn bound(filter: &Filter) -> (i64, [u8; 16], [u8; 16]) {
+    match filter {
+        Filter::All => (0, [0; 16], [0; 16]),
+        Filter::Party(party) => (1, *party, [0; 16]),
+        Filter::Owner(owner) => (2, owner.party, owner.subject),
     }
 }
 
@@ -345,6 +354,28 @@ impl Backend for Sql {
             let is_full = whole(records.len() as u64) == PAGE;
             let next = records.last().filter(|_| is_full).map(|last| Cursor(hex(last.handle.bytes())));
             Ok(Page { records, next })
+        })
+    }
+
+    fn sweep<'a>(&'a self, filter: &'a Filter, until: u64, from: Option<&'a str>) -> Answer<'a, Swept> {
+        Box::pin(async move {
+            self.ready().await?;
+            let from = from.map(hex_bytes).transpose()?.unwrap_or_default();
+            let (kind, party, subject) = bound(filter);
+            each!(self, |pool, sql| {
+                let sweep = if kind == 2 { sql.sweep_of } else { sql.sweep };
+                let query = sqlx::query(sweep).bind(from).bind(kind).bind(&party[..]).bind(&subject[..]);
+                let rows = query.bind(SWEEP).bind(whole(until)).fetch_all(pool).await.map_err(told)?;
+                let mut owners = Vec::with_capacity(rows.len());
+                let mut last = Vec::new();
+                for row in &rows {
+                    let bytes = |at: usize| row.try_get::<Vec<u8>, _>(at).map_err(told);
+                    last = bytes(0)?.max(last);
+                    owners.push(Owner { party: array(&bytes(1)?)?, subject: array(&bytes(2)?)? });
+                }
+                let is_full = whole(rows.len() as u64) == SWEEP;
+                Ok(Swept { owners, next: is_full.then(|| Cursor(hex(&last))) })
+            })
         })
     }
 

@@ -18,6 +18,8 @@ pub(super) struct Statements {
     pub(super) delete: &'static str,
     pub(super) list: &'static str,
     pub(super) list_of: &'static str,
+    pub(super) sweep: &'static str,
+    pub(super) sweep_of: &'static str,
     pub(super) time: &'static str,
     pub(super) publish: &'static str,
     pub(super) read: &'static str,
@@ -68,6 +70,15 @@ macro_rules! statements {
                 "SELECT handle, party, subject, version, created, changed, expires FROM vestibule_sessions ",
                 "WHERE handle > $1 AND $2 = 2 AND party = $3 AND subject = $4 AND expires > ", $now,
                 " ORDER BY handle LIMIT $5"),
+            // In the order and with the indexes of those two.
+            sweep: concat!(
+                "DELETE FROM vestibule_sessions WHERE handle IN (SELECT handle FROM vestibule_sessions ",
+                "WHERE handle > $1 AND ($2 = 0 OR party = $3) AND ($2 < 2 OR subject = $4) AND created <= $6 AND expires > ",
+                $now, " ORDER BY handle LIMIT $5) RETURNING handle, party, subject"),
+            sweep_of: concat!(
+                "DELETE FROM vestibule_sessions WHERE handle IN (SELECT handle FROM vestibule_sessions ",
+                "WHERE handle > $1 AND $2 = 2 AND party = $3 AND subject = $4 AND created <= $6 AND expires > ",
+                $now, " ORDER BY handle LIMIT $5) RETURNING handle, party, subject"),
             time: concat!("SELECT ", $now),
             publish: concat!("INSERT INTO vestibule_messages (topic, message, expires) VALUES ($1, $2, ", $now, " + $3)"),
             read: concat!(
