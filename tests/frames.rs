@@ -145,6 +145,99 @@ async fn in_a_frame_of_somebody_elses_page_no_sign_in_begins() {
     stage.upstream.assert_untouched();
 }
 
+/// With requests that are pushed.
+fn pushing(frames: &str) -> (Stage, Browser) {
+    with(&format!("{frames}{HTTPS}pushed_authorization_requests = true\n"))
+}
+
+#[tokio::test]
+async fn for_a_frame_of_somebody_elses_page_a_provider_that_takes_pushed_requests_is_not_called() {
+    for frames in [FRAMED, ""] {
+        let (stage, browser) = pushing(frames);
+        let issuer: String = url::form_urlencoded::byte_serialize(stage.provider.issuer().as_bytes()).collect();
+        // The seal of a sign-in that somebody began for themselves.
+        let elsewhere = browser.stolen_copy();
+        let mut reply = elsewhere.get(&at("/page")).await;
+        while !reply.url.as_str().starts_with(&at("/auth/callback")) {
+            let next = reply.next().or(reply.refresh()).expect("a way to the provider and back");
+            if next.path() == "/auth/callback" {
+                reply.url = next;
+            } else {
+                reply = elsewhere.get(next.as_str()).await;
+            }
+        }
+        let state = reply.url.query_pairs().find(|(name, _)| name == "state").unwrap().1.into_owned();
+        assert_eq!(stage.provider.count(Endpoint::Push), 1);
+        let frame = browser.in_frame_of(STRANGER);
+        for path in [
+            "/page".to_owned(),
+            "/auth/login".to_owned(),
+            "/auth/login?rd=%2Fpage".to_owned(),
+            format!("/auth/login?iss={issuer}"),
+            "/auth/callback?code=x&state=y".to_owned(),
+            "/auth/callback?error=login_required&state=y".to_owned(),
+            format!("/auth/callback?error=login_required&state={state}"),
+            format!("/auth/callback?code=x&state={state}"),
+        ] {
+            // Again, too: the step that it is to take first has left a mark then.
+            for _ in 0..3 {
+                let reply = frame.follow(&at(&path), 10).await;
+                assert!(!frame.shows(&reply), "{path}: {}", reply.text());
+                assert_eq!(reply.header("location"), None, "{path}");
+                for destination in ["image", "object", "empty"] {
+                    let request = Request::new(Method::GET, &at(&path)).header("sec-fetch-mode", "no-cors");
+                    let request = request.header("sec-fetch-dest", destination).from_page(STRANGER);
+                    assert_eq!(browser.send(request).await.header("location"), None, "{path} {destination}");
+                }
+            }
+        }
+        let called = [Endpoint::Push, Endpoint::Token, Endpoint::Userinfo].map(|one| stage.provider.count(one));
+        assert_eq!(called, [1, 0, 0], "{frames:?}");
+        stage.upstream.assert_untouched();
+    }
+}
+
+#[tokio::test]
+async fn with_pushed_requests_people_sign_in_inside_frames_in_windows_and_with_browsers_that_say_nothing() {
+    let (stage, browser) = pushing(FRAMED);
+    let frame = browser.in_frame_of(PORTAL);
+    for path in ["/page?x=1", "/auth/login?rd=%2Fpage%3Fx%3D1"] {
+        let pushed = stage.provider.count(Endpoint::Push);
+        let frame = browser.stolen_copy().in_frame_of(PORTAL);
+        let shown = frame.follow(&at(path), 10).await;
+        assert_eq!((shown.status, shown.url.as_str()), (StatusCode::OK, at("/page?x=1").as_str()), "{}", shown.text());
+        assert!(frame.shows(&shown) && shown.echoed("x-forwarded-user").is_some());
+        assert_eq!(stage.provider.count(Endpoint::Push), pushed + 1, "{path}");
+    }
+    // A page that loads its frame once more before anybody has signed in there.
+    let first = frame.get(&at("/page")).await;
+    assert!(frame.shows(&first) && first.refresh().is_some(), "{}", first.text());
+    let second = frame.get(&at("/page")).await;
+    assert_eq!(second.status, StatusCode::UNAUTHORIZED, "{}", second.text());
+    let link = second.links().into_iter().find(|(_, label)| label == "Sign in").map(|(address, _)| address);
+    let link = second.url.join(&link.expect("a way on")).unwrap();
+    let clicked = frame.click(second.url.as_str(), link.as_str()).await;
+    let shown = frame.follow_reply(clicked, 10).await;
+    assert!(shown.status == StatusCode::OK && shown.echoed("x-forwarded-user").is_some(), "{}", shown.text());
+
+    for frames in [FRAMED, ""] {
+        let (stage, window) = pushing(frames);
+        let shown = window.follow(&at("/page"), 10).await;
+        assert!(shown.status == StatusCode::OK && shown.echoed("x-forwarded-user").is_some(), "{}", shown.text());
+        let linked = window.stolen_copy();
+        linked.forget(|_| true);
+        let asked = linked.click(STRANGER, &at("/page")).await;
+        assert!(asked.next().or(asked.refresh()).is_some(), "{}", asked.text());
+        assert_eq!(stage.provider.count(Endpoint::Push), 2, "a link of another site begins a sign-in at once");
+        for path in ["/page", "/auth/login"] {
+            let silent = Request::new(Method::GET, &at(path)).header("accept", "text/html");
+            let asked = linked.send(silent).await;
+            assert!(asked.next().or(asked.refresh()).is_some(), "{path}: {}", asked.text());
+        }
+        assert_eq!(stage.provider.count(Endpoint::Push), 4);
+    }
+}
+
 /// What a page gets by itself, for a request that a browser sends for it.
 fn embedded(mode: &str, destination: &str, page: &str) -> Request {
     Request::new(Method::GET, &at("/x"))

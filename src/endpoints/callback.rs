@@ -37,6 +37,8 @@ const MAX_LOGGED: usize = 256;
 struct Answer<'a> {
     provider: &'a Arc<Provider>,
     cookies: &'a OwnCookies,
+    /// In a frame, to which it may have come without us.
+    is_embedded: bool,
 }
 
 /// A callback that is not redeemed.
@@ -68,8 +70,9 @@ impl Endpoints {
         replies: &Replies,
     ) -> Result<Response<Body>, Rejection> {
         let cookies = inbound.cookies().clone();
+        let is_embedded = inbound.is_embedded_elsewhere();
         let outcome = match read(provider, inbound).await {
-            Ok(response) => self.finish_login(Answer { provider, cookies: &cookies }, response).await,
+            Ok(response) => self.finish_login(Answer { provider, cookies: &cookies, is_embedded }, response).await,
             Err(fault) => Err(fault.into()),
         };
         replies.metrics().sign_in(match &outcome {
@@ -84,12 +87,14 @@ impl Endpoints {
         answer: Answer<'_>,
         response: AuthorizationResponse,
     ) -> Result<Response<Body>, Rejection> {
-        let Answer { provider, cookies } = answer;
+        let Answer { provider, cookies, is_embedded } = answer;
         let state = response.state.as_deref().ok_or(ClientFault::Parameters("callback_state_missing"))?;
         let login = match self.logins.recognise(provider, state, cookies) {
             Recognised::Fresh(login) => login,
             Recognised::Stray { return_to, attempts, cause } => {
                 let wish = &Wish::default();
+                // Anybody can frame one: it has no try left that calls the provider.
+                let attempts = if is_embedded && provider.pushes() { MAX_ATTEMPTS } else { attempts };
                 return self.help_on(answer, Stray { return_to: return_to.as_deref(), attempts, cause, wish }).await;
             }
         };
@@ -113,7 +118,7 @@ impl Endpoints {
     /// nor by a stop: a session that lies in the store is renewed all the same.
     async fn redeem_to_the_end(
         self: &Arc<Self>,
-        Answer { provider, cookies }: Answer<'_>,
+        Answer { provider, cookies, is_embedded }: Answer<'_>,
         response: AuthorizationResponse,
         login: Box<LoginTransaction>,
     ) -> Result<Response<Body>, Rejection> {
@@ -121,7 +126,7 @@ impl Endpoints {
         // Goes away with this future.
         let (asker, _here) = oneshot::channel();
         let redeeming = async move {
-            let answer = Answer { provider: &provider, cookies: &cookies };
+            let answer = Answer { provider: &provider, cookies: &cookies, is_embedded };
             this.redeem_answer(answer, response, login, &asker).await
         };
         self.sessions.detached(redeeming).await.ok_or(Away)?
@@ -134,7 +139,7 @@ impl Endpoints {
         login: Box<LoginTransaction>,
         asker: &oneshot::Sender<()>,
     ) -> Result<Response<Body>, Rejection> {
-        let Answer { provider, cookies } = answer;
+        let Answer { provider, cookies, .. } = answer;
         let code = response.code.ok_or(ClientFault::Parameters("callback_code_missing"))?;
         let (return_to, attempts) = (login.return_to().to_owned(), login.attempts());
         let Redeemed { nonce, pkce_verifier, wish } = login.redeem();

@@ -1,13 +1,15 @@
 //! Where the session's cookies are `SameSite=Strict`, a browser holds them back when another site leads here (RFC 6265bis
-//! §5.2): the provider after a sign-in, and whoever links to a page. One step over a page of ours brings them.
+//! §5.2): the provider after a sign-in, and whoever links to a page. One step over a page of ours brings them. And what is to begin in
+//! no stranger's frame begins behind such a step.
 
 use http::{Response, StatusCode};
 
 use super::Endpoints;
 use super::logout::digest_of;
+use crate::authn::oidc::Provider;
 use crate::authn::session::set_cookies;
 use crate::message::{Body, Inbound, ReturnTo};
-use crate::reply::{onward, redirect};
+use crate::reply::{Exchange, Replies, onward, redirect};
 
 /// For as long a step to the same address is not taken again, should it have brought nothing.
 const ONCE: std::time::Duration = std::time::Duration::from_secs(10);
@@ -32,6 +34,29 @@ impl Endpoints {
         let has = |name: &str| inbound.cookies().get(name);
         if has(jar.session_name()) != Ok(None) || has(jar.hop().name()) == Ok(Some(mark.as_bytes())) {
             return None;
+        }
+        let mut response = onward(same_address);
+        set_cookies(response.headers_mut(), [jar.hop().set(&mark, Some(ONCE))]);
+        Some(response)
+    }
+
+    /// Where a sign-in begins with a call of the provider (RFC 9126), what another site's page embeds gets a page of ours first, which
+    /// leads here once more: browsers show that in no frame of a page that may not have one (CSP3 §6.4.2), and so nobody has the
+    /// provider work for frames that no one sees. Whoever comes again by another site's word (the
+    /// frame was loaded once more, or is in a sandbox where every page is another site's) goes on by a link, if at all.
+    pub(super) fn shown_first(
+        &self,
+        provider: &Provider,
+        inbound: &Inbound,
+        same_address: &str,
+        (replies, exchange): (&Replies, &Exchange<'_>),
+    ) -> Option<Response<Body>> {
+        if !provider.pushes() || !inbound.is_embedded_elsewhere() {
+            return None;
+        }
+        let (jar, mark) = (self.sessions.jar(), digest_of(same_address));
+        if inbound.cookies().get(jar.hop().name()) == Ok(Some(mark.as_bytes())) {
+            return Some(replies.notify(&self.unauthorized("no_session", inbound), exchange));
         }
         let mut response = onward(same_address);
         set_cookies(response.headers_mut(), [jar.hop().set(&mark, Some(ONCE))]);

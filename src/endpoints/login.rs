@@ -34,6 +34,9 @@ impl Endpoints {
     ) -> Result<Response<Body>, Rejection> {
         if let Some(Initiated { provider, return_to, wish }) = self.initiated(inbound.query())? {
             in_a_window(inbound)?;
+            if let Some(first) = self.shown_first(provider, inbound, inbound.path_and_query(), (replies, exchange)) {
+                return Ok(first);
+            }
             let start = Start { return_to: return_to.as_str(), attempts: 0, wish: &wish };
             return self.start(provider, inbound.cookies(), start).await;
         }
@@ -68,6 +71,9 @@ impl Endpoints {
                 return Ok(self.choose(asked, replies, exchange));
             }
         };
+        if let Some(first) = self.shown_first(provider, inbound, inbound.path_and_query(), (replies, exchange)) {
+            return Ok(first);
+        }
         self.start(provider, inbound.cookies(), Start { return_to, attempts, wish: &wish }).await
     }
 
@@ -136,6 +142,9 @@ impl Endpoints {
             });
         }
         if let &[provider] = candidates.as_slice() {
+            if let Some(first) = self.shown_first(provider, inbound, return_to.as_str(), (replies, exchange)) {
+                return Ok(first);
+            }
             self.take_turn_of_start(provider, inbound)?;
             let wish = Wish::default().and(&challenge.route.require.proof);
             let start = Start { return_to: return_to.as_str(), attempts: finished, wish: &wish };

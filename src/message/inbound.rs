@@ -16,7 +16,8 @@ use hyper::body::Incoming;
 
 use self::authority::Authority;
 pub use self::navigation::{
-    Windows, is_for_another_site, is_frame, is_navigation, is_own_form, is_prefetch, prefers_html,
+    Windows, is_embedded_elsewhere, is_for_another_site, is_frame, is_navigation, is_own_form, is_prefetch,
+    prefers_html,
 };
 pub use self::request_id::RequestId;
 use super::forwarded::Peer;
@@ -275,6 +276,11 @@ impl Inbound {
     /// prefers `text/html`.
     pub fn is_navigation(&self) -> bool {
         navigation::is_navigation(self.request.method(), self.request.headers(), self.head.windows)
+    }
+
+    /// Whether another site's page embeds it: see [`is_embedded_elsewhere`].
+    pub fn is_embedded_elsewhere(&self) -> bool {
+        navigation::is_embedded_elsewhere(self.request.headers(), self.head.windows)
     }
 
     /// Whether a page of our own sends a form with it, in a window: see [`is_own_form`].

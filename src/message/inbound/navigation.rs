@@ -71,6 +71,16 @@ pub fn is_for_another_site(headers: &HeaderMap) -> bool {
     !(is_said && (sites.all(is_near) || navigates(headers, Windows::AndFrames)))
 }
 
+/// Whether, by the word of the browser, another site's page has this fetched for anything but a window: for a frame, which the browser
+/// may show or not, or for an image. Where nobody looks at frames of other sites, those of a page of the same site are near.
+pub fn is_embedded_elsewhere(headers: &HeaderMap, windows: Windows) -> bool {
+    let is_near = |site: &HeaderValue| {
+        site == "same-origin" || site == "none" || (windows == Windows::Own && site == "same-site")
+    };
+    headers.get_all(&SEC_FETCH_DEST).into_iter().any(|destination| destination != "document")
+        && !headers.get_all(&SEC_FETCH_SITE).into_iter().all(is_near)
+}
+
 /// Whether the browser fetches ahead of time what nobody asked for: `Sec-Purpose: prefetch` or `prefetch;prerender` (Fetch,
 /// "Sec-Purpose"); other purposes say nothing about who is looking.
 pub fn is_prefetch(headers: &HeaderMap) -> bool {
@@ -158,6 +168,36 @@ mod tests {
             map.append("sec-fetch-dest", HeaderValue::from_static(destination));
             let told = [Windows::Own, Windows::AndFrames].map(|windows| is_navigation(&Method::GET, &map, windows));
             assert_eq!(told, wanted, "{mode} {destination}");
+        }
+    }
+
+    #[test]
+    fn what_another_sites_page_embeds_is_told_from_windows_and_from_what_a_page_of_ours_embeds() {
+        type Row = (&'static [(&'static str, &'static str)], [bool; 2]);
+        let table: &[Row] = &[
+            (&[], [false, false]),
+            (&[("sec-fetch-dest", "iframe")], [false, false]),
+            (&[("sec-fetch-site", "cross-site")], [false, false]),
+            (&[("sec-fetch-dest", "document"), ("sec-fetch-site", "cross-site")], [false, false]),
+            (&[("sec-fetch-dest", "iframe"), ("sec-fetch-site", "none")], [false, false]),
+            (&[("sec-fetch-dest", "iframe"), ("sec-fetch-site", "same-origin")], [false, false]),
+            (&[("sec-fetch-dest", "iframe"), ("sec-fetch-site", "same-site")], [false, true]),
+            (&[("sec-fetch-dest", "iframe"), ("sec-fetch-site", "cross-site")], [true, true]),
+            (&[("sec-fetch-dest", "frame"), ("sec-fetch-site", "cross-site")], [true, true]),
+            (&[("sec-fetch-dest", "image"), ("sec-fetch-site", "cross-site")], [true, true]),
+            (&[("sec-fetch-dest", "empty"), ("sec-fetch-site", "new")], [true, true]),
+            (
+                &[("sec-fetch-dest", "iframe"), ("sec-fetch-site", "same-origin"), ("sec-fetch-site", "cross-site")],
+                [true, true],
+            ),
+        ];
+        for (fields, wanted) in table {
+            let mut map = HeaderMap::new();
+            for (name, value) in *fields {
+                map.append(*name, HeaderValue::from_static(value));
+            }
+            let told = [Windows::Own, Windows::AndFrames].map(|windows| is_embedded_elsewhere(&map, windows));
+            assert_eq!(told, *wanted, "{fields:?}");
         }
     }
 
