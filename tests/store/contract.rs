@@ -23,7 +23,7 @@ pub(crate) async fn holds(store: &Store) {
     large_records_and_all_bytes_are_kept(store).await;
     records_are_listed_by_whose_they_are(store).await;
     records_that_vanish_while_they_are_listed_take_no_other_along(store, 500).await;
-    many_are_taken_away_together_and_nothing_newer_and_nobody_elses(store, 2_300).await;
+    many_are_taken_away_together_and_nothing_newer_and_nobody_elses(store, 1_300).await;
     what_is_told_reaches_everybody_once_and_in_order(store).await;
     a_step_is_taken_once_and_what_it_brought_is_there_for_others(store).await;
     a_step_that_brought_nothing_is_nobodys_again(store).await;
@@ -286,8 +286,8 @@ async fn many(store: &Store, count: usize) -> (Owner, Owner, u64) {
     ada.party = ada.subject;
     bob.party = ada.party;
     let create = |count: usize| async move {
-        for at in (0..count).step_by(100) {
-            let some = (at..count.min(at + 100)).map(|at| {
+        for at in (0..count).step_by(20) {
+            let some = (at..count.min(at + 20)).map(|at| {
                 let owner = if at % 10 == 0 { bob } else { ada };
                 store.create(fresh(), owner, vec![1; 8], HOUR)
             });

@@ -54,7 +54,7 @@ enum Settling {
     /// Behind Sentinels there is one.
     Always,
     /// The nodes of a cluster may have some. Milliseconds after the first moment, before which it is no use to wait: where
-    /// there is none, waiting would hold up all others on the connection.
+    /// there is none, waiting would hold up all others on the connection. 0: the last who waited found one.
     From(Instant, AtomicU64),
 }
 
@@ -71,16 +71,27 @@ impl Settling {
         match self {
             Self::Never => false,
             Self::Always => true,
-            Self::From(begun, from) => begun.elapsed() >= Duration::from_millis(from.load(Ordering::Relaxed)),
+            Self::From(begun, from) => match from.load(Ordering::Relaxed) {
+                0 => true,
+                // Then one alone finds out, for all others who write at the same time.
+                next if begun.elapsed() >= Duration::from_millis(next) => {
+                    from.compare_exchange(next, later(*begun), Ordering::Relaxed, Ordering::Relaxed).is_ok()
+                }
+                _ => false,
+            },
         }
     }
 
     fn tell(&self, replicas: i64) {
-        if let (Self::From(begun, from), 0) = (self, replicas) {
-            let next = (begun.elapsed() + UNSETTLED).as_millis();
-            from.store(u64::try_from(next).unwrap_or(u64::MAX), Ordering::Relaxed);
+        if let Self::From(begun, from) = self {
+            from.store(if replicas > 0 { 0 } else { later(*begun) }, Ordering::Relaxed);
         }
     }
+}
+
+/// When it may be of use again to wait.
+fn later(begun: Instant) -> u64 {
+    u64::try_from((begun.elapsed() + UNSETTLED).as_millis()).unwrap_or(u64::MAX)
 }
 
 #[derive(Debug)]
