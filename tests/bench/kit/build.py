@@ -18,7 +18,7 @@ def vestibule():
         return pathlib.Path(given).resolve()
     host = next(line.removeprefix("host: ") for line in tool("rustc", "-vV").splitlines() if line.startswith("host: "))
     return cargo_build("--package", "vestibule", "--bin", "vestibule", "--release", "--no-default-features", "--features",
-                       "redis,sql", "--target", host, RUSTFLAGS="-C target-feature=+crt-static")
+                       "redis,sql", "--target", host, RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs")
 
 
 def stage():
