@@ -184,6 +184,16 @@ async fn hints_are_not_for_clients_of_http_1_0_or_2() {
     assert_eq!((answer.status, answer.text()), (StatusCode::OK, "ok".to_owned()));
 }
 
+#[tokio::test]
+async fn a_field_that_is_taken_out_of_answers_is_no_hint_either() {
+    let url = hinting("ok".to_owned()).await;
+    let edited = "response_headers = { remove = [\"link\"] }";
+    let stage = Stage::with(&format!("[upstream]\nurl = \"{url}\"\n{PUBLIC}\n{edited}"));
+    let request = format!("GET / HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", stage.host());
+    let answer = String::from_utf8(raw_request(stage.address(), request.as_bytes()).await).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
 // hyper may take the next request while the kernel does not take the end of the last answer.
 #[tokio::test]
 async fn a_hint_never_stands_in_the_midst_of_the_answer_before_it() {

@@ -169,7 +169,7 @@ impl Endpoints {
             }
             return self.start_anew(answer, &renewing, &return_to, attempts).await;
         }
-        if wish.renewing.is_none() && asker.is_closed() {
+        if asker.is_closed() && !wish.renewing.is_some_and(|one| one.is_of_the_store()) {
             // A session that nobody would have; the one that the browser has stays. These tokens are left to expire: with them some
             // providers would revoke those that the same person's next attempt brings.
             info!(provider = provider.settings().id, "nobody is signed in: the browser has gone away meanwhile");

@@ -21,7 +21,7 @@ impl ClientCertificate {
         &self.headers
     }
 
-    /// Whether its client would not be let in with it any more.
+    /// Whether those who judge certificates have changed since it was shown, and would refuse it. That it expires changes nobody.
     pub fn is_refused(&self) -> bool {
         (self.is_refused)()
     }

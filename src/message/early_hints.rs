@@ -6,11 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, ready};
 
+use http::StatusCode;
+
 /// The most that waits to be written, in bytes. What does not fit is left out: nobody relies on a hint.
 const MOST: usize = 16 * 1024;
 
 /// The hints of one connection of HTTP/1.1; a clone is the same ones. Said by whoever waits for the answer, written by the
-/// connection, both in one task. The lock is never contended: a connection is one worker's.
+/// connection, and never at the same time. The lock is never contended: a connection is one worker's.
 #[derive(Debug, Clone, Default)]
 pub struct EarlyHints(Arc<Waiting>);
 
@@ -30,21 +32,23 @@ struct Lines {
 impl EarlyHints {
     /// Says what of `fields` is a hint: `Link`. Nothing else of a 103 is passed on, such as what is only said of the connection, or a
     /// cookie.
-    pub fn say<'f>(&self, fields: impl Iterator<Item = (&'f str, &'f [u8])>) {
-        let bytes = &mut self.lines().bytes;
-        let before = bytes.len();
-        bytes.extend_from_slice(b"HTTP/1.1 103 Early Hints\r\n");
-        let head = bytes.len();
-        for (_, value) in fields.filter(|(name, value)| name.eq_ignore_ascii_case("link") && is_a_value(value)) {
-            for part in [b"link: ", value, b"\r\n"] {
-                bytes.extend_from_slice(part);
-            }
+    pub fn say<'f>(&self, status: StatusCode, fields: impl Iterator<Item = (&'f str, &'f [u8])>) {
+        if status != StatusCode::EARLY_HINTS {
+            return;
         }
-        let says_nothing = bytes.len() == head;
-        bytes.extend_from_slice(b"\r\n");
-        if says_nothing || bytes.len() > MOST {
-            bytes.truncate(before);
-        } else {
+        let mut links =
+            fields.filter(|(name, value)| name.eq_ignore_ascii_case("link") && is_a_value(value)).peekable();
+        if links.peek().is_none() {
+            return;
+        }
+        let mut answer = b"HTTP/1.1 103 Early Hints\r\n".to_vec();
+        for part in links.flat_map(|(_, value)| [b"link: ", value, b"\r\n"]) {
+            answer.extend_from_slice(part);
+        }
+        answer.extend_from_slice(b"\r\n");
+        let bytes = &mut self.lines().bytes;
+        if bytes.len() + answer.len() <= MOST {
+            bytes.extend_from_slice(&answer);
             self.0.is_any.store(true, Ordering::Relaxed);
         }
     }
@@ -104,7 +108,7 @@ mod tests {
 
     fn said(fields: &[(&'static str, &'static str)]) -> Vec<u8> {
         let hints = EarlyHints::default();
-        hints.say(fields.iter().map(|(name, value)| (*name, value.as_bytes())));
+        hints.say(StatusCode::EARLY_HINTS, fields.iter().map(|(name, value)| (*name, value.as_bytes())));
         written(&hints, false)
     }
 
@@ -127,7 +131,7 @@ mod tests {
     fn hints_wait_whole_and_bounded_and_are_written_once() {
         let hints = EarlyHints::default();
         for _ in 0..9 {
-            hints.say(std::iter::once(("link", [b'x'; 6 * 1024].as_slice())));
+            hints.say(StatusCode::EARLY_HINTS, std::iter::once(("link", [b'x'; 6 * 1024].as_slice())));
         }
         let bytes = written(&hints, false);
         assert!(bytes.len() <= MOST && bytes.ends_with(b"x\r\n\r\n"));
@@ -138,7 +142,7 @@ mod tests {
     #[test]
     fn what_is_begun_is_written_to_its_end_and_what_is_not_can_be_unwelcome() {
         let hints = EarlyHints::default();
-        hints.say(std::iter::once(("link", b"</a>".as_slice())));
+        hints.say(StatusCode::EARLY_HINTS, std::iter::once(("link", b"</a>".as_slice())));
         let mut taken = 0;
         let stuck = hints.poll_write(false, |_| {
             taken += 1;
@@ -146,7 +150,7 @@ mod tests {
         });
         assert!(stuck.is_pending() && hints.is_any());
         assert_eq!(written(&hints, true), b"1.1 103 Early Hints\r\nlink: </a>\r\n\r\n");
-        hints.say(std::iter::once(("link", b"</a>".as_slice())));
+        hints.say(StatusCode::EARLY_HINTS, std::iter::once(("link", b"</a>".as_slice())));
         assert_eq!(written(&hints, true), b"");
     }
 }

@@ -45,6 +45,11 @@ impl HeaderEdits {
         self.set.iter().any(|(set, _)| set == name)
     }
 
+    /// Whether whatever has `name` goes, for good or for what is set.
+    pub fn clears(&self, name: &HeaderName) -> bool {
+        self.cleared.iter().any(|gone| eq_folded(gone.as_bytes(), name.as_str().as_bytes()))
+    }
+
     /// Changes `headers`: afterwards each field that is set is there once, with that value.
     pub fn apply(&self, headers: &mut HeaderMap) {
         if self.is_empty() {

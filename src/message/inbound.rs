@@ -366,6 +366,9 @@ fn read<B>(request: &mut Request<B>, connection: &Connection, settings: &Setting
         request.headers_mut().insert(HOST, authority.value().clone());
     }
     let path = read_target(request)?;
+    // RFC 9110 §15.2: a client of HTTP/1.0 knows no answer before the answer. Asked before a CONNECT of HTTP/2 is made to read like an
+    // upgrade.
+    let hints = (request.version() == Version::HTTP_11).then(|| connection.hints.clone());
     let is_tunnel = protocol.is_some();
     if let Some(protocol) = protocol {
         connect::into_upgrade(request, protocol)?;
@@ -373,15 +376,12 @@ fn read<B>(request: &mut Request<B>, connection: &Connection, settings: &Setting
     let has_upgrade = request.headers().contains_key(UPGRADE);
     check_framing(request.headers(), has_upgrade)?;
 
-    let version = request.version();
     let headers = request.headers_mut();
     let client = Client::derive(headers, &connection.forwarded, connection.scheme, &settings.trusted_proxies);
     strip_forwarding(headers);
     settings.identity_names.strip(headers);
     let cookies = OwnCookies::cut_from(headers, &settings.cookie_bases);
     let (certificate, recall) = (connection.certificate.clone(), connection.recall.clone());
-    // RFC 9110 §15.2: a client of HTTP/1.0 knows no answer before the answer.
-    let hints = (version == Version::HTTP_11).then(|| connection.hints.clone());
     let windows = settings.windows;
     Ok(Head { authority, path, client, certificate, cookies, recall, hints, is_tunnel, has_upgrade, windows })
 }

@@ -18,6 +18,7 @@ use super::entry::Passed;
 use super::io::ClientIo;
 use super::stream::Protocol;
 use super::{Handler, Settings, http1, http2};
+use crate::message::EarlyHints;
 
 /// How long a client may go on sending a body that was refused, so that it gets to read the refusal.
 const LINGER: Duration = Duration::from_secs(5);
@@ -82,7 +83,8 @@ pub(super) struct Open {
 /// Serves a connection until it ends, or until the end of service has begun and its requests in flight are answered.
 pub(super) fn serve<H: Handler>(open: Open, handler: H, terms: Arc<Terms>) -> impl Future<Output = ()> + Send {
     let Open { passed: Passed { stream, connection, protocol, mut standing }, place } = open;
-    let activity = Activity::new(connection.hints.clone());
+    let hints = if protocol == Protocol::Http2 { EarlyHints::default() } else { connection.hints.clone() };
+    let activity = Activity::new(hints);
     let io = ClientIo::new(stream, Arc::new(activity), place, protocol == Protocol::Any);
     async move {
         let io = match protocol {

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use rustls::CertificateError;
-use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -126,8 +125,7 @@ impl Entry {
         let judges = tls.judge();
         let handshake = timeout_at(deadline, TlsAcceptor::from(tls.config()).accept(socket)).await;
         let stream = handshake.map_err(|_| TurnedAway::HandshakeTimeout)?.map_err(judge)?;
-        let chain = chain(&stream);
-        let certificate = certificate(&chain, tls, judges.clone());
+        let certificate = certificate(&stream, tls, judges.as_ref());
         let certificate = certificate.map_err(|error| TurnedAway::CertificateInvalid(error.into()))?;
         let protocol = match stream.get_ref().1.alpn_protocol() {
             // RFC 8737 §3: the handshake was the answer, and nothing follows it.
@@ -136,11 +134,11 @@ impl Entry {
             Some(_) => Protocol::Http1,
             None => Protocol::Any,
         };
-        let connection = Connection::new(*peer, Scheme::Https).with_certificate(certificate);
-        let standing = match judges {
-            Some(judges) if !chain.is_empty() => Standing::by_certificate(chain, judges),
-            _ => Standing::lasting(),
+        let standing = match certificate.clone().zip(judges) {
+            Some((certificate, judges)) => Standing::by_certificate(certificate, judges),
+            None => Standing::lasting(),
         };
+        let connection = Connection::new(*peer, Scheme::Https).with_certificate(certificate);
         Ok(Passed { stream: Stream::Tls(Box::new(stream)), connection, protocol, standing })
     }
 }
@@ -197,19 +195,15 @@ fn explained(why: &CertificateError) -> String {
     }
 }
 
-/// What the client has shown, its own certificate first; rustls has verified it.
-fn chain(stream: &TlsStream<Socket>) -> Vec<CertificateDer<'static>> {
-    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
-    chain.iter().map(|one| one.clone().into_owned()).collect()
-}
-
+/// What the client has shown; rustls has verified it. Without those who judge, nobody was asked for one.
 fn certificate(
-    chain: &[CertificateDer<'static>],
+    stream: &TlsStream<Socket>,
     tls: &Tls,
-    judges: Option<watch::Receiver<Judge>>,
+    judges: Option<&watch::Receiver<Judge>>,
 ) -> Result<Option<Arc<ClientCertificate>>, tls::UnreadableCertificate> {
-    let Some(leaf) = chain.first() else { return Ok(None) };
+    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let (Some(leaf), Some(judges)) = (chain.first(), judges) else { return Ok(None) };
     let headers = tls::read_client_certificate(leaf, tls.headers())?;
-    let is_refused = standing::is_refused(chain.to_vec(), judges);
-    Ok(Some(Arc::new(ClientCertificate::new(headers, is_refused))))
+    let chain = chain.iter().map(|one| one.clone().into_owned()).collect();
+    Ok(Some(Arc::new(ClientCertificate::new(headers, standing::is_refused(chain, judges.clone())))))
 }

@@ -139,7 +139,7 @@ impl ClientIo {
         }
         let written =
             activity.hints.poll_write(activity.unwritten().0, |bytes| Pin::new(&mut *stream).poll_write(cx, bytes));
-        self.note(written)
+        if written.is_pending() { self.note(written) } else { written }
     }
 
     fn note<T>(&self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {

@@ -9,6 +9,8 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 use tokio::sync::watch;
 
+use crate::message::ClientCertificate;
+
 /// Who judges certificates of clients at the moment.
 pub(super) type Judge = Arc<dyn ClientCertVerifier>;
 
@@ -24,9 +26,18 @@ impl Standing {
         Self { lost: false, losing: None }
     }
 
-    /// Of a client that has shown `chain`, its own certificate first.
-    pub(super) fn by_certificate(chain: Vec<CertificateDer<'static>>, judge: watch::Receiver<Judge>) -> Self {
-        Self { lost: false, losing: Some(Box::pin(until_refused(chain, judge))) }
+    /// Of a client that has shown `certificate`, with whoever judges it.
+    pub(super) fn by_certificate(certificate: Arc<ClientCertificate>, mut judges: watch::Receiver<Judge>) -> Self {
+        let losing = async move {
+            while judges.changed().await.is_ok() {
+                if certificate.is_refused() {
+                    return;
+                }
+            }
+            // Nobody changes them any more: the process ends.
+            std::future::pending().await
+        };
+        Self { lost: false, losing: Some(Box::pin(losing)) }
     }
 
     /// Whether the client would be refused now; the task is woken when that becomes so.
@@ -38,34 +49,21 @@ impl Standing {
     }
 }
 
-async fn until_refused(chain: Vec<CertificateDer<'static>>, mut judge: watch::Receiver<Judge>) {
-    while judge.changed().await.is_ok() {
-        if refuses(&mut judge, &chain) {
-            return;
-        }
-    }
-    // Nobody changes them any more: the process ends.
-    std::future::pending().await
-}
-
-/// The same for what outlives the connection's HTTP: a tunnel, or an answer that does not end. To be asked again and again;
-/// whatever has not changed costs a look.
+/// Tells whether the client that has shown `chain`, its own certificate first, would be refused now. To be asked again and again: where
+/// nobody has changed, that costs a look.
 pub(super) fn is_refused(
     chain: Vec<CertificateDer<'static>>,
-    judge: Option<watch::Receiver<Judge>>,
+    judges: watch::Receiver<Judge>,
 ) -> impl Fn() -> bool + Send + Sync {
-    let state = Mutex::new((false, judge));
+    let state = Mutex::new((false, judges));
     move || {
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-        let (is_lost, judge) = &mut *state;
-        if let Some(judge) = judge.as_mut().filter(|judge| !*is_lost && judge.has_changed().unwrap_or(false)) {
-            *is_lost = refuses(judge, &chain);
+        let (is_lost, judges) = &mut *state;
+        if !*is_lost && judges.has_changed().unwrap_or(false) {
+            let judge = Arc::clone(&judges.borrow_and_update());
+            let accepts = |(leaf, rest): (&_, &[_])| judge.verify_client_cert(leaf, rest, UnixTime::now()).is_ok();
+            *is_lost = !chain.split_first().is_some_and(accepts);
         }
         *is_lost
     }
-}
-
-fn refuses(judge: &mut watch::Receiver<Judge>, chain: &[CertificateDer<'static>]) -> bool {
-    let judge = Arc::clone(&judge.borrow_and_update());
-    chain.split_first().is_none_or(|(leaf, rest)| judge.verify_client_cert(leaf, rest, UnixTime::now()).is_err())
 }

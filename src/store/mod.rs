@@ -106,6 +106,12 @@ impl Bid {
     }
 }
 
+/// When what a store is asked for just now, for `span`, is over at the earliest: stores count in whole milliseconds, from the beginning
+/// of the one that they are in.
+fn end_of(span: Duration) -> Instant {
+    Instant::now() + span.saturating_sub(Duration::from_millis(1))
+}
+
 /// The right to change one version of one record, for a while.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lease {
@@ -118,7 +124,7 @@ pub struct Lease {
 impl Lease {
     /// What a lease is that was asked for just now and whose answer was lost: enough to give it back.
     pub fn asked_for(handle: Handle, version: Version, bid: Bid, ttl: Duration) -> Self {
-        Self { handle, version, bid, until: Instant::now() + ttl }
+        Self { handle, version, bid, until: end_of(ttl) }
     }
 
     /// The version that a write makes.

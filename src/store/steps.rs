@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Bid, Handle, Store, StoreError, TIMEOUT, fits};
+use super::{Bid, Handle, Store, StoreError, TIMEOUT, end_of, fits};
 
 /// The right to take one step, for a while.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub struct Step {
 impl Step {
     /// What a step is that was asked for just now and whose answer was lost: enough to give it back.
     pub fn asked_for(series: Handle, number: u64, bid: Bid, lease: Duration) -> Self {
-        Self { series, number, bid, until: Instant::now() + lease }
+        Self { series, number, bid, until: end_of(lease) }
     }
 
     /// Whether it is ours for at least `span` more.

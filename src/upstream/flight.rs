@@ -95,12 +95,13 @@ impl Flight {
             let length_known = body.size_hint().exact().is_some();
             // Whoever announces a length has the bytes; a stream may say something once an hour. But a stranger's that is
             // alone on its connection holds a place that others need.
-            let paced = length_known || (asked.term.is_none() && asked.version != Version::HTTP_2);
+            let term = asked.term.as_ref().and_then(Term::of_the_session_alone);
+            let paced = length_known || (term.is_none() && asked.version != Version::HTTP_2);
             let limits = body::Limits {
                 idle: settings.idle_timeout,
                 pace: settings.pace.filter(|_| paced),
                 most: max_body,
-                term: asked.term.clone().filter(Term::is_of_a_session),
+                term,
                 is_http2: asked.version == Version::HTTP_2,
             };
             let (body, progress) = RequestBody::watched(body, limits, trust);

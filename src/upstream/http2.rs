@@ -15,7 +15,7 @@ use h2::client::{Connection, SendRequest};
 use h2::{Ping, PingPong, Reason};
 use http::header::{CONNECTION, HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{Request, Response, StatusCode, Uri, Version};
+use http::{Request, Response, Uri, Version};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
@@ -160,8 +160,11 @@ impl Slot {
         };
         let answered = poll_fn(|cx| {
             while let Poll::Ready(Some(Ok(interim))) = answer.poll_informational(cx) {
-                if let Some(hints) = head.hints.as_ref().filter(|_| interim.status() == StatusCode::EARLY_HINTS) {
-                    hints.say(interim.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes())));
+                if let Some(hints) = &head.hints {
+                    hints.say(
+                        interim.status(),
+                        interim.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes())),
+                    );
                 }
             }
             Pin::new(&mut answer).poll(cx)

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::task::AtomicWaker;
 
@@ -14,6 +14,8 @@ use crate::telemetry::metrics::WorkerMetrics;
 
 /// How often a worker looks at the streams it follows; while there is none, nothing runs.
 const SWEEP: Duration = Duration::from_millis(250);
+/// How long of that is spent on certificates.
+const AT_A_TIME: Duration = Duration::from_millis(20);
 /// A body of more pieces than this is followed even if none of them had to be waited for.
 const PIECES: u8 = 16;
 
@@ -58,7 +60,8 @@ impl Followed {
         loop {
             tokio::time::sleep(SWEEP).await;
             let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
-            streams.open.retain(|stream| self.goes_on(stream));
+            let begun = Instant::now();
+            streams.open.retain(|stream| self.goes_on(stream, begun));
             let (left, room) = (streams.open.len(), streams.open.capacity());
             if left < room / 4 {
                 streams.open.shrink_to(left * 2);
@@ -70,11 +73,15 @@ impl Followed {
         }
     }
 
-    /// Whether a stream is there and may be; one that may not is told.
-    fn goes_on(&self, stream: &Arc<Stream>) -> bool {
+    /// Whether a stream is there and may be; one that may not is told. Certificates are judged for so long at a time as nobody else
+    /// on the worker notices: a new list of CAs is one for thousands of them.
+    fn goes_on(&self, stream: &Arc<Stream>, begun: Instant) -> bool {
         // Ours is the last: the stream itself is gone.
         if Arc::strong_count(stream) == 1 {
             return false;
+        }
+        if stream.grounds.certificate.is_some() && begun.elapsed() > AT_A_TIME {
+            return true;
         }
         let over = stream.grounds.are_lost(&self.lifetimes).is_some();
         if over {
@@ -125,14 +132,14 @@ impl Term {
         })
     }
 
-    /// Whether more than a certificate ends it: a request that is on its way when that is refused is let through.
-    pub(super) fn is_of_a_session(&self) -> bool {
-        self.grounds.lifetime.is_some()
+    /// For a request that is on its way, which is let through when the certificate is refused.
+    pub(super) fn of_the_session_alone(&self) -> Option<Self> {
+        Self::of(&self.followed, self.grounds.lifetime, None)
     }
 
-    /// Asked now.
-    pub(super) fn is_over(&self) -> bool {
-        self.grounds.are_lost(&self.followed.lifetimes).is_some()
+    /// Whether the session is over, asked now.
+    pub(super) fn has_no_session(&self) -> bool {
+        self.grounds.lifetime.is_some_and(|lifetime| self.followed.lifetimes.is_over(&lifetime))
     }
 }
 

@@ -332,7 +332,10 @@ impl Upstream {
         admitted: Admitted,
         trust: &Arc<message::Settings>,
     ) -> Result<Flight, UpstreamError> {
-        let hints = outbound.inbound.hints().cloned();
+        let is_edited = |edits: &&Edits| edits.response.clears(&header::LINK);
+        let mut edits = [&self.settings.edits, &outbound.route.edits].into_iter().flatten().map(|edits| &**edits);
+        // What is not to be said in the answer is not said before it.
+        let hints = if edits.any(|edits| is_edited(&edits)) { None } else { outbound.inbound.hints().cloned() };
         let (request, ours, upgrade) = outbound.into_request(&self.settings, instead);
         Flight::new(&self.settings, trust, (request, ours, hints), upgrade, admitted)
     }
@@ -529,7 +532,7 @@ impl Upstreams {
             let upgrade = upgrade.ok_or(UpstreamError::Invalid)?;
             upgrade.check(response.headers())?;
             // A tunnel outlives every later check, so its session is looked at once more before it opens.
-            if asked.term.as_ref().is_some_and(Term::is_over) {
+            if asked.term.as_ref().is_some_and(Term::has_no_session) {
                 return Err(UpstreamError::SessionEnded);
             }
             let (mut head, ()) = response.into_parts();

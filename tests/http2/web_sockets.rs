@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use vestibule_test_support::h2::{H2Reply, whole};
+use vestibule_test_support::script::{application, head};
 use vestibule_test_support::{Browser, H2Client, Stage, bytes};
 
 use super::{PUBLIC, with_cookies};
@@ -165,6 +166,26 @@ async fn what_opens_no_tunnel_is_never_a_success() {
     let (response, _sending) =
         client.open(connect(&stage, "/respond?status=404", "websocket").body(()).unwrap(), false).await.unwrap();
     assert_eq!(whole(response).await.unwrap().status, StatusCode::NOT_FOUND, "the application's own words");
+}
+
+// It would be bytes of HTTP/1.1 in the midst of the client's frames.
+#[tokio::test]
+async fn a_hint_before_the_answer_to_one_does_not_reach_its_connection() {
+    let url = application(|mut stream| async move {
+        head(&mut stream).await;
+        let answers = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\nHTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n";
+        stream.write_all(answers.as_bytes()).await.unwrap();
+        let _ = stream.read_u8().await;
+    })
+    .await;
+    let stage = Stage::with(&format!("[upstream]\nurl = \"{url}\"\n{PUBLIC}"));
+    let client = H2Client::connect(stage.address()).await;
+    for _ in 0..2 {
+        let request = connect(&stage, "/ws", "websocket").body(()).unwrap();
+        let (response, _sending) = client.open(request, false).await.unwrap();
+        assert_eq!(whole(response).await.unwrap().status, StatusCode::NOT_FOUND);
+    }
+    assert_eq!(client.get(&stage.url("/")).await.unwrap().status, StatusCode::NOT_FOUND, "the connection goes on");
 }
 
 #[tokio::test]

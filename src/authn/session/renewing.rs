@@ -89,6 +89,11 @@ pub struct Renewing {
 }
 
 impl Renewing {
+    /// Whether the session lies in the store, and not with the browser.
+    pub fn is_of_the_store(&self) -> bool {
+        self.ticket.is_some()
+    }
+
     pub(in crate::authn) fn of(session: &DueSession) -> Self {
         let Record { party, marks, issued_at, expires_at, generation, .. } = session.record;
         Self {

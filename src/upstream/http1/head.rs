@@ -174,8 +174,8 @@ impl Draft {
         let status = status.ok_or(Error::Nonsense("the answer's status is no status"))?;
         let reason = parsed.reason.filter(|reason| Some(*reason) != status.canonical_reason());
         let reason = reason.and_then(|reason| ReasonPhrase::try_from(reason.as_bytes()).ok());
-        if let Some(hints) = hints.filter(|_| status == StatusCode::EARLY_HINTS) {
-            hints.say(parsed.headers.iter().map(|field| (field.name, field.value)));
+        if let Some(hints) = hints {
+            hints.say(status, parsed.headers.iter().map(|field| (field.name, field.value)));
         }
         let is_11 = parsed.version == Some(1);
         let mut lines = Lines { keeps_alive: is_11, has_body: has_body(status, method), ..Lines::default() };
