@@ -232,13 +232,135 @@ async fn a_client_that_waits_for_100_gets_it_only_when_its_body_is_wanted() {
     assert_eq!(stage.upstream.last().body_text, "hello");
 
     stage.upstream.forget();
-    let refused = raw_request(stage.address(), ask("/x").replace("{host}", &stage.host()).as_bytes()).await;
-    let refused = String::from_utf8(refused).unwrap();
-    assert!(refused.starts_with("HTTP/1.1 401"), "{refused}");
+    // Whether what follows is the body or a request, nobody can tell.
+    for after in ["", "hello", "GET /public/x HTTP/1.1\r\nHost: {host}\r\n\r\n"] {
+        let request = [ask("/x").replace("Connection: close\r\n", "").as_str(), after].concat();
+        let refused = raw_request(stage.address(), request.replace("{host}", &stage.host()).as_bytes()).await;
+        let refused = String::from_utf8(refused).unwrap();
+        assert!(refused.starts_with("HTTP/1.1 401") && refused.contains("connection: close\r\n"), "{refused}");
+        assert_eq!(refused.matches("HTTP/1.1").count(), 1, "{refused}");
+    }
     stage.upstream.assert_untouched();
     stage.upstream.take_down();
     let away = raw_request(stage.address(), ask("/public/x").replace("{host}", &stage.host()).as_bytes()).await;
     assert!(away.starts_with(b"HTTP/1.1 502"), "{}", String::from_utf8_lossy(&away));
+}
+
+const EXPECTING: &str = "POST /upload HTTP/1.1\r\nHost: {host}\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
+
+// A hint goes first, so that a 100 of ours would be seen before it.
+#[tokio::test]
+async fn a_100_is_the_applications_own_and_the_body_waits_for_it() {
+    let url = application(|mut stream| async move {
+        while let asked = head(&mut stream).await
+            && !asked.is_empty()
+        {
+            assert!(asked.to_ascii_lowercase().contains("\r\nexpect: 100-continue\r\n"), "{asked}");
+            let interim = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n";
+            stream.write_all(interim.as_bytes()).await.unwrap();
+            let mut body = [0; 5];
+            stream.read_exact(&mut body).await.unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n").await.unwrap();
+            stream.write_all(&body).await.unwrap();
+        }
+    })
+    .await;
+    let stage = in_front_of(&url);
+    let mut client = connect(stage.address(), "").await;
+    // On one connection each way: the application's is used again.
+    for _ in 0..3 {
+        client.write_all(EXPECTING.replace("{host}", &stage.host()).as_bytes()).await.unwrap();
+        let hint = timeout(SOON, head(&mut client)).await.expect("the hint");
+        assert!(hint.starts_with("HTTP/1.1 103"), "{hint}");
+        let go_on = timeout(SOON, head(&mut client)).await.expect("the 100");
+        assert_eq!(go_on, "HTTP/1.1 100 Continue\r\n\r\n");
+        client.write_all(b"hello").await.unwrap();
+        let answer = timeout(SOON, head(&mut client)).await.expect("the answer");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        let mut body = [0; 5];
+        client.read_exact(&mut body).await.unwrap();
+        assert_eq!(&body, b"hello");
+    }
+}
+
+// Where one of the two took what follows for a body and the other for a request, a stranger's request would be answered as
+// somebody else's.
+#[tokio::test]
+async fn an_application_that_answers_without_a_100_gets_no_body_and_no_other_request_there() {
+    for status in ["413 Content Too Large", "200 OK"] {
+        let (heard, mut hears) = mpsc::unbounded_channel();
+        let url = application(move |mut stream| {
+            let heard = heard.clone();
+            async move {
+                head(&mut stream).await;
+                let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 2\r\n\r\nno");
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                let mut rest = Vec::new();
+                let _ = stream.read_to_end(&mut rest).await;
+                heard.send(rest).unwrap();
+            }
+        })
+        .await;
+        let stage = in_front_of(&url);
+        let smuggled = "GET /admin HTTP/1.1\r\nHost: {host}\r\n\r\n";
+        // One client waits, the other has sent what may be its body or its next request.
+        for after in ["", smuggled] {
+            let mut client = connect(stage.address(), &[EXPECTING, after].concat()).await;
+            let mut answer = String::new();
+            let _ = timeout(SOON, client.read_to_string(&mut answer)).await.expect("the connection is closed");
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}")) && answer.ends_with("no"), "{answer}");
+            assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{answer}");
+            assert!(answer.contains("connection: close\r\n"), "{answer}");
+            let rest = timeout(SOON, hears.recv()).await.expect("the application's is, too").unwrap();
+            assert_eq!(String::from_utf8_lossy(&rest), "", "{status}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_application_that_knows_no_expectations_is_waited_for_a_second() {
+    let (sent, mut bodies) = mpsc::unbounded_channel();
+    let url = application(move |mut stream| {
+        let sent = sent.clone();
+        async move {
+            head(&mut stream).await;
+            let mut body = [0; 5];
+            stream.read_exact(&mut body).await.unwrap();
+            sent.send(body).unwrap();
+            stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+            let mut rest = Vec::new();
+            let _ = stream.read_to_end(&mut rest).await;
+        }
+    })
+    .await;
+    let stage = in_front_of(&url);
+    let mut client = connect(stage.address(), EXPECTING).await;
+    let go_on = timeout(SOON, head(&mut client)).await.expect("the 100");
+    assert_eq!(go_on, "HTTP/1.1 100 Continue\r\n\r\n");
+    client.write_all(b"hello").await.unwrap();
+    let answer = timeout(SOON, head(&mut client)).await.expect("the answer");
+    assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
+    assert_eq!(&bodies.recv().await.unwrap(), b"hello");
+}
+
+#[tokio::test]
+async fn an_expectation_that_no_100_can_meet_is_not_passed_on() {
+    let stage = Stage::with(PUBLIC);
+    let host = stage.host();
+    for (line, fields) in [
+        ("GET / HTTP/1.1", "Expect: 100-continue\r\n\r\n"),
+        ("POST / HTTP/1.0", "Expect: 100-continue\r\nContent-Length: 5\r\n\r\nhello"),
+        ("POST / HTTP/1.1", "Expect: 100-continue\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\nhello"),
+        ("POST / HTTP/1.1", "Expect: y 100-continue\r\nContent-Length: 5\r\n\r\nhello"),
+    ] {
+        stage.upstream.forget();
+        let request = format!("{line}\r\nHost: {host}\r\nConnection: close\r\n{fields}");
+        let answer = String::from_utf8(raw_request(stage.address(), request.as_bytes()).await).unwrap();
+        assert!(answer.contains(" 200 OK\r\n"), "{line} {fields}: {answer}");
+        let seen = stage.upstream.last();
+        assert_eq!(seen.header("expect"), [""; 0], "{line} {fields}");
+        assert_eq!(seen.body_text, if fields.ends_with("hello") { "hello" } else { "" });
+    }
 }
 
 const UPGRADE: &str = "Connection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\

@@ -30,8 +30,10 @@ const UNWRITTEN: u32 = 4;
 const BODY: u32 = 8;
 /// The first bytes were those of HTTP/2.
 const HTTP2: u32 = 16;
+/// The client waits for a 100 before it sends the last request's body (RFC 9110 §10.1.1), and was told nothing.
+const EXPECTS: u32 = 32;
 /// What is above counts every step forward, so that two looks tell a whole request, or a slow reader, from silence.
-const STEP: u32 = 32;
+const STEP: u32 = 64;
 
 impl Activity {
     pub(super) fn new(hints: EarlyHints) -> Self {
@@ -55,7 +57,25 @@ impl Activity {
     /// A request's head is complete.
     pub(super) fn begin(&self, has_body: bool) {
         let body = if has_body { BODY } else { 0 };
-        self.store((self.get() & !(HEARD | BODY) | BUSY | body).wrapping_add(STEP));
+        self.store((self.get() & !(HEARD | BODY | EXPECTS) | BUSY | body).wrapping_add(STEP));
+    }
+
+    /// The client of the request that has begun waits for a 100.
+    pub(super) fn expects(&self) {
+        self.store(self.get() | EXPECTS);
+    }
+
+    /// hyper writes: a 100 or an answer, unless it still has to finish the answer before.
+    pub(super) fn tells(&self) {
+        if self.get() & (EXPECTS | UNWRITTEN) == EXPECTS {
+            self.store(self.get() & !EXPECTS);
+        }
+    }
+
+    /// Whether the client waits and was told nothing: who gets an answer now may send the body or keep it, so that what comes next
+    /// could be that as well as a request.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.get() & EXPECTS != 0
     }
 
     /// hyper has the whole answer.
@@ -152,7 +172,7 @@ impl Clock {
 
     /// Takes note of what the connection does now; gives until when it may, `None`: as long as the handler takes.
     pub(super) fn look(&mut self, activity: &Activity) -> Option<(Instant, Expired)> {
-        let now = activity.get() & !BODY;
+        let now = activity.get() & !(BODY | EXPECTS);
         if now != self.seen {
             self.seen = now;
             self.since = Instant::now();

@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
+use http::header::EXPECT;
 use http::{Request, Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -161,9 +162,13 @@ fn answer<H: Handler>(
     activity: &Arc<Activity>,
     request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response<Answer>, Infallible>> {
-    activity.begin(!request.body().is_end_stream());
+    let has_body = !request.body().is_end_stream();
+    activity.begin(has_body);
+    if has_body && request.headers().contains_key(EXPECT) {
+        activity.expects();
+    }
     shared.handler.handle(request, shared.connection).map(move |mut response| {
-        if shared.is_last() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        if (shared.is_last() || activity.is_in_doubt()) && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             super::close_after(&mut response);
         }
         Ok(response.map(|body| Answer { body, activity: Arc::clone(activity) }))

@@ -165,6 +165,7 @@ impl AsyncWrite for ClientIo {
         let this = self.get_mut();
         ready!(this.poll_hints(cx))?;
         let written = Pin::new(&mut this.stream).poll_write(cx, buf);
+        this.activity.tells();
         this.note(written)
     }
 
@@ -176,6 +177,7 @@ impl AsyncWrite for ClientIo {
         let this = self.get_mut();
         ready!(this.poll_hints(cx))?;
         let written = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        this.activity.tells();
         this.note(written)
     }
 

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::UpstreamError;
 use super::deadline::Deadline;
+use super::expectation::Held;
 use super::lifetime::{Term, Tether};
 use super::pace::{Pace, Paced};
 use super::pool::Lease;
@@ -131,6 +132,7 @@ struct Watch {
     deadline: Deadline,
     idle: Duration,
     is_http2: bool,
+    held: Option<Held>,
     /// Since when the client is waited for.
     waits: Option<Instant>,
     paced: Option<Paced>,
@@ -152,6 +154,8 @@ pub(super) struct Limits {
     pub(super) term: Option<Term>,
     /// Whether its end must be an end of HTTP/2: hyper passes a body that was reset with CANCEL or NO_ERROR off as complete.
     pub(super) is_http2: bool,
+    /// Whether the application is to be heard first.
+    pub(super) held: Option<Held>,
 }
 
 impl RequestBody {
@@ -174,6 +178,7 @@ impl RequestBody {
             deadline: Deadline::default(),
             idle: limits.idle,
             is_http2: limits.is_http2,
+            held: limits.held,
             waits: None,
             paced: limits.pace.map(Paced::new),
             left: limits.most,
@@ -262,6 +267,10 @@ impl http_body::Body for RequestBody {
             }
         }
         let Some(watch) = &mut this.watch else { return Pin::new(&mut this.inner).poll_frame(cx) };
+        if let Some(held) = &mut watch.held {
+            ready!(held.poll(cx));
+            watch.held = None;
+        }
         let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) else {
             let cut = ready!(watch.wait(cx));
             return watch.cut(cut);

@@ -140,7 +140,7 @@ pub(super) async fn ask(
     settings: &UpstreamSettings,
 ) -> Result<Response<()>, UpstreamError> {
     let (parts, mut body) = request.into_parts();
-    let mut head = Head { parts, ours: Ours::default(), hints: None };
+    let mut head = Head { parts, ours: Ours::default(), hints: None, expectation: None };
     send(lease, &mut head, &mut body, settings, None).await.map_err(|failure| failure.into_parts(false).1)
 }
 

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::answer::{Telling, signs_in_connection};
 use super::body::{self, Farewell, Progress, RequestBody};
 use super::exchange::Manner;
+use super::expectation::{Expectation, Held};
 use super::head::{Head, Ours};
 use super::lifetime::Term;
 use super::upgrade::Upgrade;
@@ -85,7 +86,9 @@ impl Flight {
             head.headers.remove(header::CONTENT_LENGTH);
             head.headers.remove(header::TRANSFER_ENCODING);
         }
+        let mut expectation = None;
         let (body, progress) = if body.is_end_stream() {
+            head.headers.remove(header::EXPECT);
             // RFC 9110 §8.6: a method that is meant to have content says that it has none.
             if matches!(asked.method, Method::POST | Method::PUT | Method::PATCH) {
                 head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
@@ -97,16 +100,18 @@ impl Flight {
             // alone on its connection holds a place that others need.
             let term = asked.term.as_ref().and_then(Term::of_the_session_alone);
             let paced = length_known || (term.is_none() && asked.version != Version::HTTP_2);
+            expectation = Expectation::of(&mut head.headers, asked.version);
             let limits = body::Limits {
                 idle: settings.idle_timeout,
                 pace: settings.pace.filter(|_| paced),
                 most: max_body,
                 term,
                 is_http2: asked.version == Version::HTTP_2,
+                held: expectation.clone().map(Held::until),
             };
             let (body, progress) = RequestBody::watched(body, limits, trust);
             (body, Some(progress))
         };
-        Ok(Self { head: Head { parts: head, ours, hints }, body, progress, manner, asked })
+        Ok(Self { head: Head { parts: head, ours, hints, expectation }, body, progress, manner, asked })
     }
 }

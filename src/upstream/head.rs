@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, request};
 
+use super::expectation::Expectation;
 use crate::authn::identity::IdentityHeaders;
 use crate::message::{EarlyHints, Forwarding};
 
@@ -14,6 +15,8 @@ pub(super) struct Head {
     pub(super) ours: Ours,
     /// Where hints go that come before the answer.
     pub(super) hints: Option<EarlyHints>,
+    /// What holds the body back.
+    pub(super) expectation: Option<Expectation>,
 }
 
 /// The fields that only we write, each exactly as it stands here, whatever the map beside it has by that name. They lie in

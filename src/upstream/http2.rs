@@ -160,6 +160,9 @@ impl Slot {
         };
         let answered = poll_fn(|cx| {
             while let Poll::Ready(Some(Ok(interim))) = answer.poll_informational(cx) {
+                if let Some(expectation) = &head.expectation {
+                    expectation.hear(interim.status());
+                }
                 if let Some(hints) = &head.hints {
                     hints.say(
                         interim.status(),

@@ -8,6 +8,7 @@ mod budget;
 mod deadline;
 mod eject;
 mod exchange;
+mod expectation;
 mod fault;
 mod files;
 mod fleet;

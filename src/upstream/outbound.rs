@@ -1,6 +1,6 @@
 //! The request as the upstream gets it: the only place where identity headers are written.
 
-use http::header::{AUTHORIZATION, CONNECTION, EXPECT, HOST, UPGRADE};
+use http::header::{AUTHORIZATION, CONNECTION, HOST, UPGRADE};
 use http::uri::Uri;
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 
@@ -141,8 +141,6 @@ fn put_path(uri: &mut Uri, path: &RequestPath) {
 fn drop_foreign(headers: &mut HeaderMap, route: &Route) {
     headers::strip_hop_by_hop(headers);
     headers::strip_override(headers, &route.pass_headers);
-    // RFC 9110 §10.1.1: our own server has answered it, or will when the body is asked for.
-    headers.remove(EXPECT);
 }
 
 fn put_host(headers: &mut HeaderMap, host: Option<&HeaderValue>, authority: &HeaderValue) {

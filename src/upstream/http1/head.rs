@@ -10,6 +10,7 @@ use hyper::ext::ReasonPhrase;
 use super::chunks::Chunks;
 use super::{Error, HEADERS};
 use crate::message::EarlyHints;
+use crate::upstream::expectation::Expectation;
 use crate::upstream::head::Head;
 
 /// The most of an answer's head, in bytes.
@@ -81,15 +82,16 @@ pub(super) struct Answer {
 }
 
 /// Takes a whole answer's head from the front of `input`, once it is there, for the request of `parts`. Interim answers before it
-/// are dropped (RFC 9110 §15.2), but for hints. Its fields take the place of the request's; without what only said how the body is
-/// framed and whether the connection stays. The first `searched` bytes are known to hold no end of a head; 0 at first.
+/// are dropped (RFC 9110 §15.2), but for hints and for what meets an expectation. Its fields take the place of the request's;
+/// without what only said how the body is framed and whether the connection stays. The first `searched` bytes are known to hold
+/// no end of a head; 0 at first.
 ///
 /// # Errors
 /// For what is not HTTP/1, is too large, or has two lengths (RFC 9112 §6.3).
 pub(super) fn read(
     input: &mut BytesMut,
     searched: &mut usize,
-    Head { parts, hints, .. }: &mut Head,
+    Head { parts, hints, expectation, .. }: &mut Head,
 ) -> Result<Option<Answer>, Error> {
     loop {
         // Some servers end a body with one line too many.
@@ -109,7 +111,12 @@ pub(super) fn read(
         *searched = 0;
         let bytes = input.split_to(draft.end).freeze();
         if !draft.is_interim() {
-            return draft.finish(&bytes, &places, &mut parts.headers).map(Some);
+            let mut answer = draft.finish(&bytes, &places, &mut parts.headers)?;
+            answer.keeps_alive &= expectation.as_ref().is_none_or(Expectation::is_met);
+            return Ok(Some(answer));
+        }
+        if let Some(expectation) = expectation {
+            expectation.hear(draft.status);
         }
     }
 }

@@ -165,7 +165,7 @@ proptest! {
         let mut ours = Ours::default();
         ours.put(HeaderName::from_static("x-ours"), Some(HeaderValue::from_static("1")));
         ours.put(HeaderName::from_static("a"), None);
-        let head = Head { parts, ours, hints: None };
+        let head = Head { parts, ours, hints: None, expectation: None };
         let mut wire = Vec::new();
         head::write(&mut wire, &head, head::Length::Known(7));
         let mut read = [httparse::EMPTY_HEADER; 20];
@@ -196,7 +196,7 @@ async fn pair() -> (Connection, TcpStream) {
 
 fn head(method: Method) -> Head {
     let request = Request::builder().method(method).uri("/x?y").header("host", "app").body(()).unwrap();
-    Head { parts: request.into_parts().0, ours: Ours::default(), hints: None }
+    Head { parts: request.into_parts().0, ours: Ours::default(), hints: None, expectation: None }
 }
 
 async fn read_body(connection: &mut Connection) -> Result<(Vec<u8>, Option<HeaderMap>), BodyError> {
@@ -304,7 +304,7 @@ fn stream(frames: Vec<Frame<Bytes>>) -> RequestBody {
 
 fn watched(body: Body) -> RequestBody {
     let idle = Duration::from_secs(60);
-    let limits = Limits { idle, pace: None, most: None, term: None, is_http2: false };
+    let limits = Limits { idle, pace: None, most: None, term: None, is_http2: false, held: None };
     RequestBody::watched(body, limits, &Arc::default()).0
 }
 
