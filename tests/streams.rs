@@ -287,15 +287,18 @@ async fn a_100_is_the_applications_own_and_the_body_waits_for_it() {
 // somebody else's.
 #[tokio::test]
 async fn an_application_that_answers_without_a_100_gets_no_body_and_no_other_request_there() {
-    for status in ["413 Content Too Large", "200 OK"] {
+    for (status, pause) in [("413 Content Too Large", 0), ("200 OK", 0), ("200 OK", 1_500)] {
         let (heard, mut hears) = mpsc::unbounded_channel();
         let url = application(move |mut stream| {
             let heard = heard.clone();
             async move {
                 head(&mut stream).await;
-                let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 2\r\n\r\nno");
+                let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 2\r\n\r\nn");
                 stream.write_all(answer.as_bytes()).await.unwrap();
                 let mut rest = Vec::new();
+                // Longer than one that is silent would be waited for.
+                let _ = timeout(Duration::from_millis(pause), stream.read_to_end(&mut rest)).await;
+                stream.write_all(b"o").await.unwrap();
                 let _ = stream.read_to_end(&mut rest).await;
                 heard.send(rest).unwrap();
             }
@@ -318,29 +321,33 @@ async fn an_application_that_answers_without_a_100_gets_no_body_and_no_other_req
 }
 
 #[tokio::test]
-async fn an_application_that_knows_no_expectations_is_waited_for_a_second() {
+async fn an_application_that_knows_no_expectations_is_waited_for_a_second_or_not_told_of_them() {
     let (sent, mut bodies) = mpsc::unbounded_channel();
     let url = application(move |mut stream| {
         let sent = sent.clone();
         async move {
-            head(&mut stream).await;
+            let asked = head(&mut stream).await.to_ascii_lowercase();
             let mut body = [0; 5];
             stream.read_exact(&mut body).await.unwrap();
-            sent.send(body).unwrap();
+            sent.send((asked.contains("\r\nexpect: "), body)).unwrap();
             stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
             let mut rest = Vec::new();
             let _ = stream.read_to_end(&mut rest).await;
         }
     })
     .await;
-    let stage = in_front_of(&url);
-    let mut client = connect(stage.address(), EXPECTING).await;
-    let go_on = timeout(SOON, head(&mut client)).await.expect("the 100");
-    assert_eq!(go_on, "HTTP/1.1 100 Continue\r\n\r\n");
-    client.write_all(b"hello").await.unwrap();
-    let answer = timeout(SOON, head(&mut client)).await.expect("the answer");
-    assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
-    assert_eq!(&bodies.recv().await.unwrap(), b"hello");
+    // What the application owes in the meantime is no answer yet, whatever its idle time is.
+    let waits = "idle_timeout = \"400ms\"";
+    for (settings, is_told) in [(waits, true), ("request_headers = { remove = [\"Expect\"] }", false)] {
+        let stage = Stage::with(&format!("[upstream]\nurl = \"{url}\"\n{settings}\n{PUBLIC}"));
+        let mut client = connect(stage.address(), EXPECTING).await;
+        let go_on = timeout(SOON, head(&mut client)).await.expect("the 100");
+        assert_eq!(go_on, "HTTP/1.1 100 Continue\r\n\r\n");
+        client.write_all(b"hello").await.unwrap();
+        let answer = timeout(SOON, head(&mut client)).await.expect("the answer");
+        assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
+        assert_eq!(bodies.recv().await.unwrap(), (is_told, *b"hello"));
+    }
 }
 
 #[tokio::test]

@@ -76,6 +76,7 @@ impl Way {
     pub fn unsettable(self, name: &HeaderName) -> Option<&'static str> {
         match (self, name.as_str()) {
             (_, "cookie" | "set-cookie") => Some("is a cookie, and cookies belong to one person"),
+            (_, "expect") => Some("is up to the client"),
             _ => None,
         }
     }
@@ -85,7 +86,7 @@ impl Way {
 pub fn refusal(name: &HeaderName, way: Way, identity: &IdentityNames) -> Option<(&'static str, &'static str)> {
     let folded = fold(name.as_str());
     let is_framing = HOP_BY_HOP.contains(&folded.as_str())
-        || ["content-length", "trailer", "expect"].contains(&folded.as_str())
+        || ["content-length", "trailer"].contains(&folded.as_str())
         || folded.starts_with("sec-websocket-");
     if is_framing {
         return Some(("which is written anew for each connection", "remove it"));
@@ -120,6 +121,7 @@ mod tests {
             ("transfer_encoding", true, true),
             ("content-length", true, true),
             ("trailer", true, true),
+            ("expect", false, false),
             ("te", true, true),
             ("upgrade", true, true),
             ("sec-websocket-protocol", true, true),
@@ -144,6 +146,7 @@ mod tests {
         assert!(
             Way::Request.unsettable(&name("cookie")).is_some() && Way::Response.unsettable(&name("etag")).is_none()
         );
+        assert!(!told("expect", Way::Request) && Way::Request.unsettable(&name("expect")).is_some());
     }
 
     fn name(text: &'static str) -> HeaderName {

@@ -32,8 +32,10 @@ const BODY: u32 = 8;
 const HTTP2: u32 = 16;
 /// The client waits for a 100 before it sends the last request's body (RFC 9110 §10.1.1), and was told nothing.
 const EXPECTS: u32 = 32;
+/// The same, and what hyper writes next may belong to the answer before.
+const BEHIND: u32 = 64;
 /// What is above counts every step forward, so that two looks tell a whole request, or a slow reader, from silence.
-const STEP: u32 = 64;
+const STEP: u32 = 128;
 
 impl Activity {
     pub(super) fn new(hints: EarlyHints) -> Self {
@@ -57,17 +59,18 @@ impl Activity {
     /// A request's head is complete.
     pub(super) fn begin(&self, has_body: bool) {
         let body = if has_body { BODY } else { 0 };
-        self.store((self.get() & !(HEARD | BODY | EXPECTS) | BUSY | body).wrapping_add(STEP));
+        self.store((self.get() & !(HEARD | BODY | EXPECTS | BEHIND) | BUSY | body).wrapping_add(STEP));
     }
 
     /// The client of the request that has begun waits for a 100.
     pub(super) fn expects(&self) {
-        self.store(self.get() | EXPECTS);
+        let behind = if self.get() & UNWRITTEN == 0 { 0 } else { BEHIND };
+        self.store(self.get() | EXPECTS | behind);
     }
 
-    /// hyper writes: a 100 or an answer, unless it still has to finish the answer before.
+    /// hyper writes: a 100 or an answer.
     pub(super) fn tells(&self) {
-        if self.get() & (EXPECTS | UNWRITTEN) == EXPECTS {
+        if self.get() & (EXPECTS | BEHIND) == EXPECTS {
             self.store(self.get() & !EXPECTS);
         }
     }
@@ -172,7 +175,7 @@ impl Clock {
 
     /// Takes note of what the connection does now; gives until when it may, `None`: as long as the handler takes.
     pub(super) fn look(&mut self, activity: &Activity) -> Option<(Instant, Expired)> {
-        let now = activity.get() & !(BODY | EXPECTS);
+        let now = activity.get() & !(BODY | EXPECTS | BEHIND);
         if now != self.seen {
             self.seen = now;
             self.since = Instant::now();

@@ -268,6 +268,8 @@ impl http_body::Body for RequestBody {
         }
         let Some(watch) = &mut this.watch else { return Pin::new(&mut this.inner).poll_frame(cx) };
         if let Some(held) = &mut watch.held {
+            // It is not the application that lets us wait: that is bounded already.
+            watch.progress.waits_for_client.store(true, Ordering::Relaxed);
             ready!(held.poll(cx));
             watch.held = None;
         }

@@ -125,6 +125,7 @@ pub(super) async fn exchange(
             tries += 1;
         }
         *body = again;
+        head.drop_void_expectation();
         // This one connected, so the next has all the time to do so.
         connect_by = None;
     }

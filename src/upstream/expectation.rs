@@ -4,67 +4,67 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use http::Version;
 use http::header::{EXPECT, HeaderMap};
-use http::{StatusCode, Version};
-use tokio::time::{Timeout, timeout};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio::sync::oneshot;
+use tokio::time::{Sleep, sleep};
 
 /// For as long an application is heard out; one that does not know of expectations would be silent for ever.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// What a client waits for. Clones are the same.
-#[derive(Debug, Clone)]
-pub(super) struct Expectation {
-    met: CancellationToken,
-}
+/// What a client waits for. An answer's head drops it, and then the body is never asked for: who answers without a 100 may take what
+/// comes next for a request.
+#[derive(Debug)]
+pub(super) struct Expectation(oneshot::Sender<()>);
 
 impl Expectation {
-    /// That of a request with a body, whose head is then as the upstream shall see it: what means nothing, could be read in two ways or
-    /// came from somebody to whom no 100 can be passed on is gone.
-    pub(super) fn of(headers: &mut HeaderMap, version: Version) -> Option<Self> {
+    /// That of a request with a body, and the same as the body has it. What means nothing, could be read in two ways or came from
+    /// somebody to whom no 100 can be passed on is taken out of the head.
+    pub(super) fn of(headers: &mut HeaderMap, version: Version) -> Option<(Self, Held)> {
         let mut lines = headers.get_all(EXPECT).iter();
         let is_meant = lines.next()?.as_bytes().eq_ignore_ascii_case(b"100-continue") && lines.next().is_none();
         // hyper's HTTP/2 says no 100, and HTTP/1.0 knows none.
         if is_meant && version == Version::HTTP_11 {
-            return Some(Self { met: CancellationToken::new() });
+            let (expectation, told) = oneshot::channel();
+            return Some((Self(expectation), Held::Until(told, None)));
         }
         headers.remove(EXPECT);
         None
     }
 
-    /// The upstream has said something that is not its answer.
-    pub(super) fn hear(&self, interim: StatusCode) {
-        if interim == StatusCode::CONTINUE {
-            self.met.cancel();
-        }
+    /// The body is wanted.
+    pub(super) fn meet(self) {
+        // It may be on its way already.
+        let _ = self.0.send(());
     }
 
-    /// Whether the upstream wants the body. One that answers without having said so may never read it, and takes it for the next
-    /// request should it come on the same connection.
-    pub(super) fn is_met(&self) -> bool {
-        self.met.is_cancelled()
+    /// Whether the body does not wait for it any more.
+    pub(super) fn is_void(&self) -> bool {
+        self.0.is_closed()
     }
 }
 
-/// A body that is held back. Asking for it is what has hyper tell the client to go on.
+/// What holds a body back. Asking for the body is what has hyper tell the client to go on.
 #[derive(Debug)]
-pub(super) struct Held {
-    expectation: Expectation,
-    /// Once somebody asks for the body: the request's head is on its way then.
-    wait: Option<Pin<Box<Timeout<WaitForCancellationFutureOwned>>>>,
+pub(super) enum Held {
+    /// A 100; and how long that is waited for, once somebody asks for the body: the request's head is on its way then.
+    Until(oneshot::Receiver<()>, Option<Pin<Box<Sleep>>>),
+    /// There was another answer.
+    ForEver,
 }
 
 impl Held {
-    /// Until `expectation` is met.
-    pub(super) fn until(expectation: Expectation) -> Self {
-        Self { expectation, wait: None }
-    }
-
     /// Ready once the body may be asked for.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let met = &self.expectation.met;
-        let wait = self.wait.get_or_insert_with(|| Box::pin(timeout(PATIENCE, met.clone().cancelled_owned())));
-        wait.as_mut().poll(cx).map(|_| ())
+        let Self::Until(told, patience) = self else { return Poll::Pending };
+        match Pin::new(told).poll(cx) {
+            Poll::Ready(Ok(())) => Poll::Ready(()),
+            Poll::Ready(Err(_)) => {
+                *self = Self::ForEver;
+                Poll::Pending
+            }
+            Poll::Pending => patience.get_or_insert_with(|| Box::pin(sleep(PATIENCE))).as_mut().poll(cx),
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::answer::{Telling, signs_in_connection};
 use super::body::{self, Farewell, Progress, RequestBody};
 use super::exchange::Manner;
-use super::expectation::{Expectation, Held};
+use super::expectation::Expectation;
 use super::head::{Head, Ours};
 use super::lifetime::Term;
 use super::upgrade::Upgrade;
@@ -100,14 +100,15 @@ impl Flight {
             // alone on its connection holds a place that others need.
             let term = asked.term.as_ref().and_then(Term::of_the_session_alone);
             let paced = length_known || (term.is_none() && asked.version != Version::HTTP_2);
-            expectation = Expectation::of(&mut head.headers, asked.version);
+            let held;
+            (expectation, held) = Expectation::of(&mut head.headers, asked.version).unzip();
             let limits = body::Limits {
                 idle: settings.idle_timeout,
                 pace: settings.pace.filter(|_| paced),
                 most: max_body,
                 term,
                 is_http2: asked.version == Version::HTTP_2,
-                held: expectation.clone().map(Held::until),
+                held,
             };
             let (body, progress) = RequestBody::watched(body, limits, trust);
             (body, Some(progress))

@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::client::{Connection, SendRequest};
 use h2::{Ping, PingPong, Reason};
-use http::header::{CONNECTION, HOST, TRANSFER_ENCODING};
+use http::header::{CONNECTION, EXPECT, HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Request, Response, Uri, Version};
 use http_body::{Body as _, Frame, SizeHint};
@@ -141,7 +141,11 @@ impl Drop for Slot {
 
 impl Slot {
     /// Sends the request and gives the answer's head. The request's body goes its own way beside the answer.
-    pub(super) async fn send(&mut self, head: &Head, body: RequestBody) -> Result<Response<()>, Failure> {
+    pub(super) async fn send(&mut self, head: &mut Head, body: RequestBody) -> Result<Response<()>, Failure> {
+        // Here a body that nobody wants harms no other request, and many a server says no 100.
+        if let Some(expectation) = head.expectation.take() {
+            expectation.meet();
+        }
         let (mut sender, scheme) = (self.shared.sender.clone(), self.shared.scheme.clone());
         let (guard, cancelled) = oneshot::channel();
         self.upload = Some(guard);
@@ -160,9 +164,6 @@ impl Slot {
         };
         let answered = poll_fn(|cx| {
             while let Poll::Ready(Some(Ok(interim))) = answer.poll_informational(cx) {
-                if let Some(expectation) = &head.expectation {
-                    expectation.hear(interim.status());
-                }
                 if let Some(hints) = &head.hints {
                     hints.say(
                         interim.status(),
@@ -222,6 +223,7 @@ fn translate(Head { parts: head, ours, .. }: &Head, length: Option<u64>, scheme:
     ours.settle(&mut headers);
     headers.remove(CONNECTION);
     headers.remove(TRANSFER_ENCODING);
+    headers.remove(EXPECT);
     if let Some(length) = length.filter(|length| *length > 0) {
         headers.insert(http::header::CONTENT_LENGTH, length.into());
     }

@@ -10,7 +10,6 @@ use hyper::ext::ReasonPhrase;
 use super::chunks::Chunks;
 use super::{Error, HEADERS};
 use crate::message::EarlyHints;
-use crate::upstream::expectation::Expectation;
 use crate::upstream::head::Head;
 
 /// The most of an answer's head, in bytes.
@@ -112,11 +111,13 @@ pub(super) fn read(
         let bytes = input.split_to(draft.end).freeze();
         if !draft.is_interim() {
             let mut answer = draft.finish(&bytes, &places, &mut parts.headers)?;
-            answer.keeps_alive &= expectation.as_ref().is_none_or(Expectation::is_met);
+            answer.keeps_alive &= expectation.take().is_none();
             return Ok(Some(answer));
         }
-        if let Some(expectation) = expectation {
-            expectation.hear(draft.status);
+        if draft.status == StatusCode::CONTINUE
+            && let Some(expectation) = expectation.take()
+        {
+            expectation.meet();
         }
     }
 }
