@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use aws_lc_rs::digest;
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{TryStreamExt as _, stream};
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt, StreamBody};
@@ -121,13 +121,39 @@ impl Client {
 
     /// `total` bytes for the application, with or without their number told beforehand; nothing is gathered.
     async fn upload(&mut self, total: u64, is_told: bool) {
-        let length = total.to_string();
-        let fields: &[_] = if is_told { &[(header::CONTENT_LENGTH, length.as_str())] } else { &[] };
         let sum = Arc::new(Mutex::new(digest::Context::new(&digest::SHA256)));
-        let body = StreamBody::new(generated(total, Arc::clone(&sum)));
-        let answer = self.send(Method::POST, "/sum", fields, BodyExt::boxed_unsync(body)).await;
+        let summed = Arc::clone(&sum);
+        let body = generated(total).inspect_ok(move |frame| {
+            frame.data_ref().inspect(|data| summed.lock().unwrap().update(data));
+        });
+        let answer = self.post("/sum", total, is_told, BodyExt::boxed_unsync(StreamBody::new(body))).await;
         let told = answer.into_body().collect().await.unwrap().to_bytes();
         assert_eq!(told, hex(&sum.lock().unwrap().clone().finish()), "{}", self.ways);
+    }
+
+    async fn post(&mut self, target: &str, total: u64, is_told: bool, body: Body) -> Response<Incoming> {
+        let length = total.to_string();
+        let fields: &[_] = if is_told { &[(header::CONTENT_LENGTH, length.as_str())] } else { &[] };
+        self.send(Method::POST, target, fields, body).await
+    }
+
+    /// `total` bytes for the application, which come back while they are still being sent. Each is compared with what was
+    /// sent at its place, which leaves less to chance than a checksum and costs less.
+    async fn there_and_back(&mut self, total: u64, is_told: bool) {
+        let body = BodyExt::boxed_unsync(StreamBody::new(generated(total)));
+        let answer = self.post("/echo", total, is_told, body).await;
+        let length = answer.headers().get(header::CONTENT_LENGTH).map(|length| length.to_str().unwrap().to_owned());
+        assert_eq!(length, is_told.then(|| total.to_string()), "{}", self.ways);
+        let (piece, mut place) = (piece(), 0);
+        let came = read(answer.into_body(), |mut data| {
+            while !data.is_empty() {
+                let expected = &piece[place..];
+                let count = data.len().min(expected.len());
+                assert!(data[..count] == expected[..count], "{}: not what was sent", self.ways);
+                (data, place) = (&data[count..], (place + count) % piece.len());
+            }
+        });
+        assert_eq!(came.await, total, "{}", self.ways);
     }
 
     /// `total` bytes from the application.
@@ -173,36 +199,37 @@ fn empty() -> Body {
     http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync()
 }
 
-/// `total` bytes, and in `sum` what they sum up to so far.
-fn generated(
-    total: u64,
-    sum: Arc<Mutex<digest::Context>>,
-) -> impl stream::Stream<Item = Result<Frame<Bytes>, Box<dyn Error + Send + Sync>>> {
+/// `total` bytes.
+fn generated(total: u64) -> impl stream::Stream<Item = Result<Frame<Bytes>, Box<dyn Error + Send + Sync>>> {
     let piece = Bytes::from(piece());
     stream::unfold(total, move |left| {
         let data = piece.slice(..usize::try_from(left.min(piece.len() as u64)).unwrap());
-        if left > 0 {
-            sum.lock().unwrap().update(&data);
-        }
         let rest = left - data.len() as u64;
         async move { (left > 0).then_some((Ok(Frame::data(data)), rest)) }
     })
 }
 
-/// Length and SHA-256 of a body that is let go as it comes.
+/// Length and SHA-256 of a body.
 async fn received(body: Incoming) -> (u64, String) {
-    let (mut sum, mut total) = (digest::Context::new(&digest::SHA256), 0);
+    let mut sum = digest::Context::new(&digest::SHA256);
+    let total = read(body, |data| sum.update(data)).await;
+    (total, hex(&sum.finish()))
+}
+
+/// Length of a body that is let go as it comes, once `each` of its parts was looked at.
+async fn read(body: Incoming, mut each: impl FnMut(&[u8])) -> u64 {
+    let mut total = 0;
     let mut body = pin!(body);
     let reading = async {
         while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
             if let Ok(data) = frame.expect("a whole body").into_data() {
-                sum.update(&data);
+                each(&data);
                 total += data.len() as u64;
             }
         }
     };
     timeout(DEADLINE, reading).await.expect("a body in time");
-    (total, hex(&sum.finish()))
+    total
 }
 
 #[tokio::test]
@@ -232,44 +259,60 @@ async fn every_protocol_of_a_client_meets_every_protocol_of_an_application() {
     }
 }
 
-/// `total` bytes up and down through the program itself, which may not grow by more than [`COST`], by these ways.
-pub(crate) async fn pass_in_flat_memory(total: u64, ways: &[(Way, Way)]) {
+/// What `exchange` does with so many bytes passes through the program itself, which may not grow by more than [`COST`].
+async fn in_flat_memory(total: u64, from: Way, to: Way, exchange: impl AsyncFn(&mut Client, u64)) {
     let ca = TestCa::new();
     let files = CertificateFiles::new(&ca.sign(&[NAME]));
-    for &(from, to) in ways {
-        let application = Application::start(to).await;
-        let site = Site::of(PROGRAM);
-        let port = free_port();
-        let toml = format!(
-            "[upstreams.app]\n{}\n[[routes]]\npath = \"/*\"\naccess = \"public\"\nupstream = \"app\"\n\
-             [[listeners]]\naddress = \"127.0.0.1:{port}\"\n[listeners.tls]\n{}",
-            application.toml,
-            files.keys()
-        );
-        let program = site.start(site.launch().env("VESTIBULE_CONFIG", site.file("pairs.toml", &toml))).await;
-        let secure = ([127, 0, 0, 1], port).into();
-        let doors = Doors { plain: site.address(), secure, socket: Path::new(""), ca: &ca };
-        let mut client = doors.open(from, to).await;
-        // Everything that is only needed once is there after a small one.
-        client.upload(MIB, true).await;
-        client.download(MIB).await;
-        program.forget_peak_memory();
-        let before = program.peak_memory();
-        client.upload(total, true).await;
-        client.download(total).await;
-        let growth = program.peak_memory().saturating_sub(before);
-        assert!(growth < COST, "{from:?} → {to:?}: {} KiB more for {} MiB", growth / 1024, total / MIB);
-    }
+    let folder = tempfile::tempdir().unwrap();
+    let application = Application::start(to).await;
+    let site = Site::of(PROGRAM);
+    let (port, socket) = (free_port(), folder.path().join("in.sock"));
+    let toml = format!(
+        "[upstreams.app]\n{}\n[[routes]]\npath = \"/*\"\naccess = \"public\"\nupstream = \"app\"\n\
+         [[listeners]]\naddress = \"unix:{}\"\n\
+         [[listeners]]\naddress = \"127.0.0.1:{port}\"\n[listeners.tls]\n{}",
+        application.toml,
+        socket.display(),
+        files.keys()
+    );
+    let program = site.start(site.launch().env("VESTIBULE_CONFIG", site.file("pairs.toml", &toml))).await;
+    let secure = ([127, 0, 0, 1], port).into();
+    let doors = Doors { plain: site.address(), secure, socket: &socket, ca: &ca };
+    let mut client = doors.open(from, to).await;
+    // Everything that is only needed once is there after a small one.
+    exchange(&mut client, MIB).await;
+    program.forget_peak_memory();
+    let before = program.peak_memory();
+    exchange(&mut client, total).await;
+    let growth = program.peak_memory().saturating_sub(before);
+    assert!(growth < COST, "{}: {} KiB more for {} MiB", client.ways, growth / 1024, total / MIB);
 }
-
-/// The ways that are not HTTP/1.1 on both ends.
-pub(crate) const MIXED: [(Way, Way); 4] = {
-    let (http1, h2c) = (Way { unix: false, tls: false, h2: false }, Way { unix: false, tls: false, h2: true });
-    let secure = Way { unix: false, tls: true, h2: true };
-    [(secure, http1), (http1, h2c), (h2c, h2c), (secure, secure)]
-};
 
 #[tokio::test]
 async fn fifty_mebibytes_pass_both_ways_in_flat_memory_whatever_is_spoken() {
-    pass_in_flat_memory(50 * MIB, &MIXED).await;
+    let (http1, h2c) = (Way { unix: false, tls: false, h2: false }, Way { unix: false, tls: false, h2: true });
+    let secure = Way { unix: false, tls: true, h2: true };
+    // Those that are not HTTP/1.1 on both ends.
+    for (from, to) in [(secure, http1), (http1, h2c), (h2c, h2c), (secure, secure)] {
+        let exchange = async |client: &mut Client, total| {
+            client.upload(total, true).await;
+            client.upload(total, false).await;
+            client.download(total).await;
+        };
+        in_flat_memory(50 * MIB, from, to, exchange).await;
+    }
+}
+
+/// `total` bytes there and back by every pair of ways that there is, each through a program of its own. Whether their number
+/// is told changes with every change of the transport, so that either happens to each of the ways and between each two
+/// protocols.
+pub(crate) async fn pass_by_every_pair_in_flat_memory(total: u64) {
+    for (number, from) in WAYS.into_iter().enumerate() {
+        for (other, to) in WAYS.into_iter().enumerate() {
+            // Each transport has two places in the list.
+            let is_told = (number / 2 + other / 2) % 2 == 0;
+            let exchange = async |client: &mut Client, total| client.there_and_back(total, is_told).await;
+            in_flat_memory(total, from, to, exchange).await;
+        }
+    }
 }

@@ -8,8 +8,8 @@ async fn a_gibibyte_passes_both_ways_unchanged_and_in_flat_memory() {
 }
 
 #[tokio::test]
-async fn a_gibibyte_passes_both_ways_unchanged_and_in_flat_memory_whatever_is_spoken() {
-    pairs::pass_in_flat_memory(1024 * bodies::MIB, &pairs::MIXED).await;
+async fn a_gibibyte_passes_both_ways_at_once_unchanged_and_in_flat_memory_by_every_pair_of_ways() {
+    pairs::pass_by_every_pair_in_flat_memory(1024 * bodies::MIB).await;
 }
 
 #[tokio::test]
