@@ -79,6 +79,17 @@ def certify(directory):
 
 
 def start_nginx(processes, place, core, port, http):
+    master = processes.start(nginx_command(place, core, http))
+    wait_for_nginx(master, port)
+    return master
+
+
+def wait_for_nginx(master, port):
+    wait_until(lambda: status(f"http://127.0.0.1:{port}/") in (200, 502), f"nginx on port {port}", master)
+
+
+def nginx_command(place, core, http):
+    """One worker with these directives, and its files in the folder `place`."""
     for name in ("body", "proxy", "fastcgi", "uwsgi", "scgi"):
         (place / name).mkdir()
     (place / "nginx.conf").write_text(f"""
@@ -94,10 +105,7 @@ http {{
         uwsgi_temp_path {place}/uwsgi; scgi_temp_path {place}/scgi;{http}
 }}
 """)
-    command = ["nginx", "-p", str(place), "-e", f"{place}/error.log", "-c", f"{place}/nginx.conf"]
-    master = processes.start(["taskset", "-c", str(core), *command])
-    wait_until(lambda: status(f"http://127.0.0.1:{port}/") in (200, 502), f"nginx on port {port}", master)
-    return master
+    return ["taskset", "-c", str(core), "nginx", "-p", str(place), "-e", f"{place}/error.log", "-c", f"{place}/nginx.conf"]
 
 
 def vestibule_command(directory, binary, core, port, origin, upstream, provider, logs=False, under=(), admin=None,

@@ -70,12 +70,21 @@ def cpu_nanoseconds(pid):
 
 def resident_bytes(pids):
     """What the processes hold of memory, a page that several share counted in parts (PSS)."""
-    total = 0
-    for pid in pids:
-        for line in pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                total += int(line.split()[1]) * 1024
-    return total
+    return sum(rollup(pid)["Pss"] for pid in pids)
+
+
+def alone_bytes(pids):
+    """What the processes would hold if nothing else ran here, and what of it no file backs. A page of a file counts in full,
+    though another proxy or the upstream may hold it too, but once for all of these: as many as the one holds that has most."""
+    found = [rollup(pid) for pid in pids]
+    anonymous = sum(fields["Pss_Anon"] for fields in found)
+    return anonymous + max(fields["Rss"] - fields["Anonymous"] for fields in found), anonymous
+
+
+def rollup(pid):
+    """The kernel's sums over all mappings of a process, in bytes."""
+    lines = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    return {name: int(value.split()[0]) * 1024 for name, value in (line.split(":") for line in lines)}
 
 
 def free_ports(count):

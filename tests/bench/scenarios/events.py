@@ -4,7 +4,7 @@ import asyncio
 
 from kit import events
 from kit.processes import cpu_seconds
-from kit.proxies import Nginx, Vestibule
+from kit.proxies import Haproxy, Nginx, Oauth2Proxy, Vestibule
 from kit.table import medians, table
 
 STREAMS = 20
@@ -22,7 +22,10 @@ class Nobody:
 
 def run(bench):
     port = events.start(bench)
-    proxies = {"no proxy": Nobody(port), "nginx": Nginx(bench, upstream=port), "Vestibule, signed in": Vestibule(bench, upstream=port)}
+    proxies = {"no proxy": Nobody(port), "nginx": Nginx(bench, upstream=port),
+               "HAProxy": Haproxy(bench, upstream=port, prompt=True), "Vestibule, signed in": Vestibule(bench, upstream=port)}
+    if bench.oauth2_proxy:
+        proxies["oauth2-proxy, signed in"] = Oauth2Proxy(bench, upstream=port)
     runs = bench.rounds_of({name: asks(proxy) for name, proxy in proxies.items()})
     print(f"{STREAMS} event streams, an event every {events.EVERY * 1000:.0f} ms on each; delay from the upstream's write to the "
           f"client's read, both in Python on the other core.\n")

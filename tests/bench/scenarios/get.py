@@ -19,7 +19,7 @@ def run(bench):
 
     def asks(proxy, headers):
         return lambda seconds: load.measure(proxy.pids(), bench.load_core, f"http://127.0.0.1:{proxy.port}/", headers,
-                                            connections=bench.connections, seconds=seconds)
+                                            connections=bench.connections, seconds=seconds) | proxy.resident()
 
     rows = {
         "nginx, no cookie": asks(nginx, host),
@@ -38,4 +38,5 @@ def run(bench):
     runs = bench.rounds_of(rows)
     print(f"GET of {len(BODY)} bytes on {bench.connections} connections, one core for the proxy; session cookie of "
           f"{session['session_bytes']} bytes{beside}, {len(IDENTITY_HEADERS)} identity headers.\n")
-    table("GET of 1 KB", "CPU µs", {name: medians(runs[name]) for name in rows}, ["req/s", "p50 ms", "p99 ms", "core used %"])
+    table("GET of 1 KB", "CPU µs", {name: medians(runs[name]) for name in rows},
+          ["req/s", "p50 ms", "p99 ms", "core used %", "MiB resident"])

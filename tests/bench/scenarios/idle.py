@@ -4,7 +4,7 @@ import asyncio
 
 from kit import websocket
 from kit.processes import resident_bytes
-from kit.proxies import Haproxy, Nginx, Vestibule
+from kit.proxies import Haproxy, Nginx, Oauth2Proxy, Vestibule
 from kit.table import table
 
 KEPT = 5000
@@ -14,8 +14,10 @@ SOCKETS = 9000
 def run(bench):
     kept, sockets = (500, 500) if bench.quick else (KEPT, SOCKETS)
     upstream = websocket.start(bench)
-    rows = {}
-    for name, make in {"nginx": Nginx, "HAProxy": Haproxy, "Vestibule, signed in": Vestibule}.items():
+    rows, kinds = {}, {"nginx": Nginx, "HAProxy": Haproxy, "Vestibule, signed in": Vestibule}
+    if bench.oauth2_proxy:
+        kinds["oauth2-proxy, signed in"] = Oauth2Proxy
+    for name, make in kinds.items():
         plain, tunnels = make(bench), make(bench, upstream=upstream)
         rows[name] = {
             "KiB per kept connection": held(plain, kept, request(plain, "")),

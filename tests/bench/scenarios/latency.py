@@ -1,4 +1,5 @@
-"""The same GET at the same rate for all, far below what any of them could do: what a person waits for."""
+"""The same GET at the same rate for all, far below what any of them could do: what a person waits for. Without
+oauth2-proxy, for which it would not be far below."""
 
 from kit import load
 from kit.proxies import Haproxy, Nginx, Vestibule
