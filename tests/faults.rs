@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use http::StatusCode;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::timeout;
 use vestibule_test_support::script::{application, connect, head};
 use vestibule_test_support::{Site, Stage};
@@ -33,6 +33,22 @@ async fn assert_others_are_served(stage: &Stage) {
         let reply = timeout(SOON, browser.fetch(&stage.url("/others/x"))).await.expect("others are served");
         assert_eq!(reply.status, StatusCode::OK);
     }
+}
+
+/// Everything to the end, however that comes, or to that of an answer of ours.
+async fn rest(stream: &mut (impl AsyncRead + Unpin)) -> String {
+    let mut bytes = Vec::new();
+    let reading =
+        async { while !bytes.ends_with(b"}") && stream.read_buf(&mut bytes).await.is_ok_and(|count| count > 0) {} };
+    timeout(SOON, reading).await.expect("an end");
+    String::from_utf8(bytes).unwrap()
+}
+
+/// The answers that were cut, by reason.
+async fn cuts(stage: &Stage) -> Vec<String> {
+    let metrics = stage.browser().fetch(&stage.admin_url("/metrics")).await.text();
+    let cuts = metrics.lines().filter_map(|line| line.strip_prefix("vestibule_streams_cut_total"));
+    cuts.map(str::to_owned).collect()
 }
 
 #[tokio::test]
@@ -289,9 +305,96 @@ async fn a_body_that_drips_arrives_byte_by_byte_and_one_that_stands_still_is_cut
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_others_are_served(&stage).await;
-    let answer = timeout(SOON, head(&mut stream)).await.expect("an answer");
-    assert!(answer.starts_with("HTTP/1.1 4"), "{answer}");
+    let answer = rest(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("\"code\":\"body_idle\""), "{answer}");
     assert_eq!(timeout(SOON, bytes.recv()).await.expect("the application is told"), Some(None));
+    let metrics = stage.browser().fetch(&stage.admin_url("/metrics")).await.text();
+    assert!(metrics.contains("vestibule_refusals_total{reason=\"body_idle\"} 1"), "{metrics}");
+}
+
+#[tokio::test]
+async fn an_upload_that_the_application_stops_taking_is_504_and_let_go() {
+    let (go, wait) = watch::channel(false);
+    let (ended, mut ends) = mpsc::unbounded_channel();
+    let url = application(move |mut stream| {
+        let (mut wait, ended) = (wait.clone(), ended.clone());
+        async move {
+            head(&mut stream).await;
+            wait.wait_for(|go| *go).await.unwrap();
+            let mut body = Vec::new();
+            let _ = stream.read_to_end(&mut body).await;
+            let _ = ended.send(body);
+        }
+    })
+    .await;
+    // Silence of the application alone would be told after an hour.
+    let stage = in_front_of(&url, "[upstreams.faulty]\nidle_timeout = \"500ms\"\nresponse_timeout = \"1h\"");
+    let mut stream =
+        connect(stage.address(), "POST / HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+    let chunk = [b"10000\r\n".as_slice(), &[b'x'; 0x10000], b"\r\n"].concat();
+    let (mut reading, mut writing) = stream.split();
+    let sending = async { while writing.write_all(&chunk).await.is_ok() {} };
+    let answer = tokio::select! {
+        answer = rest(&mut reading) => answer,
+        () = async { sending.await; std::future::pending().await } => unreachable!("it waits for the answer"),
+    };
+    assert!(answer.starts_with("HTTP/1.1 504") && answer.contains("\"code\":\"upstream_idle\""), "{answer}");
+    // What the system held, and then the end of the connection, not that of the body.
+    go.send(true).unwrap();
+    let body = timeout(SOON, ends.recv()).await.expect("the connection is let go").unwrap();
+    assert!(!body.ends_with(b"0\r\n\r\n"), "{} bytes", body.len());
+    assert_others_are_served(&stage).await;
+}
+
+#[tokio::test]
+async fn an_answer_that_stands_still_is_cut_and_told_as_that() {
+    for framing in ["Content-Length: 1000\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\na\r\n"] {
+        let (ended, mut ends) = mpsc::unbounded_channel();
+        let url = application(move |mut stream| {
+            let ended = ended.clone();
+            async move {
+                head(&mut stream).await;
+                stream.write_all(format!("HTTP/1.1 200 OK\r\n{framing}ten bytes!").as_bytes()).await.unwrap();
+                let _ = ended.send(stream.read_u8().await.is_err());
+            }
+        })
+        .await;
+        let stage = in_front_of(&url, "[upstreams.faulty]\nidle_timeout = \"500ms\"");
+        let mut stream = connect(stage.address(), GET).await;
+        assert!(head(&mut stream).await.starts_with("HTTP/1.1 200"));
+        let body = rest(&mut stream).await;
+        assert!(body.contains("ten bytes!") && !body.contains("\r\n0\r\n"), "{framing:?}: {body}");
+        let is_closed = timeout(SOON, ends.recv()).await.expect("the application is told");
+        assert_eq!(is_closed, Some(true), "{framing:?}");
+        assert_eq!(cuts(&stage).await, ["{reason=\"upstream_idle\"} 1"], "{framing:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_ends_with_its_requests_body_is_told_as_the_clients() {
+    let (ended, mut ends) = mpsc::unbounded_channel();
+    let url = application(move |mut stream| {
+        let ended = ended.clone();
+        async move {
+            head(&mut stream).await;
+            let mut piece = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n";
+            // It goes on, so that only the request's body stands still.
+            while stream.write_all(piece.as_bytes()).await.is_ok() {
+                piece = "2\r\nhi\r\n";
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            let _ = ended.send(());
+        }
+    })
+    .await;
+    let stage = in_front_of(&url, "[upstreams.faulty]\nidle_timeout = \"1s\"");
+    let request = "POST / HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\n\r\n4\r\npart\r\n";
+    let mut stream = connect(stage.address(), request).await;
+    assert!(head(&mut stream).await.starts_with("HTTP/1.1 200"));
+    let body = rest(&mut stream).await;
+    assert!(body.contains("hi") && !body.contains("\r\n0\r\n"), "{body}");
+    timeout(SOON, ends.recv()).await.expect("the application is told").unwrap();
+    assert_eq!(cuts(&stage).await, ["{reason=\"body_idle\"} 1"]);
 }
 
 #[tokio::test]

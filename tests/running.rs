@@ -176,6 +176,14 @@ async fn an_upstream_that_is_down_or_breaks_off_is_told_by_a_page_and_a_line() {
     let line = program.wait_for_line(&["\"WARN\"", "upstream_broke_off"]);
     assert!(line.contains("look into the application's own log"), "{line}");
     assert_eq!(site.browser().get(&site.url("/public/page")).await.status, StatusCode::OK, "the next one is served");
+    drop(program);
+
+    let mut program = site.start(launch(&site).env("VESTIBULE__UPSTREAM__IDLE_TIMEOUT", "300ms")).await;
+    let head = format!("GET /sse?every_ms=3600000 HTTP/1.1\r\nHost: localhost:{}\r\n\r\n", site.port);
+    let answer = String::from_utf8(raw_request(site.address(), head.as_bytes()).await).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("tick 0"), "{answer}");
+    let line = program.wait_for_line(&["\"WARN\"", "upstream_idle"]);
+    assert!(line.contains("nothing more of it came for idle_timeout"), "{line}");
 }
 
 #[tokio::test]

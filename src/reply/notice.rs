@@ -93,6 +93,9 @@ pub enum ClientFault {
     /// Its body came too slowly.
     #[error("the request body came too slowly")]
     BodyTooSlow,
+    /// Its body stood still.
+    #[error("nothing more of the request body came for the upstream's idle_timeout")]
+    BodyIdle,
     /// It came too often.
     #[error("no turn is left")]
     TooMany {
@@ -208,6 +211,7 @@ impl From<UpstreamError> for Rejection {
             UpstreamError::SessionEnded => ClientFault::SessionEnded.into(),
             UpstreamError::BodyTooLarge => ClientFault::BodyTooLarge.into(),
             UpstreamError::BodyTooSlow => ClientFault::BodyTooSlow.into(),
+            UpstreamError::BodyIdle => ClientFault::BodyIdle.into(),
             error => Self::Upstream(error),
         }
     }
@@ -420,6 +424,10 @@ impl ClientFault {
             Self::BodyTooSlow => {
                 let message = "What you sent came too slowly, so it was not waited for any longer.";
                 Notice::new(StatusCode::REQUEST_TIMEOUT, "body_too_slow", Page::Error, "Too slow", message)
+            }
+            Self::BodyIdle => {
+                let message = "Nothing more came of what you were sending, so it was not waited for any longer.";
+                Notice::new(StatusCode::REQUEST_TIMEOUT, "body_idle", Page::Error, "Too slow", message)
             }
             Self::TooMany { reason, retry_after } => {
                 let message = "You have asked for this too often in a short time.";
@@ -639,6 +647,7 @@ fn upstream_notice(error: &UpstreamError) -> Notice<'static> {
         UpstreamError::ConnectTimeout | UpstreamError::ResponseTimeout | UpstreamError::TotalTimeout => {
             "The application behind this page is taking too long to answer."
         }
+        UpstreamError::IdleTimeout => "The application behind this page has stopped taking what you sent.",
         UpstreamError::OwnToken(_) => "The application behind this page can't be asked at the moment.",
         UpstreamError::SessionEnded => return ClientFault::SessionEnded.notice(),
         UpstreamError::TunnelRefused => {
@@ -647,6 +656,7 @@ fn upstream_notice(error: &UpstreamError) -> Notice<'static> {
         }
         UpstreamError::BodyTooLarge => return ClientFault::BodyTooLarge.notice(),
         UpstreamError::BodyTooSlow => return ClientFault::BodyTooSlow.notice(),
+        UpstreamError::BodyIdle => return ClientFault::BodyIdle.notice(),
         UpstreamError::RequestBody => {
             let message = "The request broke off before it was complete.";
             return Notice::new(error.status(), error.code(), Page::Error, "Bad request", message);

@@ -28,7 +28,7 @@ const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Cut {
     /// No byte came for the idle time.
-    #[error("the body stood still for too long")]
+    #[error("nothing more of the body came for idle_timeout")]
     Stalled,
     /// It falls behind its pace.
     #[error("the body came too slowly")]
@@ -47,16 +47,23 @@ pub(super) enum Cut {
     Broken,
 }
 
+impl Cut {
+    /// What a request has failed for whose body ended so.
+    fn blame(self) -> UpstreamError {
+        match self {
+            Self::SessionEnded => UpstreamError::SessionEnded,
+            Self::Overdue => UpstreamError::TotalTimeout,
+            Self::Stalled => UpstreamError::BodyIdle,
+            Self::Broken => UpstreamError::RequestBody,
+            Self::TooSlow => UpstreamError::BodyTooSlow,
+            Self::TooLarge => UpstreamError::BodyTooLarge,
+        }
+    }
+}
+
 /// What is to blame where there is no answer: a request that we cut has failed for that reason, whatever came of it.
 pub(super) fn blame(progress: Option<&Progress>, error: UpstreamError) -> UpstreamError {
-    match progress.and_then(|progress| progress.cut.get()) {
-        Some(Cut::SessionEnded) => UpstreamError::SessionEnded,
-        Some(Cut::Overdue) => UpstreamError::TotalTimeout,
-        Some(Cut::Stalled | Cut::Broken) => UpstreamError::RequestBody,
-        Some(Cut::TooSlow) => UpstreamError::BodyTooSlow,
-        Some(Cut::TooLarge) => UpstreamError::BodyTooLarge,
-        None => error,
-    }
+    progress.and_then(Progress::cut).map_or(error, Cut::blame)
 }
 
 /// How far a request's body has got; written by the body, read by whoever waits for the answer.
@@ -91,9 +98,9 @@ impl Progress {
         self.over.load(Ordering::Relaxed)
     }
 
-    /// Whether the client broke it off or we cut it.
-    pub(super) fn was_cut(&self) -> bool {
-        self.cut.get().is_some()
+    /// Why the client broke it off or we cut it, if that was so.
+    pub(super) fn cut(&self) -> Option<Cut> {
+        self.cut.get().copied()
     }
 
     /// Until when the answer may take: `response` from the end of the body, `idle` from its last frame; `None` while the
@@ -368,8 +375,12 @@ impl ResponseBody {
 
     /// Closes the connection, or cancels the stream.
     fn break_off(&mut self, error: BodyError) -> BodyError {
-        self.lease = None;
-        self.metrics.stream_cut(tell_broken(&error));
+        // It can't go on where its request was cut, and that is what went wrong then.
+        let of_the_request = self.lease.take().and_then(|lease| lease.request_cut());
+        self.metrics.stream_cut(match of_the_request {
+            Some(cut) => tell_cut(cut, &error),
+            None => tell_broken(&error),
+        });
         error
     }
 }
@@ -442,6 +453,14 @@ fn tell_broken(error: &BodyError) -> &'static str {
             );
             "upstream_total_timeout"
         }
+        Some(Cut::Stalled) => {
+            tracing::warn!(
+                reason = "upstream_idle",
+                error = cause,
+                "an answer of the upstream was cut off because nothing more of it came for idle_timeout"
+            );
+            "upstream_idle"
+        }
         _ => {
             tracing::warn!(
                 reason = "upstream_broke_off",
@@ -451,6 +470,14 @@ fn tell_broken(error: &BodyError) -> &'static str {
             "upstream_broke_off"
         }
     }
+}
+
+/// As [`tell_broken`], where the request's body was to blame: whoever asked can cause that at will.
+fn tell_cut(cut: Cut, error: &BodyError) -> &'static str {
+    let cause = crate::telemetry::chain(&**error);
+    let reason = cut.blame().code();
+    tracing::info!(reason, error = cause, "an answer was cut off because of its request's body");
+    reason
 }
 
 fn filter_trailers(frame: Frame<Bytes>, filter: impl FnOnce(&mut HeaderMap)) -> Frame<Bytes> {

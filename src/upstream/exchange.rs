@@ -26,7 +26,8 @@ pub(super) enum Failure {
     Unsent(Box<RequestBody>, Fault),
     /// It broke, and bytes of the request may have arrived.
     Broken(Fault),
-    TimedOut,
+    /// Something took too long, as this says.
+    TimedOut(UpstreamError),
 }
 
 impl Failure {
@@ -40,7 +41,7 @@ impl Failure {
         match self {
             Self::Unsent(body, error) => (Some(*body), error.classify()),
             Self::Broken(error) => (replayable.then(RequestBody::empty), error.classify()),
-            Self::TimedOut => (None, UpstreamError::ResponseTimeout),
+            Self::TimedOut(error) => (None, error),
         }
     }
 }
@@ -103,9 +104,9 @@ pub(super) async fn exchange(
             Err(failure) => failure,
         };
         // HTTP/2 only tells that the stream was reset; that it was for the body's sake, the body remembers.
-        let is_of_the_client = failure.is_of_the_client() || progress.is_some_and(Progress::was_cut);
+        let is_of_the_client = failure.is_of_the_client() || progress.and_then(Progress::cut).is_some();
         let silent = !lease.heard() && !is_of_the_client;
-        let was_idle = silent && lease.is_reused() && !matches!(failure, Failure::TimedOut);
+        let was_idle = silent && lease.is_reused() && !matches!(failure, Failure::TimedOut(_));
         if was_idle && matches!(failure, Failure::Broken(_)) {
             pool.note_sudden_end();
         }
@@ -175,7 +176,11 @@ async fn send(
         .await
     };
     *lease.deadline() = deadline;
-    outcome.unwrap_or(Err(Failure::TimedOut))
+    outcome.unwrap_or_else(|| {
+        // What is still to be sent was not waited for, or it would have been cut itself.
+        let is_taken = progress.is_none_or(Progress::is_over);
+        Err(Failure::TimedOut(if is_taken { UpstreamError::ResponseTimeout } else { UpstreamError::IdleTimeout }))
+    })
 }
 
 /// The deadline after one that passed: later only while a body moves, or while the client is waited for.

@@ -110,7 +110,8 @@ pub struct UpstreamSettings {
     pub connect_timeout: Duration,
     /// From the end of the request to the answer's head. Default 60 s: 504.
     pub response_timeout: Duration,
-    /// The most time without a byte on a body, either way. Default 5 min.
+    /// The most time without a byte on a body, either way: 504, 408 where the client has to send, or the end of the answer as
+    /// an error. Default 5 min.
     pub idle_timeout: Duration,
     /// From the request's arrival to the end of its answer, but for tunnels: 504, or the end of the answer as an error.
     /// Default off.
@@ -191,6 +192,9 @@ pub enum UpstreamError {
     /// No answer in time: 504.
     #[error("the upstream did not answer in time")]
     ResponseTimeout,
+    /// Nothing of the request's body was taken for [`UpstreamSettings::idle_timeout`]: 504.
+    #[error("the upstream took nothing more of the request's body for idle_timeout")]
+    IdleTimeout,
     /// An answer that is not HTTP, or a 101 that does not fit the request: 502.
     #[error("the upstream's answer is not understood")]
     Invalid,
@@ -206,6 +210,9 @@ pub enum UpstreamError {
     /// The client's body came too slowly: 408.
     #[error("the request body came too slowly")]
     BodyTooSlow,
+    /// Nothing of the client's body came for [`UpstreamSettings::idle_timeout`]: 408.
+    #[error("nothing more of the request body came for the upstream's idle_timeout")]
+    BodyIdle,
     /// There is no token of our own to send it with, so it was not sent: 503 or 502.
     #[error(transparent)]
     OwnToken(#[from] OwnTokenError),
@@ -237,11 +244,13 @@ impl UpstreamError {
             Self::Tls(_) => "upstream_tls",
             Self::ResponseTimeout => "upstream_timeout",
             Self::TotalTimeout => "upstream_total_timeout",
+            Self::IdleTimeout => "upstream_idle",
             Self::Invalid => "upstream_invalid",
             Self::TunnelRefused => "tunnel_refused",
             Self::RequestBody => "request_body",
             Self::BodyTooLarge => "body_too_large",
             Self::BodyTooSlow => "body_too_slow",
+            Self::BodyIdle => "body_idle",
             Self::OwnToken(error) if error.is_passing() => "upstream_token_unavailable",
             Self::OwnToken(_) => "upstream_token_refused",
             Self::SessionEnded => "session_ended",
@@ -268,13 +277,15 @@ impl UpstreamError {
             Self::Connect(_) | Self::Closed(_) | Self::Invalid | Self::Certificate(_) | Self::Tls(_) => {
                 StatusCode::BAD_GATEWAY
             }
-            Self::ConnectTimeout | Self::ResponseTimeout | Self::TotalTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::ConnectTimeout | Self::ResponseTimeout | Self::TotalTimeout | Self::IdleTimeout => {
+                StatusCode::GATEWAY_TIMEOUT
+            }
             Self::RequestBody | Self::Rewrite(_) => StatusCode::BAD_REQUEST,
             Self::OwnToken(error) if error.is_passing() => StatusCode::SERVICE_UNAVAILABLE,
             Self::OwnToken(_) => StatusCode::BAD_GATEWAY,
             Self::TunnelRefused => StatusCode::NOT_IMPLEMENTED,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyTooSlow | Self::BodyIdle => StatusCode::REQUEST_TIMEOUT,
             Self::File(error) => error.status(),
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::SessionEnded => StatusCode::UNAUTHORIZED,

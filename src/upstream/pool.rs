@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout_at};
 
 use super::address::{self, Address};
-use super::body::{Progress, RequestBody};
+use super::body::{Cut, Progress, RequestBody};
 use super::deadline::Deadline;
 use super::exchange::{Failure, later};
 use super::head::Head;
@@ -406,6 +406,11 @@ impl Lease {
     /// Remembers how far the body of the present request has got.
     pub(super) fn watch(&mut self, request_body: Option<Arc<Progress>>) {
         self.request_body = request_body;
+    }
+
+    /// Why the body of the present request was cut, if it was.
+    pub(super) fn request_cut(&self) -> Option<Cut> {
+        self.request_body.as_deref().and_then(Progress::cut)
     }
 
     /// Keeps the connection for the next request. Only after the answer was read to its end, and not where it came before

@@ -282,11 +282,23 @@ async fn every_wait_is_bounded() {
     })
     .await;
     let body = stalled.send(get()).await.unwrap().into_body().collect().await;
-    assert!(body.unwrap_err().is::<body::Cut>());
+    assert_eq!(body.unwrap_err().downcast_ref(), Some(&body::Cut::Stalled));
 
     let waiting = fake(quick, silent).await;
     let never = Body::stream(StreamBody::new(futures_util::stream::pending::<Result<Frame<Bytes>, _>>()));
-    assert!(matches!(waiting.send(request(Method::POST, never)).await, Err(UpstreamError::RequestBody)));
+    let failed = waiting.send(request(Method::POST, never)).await.unwrap_err();
+    assert!(matches!(failed, UpstreamError::BodyIdle), "{failed:?}");
+    assert_eq!((failed.status(), failed.code()), (StatusCode::REQUEST_TIMEOUT, "body_idle"));
+
+    let full = fake(quick, |stream: TcpStream, _| async move {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        drop(stream);
+    })
+    .await;
+    let endless = futures_util::stream::repeat_with(|| Ok(Frame::data(Bytes::from(vec![b'x'; 16 * 1024]))));
+    let failed = full.send(request(Method::POST, Body::stream(StreamBody::new(endless)))).await.unwrap_err();
+    assert!(matches!(failed, UpstreamError::IdleTimeout), "{failed:?}");
+    assert_eq!((failed.status(), failed.code()), (StatusCode::GATEWAY_TIMEOUT, "upstream_idle"));
 
     let steady = fake(quick, |mut stream: TcpStream, _| async move {
         read_request(&mut stream).await;

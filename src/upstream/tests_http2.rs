@@ -18,6 +18,7 @@ use super::head::Ours;
 use super::http2::SEND_BUFFER;
 use super::tests::{Fake, fake, get, request};
 use super::*;
+use crate::telemetry::metrics::Metrics;
 
 fn h2c(settings: &mut UpstreamSettings) {
     settings.protocol = Protocol::H2;
@@ -359,6 +360,62 @@ async fn a_body_that_the_client_breaks_off_is_the_clients_fault() {
     let broken = Body::stream(StreamBody::new(stream::iter(frames)));
     let failed = fake.send(request(Method::POST, broken)).await.unwrap_err();
     assert!(matches!(failed, UpstreamError::RequestBody), "{failed:?}");
+}
+
+#[tokio::test]
+async fn a_body_that_stands_still_on_either_side_is_reset_at_the_application_and_told_by_its_side() {
+    let quick = |settings: &mut UpstreamSettings| {
+        h2c(settings);
+        settings.idle_timeout = Duration::from_millis(150);
+    };
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let fake = fake(quick, move |stream, connection| {
+        let tell = tell.clone();
+        serve(stream, connection, move |request, mut respond, _, count| {
+            let tell = tell.clone();
+            async move {
+                // It takes nothing of it, and holds it until it is told.
+                let reset = std::future::poll_fn(|cx| respond.poll_reset(cx)).await;
+                tell.send((count, reset.unwrap())).unwrap();
+                drop(request);
+            }
+        })
+    })
+    .await;
+    let failed = fake.send(request(Method::POST, streamed(stream::pending()))).await.unwrap_err();
+    assert!(matches!(failed, UpstreamError::BodyIdle), "{failed:?}");
+    assert_eq!(told.recv().await, Some((0, Reason::CANCEL)));
+    let pieces = stream::repeat_with(|| Frame::data(Bytes::from(vec![b'x'; 16 * 1024])));
+    let failed = fake.send(request(Method::POST, streamed(pieces))).await.unwrap_err();
+    assert!(matches!(failed, UpstreamError::IdleTimeout), "{failed:?}");
+    assert_eq!(told.recv().await, Some((1, Reason::CANCEL)));
+    assert_eq!(fake.connections(), 1);
+}
+
+#[tokio::test]
+async fn an_answer_ends_with_the_body_of_its_request_and_the_body_is_to_blame() {
+    let quick = |settings: &mut UpstreamSettings| {
+        h2c(settings);
+        settings.idle_timeout = Duration::from_millis(200);
+    };
+    let mut fake = fake(quick, move |stream, connection| {
+        serve(stream, connection, |request, mut respond, _, _| async move {
+            let mut answer = respond.send_response(Response::new(()), false).unwrap();
+            // It goes on, so that only the request's body stands still.
+            while answer.send_data(Bytes::from_static(b"hi"), false).is_ok() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            drop(request);
+        })
+    })
+    .await;
+    let metrics = Metrics::new();
+    fake.upstreams.metrics = metrics.worker();
+    let answer = fake.send(request(Method::POST, streamed(stream::pending()))).await.unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(5), answer.into_body().collect()).await.expect("an end");
+    assert!(ended.is_err());
+    let told = metrics.render();
+    assert!(told.contains("vestibule_streams_cut_total{reason=\"body_idle\"} 1"), "{told}");
 }
 
 #[tokio::test]
