@@ -22,6 +22,7 @@ pub use onward::onward;
 
 use self::pages::{PageContext, Pages, protect};
 use crate::authn::proof::ProofDemand;
+use crate::message::headers::is_grpc;
 use crate::message::{Body, Connection, Inbound, RequestId, Scheme, Windows, is_navigation, is_prefetch, prefers_html};
 use crate::policy::Permit;
 use crate::route::{Access, GuardedRoute, Route};
@@ -50,7 +51,7 @@ impl Audience {
     /// A person reads what one of these windows shows; a prefetch or a script does not show a page of ours to anyone.
     fn of(headers: &HeaderMap, windows: Windows) -> Self {
         let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
-        if text(header::CONTENT_TYPE).is_some_and(is_grpc) {
+        if is_grpc(headers) {
             return Self::Grpc;
         }
         let in_a_window = || {
@@ -60,14 +61,6 @@ impl Audience {
         };
         if prefers_html(headers) && in_a_window() { Self::Person } else { Self::Program }
     }
-}
-
-/// `application/grpc`, with any message format. gRPC-Web (`application/grpc-web`) comes from scripts in browsers, which see
-/// the status of HTTP and are told where to sign in, as every other script is.
-fn is_grpc(content_type: &str) -> bool {
-    let media_type = content_type.split(';').next().unwrap_or_default().trim();
-    let after = media_type.get(..16).filter(|start| start.eq_ignore_ascii_case("application/grpc"));
-    after.is_some_and(|start| media_type.len() == start.len() || media_type[start.len()..].starts_with('+'))
 }
 
 /// One request and its answer, as far as reply and log have to know. Lives as long as the request.
@@ -478,22 +471,5 @@ mod tests {
         assert_eq!((audience(&[HTML]), audience(&[])), (Audience::Person, Audience::Program));
         let framed = |destination| audience_in(Windows::AndFrames, &[HTML, ("sec-fetch-dest", destination)]);
         assert_eq!((framed("iframe"), framed("embed")), (Audience::Person, Audience::Program));
-    }
-
-    #[test]
-    fn grpc_is_told_by_its_media_type_and_grpc_web_is_a_script() {
-        for (content_type, wanted) in [
-            ("application/grpc", true),
-            ("application/grpc+proto", true),
-            ("Application/gRPC; charset=utf-8", true),
-            ("application/grpc-web", false),
-            ("application/grpc-web+proto", false),
-            ("application/grpc-web-text", false),
-            ("application/grpcx", false),
-            ("application/json", false),
-            ("", false),
-        ] {
-            assert_eq!(is_grpc(content_type), wanted, "{content_type}");
-        }
     }
 }

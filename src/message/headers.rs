@@ -1,10 +1,10 @@
 //! Header names that only we may set, compared after folding: case ignored, every character that is not a letter or digit
 //! counted as the same one (`X_Forwarded.User` is `X-Forwarded-User`). CVE-2025-64484 and its relatives end here.
 //!
-//! Also here: what never travels further than one connection, what changes a request after it was judged, and which names
-//! mean something to HTTP itself.
+//! Also here: what never travels further than one connection, what changes a request after it was judged, which names
+//! mean something to HTTP itself, and what gRPC is known by.
 
-use http::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, TE};
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, TE};
 
 /// The closed list of identity header names: the configured ones, our defaults, and the field's usual ones.
 #[derive(Debug, Clone)]
@@ -277,6 +277,15 @@ const FUNCTIONAL: &[&str] = &[
     "x-request-id",
     "x-requested-with",
 ];
+
+/// Whether this is `application/grpc`, with any message format. gRPC-Web (`application/grpc-web`) comes from scripts in
+/// browsers, which see the status of HTTP and are told where to sign in, as every other script is.
+pub fn is_grpc(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let media_type = content_type.split(';').next().unwrap_or_default().trim();
+    let after = media_type.get(..16).filter(|start| start.eq_ignore_ascii_case("application/grpc"));
+    after.is_some_and(|start| media_type.len() == start.len() || media_type[start.len()..].starts_with('+'))
+}
 
 /// Folds a header name for comparison: ASCII lower case, every non-alphanumeric byte as `-`.
 pub fn fold(name: &str) -> String {
@@ -587,6 +596,23 @@ mod tests {
             for name in &others {
                 prop_assert_eq!(identity.covers(name), !headers.contains_key(name.as_str()), "{}", name);
             }
+        }
+    }
+
+    #[test]
+    fn grpc_is_told_by_its_media_type_and_grpc_web_is_a_script() {
+        for (content_type, wanted) in [
+            ("application/grpc", true),
+            ("application/grpc+proto", true),
+            ("Application/gRPC; charset=utf-8", true),
+            ("application/grpc-web", false),
+            ("application/grpc-web+proto", false),
+            ("application/grpc-web-text", false),
+            ("application/grpcx", false),
+            ("application/json", false),
+            ("", false),
+        ] {
+            assert_eq!(is_grpc(&map(&[("content-type", content_type)])), wanted, "{content_type}");
         }
     }
 }

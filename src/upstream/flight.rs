@@ -14,7 +14,8 @@ use super::expectation::Expectation;
 use super::head::{Head, Ours};
 use super::lifetime::Term;
 use super::upgrade::Upgrade;
-use super::{UpstreamError, UpstreamSettings};
+use super::{Protocol, UpstreamError, UpstreamSettings};
+use crate::message::headers::is_grpc;
 use crate::message::{self, Body, EarlyHints};
 
 /// What admission and the route say about a request.
@@ -96,10 +97,13 @@ impl Flight {
             (RequestBody::empty(), None)
         } else {
             let length_known = body.size_hint().exact().is_some();
-            // Whoever announces a length has the bytes; a stream may say something once an hour. But a stranger's that is
-            // alone on its connection holds a place that others need.
+            // Whoever announces a length has the bytes; a stream may say something once an hour. But a stranger's holds a
+            // place at the application that others need. A call of gRPC may well be silent for as long, and is answered when it
+            // ends; where one can't be, because one side does not speak HTTP/2, nothing passes for one.
             let term = asked.term.as_ref().and_then(Term::of_the_session_alone);
-            let paced = length_known || (term.is_none() && asked.version != Version::HTTP_2);
+            let is_http2 = asked.version == Version::HTTP_2;
+            let is_call = is_http2 && settings.protocol != Protocol::Http1 && !manner.alone && is_grpc(&head.headers);
+            let paced = length_known || (term.is_none() && !is_call);
             let held;
             (expectation, held) = Expectation::of(&mut head.headers, asked.version).unzip();
             let limits = body::Limits {
@@ -107,7 +111,7 @@ impl Flight {
                 pace: settings.pace.filter(|_| paced),
                 most: max_body,
                 term,
-                is_http2: asked.version == Version::HTTP_2,
+                is_http2,
                 held,
             };
             let (body, progress) = RequestBody::watched(body, limits, trust);

@@ -1,6 +1,7 @@
 //! HTTP/2 towards the client: the same requests with the same outcome, more of them on one connection, and nothing that one
 //! connection can do to the others.
 
+mod drips;
 mod floods;
 mod requests;
 mod sessions;

@@ -63,7 +63,9 @@ pub(crate) struct Application {
     pub(crate) toml: String,
     pub(crate) requests: Arc<AtomicUsize>,
     /// Bodies for `/count` that came to their end.
-    pub(super) complete: Arc<AtomicUsize>,
+    pub(crate) complete: Arc<AtomicUsize>,
+    /// Those that are over, however they ended.
+    pub(crate) over: Arc<AtomicUsize>,
     pub(super) connections: Arc<AtomicUsize>,
     /// Cuts every connection.
     pub(super) cut: Arc<Notify>,
@@ -73,14 +75,14 @@ pub(crate) struct Application {
 impl Application {
     pub(crate) async fn start(way: Way) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let [requests, complete, connections] = std::array::from_fn(|_| Arc::<AtomicUsize>::default());
+        let [requests, complete, over, connections] = std::array::from_fn(|_| Arc::<AtomicUsize>::default());
         let cut = Arc::<Notify>::default();
         let serve = {
-            let (requests, complete) = (Arc::clone(&requests), Arc::clone(&complete));
+            let (requests, counts) = (Arc::clone(&requests), [&complete, &over].map(Arc::clone));
             let (connections, cut) = (Arc::clone(&connections), Arc::clone(&cut));
             move |io: Box<dyn Io>| {
                 connections.fetch_add(1, Ordering::SeqCst);
-                serve(io, Arc::clone(&requests), Arc::clone(&complete), Arc::clone(&cut))
+                serve(io, Arc::clone(&requests), counts.clone(), Arc::clone(&cut))
             }
         };
         let protocol = if way.h2 { "h2" } else { "http1" };
@@ -125,7 +127,7 @@ impl Application {
             }
         };
         let toml = format!("{toml}\nprotocol = \"{protocol}\"");
-        Self { toml, requests, complete, connections, cut, folder }
+        Self { toml, requests, complete, over, connections, cut, folder }
     }
 
     /// Where it listens, on a port.
@@ -160,11 +162,11 @@ pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 /// Either protocol, told by the first bytes.
-async fn serve(io: Box<dyn Io>, requests: Arc<AtomicUsize>, complete: Arc<AtomicUsize>, cut: Arc<Notify>) {
+async fn serve(io: Box<dyn Io>, requests: Arc<AtomicUsize>, counts: [Arc<AtomicUsize>; 2], cut: Arc<Notify>) {
     let service = service_fn(move |request| {
         requests.fetch_add(1, Ordering::SeqCst);
-        let complete = Arc::clone(&complete);
-        async move { Ok::<_, Infallible>(answer(request, complete).await) }
+        let counts = counts.clone();
+        async move { Ok::<_, Infallible>(answer(request, counts).await) }
     });
     let (mut read, write) = tokio::io::split(io);
     let mut first = [0; 3];
@@ -185,7 +187,16 @@ async fn serve(io: Box<dyn Io>, requests: Arc<AtomicUsize>, complete: Arc<Atomic
     }
 }
 
-async fn answer(mut request: Request<Incoming>, complete: Arc<AtomicUsize>) -> Response<Body> {
+/// Counts when it is dropped.
+struct Over(Arc<AtomicUsize>);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+async fn answer(mut request: Request<Incoming>, [complete, over]: [Arc<AtomicUsize>; 2]) -> Response<Body> {
     let whole = |text: String| Full::new(Bytes::from(text)).map_err(|never| match never {}).boxed_unsync();
     match request.uri().path() {
         "/sum" => {
@@ -195,16 +206,19 @@ async fn answer(mut request: Request<Incoming>, complete: Arc<AtomicUsize>) -> R
             }
             Response::new(whole(hex(&sum.finish())))
         }
-        "/count" => loop {
-            match request.body_mut().frame().await {
-                Some(Ok(_)) => {}
-                Some(Err(_)) => break Response::new(whole("broken off".to_owned())),
-                None => {
-                    complete.fetch_add(1, Ordering::SeqCst);
-                    break Response::new(whole("complete".to_owned()));
+        "/count" => {
+            let _over = Over(over);
+            loop {
+                match request.body_mut().frame().await {
+                    Some(Ok(_)) => {}
+                    Some(Err(_)) => break Response::new(whole("broken off".to_owned())),
+                    None => {
+                        complete.fetch_add(1, Ordering::SeqCst);
+                        break Response::new(whole("complete".to_owned()));
+                    }
                 }
             }
-        },
+        }
         "/echo" => Response::new(request.into_body().map_err(Into::into).boxed_unsync()),
         "/trailed" => {
             let collected = request.into_body().collect().await.expect("a whole body");
