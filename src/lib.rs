@@ -10,6 +10,7 @@
 //! | 1 | [`clock`], [`secret`] | time as an argument; strings that are never shown |
 //! | 1 | [`errands`] | work that goes on whoever goes away, and that a stop waits for |
 //! | 1 | `random` | bytes that nobody can guess |
+//! | 1 | `keepalive` | a TCP peer that vanished is noticed where nobody writes |
 //! | 1 | `files` | key and certificate files: read within a bound, looked at again |
 //! | 1 | `pem` | what such files hold, and no word of it |
 //! | 1 | [`telemetry`] | log subscriber, access log, metrics |
@@ -45,6 +46,7 @@ pub mod endpoints;
 pub mod errands;
 mod files;
 pub mod gateway;
+mod keepalive;
 pub mod message;
 mod pem;
 pub mod policy;

@@ -11,7 +11,6 @@ use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use ipnet::IpNet;
 use socket2::{Domain, Protocol, SockAddr, Socket as RawSocket, Type};
@@ -19,11 +18,10 @@ use tokio::net::{TcpListener, UnixListener};
 
 use super::stream::Socket;
 use super::tls;
+use crate::keepalive;
 
 /// Connections that the kernel holds ready per socket; it may hold fewer (`net.core.somaxconn`).
 const BACKLOG: i32 = 4096;
-/// How long a silent peer is believed to be there, for tunnels, which have no other clock.
-const KEEPALIVE: Duration = Duration::from_secs(120);
 /// Whoever connects through a unix socket is on this machine.
 const LOCAL_PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 /// Owner and group of a unix socket may connect.
@@ -120,7 +118,7 @@ fn tcp_socket(address: SocketAddr) -> io::Result<RawSocket> {
     // So that a restart need not wait for the old connections' last two minutes.
     socket.set_reuse_address(true)?;
     // Accepted sockets inherit it.
-    socket.set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4))?;
+    keepalive::switch_on(&socket)?;
     socket.set_nonblocking(true)?;
     Ok(socket)
 }
@@ -230,6 +228,16 @@ mod tests {
     }
 
     const ONE: NonZeroUsize = NonZeroUsize::MIN;
+
+    #[tokio::test]
+    async fn an_accepted_connection_is_kept_alive_and_does_not_wait_for_more() {
+        let (address, mut sockets) = bind_tcp(([127, 0, 0, 1], 0).into(), ONE).unwrap();
+        let acceptor = Acceptor::new(BoundSocket::Tcp(sockets.remove(0).into())).unwrap();
+        let _client = tokio::net::TcpStream::connect(address).await.unwrap();
+        let (accepted, _) = std::future::poll_fn(|cx| acceptor.poll_accept(cx)).await.unwrap();
+        let Socket::Tcp(accepted) = accepted else { panic!("a socket of TCP") };
+        assert!(keepalive::is_on(&socket2::SockRef::from(&accepted)) && accepted.nodelay().unwrap());
+    }
 
     #[test]
     fn a_stale_socket_is_replaced_and_anything_else_is_left_alone() {

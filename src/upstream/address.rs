@@ -5,11 +5,13 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use socket2::SockRef;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout_at};
 
 use super::UpstreamError;
 use super::socket::Stream;
+use crate::keepalive;
 
 /// Where an upstream listens, as it is configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,6 +80,7 @@ pub(super) async fn dial(address: &Address, deadline: Instant) -> Result<Stream,
                 let stream = TcpStream::connect(address).await?;
                 // A socket that can't be tuned still works.
                 let _ = stream.set_nodelay(true);
+                let _ = keepalive::switch_on(&SockRef::from(&stream));
                 io::Result::Ok(Stream::Tcp(stream))
             }
             Address::Unix(path) => Ok(Stream::Unix(UnixStream::connect(path).await?)),
@@ -87,5 +90,21 @@ pub(super) async fn dial(address: &Address, deadline: Instant) -> Result<Stream,
         Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut => Err(UpstreamError::ConnectTimeout),
         Ok(outcome) => outcome.map_err(UpstreamError::Connect),
         Err(_) => Err(UpstreamError::ConnectTimeout),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_dialled_connection_is_kept_alive_and_does_not_wait_for_more() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = Address::Tcp(listener.local_addr().unwrap());
+        let dialled = dial(&address, Instant::now() + Duration::from_secs(5)).await.unwrap();
+        let Stream::Tcp(dialled) = dialled else { panic!("a socket of TCP") };
+        assert!(keepalive::is_on(&SockRef::from(&dialled)) && dialled.nodelay().unwrap());
     }
 }
