@@ -36,8 +36,6 @@ const SEND_BUFFER: usize = 64 * 1024;
 const UNSEEN_RESETS: usize = 64;
 /// Streams of a connection that may be at fault before it is ended.
 const FAULTS: usize = 256;
-/// How often a client that says nothing is asked whether it is there, and how long it may take to say so.
-const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
 
 /// What one connection may ask for.
 #[derive(Debug)]
@@ -45,6 +43,7 @@ pub(super) struct Limits {
     max_streams: u32,
     max_header_bytes: u32,
     max_headers: usize,
+    ping: (Duration, Duration),
 }
 
 impl Limits {
@@ -53,6 +52,7 @@ impl Limits {
             max_streams: settings.h2_max_streams,
             max_header_bytes: u32::try_from(settings.max_header_bytes).unwrap_or(u32::MAX),
             max_headers: settings.max_headers,
+            ping: settings.h2_ping,
         }
     }
 
@@ -68,8 +68,8 @@ impl Limits {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buf_size(SEND_BUFFER)
-            .keep_alive_interval(PING.0)
-            .keep_alive_timeout(PING.1)
+            .keep_alive_interval(self.ping.0)
+            .keep_alive_timeout(self.ping.1)
             // RFC 8441.
             .enable_connect_protocol();
         builder

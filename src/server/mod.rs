@@ -63,6 +63,9 @@ pub struct Settings {
     pub max_headers: usize,
     /// Requests at the same time on one connection of HTTP/2. Default 128.
     pub h2_max_streams: u32,
+    /// After how long without a byte a client of HTTP/2 is asked whether it is there, and how long it may take to say so.
+    /// Default 30 s and 20 s.
+    pub h2_ping: (Duration, Duration),
     /// Connections at the same time, all workers. Default 10,000.
     pub max_connections: usize,
     /// Connections of one client address at the same time; `None`: any number.
@@ -85,6 +88,7 @@ impl Default for Settings {
             max_header_bytes: 32 * 1024,
             max_headers: 100,
             h2_max_streams: 128,
+            h2_ping: (Duration::from_secs(30), Duration::from_secs(20)),
             max_connections: 10_000,
             clients: None,
             max_requests: 10_000,

@@ -268,6 +268,56 @@ fn a_client_that_goes_away_cancels_its_request() {
     assert_eq!(running.cancelled.load(Ordering::SeqCst), 1);
 }
 
+/// A client of HTTP/2 that has said hello and asks for nothing.
+fn say_hello(running: &Running) -> TcpStream {
+    let stream = running.connect();
+    send(&stream, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
+    stream
+}
+
+/// Reads a frame: its type, its flags, what it carries; `None` at the connection's end.
+fn read_frame(mut stream: &TcpStream) -> Option<(u8, u8, Vec<u8>)> {
+    let mut head = [0; 9];
+    match stream.read_exact(&mut head) {
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return None,
+        outcome => outcome.expect("a frame or the end in time"),
+    }
+    let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+    stream.read_exact(&mut payload).unwrap();
+    Some((head[3], head[4], payload))
+}
+
+/// RFC 9113 §6.7.
+const PING: u8 = 6;
+
+#[test]
+fn a_client_of_http2_that_answers_no_ping_is_given_up_and_one_that_does_is_kept() {
+    let running = start(|settings| {
+        settings.idle_timeout = Duration::from_secs(60);
+        settings.h2_ping = (Duration::from_millis(150), Duration::from_secs(1));
+    });
+    let (silent, polite) = (say_hello(&running), say_hello(&running));
+    let answering = std::thread::spawn(move || {
+        let mut answered = 0;
+        // For longer than the silent one may live.
+        while answered < 10 {
+            let (kind, flags, payload) = read_frame(&polite).expect("a connection that stays open");
+            if (kind, flags) == (PING, 0) {
+                (&polite).write_all(&[&[0, 0, 8, PING, 1, 0, 0, 0, 0], payload.as_slice()].concat()).unwrap();
+                answered += 1;
+            }
+        }
+        polite
+    });
+    let mut pings = 0;
+    while let Some((kind, flags, _)) = read_frame(&silent) {
+        pings += usize::from((kind, flags) == (PING, 0));
+    }
+    assert_eq!(pings, 1, "it is asked once, and then given up");
+    let polite = answering.join().unwrap();
+    assert!(read_frame(&polite).is_some_and(|(kind, ..)| kind == PING), "it is still asked");
+}
+
 #[test]
 fn the_client_reads_a_refusal_of_a_body_that_it_is_still_sending() {
     let running = start(|_| {});

@@ -40,12 +40,9 @@ const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS as u32;
 pub(super) const SEND_BUFFER: usize = 128 * 1024;
 /// The most of an answer's head, in bytes.
 const HEAD: u32 = 64 * 1024;
-/// A connection on which nothing was heard for so long, though a stream began, is asked whether it is still there.
-const SILENT: Duration = Duration::from_secs(10);
-/// How many times as long it is left alone where streams only wait. Servers of gRPC take a ping within 5 min for an attack.
+/// How many times as long a silent connection is left alone where streams only wait: servers of gRPC take a ping within 5 min
+/// for an attack.
 const PATIENCE: u32 = 31;
-/// How long it may take to say so.
-const PONG_WITHIN: Duration = Duration::from_secs(10);
 /// How long the goodbye of a connection that is let go may take.
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -68,6 +65,13 @@ struct Vitals {
     begun: AtomicBool,
 }
 
+/// What [`watch`] goes by.
+struct Watched {
+    socket: Arc<Socket>,
+    vitals: Arc<Vitals>,
+    ping: (Duration, Duration),
+}
+
 /// The right to one stream; dropped, what is left of the stream is cancelled.
 #[derive(Debug)]
 pub(super) struct Slot {
@@ -80,8 +84,14 @@ pub(super) struct Slot {
 }
 
 impl Shared {
-    /// A connection over `io`, whose socket is `socket`.
-    pub(super) async fn start<I>(io: I, socket: Arc<Socket>, scheme: Scheme) -> Result<Arc<Self>, h2::Error>
+    /// A connection over `io`, whose socket is `socket`. Where nothing was heard on it for the first time of `ping`, though a
+    /// stream began, it is asked whether it is still there, and given up without an answer within the second.
+    pub(super) async fn start<I>(
+        io: I,
+        socket: Arc<Socket>,
+        scheme: Scheme,
+        ping: (Duration, Duration),
+    ) -> Result<Arc<Self>, h2::Error>
     where
         I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
@@ -95,7 +105,8 @@ impl Shared {
             .handshake::<_, Bytes>(io)
             .await?;
         let (over, vitals) = (CancellationToken::new(), Arc::new(Vitals::default()));
-        tokio::spawn(drive(connection, socket, Arc::clone(&vitals), over.clone()));
+        let watched = Watched { socket, vitals: Arc::clone(&vitals), ping };
+        tokio::spawn(drive(connection, watched, over.clone()));
         let used = Mutex::new(Instant::now());
         Ok(Arc::new(Self { sender, scheme, vitals, used, _over: over.drop_guard() }))
     }
@@ -246,18 +257,14 @@ fn translate(Head { parts: head, ours, .. }: &Head, length: Option<u64>, scheme:
 }
 
 /// Runs the connection until it ends, is needed no more, or does not answer when it is asked.
-async fn drive<I>(
-    mut connection: Connection<I, Bytes>,
-    socket: Arc<Socket>,
-    vitals: Arc<Vitals>,
-    over: CancellationToken,
-) where
+async fn drive<I>(mut connection: Connection<I, Bytes>, watched: Watched, over: CancellationToken)
+where
     I: AsyncRead + AsyncWrite + Unpin,
 {
     let pings = connection.ping_pong();
     let outcome = tokio::select! {
         outcome = &mut connection => outcome,
-        () = watch(pings, &socket, &vitals) => {
+        () = watch(pings, &watched) => {
             tracing::debug!("an upstream's HTTP/2 connection does not answer any more");
             return;
         }
@@ -272,12 +279,12 @@ async fn drive<I>(
 }
 
 /// Ends once a ping stays without an answer.
-async fn watch(pings: Option<PingPong>, socket: &Socket, vitals: &Vitals) {
+async fn watch(pings: Option<PingPong>, Watched { socket, vitals, ping: (silent, pong_within) }: &Watched) {
     // There is one for whoever asks first.
     let Some(mut pings) = pings else { return std::future::pending().await };
     let mut silences = 0;
     loop {
-        sleep(SILENT).await;
+        sleep(*silent).await;
         if socket.heard() {
             socket.begin();
             vitals.begun.store(false, Ordering::Relaxed);
@@ -290,7 +297,7 @@ async fn watch(pings: Option<PingPong>, socket: &Socket, vitals: &Vitals) {
         if !is_needed || !(has_begun || silences % PATIENCE == 0) {
             continue;
         }
-        match timeout(PONG_WITHIN, pings.ping(Ping::opaque())).await {
+        match timeout(*pong_within, pings.ping(Ping::opaque())).await {
             Ok(Ok(_)) => {}
             // The connection's own end says more.
             Ok(Err(_)) => std::future::pending().await,

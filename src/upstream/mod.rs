@@ -122,6 +122,9 @@ pub struct UpstreamSettings {
     pub pool_idle: Duration,
     /// The most unused connections kept, per worker. Default 128.
     pub pool_size: usize,
+    /// After how long without a byte a connection of HTTP/2 that is used is asked whether it is still there, and how long it
+    /// may take to say so. Default 10 s each.
+    pub h2_ping: (Duration, Duration),
     /// What answers without any connection; nothing above but the name counts then.
     pub own: Option<Own>,
     /// Header fields that are set and removed; those of the route come after.
@@ -151,6 +154,7 @@ impl Default for UpstreamSettings {
             pace: Some(Pace { rate: 240, grace: Duration::from_secs(60) }),
             pool_idle: Duration::from_secs(55),
             pool_size: 128,
+            h2_ping: (Duration::from_secs(10), Duration::from_secs(10)),
             own: None,
             edits: None,
         }

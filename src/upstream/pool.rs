@@ -44,6 +44,7 @@ pub(super) struct Pool {
     /// The most time without a byte on a body.
     idle: Duration,
     size: usize,
+    ping: (Duration, Duration),
     state: Mutex<State>,
     sweeping: AtomicBool,
     /// Held by whoever makes a connection that others will share.
@@ -105,6 +106,7 @@ impl Pool {
             keep: settings.pool_idle,
             idle: settings.idle_timeout,
             size: settings.pool_size,
+            ping: settings.h2_ping,
             state: Mutex::default(),
             sweeping: AtomicBool::new(false),
             turn: tokio::sync::Mutex::new(()),
@@ -204,7 +206,7 @@ impl Pool {
     where
         I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let started = Shared::start(io, socket, scheme).await;
+        let started = Shared::start(io, socket, scheme, self.ping).await;
         let shared = started.map_err(|error| UpstreamError::Closed(error.into()))?;
         let slot = shared.take();
         let mut state = self.state();

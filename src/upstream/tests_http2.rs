@@ -13,6 +13,7 @@ use http_body_util::{BodyExt, StreamBody};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
 
 use super::head::Ours;
 use super::http2::SEND_BUFFER;
@@ -503,6 +504,88 @@ async fn connections_without_streams_are_closed_after_their_time() {
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(closed.load(Ordering::SeqCst), 1);
     assert_eq!((fake.text(get()).await, fake.connections()), ("ok".to_owned(), 2));
+}
+
+/// Answers its first request and then nothing more but `pongs` pings; tells of each ping.
+async fn falls_silent(mut stream: TcpStream, mut pongs: usize, pinged: mpsc::UnboundedSender<Instant>) {
+    stream.read_exact(&mut [0; 24]).await.unwrap();
+    stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
+    let mut is_first = true;
+    while let Some((kind, id, payload)) = frame(&mut stream).await {
+        match kind {
+            // HEADERS: `:status: 200` (RFC 7541 appendix A) and the end.
+            1 if std::mem::take(&mut is_first) => {
+                let head = [&[0, 0, 1, 1, 5][..], &id.to_be_bytes(), &[0x88]].concat();
+                stream.write_all(&head).await.unwrap();
+            }
+            // PING.
+            6 => {
+                pinged.send(Instant::now()).unwrap();
+                if pongs > 0 {
+                    pongs -= 1;
+                    stream.write_all(&[&[0, 0, 8, 6, 1, 0, 0, 0, 0], &payload[..]].concat()).await.unwrap();
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What is asked of a connection that has fallen silent, and when; its request gets its answer on another one.
+async fn pings_of_one_that_falls_silent(pongs: usize, silent: Duration) -> Vec<Instant> {
+    let (ping, mut pings) = mpsc::unbounded_channel();
+    let change = |settings: &mut UpstreamSettings| {
+        h2c(settings);
+        settings.h2_ping = (silent, Duration::from_millis(300));
+    };
+    let fake = fake(change, move |stream, connection| {
+        let ping = ping.clone();
+        async move {
+            match connection {
+                0 => falls_silent(stream, pongs, ping).await,
+                _ => serve(stream, connection, |_, respond, _, _| async { say(respond, "ok") }).await,
+            }
+        }
+    })
+    .await;
+    assert_eq!(fake.text(get()).await, "");
+    // What was heard so far says nothing about the next request.
+    sleep(silent * 3).await;
+    assert_eq!(fake.text(get()).await, "ok");
+    assert_eq!(fake.connections(), 2);
+    std::iter::from_fn(|| pings.try_recv().ok()).collect()
+}
+
+#[tokio::test]
+async fn a_connection_that_answers_no_ping_is_given_up_and_its_request_goes_to_another() {
+    assert_eq!(pings_of_one_that_falls_silent(0, Duration::from_millis(100)).await.len(), 1);
+}
+
+/// Servers of gRPC take it for an attack.
+#[tokio::test]
+async fn while_a_stream_only_waits_it_is_asked_for_seldom() {
+    let silent = Duration::from_millis(40);
+    let pings = pings_of_one_that_falls_silent(1, silent).await;
+    assert_eq!(pings.len(), 2);
+    assert!(pings[1] - pings[0] >= silent * 30, "{:?}", pings[1] - pings[0]);
+}
+
+#[tokio::test]
+async fn an_answer_that_takes_long_is_waited_for_where_pings_are_answered() {
+    let change = |settings: &mut UpstreamSettings| {
+        h2c(settings);
+        settings.h2_ping = (Duration::from_millis(100), Duration::from_secs(1));
+    };
+    let fake = fake(change, |stream, connection| {
+        serve(stream, connection, |_, respond, _, count| async move {
+            sleep(Duration::from_millis(1500) * u32::from(count > 0)).await;
+            say(respond, "ok");
+        })
+    })
+    .await;
+    assert_eq!(fake.text(get()).await, "ok");
+    sleep(Duration::from_millis(300)).await;
+    assert_eq!((fake.text(get()).await, fake.connections()), ("ok".to_owned(), 1));
 }
 
 #[tokio::test]

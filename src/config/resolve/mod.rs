@@ -270,6 +270,7 @@ impl Resolver {
             max_header_bytes,
             max_headers: max_headers.map_or(default.max_headers, |count| count as usize),
             h2_max_streams: h2_max_streams.unwrap_or(default.h2_max_streams),
+            h2_ping: default.h2_ping,
             max_connections: max_connections.map_or(default.max_connections, |count| count as usize),
             clients: self.clients(raw),
             max_requests: raw.limits.max_requests_per_connection.unwrap_or(default.max_requests),
