@@ -121,6 +121,8 @@ struct Direction {
     /// What the writer would not take; empty and unallocated most of the time.
     left: Vec<u8>,
     written: usize,
+    /// The writer has taken something and not been asked to send it.
+    unflushed: bool,
     stage: Stage,
 }
 
@@ -140,7 +142,8 @@ enum Stage {
 
 impl Direction {
     fn new(websocket: bool) -> Self {
-        Self { frames: websocket.then(FrameTracker::default), left: Vec::new(), written: 0, stage: Stage::Open }
+        let frames = websocket.then(FrameTracker::default);
+        Self { frames, left: Vec::new(), written: 0, unflushed: false, stage: Stage::Open }
     }
 
     /// Puts `close` between two frames, unless a close frame passed already.
@@ -172,7 +175,16 @@ impl Direction {
                 Stage::Left if self.frames.as_ref().is_none_or(FrameTracker::has_closed) => {
                     return Poll::Ready(Ok(()));
                 }
-                Stage::Open | Stage::Leaving(_) | Stage::Left => ready!(self.move_some(cx, reader, writer))?,
+                Stage::Open | Stage::Leaving(_) | Stage::Left => {
+                    if self.move_some(cx, reader, writer)?.is_pending() {
+                        // TLS takes bytes that its socket does not, and nothing may come after them for hours.
+                        if self.unflushed {
+                            ready!(Pin::new(&mut *writer).poll_flush(cx))?;
+                            self.unflushed = false;
+                        }
+                        return Poll::Pending;
+                    }
+                }
             }
         }
     }
@@ -183,6 +195,7 @@ impl Direction {
                 0 => return Poll::Ready(Err(ErrorKind::WriteZero.into())),
                 count => self.written += count,
             }
+            self.unflushed = true;
         }
         self.left = Vec::new();
         self.written = 0;
@@ -207,7 +220,10 @@ impl Direction {
             while !passed.is_empty() {
                 match Pin::new(&mut *writer).poll_write(cx, passed)? {
                     Poll::Ready(0) => return Poll::Ready(Err(ErrorKind::WriteZero.into())),
-                    Poll::Ready(count) => passed = &passed[count..],
+                    Poll::Ready(count) => {
+                        passed = &passed[count..];
+                        self.unflushed = true;
+                    }
                     Poll::Pending => {
                         self.left = passed.to_vec();
                         break;
@@ -250,10 +266,28 @@ impl Direction {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, BufStream, duplex};
 
     fn until(closing: CancellationToken) -> Ends {
         Ends { closing, session: None }
+    }
+
+    /// As TLS does with what its socket does not take at once.
+    #[tokio::test]
+    async fn what_a_writer_has_taken_and_not_sent_is_flushed_before_more_is_waited_for() {
+        let (mut client, downstream) = duplex(64);
+        let (mut app, upstream) = duplex(64);
+        let (downstream, upstream) = (BufStream::new(downstream), BufStream::new(upstream));
+        tokio::spawn(join(downstream, upstream, false, until(CancellationToken::new())));
+        let soon = Duration::from_secs(5);
+        for _ in 0..2 {
+            let mut heard = [0; 4];
+            app.write_all(b"news").await.unwrap();
+            tokio::time::timeout(soon, client.read_exact(&mut heard)).await.expect("it arrives").unwrap();
+            client.write_all(b"more").await.unwrap();
+            tokio::time::timeout(soon, app.read_exact(&mut heard)).await.expect("it arrives").unwrap();
+            assert_eq!(&heard, b"more");
+        }
     }
 
     #[tokio::test]
