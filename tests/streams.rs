@@ -9,7 +9,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use vestibule::upstream::UpstreamSettings;
-use vestibule_test_support::script::{application, connect, head};
+use vestibule_test_support::script::{agreeing, application, connect, head};
 use vestibule_test_support::{H2Client, Request, Stage, raw_request};
 
 /// How long anything that happens at once may take on a busy machine.
@@ -403,6 +403,60 @@ async fn a_101_that_does_not_fit_the_request_is_502_and_opens_no_tunnel() {
     let plain = format!("GET /plain HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", stage.host());
     let answer = String::from_utf8(raw_request(stage.address(), plain.as_bytes()).await).unwrap();
     assert!(answer.starts_with("HTTP/1.1 502"), "{answer}");
+}
+
+#[tokio::test]
+async fn an_upgrade_that_its_route_names_is_a_tunnel_of_any_bytes() {
+    let (url, mut questions) = agreeing().await;
+    let stage = Stage::with(&format!("[upstream]\nurl = \"{url}\"\n{PUBLIC}\nupgrades = [\"SPDY/3.1\"]"));
+    let asks = "GET /exec?x HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\r\n";
+    let mut stream = connect(stage.address(), asks).await;
+    let agreed = head(&mut stream).await.to_ascii_lowercase();
+    assert!(agreed.starts_with("http/1.1 101 "), "{agreed}");
+    for field in ["\r\nconnection: upgrade\r\n", "\r\nupgrade: spdy/3.1\r\n"] {
+        assert!(agreed.contains(field), "{agreed}");
+    }
+    let asked = questions.recv().await.unwrap();
+    assert!(asked.starts_with("GET /exec?x HTTP/1.1\r\n"), "{asked}");
+    for field in ["\r\nconnection: upgrade\r\n", "\r\nupgrade: spdy/3.1\r\n"] {
+        assert!(asked.contains(field), "{asked}");
+    }
+    let mut welcome = [0; 7];
+    timeout(SOON, stream.read_exact(&mut welcome)).await.expect("what came with the 101").unwrap();
+    assert_eq!(&welcome, b"welcome");
+    // Bytes of any kind, among them what would be a request, or a frame of a WebSocket that goes away.
+    let all: Vec<u8> = (0..=255).collect();
+    for said in [&b"get /admin http/1.1\r\n\r\n"[..], b"\x88\x82\0\0\0\0\x03\xe8", &all, &[b'x'; 100_000]] {
+        let mut heard = vec![0; said.len()];
+        let (mut reading, mut writing) = stream.split();
+        let both = async { tokio::try_join!(writing.write_all(said), reading.read_exact(&mut heard)) };
+        timeout(SOON, both).await.expect("all of it comes back").unwrap();
+        assert_eq!(heard, said.to_ascii_uppercase());
+    }
+    // A half-close is one for the application too, and then it closes.
+    stream.shutdown().await.unwrap();
+    assert_eq!(timeout(SOON, stream.read(&mut [0; 1])).await.expect("the end").unwrap(), 0);
+}
+
+#[tokio::test]
+async fn h2c_is_never_passed_on_beside_an_upgrade_that_its_route_names_either() {
+    let (url, mut questions) = agreeing().await;
+    let stage = Stage::with(&format!("[upstream]\nurl = \"{url}\"\n{PUBLIC}\nupgrades = [\"spdy/3.1\"]"));
+    for fields in [
+        "Upgrade: h2c",
+        "Upgrade: h2c, spdy/3.1",
+        "Upgrade: spdy/3.1, h2c",
+        "Upgrade: spdy/3.1\r\nUpgrade: h2c",
+        "Upgrade: H2C\r\nUpgrade: spdy/3.1",
+        "Upgrade: websocket, h2c",
+    ] {
+        let options = "Connection: upgrade, http2-settings, close\r\nHTTP2-Settings: AAMAAABkAAQAAP__";
+        let request = format!("GET / HTTP/1.1\r\nHost: {}\r\n{options}\r\n{fields}\r\n\r\n", stage.host());
+        let answer = String::from_utf8(raw_request(stage.address(), request.as_bytes()).await).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("plain"), "{fields:?}: {answer}");
+        let asked = questions.recv().await.unwrap();
+        assert!(!asked.contains("upgrade") && !asked.contains("h2c") && !asked.contains("settings"), "{asked}");
+    }
 }
 
 #[tokio::test]

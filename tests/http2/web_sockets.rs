@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use vestibule_test_support::h2::{H2Reply, whole};
-use vestibule_test_support::script::{application, head};
+use vestibule_test_support::script::{agreeing, application, head};
 use vestibule_test_support::{Browser, H2Client, Stage, bytes};
 
 use super::{PUBLIC, with_cookies};
@@ -151,6 +151,49 @@ async fn other_protocols_need_a_route_that_names_them() {
     let request = connect(&stage, "/ws", "web, socket").body(()).unwrap();
     assert_eq!(refusal(&client, request).await, (400, "upgrade_invalid".to_owned()));
     stage.upstream.assert_untouched();
+}
+
+#[tokio::test]
+async fn a_protocol_that_its_route_names_is_a_tunnel_of_any_bytes() {
+    let (url, mut questions) = agreeing().await;
+    let stage = Stage::with(&format!("[upstream]\nurl = \"{url}\"\n{PUBLIC}\nupgrades = [\"spdy/3.1\"]"));
+    let client = H2Client::connect(stage.address()).await;
+    let ask = |protocol| {
+        let request = Request::builder().method(Method::CONNECT).uri(stage.url("/exec?x"));
+        request.extension(Protocol::from_static(protocol)).body(()).unwrap()
+    };
+    for other in ["tcp", "h2c", "spdy/3"] {
+        assert_eq!(refusal(&client, ask(other)).await, (501, "tunnel_refused".to_owned()), "{other}");
+    }
+    let (response, mut sending) = client.open(ask("spdy/3.1"), false).await.unwrap();
+    let (agreed, mut body) = timeout(SOON, response).await.expect("an answer in time").unwrap().into_parts();
+    assert_eq!(agreed.status, StatusCode::OK);
+    assert!(!agreed.headers.contains_key("upgrade") && !agreed.headers.contains_key("connection"), "{agreed:?}");
+    // Nothing of the refused ones came before.
+    let asked = questions.recv().await.unwrap();
+    assert!(asked.starts_with("GET /exec?x HTTP/1.1\r\n"), "{asked}");
+    assert!(asked.contains("\r\nconnection: upgrade\r\n") && asked.contains("\r\nupgrade: spdy/3.1\r\n"), "{asked}");
+    assert!(!asked.contains("sec-websocket"), "{asked}");
+    let mut hear = async |length: usize| {
+        let mut heard = Vec::new();
+        while heard.len() < length {
+            let data = timeout(SOON, body.data()).await.expect("bytes in time").expect("more bytes").unwrap();
+            body.flow_control().release_capacity(data.len()).unwrap();
+            heard.extend_from_slice(&data);
+        }
+        heard
+    };
+    assert_eq!(hear(7).await, b"welcome");
+    let all: Vec<u8> = (0..=255).collect();
+    for said in [&b"get /admin http/1.1\r\n\r\n"[..], b"\x88\x82\0\0\0\0\x03\xe8", &all, &[b'x'; 100_000]] {
+        sending.send_data(Bytes::copy_from_slice(said), false).unwrap();
+        assert_eq!(hear(said.len()).await, said.to_ascii_uppercase());
+    }
+    sending.send_data(Bytes::new(), true).unwrap();
+    // The end may come as an empty frame of its own.
+    while let Some(rest) = timeout(SOON, body.data()).await.expect("the end") {
+        assert_eq!(rest.unwrap(), "");
+    }
 }
 
 #[tokio::test]

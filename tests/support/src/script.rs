@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 /// An application that does with each connection what `serve` does, until the test's runtime ends; its URL.
 pub async fn application<F, Served>(serve: F) -> String
@@ -20,6 +21,41 @@ where
         }
     });
     url
+}
+
+/// An application that agrees to every upgrade, says `welcome` in the same breath as its 101 and then everything in capitals
+/// that it is told, to the end; what is no upgrade it answers with `plain`. Its URL, and the heads of its requests.
+pub async fn agreeing() -> (String, UnboundedReceiver<String>) {
+    let (asked, questions) = unbounded_channel();
+    let url = application(move |mut stream| {
+        let asked = asked.clone();
+        async move {
+            loop {
+                let head = head(&mut stream).await;
+                let protocol = head.lines().find_map(|line| line.strip_prefix("upgrade: ")).map(str::to_owned);
+                if head.is_empty() || asked.send(head).is_err() {
+                    return;
+                }
+                if let Some(protocol) = protocol {
+                    let switch = format!("Connection: upgrade\r\nUpgrade: {protocol}\r\n\r\nwelcome");
+                    let answer = format!("HTTP/1.1 101 Switching Protocols\r\n{switch}");
+                    stream.write_all(answer.as_bytes()).await.expect("the 101 is taken");
+                    break;
+                }
+                let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nplain";
+                stream.write_all(answer).await.expect("the answer is taken");
+            }
+            let mut buffer = [0; 4096];
+            while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+                buffer[..count].make_ascii_uppercase();
+                if stream.write_all(&buffer[..count]).await.is_err() {
+                    return;
+                }
+            }
+        }
+    })
+    .await;
+    (url, questions)
 }
 
 /// Connects and sends `head`, in which `{host}` stands for the host of a stage or site that listens at `address`.
