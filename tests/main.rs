@@ -89,6 +89,8 @@ mod kept_connections;
 mod listeners;
 // A line tells what happened and nothing that was secret.
 mod logs;
+// What the program holds is little for those who wait and bounded for those who drip.
+mod memory;
 // A password is taken from a program where that is switched on, and from nobody else.
 mod passwords;
 // Every protocol of a client meets every protocol of an application.
