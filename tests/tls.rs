@@ -226,6 +226,21 @@ async fn a_session_is_resumed_only_where_it_began() {
     }
 }
 
+/// What comes with the first flight could be sent again by anybody (RFC 8446 §8).
+#[tokio::test]
+async fn nothing_is_taken_before_the_handshake_is_over() {
+    let ca = TestCa::new();
+    let (stage, _files) = tls_stage(&ca, "");
+    let client = TlsClient::speaking(&ca, &version::TLS13).eager();
+    for kind in [HandshakeKind::Full, HandshakeKind::Resumed] {
+        let mut stream = client.connect(stage.address(), NAME).await.unwrap();
+        vestibule_test_support::get(&mut stream, NAME, "/", "").await.unwrap();
+        assert_eq!(stream.get_ref().1.handshake_kind(), Some(kind));
+    }
+    // It has another ticket, and a ticket that allows it would be one to send by.
+    assert_eq!(client.early(NAME), None);
+}
+
 #[tokio::test]
 async fn plain_http_on_the_tls_port_is_told_to_speak_tls() {
     let ca = TestCa::new();

@@ -247,6 +247,21 @@ async fn answer(mut request: Request<Incoming>, [complete, over]: [Arc<AtomicUsi
             });
             Response::new(BodyExt::boxed_unsync(StreamBody::new(frames)))
         }
+        // A part of something that is kept compressed; what it was asked for stands in `x-asked`.
+        "/part" => {
+            let asked = [header::RANGE, header::IF_RANGE, header::ACCEPT_ENCODING];
+            let asked =
+                asked.map(|name| request.headers().get(name).map_or("", |value| value.to_str().unwrap()).to_owned());
+            Response::builder()
+                .status(StatusCode::PARTIAL_CONTENT)
+                .header("x-asked", asked.join("|"))
+                .header(header::CONTENT_RANGE, "bytes 100-65099/65521")
+                .header(header::CONTENT_ENCODING, "gzip")
+                .header(header::ETAG, "\"v1\"")
+                .header(header::ACCEPT_RANGES, "bytes")
+                .body(Full::new(Bytes::from(piece()).slice(100..65_100)).map_err(|never| match never {}).boxed_unsync())
+                .unwrap()
+        }
         "/never" => std::future::pending().await,
         "/begin" => {
             let first = stream::once(async { Ok(Frame::data(Bytes::from_static(b"ten bytes!"))) });

@@ -78,6 +78,44 @@ async fn an_application_that_dies_in_mid_body_ends_the_answer_as_an_error_on_eve
 }
 
 #[tokio::test]
+async fn a_part_of_something_compressed_passes_as_it_was_asked_for_and_answered() {
+    const ASKED: [(&str, &str); 3] =
+        [("range", "bytes=100-65099, 7-8"), ("if-range", "\"v1\""), ("accept-encoding", "gzip;q=0.5, br")];
+    for way in WAYS {
+        let application = Application::start(way).await;
+        let stage = application.stage("");
+        let ask = |request: http::request::Builder| {
+            ASKED.iter().fold(request, |request, (name, value)| request.header(*name, *value))
+        };
+        let by_http2 = H2Client::connect(stage.address()).await;
+        let request = ask(Request::get(stage.url("/part"))).body(()).unwrap();
+        let reply = by_http2.send(request, Bytes::new()).await.unwrap();
+        let mut answers = vec![(reply.status, reply.headers, reply.body.to_vec())];
+
+        let mut request = vestibule_test_support::Request::new(http::Method::GET, &stage.url("/part"));
+        for (name, value) in ASKED {
+            request = request.header(name, value);
+        }
+        let reply = stage.browser().send(request).await;
+        answers.push((reply.status, reply.headers.clone(), reply.body.to_vec()));
+        for (status, headers, body) in answers {
+            assert_eq!(status, StatusCode::PARTIAL_CONTENT, "{way:?}");
+            for (name, value) in [
+                ("x-asked", "bytes=100-65099, 7-8|\"v1\"|gzip;q=0.5, br"),
+                ("content-range", "bytes 100-65099/65521"),
+                ("content-encoding", "gzip"),
+                ("etag", "\"v1\""),
+                ("accept-ranges", "bytes"),
+                ("content-length", "65000"),
+            ] {
+                assert_eq!(headers.get_all(name).iter().collect::<Vec<_>>(), [value], "{way:?} {name}");
+            }
+            assert!(body == piece()[100..65_100], "{way:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn web_sockets_pass_on_every_way() {
     for way in WAYS {
         let application = Application::start(way).await;

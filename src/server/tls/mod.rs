@@ -226,3 +226,39 @@ fn config(
     }
     Ok(config)
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
+    use rustls::RootCertStore;
+
+    use super::*;
+
+    #[test]
+    fn nothing_is_taken_before_a_handshake_is_over_and_no_shown_certificate_is_remembered() {
+        let settings = Settings {
+            certificates: Vec::new(),
+            client_ca_file: None,
+            client_crl_file: None,
+            client_certificate_required: true,
+            only_tls13: false,
+            proofs: None,
+            headers: Vec::new(),
+        };
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let mut roots = RootCertStore::empty();
+        roots.add(params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().clone()).unwrap();
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+        let judge: Judge = verifier.build().unwrap();
+        for (judge, tickets) in [(None, true), (Some(judge), false)] {
+            let config = config(&settings, Arc::clone(&provider), judge, Choice::new(None)).unwrap();
+            // RFC 8446 §8: what comes with the first flight could be sent again by anybody.
+            assert_eq!(config.max_early_data_size, 0);
+            let may_remember =
+                (config.ticketer.enabled(), config.send_tls13_tickets > 0, config.session_storage.can_cache());
+            assert_eq!(may_remember, (tickets, tickets, tickets));
+        }
+    }
+}

@@ -18,7 +18,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion, version};
+use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion, version};
 
 /// No exchange takes longer than this.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -182,6 +182,20 @@ impl TlsClient {
         let mut config = (*self.config).clone();
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         Self { config: Arc::new(config) }
+    }
+
+    /// This client, which sends before the handshake is over (RFC 8446 §2.3) wherever it may.
+    pub fn eager(&self) -> Self {
+        let mut config = (*self.config).clone();
+        config.enable_early_data = true;
+        Self { config: Arc::new(config) }
+    }
+
+    /// How much an [eager](Self::eager) one may send before its next handshake with `name` is over, in bytes; `None`: nothing.
+    pub fn early(&self, name: &str) -> Option<usize> {
+        let name = ServerName::try_from(name.to_owned()).expect("a name");
+        let mut next = ClientConnection::new(Arc::clone(&self.config), name).expect("a connection");
+        next.early_data().map(|early| early.bytes_left())
     }
 
     fn build(root: &str, versions: &[&'static SupportedProtocolVersion], signed: Option<&Signed>) -> Self {
