@@ -460,6 +460,24 @@ async fn h2c_is_never_passed_on_beside_an_upgrade_that_its_route_names_either() 
 }
 
 #[tokio::test]
+async fn an_application_that_speaks_http_2_alone_gets_no_web_socket_and_its_client_502() {
+    let url = application(|stream| async move {
+        let Ok(mut serving) = h2::server::handshake(stream).await else { return };
+        while let Some(Ok((_, mut respond))) = serving.accept().await {
+            respond.send_response(http::Response::new(()), true).unwrap();
+        }
+    })
+    .await;
+    let stage = Stage::with(&format!("[upstream]\nurl = \"{url}\"\nprotocol = \"h2\"\n{PUBLIC}"));
+    for _ in 0..3 {
+        let request = format!("GET /ws HTTP/1.1\r\nHost: {}\r\n{UPGRADE}\r\n", stage.host());
+        let answer = String::from_utf8(raw_request(stage.address(), request.as_bytes()).await).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 502 ") && answer.contains("\"upstream_invalid\""), "{answer}");
+        assert_eq!(stage.browser().fetch(&stage.url("/")).await.status, StatusCode::OK, "it is well otherwise");
+    }
+}
+
+#[tokio::test]
 async fn a_session_that_ends_before_the_101_gets_no_tunnel() {
     let (asked, mut questions) = mpsc::unbounded_channel();
     let (ended, mut ends) = mpsc::unbounded_channel();

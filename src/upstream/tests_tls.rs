@@ -149,6 +149,11 @@ async fn each_protocol_is_agreed_on_by_alpn_and_connections_are_kept() {
         }
         assert_eq!(fake.connections(), 1, "{offered:?} {protocol:?}");
     }
+    // As an upgrade meets an application that speaks HTTP/2 alone.
+    let server = authority.server("app.internal", false, &["h2"], None);
+    let fake = tls_fake(server, authority.settings("app.internal"), Protocol::Http1).await;
+    let failed = fake.send(get()).await.unwrap_err();
+    assert!(matches!(failed, UpstreamError::Tls(_)), "{failed:?}");
     for offered in [&["http/1.1"][..], &[]] {
         let server = authority.server("app.internal", false, offered, None);
         let fake = tls_fake(server, authority.settings("app.internal"), Protocol::H2).await;
