@@ -8,6 +8,10 @@ use http_body::{Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 
+/// The most of a body that is taken in and passed on at a time, in bytes. The kernel sends up to 64 KiB with all their headers as one
+/// segment, which the network card cuts; of 64 KiB of data a crumb would be left, and cost as much as the rest.
+pub const PIECE: usize = 60 * 1024;
+
 /// What a streamed body may fail with; hyper then ends the downstream message as an error, never as a complete one.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 

@@ -23,11 +23,9 @@ use super::io::ClientIo;
 use super::rest::{Rested, rest};
 use super::standing::Standing;
 use super::{Handler, Settings};
-use crate::message::body::BodyError;
+use crate::message::body::{BodyError, PIECE};
 use crate::message::{Body, Connection};
 
-/// The most that hyper gathers of a body before it waits for the other side, in bytes.
-const BUFFER: usize = 64 * 1024;
 /// hyper's own number of header fields, which costs it no allocation.
 const DEFAULT_MAX_HEADERS: usize = 100;
 
@@ -40,7 +38,7 @@ pub(super) fn builder(settings: &Settings) -> http1::Builder {
         // Clocks are ours: see `Clock`.
         .header_read_timeout(None)
         .max_header_size(settings.max_header_bytes)
-        .max_buf_size(BUFFER.max(settings.max_header_bytes));
+        .max_buf_size(PIECE.max(settings.max_header_bytes));
     if settings.max_headers != DEFAULT_MAX_HEADERS {
         builder.max_headers(settings.max_headers);
     }

@@ -9,12 +9,9 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tokio::task::JoinHandle;
 
-use crate::message::body::BodyError;
+use crate::message::body::{BodyError, PIECE};
 use crate::upstream::body::Cut;
 use crate::upstream::lifetime::Tether;
-
-/// The largest piece. A file that is no larger is read with the opening.
-pub(super) const PIECE: u64 = 64 * 1024;
 
 /// Exactly so many bytes from where the file stands; a file that has become shorter ends as an error, never as a complete
 /// answer.
@@ -67,7 +64,7 @@ impl http_body::Body for FileBody {
         loop {
             match std::mem::replace(&mut this.state, State::Over) {
                 State::Ready(file) if this.left > 0 => {
-                    let count = this.left.min(PIECE);
+                    let count = this.left.min(PIECE as u64);
                     this.state = State::Reading(tokio::task::spawn_blocking(move || {
                         let bytes = read(&file, count)?;
                         Ok((file, bytes))

@@ -17,10 +17,11 @@ use http::header::{
 use http::{HeaderName, Method, Response, StatusCode};
 use percent_encoding::percent_decode_str;
 
-use self::body::{FileBody, PIECE};
+use self::body::FileBody;
 use self::conditions::{Answer, Validators};
 use super::lifetime::{Term, Tether};
 use crate::message::Body;
+use crate::message::body::PIECE;
 
 /// `files` of an upstream, checked.
 #[derive(Debug, Clone)]
@@ -252,7 +253,8 @@ fn send(opened: Opened, asked: &Asked) -> Result<Response<Body>, FileError> {
             if part.start > 0 {
                 file.seek(SeekFrom::Start(part.start)).map_err(FileError::Unreadable)?;
             }
-            *response.body_mut() = if count <= PIECE {
+            *response.body_mut() = if count <= PIECE as u64 {
+                // It is read with the opening.
                 Body::full(body::read(&file, count).map_err(FileError::Unreadable)?)
             } else {
                 Body::stream(FileBody::new(file, count, asked.term.clone().map(Tether::new)))

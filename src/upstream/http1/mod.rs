@@ -24,7 +24,7 @@ use tokio_util::io::poll_read_buf;
 use super::body::RequestBody;
 use super::head::Head;
 use super::socket::Socket;
-use crate::message::body::BodyError;
+use crate::message::body::{BodyError, PIECE};
 use chunks::Decoded;
 use head::Framing;
 pub(super) use io::{Io, Upgraded};
@@ -32,9 +32,8 @@ use upload::Upload;
 
 /// The most fields of a head or of trailers.
 const HEADERS: usize = 100;
-/// What is read at a time, at first and at most, in bytes.
+/// What is read at a time at first, in bytes; up to a [`PIECE`].
 const FIRST_READ: usize = 8 * 1024;
-const LARGEST_READ: usize = 64 * 1024;
 
 /// Why an answer is not there, or not whole.
 #[derive(Debug, thiserror::Error)]
@@ -171,7 +170,7 @@ impl Connection {
             self.keeps_alive = answer.keeps_alive;
             if let Framing::Length(length) = self.framing {
                 let length = usize::try_from(length).unwrap_or(usize::MAX);
-                self.room = length.clamp(FIRST_READ, LARGEST_READ);
+                self.room = length.clamp(FIRST_READ, PIECE);
             }
             if matches!(self.progress, Progress::Here) {
                 // The rest of the request must not wait for a reader of the answer.
@@ -189,7 +188,7 @@ impl Connection {
         let free = self.received.capacity() - self.received.len();
         let count = ready!(poll_read_buf(Pin::new(&mut self.io), cx, &mut self.received))?;
         if count == free {
-            self.room = (self.room * 2).min(LARGEST_READ);
+            self.room = (self.room * 2).min(PIECE);
         }
         Poll::Ready(Ok(count))
     }

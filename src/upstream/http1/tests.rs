@@ -416,7 +416,7 @@ async fn a_large_answer_is_read_in_bounded_pieces() {
         (got, largest) = (got + piece, largest.max(piece));
     }
     assert_eq!(got, length);
-    assert!(largest <= 2 * LARGEST_READ, "{largest}");
+    assert!(largest <= 2 * PIECE, "{largest}");
     connection.rest();
     assert!(connection.is_reusable() && connection.received.capacity() == 0, "an idle connection holds little");
     sent.await.unwrap();
