@@ -7,9 +7,9 @@ use std::time::Duration;
 use socket2::{Socket, TcpKeepalive};
 
 /// How long a peer may be silent before the kernel asks whether it is still there.
-pub(crate) const SILENCE: Duration = Duration::from_secs(120);
+const SILENCE: Duration = Duration::from_secs(120);
 /// How long the kernel waits before it asks again. How often it does so is up to the system: 9 times by Linux's own default.
-pub(crate) const BETWEEN: Duration = Duration::from_secs(30);
+const BETWEEN: Duration = Duration::from_secs(30);
 
 /// Switches it on for a socket, and for those that it will accept.
 pub(crate) fn switch_on(socket: &Socket) -> io::Result<()> {

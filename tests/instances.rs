@@ -292,6 +292,23 @@ async fn a_request_that_ends_whoever_takes_it_has_no_instance_left_out() {
 }
 
 #[tokio::test]
+async fn an_upgrade_that_no_instance_of_http_2_takes_has_none_left_out() {
+    let closing = || application(|stream| async move { drop(stream) });
+    let urls = [closing().await, closing().await];
+    let secure = urls.each_ref().map(|url| url.replace("http://", "https://"));
+    let stage = in_front_of(&secure, "protocol = \"h2\"");
+    let upgrade = "GET /ws HTTP/1.1\r\nHost: {host}\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
+                   Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    for _ in 0..10 {
+        let answer = head(&mut connect(stage.address(), upgrade).await).await;
+        assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
+        for url in &urls {
+            assert_eq!((state_of(&stage, "up", url).await, state_of(&stage, "ejected", url).await), (1.0, 0.0));
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_instance_that_ends_what_another_answers_is_left_out() {
     let urls = [hanging_up("GET").await, hanging_up("/poison").await];
     let stage = in_front_of(&urls, "eject_for = \"1h\"");

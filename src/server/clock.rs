@@ -222,6 +222,27 @@ mod tests {
     }
 
     #[test]
+    fn a_client_that_waits_is_in_doubt_until_something_is_written_that_is_surely_for_it() {
+        let activity = Activity::default();
+        activity.begin(true);
+        assert!(!activity.is_in_doubt());
+        activity.expects();
+        assert!(activity.is_in_doubt());
+        activity.tells();
+        assert!(!activity.is_in_doubt());
+        // The answer before is not all with the kernel, and may take more than one write.
+        activity.written(false);
+        activity.begin(true);
+        activity.expects();
+        activity.tells();
+        activity.written(true);
+        activity.tells();
+        assert!(activity.is_in_doubt());
+        activity.begin(true);
+        assert!(!activity.is_in_doubt());
+    }
+
+    #[test]
     fn idling_heads_and_answers_have_their_own_limits() {
         let activity = Activity::default();
         let mut clock = clock(75);

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::UpstreamError;
 use super::deadline::Deadline;
-use super::expectation::Held;
+use super::expectation::Hold;
 use super::lifetime::{Term, Tether};
 use super::pace::{Pace, Paced};
 use super::pool::Lease;
@@ -139,7 +139,7 @@ struct Watch {
     deadline: Deadline,
     idle: Duration,
     is_http2: bool,
-    held: Option<Held>,
+    hold: Option<Hold>,
     /// Since when the client is waited for.
     waits: Option<Instant>,
     paced: Option<Paced>,
@@ -162,7 +162,7 @@ pub(super) struct Limits {
     /// Whether its end must be an end of HTTP/2: hyper passes a body that was reset with CANCEL or NO_ERROR off as complete.
     pub(super) is_http2: bool,
     /// Whether the application is to be heard first.
-    pub(super) held: Option<Held>,
+    pub(super) hold: Option<Hold>,
 }
 
 impl RequestBody {
@@ -185,7 +185,7 @@ impl RequestBody {
             deadline: Deadline::default(),
             idle: limits.idle,
             is_http2: limits.is_http2,
-            held: limits.held,
+            hold: limits.hold,
             waits: None,
             paced: limits.pace.map(Paced::new),
             left: limits.most,
@@ -274,11 +274,11 @@ impl http_body::Body for RequestBody {
             }
         }
         let Some(watch) = &mut this.watch else { return Pin::new(&mut this.inner).poll_frame(cx) };
-        if let Some(held) = &mut watch.held {
+        if let Some(hold) = &mut watch.hold {
             // It is not the application that lets us wait: that is bounded already.
             watch.progress.waits_for_client.store(true, Ordering::Relaxed);
-            ready!(held.poll(cx));
-            watch.held = None;
+            ready!(hold.poll(cx));
+            watch.hold = None;
         }
         let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) else {
             let cut = ready!(watch.wait(cx));

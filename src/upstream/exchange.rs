@@ -15,7 +15,7 @@ use super::fault::Fault;
 use super::head::{Head, Ours};
 use super::instances::{self, Instances, Tried};
 use super::pool::Lease;
-use super::{UpstreamError, UpstreamSettings};
+use super::{Protocol, UpstreamError, UpstreamSettings};
 
 /// Fresh connections or instances: an upstream that breaks them all is down. One connection from a pool comes before them.
 const TRIES: usize = 3;
@@ -69,6 +69,9 @@ pub(super) async fn exchange(
     let replayable = progress.is_none() && is_idempotent(&head.parts.method);
     let (mut tries, mut tried, mut connect_by) = (1, Tried::of(client), None);
     let mut fresh = false;
+    // An upgrade asks for HTTP/1.1, which an instance need not speak where it is said to speak HTTP/2.
+    let is_asked_otherwise = alone && settings.protocol == Protocol::H2;
+    let is_of_the_instance = |error: &UpstreamError| error.is_of_the_instance() && !is_asked_otherwise;
     loop {
         let chosen = instances.choose(&tried).await?;
         let pool = chosen.pool();
@@ -84,7 +87,7 @@ pub(super) async fn exchange(
                 match Box::pin(pool.connect(alone, instances::share(end, now, left))).await {
                     Ok(lease) => lease,
                     Err(error) => {
-                        instances.failed(&chosen, &error, &mut tried);
+                        instances.failed(&chosen, &error, is_of_the_instance(&error), &mut tried);
                         if tries == TRIES || !instances.may_go_on(&tried) {
                             instances.gave_up(&tried);
                             return Err(error);
@@ -112,7 +115,7 @@ pub(super) async fn exchange(
         }
         let (again, error) = failure.into_parts(may_repeat && silent);
         if !was_idle && !is_of_the_client {
-            instances.failed(&chosen, &error, &mut tried);
+            instances.failed(&chosen, &error, is_of_the_instance(&error), &mut tried);
         }
         let Some(again) = again else {
             instances.gave_up(&tried);
@@ -126,7 +129,6 @@ pub(super) async fn exchange(
             tries += 1;
         }
         *body = again;
-        head.drop_void_expectation();
         // This one connected, so the next has all the time to do so.
         connect_by = None;
     }

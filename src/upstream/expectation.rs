@@ -20,13 +20,13 @@ pub(super) struct Expectation(oneshot::Sender<()>);
 impl Expectation {
     /// That of a request with a body, and the same as the body has it. What means nothing, could be read in two ways or came from
     /// somebody to whom no 100 can be passed on is taken out of the head.
-    pub(super) fn of(headers: &mut HeaderMap, version: Version) -> Option<(Self, Held)> {
+    pub(super) fn of(headers: &mut HeaderMap, version: Version) -> Option<(Self, Hold)> {
         let mut lines = headers.get_all(EXPECT).iter();
         let is_meant = lines.next()?.as_bytes().eq_ignore_ascii_case(b"100-continue") && lines.next().is_none();
         // hyper's HTTP/2 says no 100, and HTTP/1.0 knows none.
         if is_meant && version == Version::HTTP_11 {
             let (expectation, told) = oneshot::channel();
-            return Some((Self(expectation), Held::Until(told, None)));
+            return Some((Self(expectation), Hold::Until(told, None)));
         }
         headers.remove(EXPECT);
         None
@@ -37,23 +37,18 @@ impl Expectation {
         // It may be on its way already.
         let _ = self.0.send(());
     }
-
-    /// Whether the body does not wait for it any more.
-    pub(super) fn is_void(&self) -> bool {
-        self.0.is_closed()
-    }
 }
 
 /// What holds a body back. Asking for the body is what has hyper tell the client to go on.
 #[derive(Debug)]
-pub(super) enum Held {
+pub(super) enum Hold {
     /// A 100; and how long that is waited for, once somebody asks for the body: the request's head is on its way then.
     Until(oneshot::Receiver<()>, Option<Pin<Box<Sleep>>>),
     /// There was another answer.
     ForEver,
 }
 
-impl Held {
+impl Hold {
     /// Ready once the body may be asked for.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Self::Until(told, patience) = self else { return Poll::Pending };

@@ -45,9 +45,7 @@ pub(super) struct Asked {
 impl Asked {
     /// Only HTTP/2 is sure to bring trailers to a client of gRPC.
     pub(super) fn farewell(&self, answer: &http::HeaderMap) -> Farewell {
-        let is_grpc =
-            || answer.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
-        if self.version == Version::HTTP_2 && is_grpc() { Farewell::GrpcStatus } else { Farewell::Break }
+        if self.version == Version::HTTP_2 && is_grpc(answer) { Farewell::GrpcStatus } else { Farewell::Break }
     }
 }
 
@@ -99,20 +97,20 @@ impl Flight {
             let length_known = body.size_hint().exact().is_some();
             // Whoever announces a length has the bytes; a stream may say something once an hour. But a stranger's holds a
             // place at the application that others need. A call of gRPC may well be silent for as long, and is answered when it
-            // ends; where one can't be, because one side does not speak HTTP/2, nothing passes for one.
+            // ends; where one can't be, because one side need not speak HTTP/2, nothing passes for one.
             let term = asked.term.as_ref().and_then(Term::of_the_session_alone);
             let is_http2 = asked.version == Version::HTTP_2;
-            let is_call = is_http2 && settings.protocol != Protocol::Http1 && !manner.alone && is_grpc(&head.headers);
+            let is_call = is_http2 && settings.protocol == Protocol::H2 && !manner.alone && is_grpc(&head.headers);
             let paced = length_known || (term.is_none() && !is_call);
-            let held;
-            (expectation, held) = Expectation::of(&mut head.headers, asked.version).unzip();
+            let hold;
+            (expectation, hold) = Expectation::of(&mut head.headers, asked.version).unzip();
             let limits = body::Limits {
                 idle: settings.idle_timeout,
                 pace: settings.pace.filter(|_| paced),
                 most: max_body,
                 term,
                 is_http2,
-                held,
+                hold,
             };
             let (body, progress) = RequestBody::watched(body, limits, trust);
             (body, Some(progress))

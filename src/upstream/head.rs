@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use http::header::EXPECT;
 use http::{HeaderMap, HeaderName, HeaderValue, request};
 
 use super::expectation::Expectation;
@@ -18,16 +17,6 @@ pub(super) struct Head {
     pub(super) hints: Option<EarlyHints>,
     /// What holds the body back.
     pub(super) expectation: Option<Expectation>,
-}
-
-impl Head {
-    /// Once its body does not wait any more, a request that is sent again says nothing of waiting.
-    pub(super) fn drop_void_expectation(&mut self) {
-        if self.expectation.as_ref().is_none_or(Expectation::is_void) {
-            self.expectation = None;
-            self.parts.headers.remove(EXPECT);
-        }
-    }
 }
 
 /// The fields that only we write, each exactly as it stands here, whatever the map beside it has by that name. They lie in

@@ -85,7 +85,7 @@ pub(super) struct Slot {
 
 impl Shared {
     /// A connection over `io`, whose socket is `socket`. Where nothing was heard on it for the first time of `ping`, though a
-    /// stream began, it is asked whether it is still there, and given up without an answer within the second.
+    /// stream began, it is asked whether it is still there; without an answer within the other it is given up.
     pub(super) async fn start<I>(
         io: I,
         socket: Arc<Socket>,
@@ -156,6 +156,7 @@ impl Slot {
         // Here a body that nobody wants harms no other request, and many a server says no 100.
         if let Some(expectation) = head.expectation.take() {
             expectation.meet();
+            head.parts.headers.remove(EXPECT);
         }
         let (mut sender, scheme) = (self.shared.sender.clone(), self.shared.scheme.clone());
         let (guard, cancelled) = oneshot::channel();
@@ -234,7 +235,6 @@ fn translate(Head { parts: head, ours, .. }: &Head, length: Option<u64>, scheme:
     ours.settle(&mut headers);
     headers.remove(CONNECTION);
     headers.remove(TRANSFER_ENCODING);
-    headers.remove(EXPECT);
     if let Some(length) = length.filter(|length| *length > 0) {
         headers.insert(http::header::CONTENT_LENGTH, length.into());
     }

@@ -145,14 +145,20 @@ impl Instances {
         self.only.is_none() && self.view.load().members.len() > 1
     }
 
-    /// Notes that `chosen` failed. No connection is the instance's fault; no answer may be the request's, which makes every
-    /// instance fail that takes it.
-    pub(super) fn failed(&self, chosen: &Chosen<'_>, error: &UpstreamError, tried: &mut Tried) {
+    /// Notes that `chosen` failed, `whatever_is_asked` or perhaps because of this request, which makes every instance fail that
+    /// takes it.
+    pub(super) fn failed(
+        &self,
+        chosen: &Chosen<'_>,
+        error: &UpstreamError,
+        whatever_is_asked: bool,
+        tried: &mut Tried,
+    ) {
         let Chosen::One(Busy(member)) = chosen else { return };
         // Nothing could be used instead of the last one.
         if self.has_several() {
             let trouble = Trouble { reason: error.code(), cause: chain(error) };
-            if error.is_of_the_instance() {
+            if whatever_is_asked {
                 self.directory.failed(&member.instance, &trouble, None);
             } else {
                 tried.suspects.push((Arc::clone(&member.instance), trouble));

@@ -173,20 +173,25 @@ impl Direction {
                     self.stage = Stage::Left;
                 }
                 Stage::Left if self.frames.as_ref().is_none_or(FrameTracker::has_closed) => {
-                    return Poll::Ready(Ok(()));
+                    return self.flush(cx, writer);
                 }
                 Stage::Open | Stage::Leaving(_) | Stage::Left => {
                     if self.move_some(cx, reader, writer)?.is_pending() {
-                        // TLS takes bytes that its socket does not, and nothing may come after them for hours.
-                        if self.unflushed {
-                            ready!(Pin::new(&mut *writer).poll_flush(cx))?;
-                            self.unflushed = false;
-                        }
+                        ready!(self.flush(cx, writer))?;
                         return Poll::Pending;
                     }
                 }
             }
         }
+    }
+
+    /// TLS takes bytes that its socket does not, and nothing may come after them for hours.
+    fn flush<W: AsyncWrite + Unpin>(&mut self, cx: &mut Context<'_>, writer: &mut W) -> Poll<io::Result<()>> {
+        if self.unflushed {
+            ready!(Pin::new(&mut *writer).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn write_left<W: AsyncWrite + Unpin>(&mut self, cx: &mut Context<'_>, writer: &mut W) -> Poll<io::Result<()>> {

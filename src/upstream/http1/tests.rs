@@ -304,7 +304,7 @@ fn stream(frames: Vec<Frame<Bytes>>) -> RequestBody {
 
 fn watched(body: Body) -> RequestBody {
     let idle = Duration::from_secs(60);
-    let limits = Limits { idle, pace: None, most: None, term: None, is_http2: false, held: None };
+    let limits = Limits { idle, pace: None, most: None, term: None, is_http2: false, hold: None };
     RequestBody::watched(body, limits, &Arc::default()).0
 }
 
