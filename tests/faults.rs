@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::timeout;
-use vestibule_test_support::script::{application, connect, head};
+use vestibule_test_support::script::{application, connect, head, silent};
 use vestibule_test_support::{Site, Stage};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_vestibule");
@@ -98,17 +98,7 @@ async fn a_client_that_goes_away_in_mid_stream_is_noticed_at_once() {
 
 #[tokio::test]
 async fn a_client_that_goes_away_while_sending_ends_the_request_as_an_error() {
-    let (ended, mut ends) = mpsc::unbounded_channel();
-    let url = application(move |mut stream| {
-        let ended = ended.clone();
-        async move {
-            let asked = head(&mut stream).await;
-            let mut body = Vec::new();
-            let _ = stream.read_to_end(&mut body).await;
-            let _ = ended.send((asked, body));
-        }
-    })
-    .await;
+    let (url, mut ends) = silent().await;
     let stage = in_front_of(&url, "");
     for (framing, sent) in
         [("Content-Length: 1000", "ten bytes!"), ("Transfer-Encoding: chunked", "a\r\nten bytes!\r\n")]

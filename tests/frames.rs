@@ -116,19 +116,24 @@ async fn a_sign_in_inside_a_frame_ends_in_the_application_there_and_nowhere_else
     }
 }
 
-#[tokio::test]
-async fn in_a_frame_of_somebody_elses_page_no_sign_in_begins() {
-    let (stage, browser) = start("");
+/// Where a sign-in begins, or would come back from the provider with a state that is none of ours.
+fn beginnings(stage: &Stage) -> [String; 6] {
     let issuer: String = url::form_urlencoded::byte_serialize(stage.provider.issuer().as_bytes()).collect();
-    let frame = browser.in_frame_of(STRANGER);
-    for path in [
+    [
         "/page".to_owned(),
         "/auth/login".to_owned(),
         "/auth/login?rd=%2Fpage".to_owned(),
         format!("/auth/login?iss={issuer}"),
         "/auth/callback?code=x&state=y".to_owned(),
         "/auth/callback?error=login_required&state=y".to_owned(),
-    ] {
+    ]
+}
+
+#[tokio::test]
+async fn in_a_frame_of_somebody_elses_page_no_sign_in_begins() {
+    let (stage, browser) = start("");
+    let frame = browser.in_frame_of(STRANGER);
+    for path in beginnings(&stage) {
         let reply = frame.follow(&at(&path), 10).await;
         assert!(!frame.shows(&reply) && reply.refresh().is_some(), "{path}: {}", reply.text());
         assert!(frame.cookie(APP, SESSION[0]).is_none(), "{path}");
@@ -154,7 +159,6 @@ fn pushing(frames: &str) -> (Stage, Browser) {
 async fn for_a_frame_of_somebody_elses_page_a_provider_that_takes_pushed_requests_is_not_called() {
     for frames in [FRAMED, ""] {
         let (stage, browser) = pushing(frames);
-        let issuer: String = url::form_urlencoded::byte_serialize(stage.provider.issuer().as_bytes()).collect();
         // The seal of a sign-in that somebody began for themselves.
         let elsewhere = browser.stolen_copy();
         let mut reply = elsewhere.get(&at("/page")).await;
@@ -169,16 +173,8 @@ async fn for_a_frame_of_somebody_elses_page_a_provider_that_takes_pushed_request
         let state = reply.url.query_pairs().find(|(name, _)| name == "state").unwrap().1.into_owned();
         assert_eq!(stage.provider.count(Endpoint::Push), 1);
         let frame = browser.in_frame_of(STRANGER);
-        for path in [
-            "/page".to_owned(),
-            "/auth/login".to_owned(),
-            "/auth/login?rd=%2Fpage".to_owned(),
-            format!("/auth/login?iss={issuer}"),
-            "/auth/callback?code=x&state=y".to_owned(),
-            "/auth/callback?error=login_required&state=y".to_owned(),
-            format!("/auth/callback?error=login_required&state={state}"),
-            format!("/auth/callback?code=x&state={state}"),
-        ] {
+        let known = ["error=login_required", "code=x"].map(|word| format!("/auth/callback?{word}&state={state}"));
+        for path in beginnings(&stage).into_iter().chain(known) {
             // Again, too: the step that it is to take first has left a mark then.
             for _ in 0..3 {
                 let reply = frame.follow(&at(&path), 10).await;

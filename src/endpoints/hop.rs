@@ -30,13 +30,20 @@ impl Endpoints {
         if !jar.is_strict() || !came_from_another_site(inbound) {
             return None;
         }
-        let mark = digest_of(same_address);
-        let has = |name: &str| inbound.cookies().get(name);
-        if has(jar.session_name()) != Ok(None) || has(jar.hop().name()) == Ok(Some(mark.as_bytes())) {
+        if inbound.cookies().get(jar.session_name()) != Ok(None) {
+            return None;
+        }
+        self.step(inbound, same_address)
+    }
+
+    /// A page of ours that leads to the same address; `None` where one did so just now.
+    fn step(&self, inbound: &Inbound, same_address: &str) -> Option<Response<Body>> {
+        let (hop, mark) = (self.sessions.jar().hop(), digest_of(same_address));
+        if inbound.cookies().get(hop.name()) == Ok(Some(mark.as_bytes())) {
             return None;
         }
         let mut response = onward(same_address);
-        set_cookies(response.headers_mut(), [jar.hop().set(&mark, Some(ONCE))]);
+        set_cookies(response.headers_mut(), [hop.set(&mark, Some(ONCE))]);
         Some(response)
     }
 
@@ -54,13 +61,8 @@ impl Endpoints {
         if !provider.pushes() || !inbound.is_embedded_elsewhere() {
             return None;
         }
-        let (jar, mark) = (self.sessions.jar(), digest_of(same_address));
-        if inbound.cookies().get(jar.hop().name()) == Ok(Some(mark.as_bytes())) {
-            return Some(replies.notify(&self.unauthorized("no_session", inbound), exchange));
-        }
-        let mut response = onward(same_address);
-        set_cookies(response.headers_mut(), [jar.hop().set(&mark, Some(ONCE))]);
-        Some(response)
+        let step = self.step(inbound, same_address);
+        Some(step.unwrap_or_else(|| replies.notify(&self.unauthorized("no_session", inbound), exchange)))
     }
 }
 

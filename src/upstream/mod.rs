@@ -348,10 +348,10 @@ impl Upstream {
         admitted: Admitted,
         trust: &Arc<message::Settings>,
     ) -> Result<Flight, UpstreamError> {
-        let is_edited = |edits: &&Edits| edits.response.clears(&header::LINK);
-        let mut edits = [&self.settings.edits, &outbound.route.edits].into_iter().flatten().map(|edits| &**edits);
+        let mut edits = [&self.settings.edits, &outbound.route.edits].into_iter().flatten();
         // What is not to be said in the answer is not said before it.
-        let hints = if edits.any(|edits| is_edited(&edits)) { None } else { outbound.inbound.hints().cloned() };
+        let is_edited = edits.any(|edits| edits.response.clears(&header::LINK));
+        let hints = if is_edited { None } else { outbound.inbound.hints().cloned() };
         let (request, ours, upgrade) = outbound.into_request(&self.settings, instead);
         Flight::new(&self.settings, trust, (request, ours, hints), upgrade, admitted)
     }

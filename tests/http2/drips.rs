@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use vestibule_test_support::h2::{H2Reply, whole};
-use vestibule_test_support::script::{application, head};
+use vestibule_test_support::script::{application, head, silent};
 use vestibule_test_support::{H2Client, Stage, bytes};
 
 use super::{PUBLIC, web_sockets, with_cookies};
@@ -46,17 +46,7 @@ async fn drip(client: &H2Client, request: Builder) -> (H2Reply, bool) {
 
 #[tokio::test]
 async fn a_strangers_body_that_drips_is_cut_and_others_of_its_connection_are_served_meanwhile() {
-    let (ended, mut ends) = mpsc::unbounded_channel();
-    let url = application(move |mut stream| {
-        let ended = ended.clone();
-        async move {
-            let asked = head(&mut stream).await;
-            let mut body = Vec::new();
-            let _ = stream.read_to_end(&mut body).await;
-            let _ = ended.send((asked, body));
-        }
-    })
-    .await;
+    let (url, mut ends) = silent().await;
     let stage = Stage::with(&format!(
         "{QUICK}\n[upstream]\nurl = unset\n[upstreams.slow]\nurl = \"{url}\"\n[upstreams.echo]\nurl = \"{{upstream}}\"\n\
          [[routes]]\npath = \"/slow\"\naccess = \"public\"\nupstream = \"slow\"\n\

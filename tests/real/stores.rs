@@ -28,17 +28,20 @@ async fn valkey_keeps_what_a_store_promises() {
     contract::holds(&at(&format!("redis://{}/2?prefix=another", valkey.address()))).await;
 }
 
+/// What a server counts, by the beginning of its line in `INFO`.
+fn number_of(redis: &Redis, of: &str) -> u64 {
+    let told = redis.cli(&["INFO", "all"]);
+    let line = told.lines().find_map(|line| line.strip_prefix(of)).unwrap_or("0").to_owned();
+    let number: String = line.chars().take_while(char::is_ascii_digit).collect();
+    number.parse().unwrap()
+}
+
 #[tokio::test]
 async fn of_twenty_thousand_sessions_a_page_is_two_questions() {
     let redis = Redis::start(&[]);
     let store = at(&format!("redis://{}", redis.address()));
     contract::records_that_vanish_while_they_are_listed_take_no_other_along(&store, 20_000).await;
-    let asked = |of: &str| {
-        let told = redis.cli(&["INFO", "all"]);
-        let line = told.lines().find_map(|line| line.strip_prefix(of)).unwrap_or("0").to_owned();
-        let number: String = line.chars().take_while(char::is_ascii_digit).collect();
-        number.parse::<u64>().unwrap()
-    };
+    let asked = |of: &str| number_of(&redis, of);
     let before = [asked("total_reads_processed:"), asked("cmdstat_zscan:calls="), asked("cmdstat_pttl:calls=")];
     let (mut from, mut records) = (None, 0);
     loop {
@@ -62,12 +65,7 @@ async fn twenty_thousand_sessions_are_ended_by_a_few_hundred_round_trips() {
     let redis = Redis::start(&[]);
     let store = at(&format!("redis://{}", redis.address()));
     contract::records_that_vanish_while_they_are_listed_take_no_other_along(&store, 20_000).await;
-    let asked = |of: &str| {
-        let told = redis.cli(&["INFO", "all"]);
-        let line = told.lines().find_map(|line| line.strip_prefix(of)).unwrap_or("0").to_owned();
-        let number: String = line.chars().take_while(char::is_ascii_digit).collect();
-        number.parse::<u64>().unwrap()
-    };
+    let asked = |of: &str| number_of(&redis, of);
     let before = [asked("total_reads_processed:"), asked("cmdstat_zscan:calls=")];
     let (mut from, mut gone) = (None, 0);
     loop {

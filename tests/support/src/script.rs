@@ -23,6 +23,22 @@ where
     url
 }
 
+/// An application that answers nothing. Its URL, and of each connection that has ended the head and what came behind it.
+pub async fn silent() -> (String, UnboundedReceiver<(String, Vec<u8>)>) {
+    let (ended, ends) = unbounded_channel();
+    let url = application(move |mut stream| {
+        let ended = ended.clone();
+        async move {
+            let asked = head(&mut stream).await;
+            let mut body = Vec::new();
+            let _ = stream.read_to_end(&mut body).await;
+            let _ = ended.send((asked, body));
+        }
+    })
+    .await;
+    (url, ends)
+}
+
 /// An application that agrees to every upgrade, says `welcome` in the same breath as its 101 and then everything in capitals
 /// that it is told, to the end; what is no upgrade it answers with `plain`. Its URL, and the heads of its requests.
 pub async fn agreeing() -> (String, UnboundedReceiver<String>) {
